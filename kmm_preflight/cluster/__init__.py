@@ -1,0 +1,1 @@
+"""Where Modules, ConfigMaps and Secrets come from."""

@@ -1,0 +1,122 @@
+"""Manifests in files and folders, must-gather trees among them, in the place of a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from kmm_preflight.cluster.documents import Place, read_documents
+from kmm_preflight.cluster.inventory import Inventory, Key
+from kmm_preflight.errors import Malformed, UsageProblem
+from kmm_preflight.fields import Field
+from kmm_preflight.model import Manifest
+from kmm_preflight.module import GROUP, Module, parse_module
+
+SUFFIXES = (".yaml", ".yml", ".json")
+FILE_BYTES = 64 << 20
+_SERVING = ("ConfigMap", "Secret")
+
+
+def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inventory:
+    """The inventory in files, folders (all YAML and JSON below) and - (stdin); other kinds are passed over.
+
+    namespace counts where a manifest has none. UsageProblem names file, document and field of what the CRD or KMM's
+    webhook would refuse, and both places of a Module that stands twice.
+    """
+    modules: dict[Key, tuple[Module, Place]] = {}
+    serving: dict[str, dict[Key, Manifest]] = {kind: {} for kind in _SERVING}
+    for path in paths:
+        for place, manifest in _objects(path, stdin):
+            if _is_module(manifest, place):
+                _add_module(modules, manifest, place, namespace)
+            elif manifest["kind"] in _SERVING and manifest.get("apiVersion") == "v1":
+                _add_serving(serving[str(manifest["kind"])], manifest, place, namespace)
+    ordered = tuple(module for _, (module, _) in sorted(modules.items()))
+    return Inventory(ordered, serving["ConfigMap"], serving["Secret"])
+
+
+def _objects(path: str, stdin: TextIO) -> Iterator[tuple[Place, Manifest]]:
+    if path == "-":
+        yield from read_documents(stdin.read(FILE_BYTES), "standard input")
+        return
+    files = _files(Path(path))
+    for file in files:
+        yield from read_documents(_text(file), str(file))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise UsageProblem(f"--manifests {path}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    found = [
+        Path(folder) / name
+        for folder, _, names in os.walk(path, onerror=_unreadable)
+        for name in names
+        if name.endswith(SUFFIXES)
+    ]
+    if not found:
+        raise UsageProblem(f"--manifests {path}: got a folder without {', '.join(SUFFIXES)} files")
+    return sorted(found)
+
+
+def _unreadable(exc: OSError) -> None:
+    raise UsageProblem(f"--manifests {exc.filename}: cannot be read ({exc.strerror})") from exc
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            body = stream.read(FILE_BYTES + 1)
+    except OSError as exc:
+        raise UsageProblem(f"--manifests {file}: cannot be read ({exc.strerror})") from exc
+    if len(body) > FILE_BYTES:
+        raise UsageProblem(f"--manifests {file}: got more than {FILE_BYTES >> 20} MiB, expected manifests")
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise UsageProblem(f"--manifests {file}: got bytes that are no UTF-8, expected manifests") from exc
+
+
+def _is_module(manifest: Manifest, place: Place) -> bool:
+    """Whether this is a Module of KMM. One of a group that KMM never had would be missed in silence: refused."""
+    api = manifest.get("apiVersion")
+    if manifest["kind"] != "Module":
+        return False
+    if not isinstance(api, str):
+        raise UsageProblem(f"{place}: apiVersion: got none, expected {GROUP}/v1beta1")
+    group = api.partition("/")[0]
+    if group != GROUP and group.startswith("kmm."):
+        raise UsageProblem(f"{place}: apiVersion: got {api}, expected {GROUP}/v1beta1")
+    return group == GROUP
+
+
+def _add_module(modules: dict[Key, tuple[Module, Place]], manifest: Manifest, place: Place, namespace: str) -> None:
+    try:
+        module = parse_module(manifest, namespace)
+    except Malformed as exc:
+        raise UsageProblem(f"{place}: Module {_name(manifest)}: {exc.message}") from exc
+    key = (module.name.namespace, module.name.name)
+    if key in modules:
+        raise UsageProblem(f"Module {module.name} stands twice: in {modules[key][1]} and in {place}; keep one of them")
+    modules[key] = (module, place)
+
+
+def _name(manifest: Manifest) -> str:
+    metadata = manifest.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) and name else "without a name"
+
+
+def _add_serving(objects: dict[Key, Manifest], manifest: Manifest, place: Place, namespace: str) -> None:
+    document = Field(manifest)
+    try:
+        metadata = document["metadata"]
+        key = (metadata["namespace"].text() or namespace, metadata["name"].text())
+    except Malformed as exc:
+        raise UsageProblem(f"{place}: {manifest['kind']}: {exc.message}") from exc
+    if objects.get(key, manifest) != manifest:
+        raise UsageProblem(f"{place}: {manifest['kind']} {'/'.join(key)} stands twice, and not alike; keep one of them")
+    objects[key] = manifest

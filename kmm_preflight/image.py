@@ -1,0 +1,206 @@
+"""The image stage: can the image be had, and does it hold the kmod where modprobe will look on the new kernel?
+
+The documentation's two steps: (1) image existence and accessibility, (2) the kmod in the correct path,
+<DirName>/lib/modules/<UpgradedKernel>/, as the image's own file system shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from kmm_preflight import findings
+from kmm_preflight.errors import AccessDenied, PreflightError
+from kmm_preflight.kmod.elf import why_not_elf
+from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key
+from kmm_preflight.model import Finding, JudgedImage, Outcome, Plan, RegistryTLS, Severity, Stage, StageResult
+from kmm_preflight.oci.auth import Keychain
+from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.tar import Kind
+from kmm_preflight.outside import listed
+
+_KIND_WORDS = {Kind.FOLDER: "folder", Kind.DEVICE: "device", Kind.HARDLINK: "hard link", Kind.SYMLINK: "link"}
+_KERNELS = "lib/modules"
+
+
+class Images(Protocol):
+    """Where images come from."""
+
+    def image(self, name: str, arch: str | None, keychain: Keychain | None, tls: RegistryTLS) -> Image:
+        """The image for linux/arch; raises as errors.py says."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a Module's image is pulled with: its own Secret's keychain, or that of --authfile, or nothing.
+
+    own says that the keychain is the node's, so that a refusal is the node's too. note tells of a Secret that is not
+    at hand; problem of one that cannot be used.
+    """
+
+    keychain: Keychain | None
+    own: bool
+    note: Finding | None = None
+    problem: Finding | None = None
+
+    def __str__(self) -> str:
+        return self.keychain.source if self.keychain else "no credentials"
+
+
+def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
+    """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py."""
+    if plan.unresolved or credentials.problem:
+        return _result(plan.unresolved or credentials.problem)
+    image: Image | None = None
+    try:
+        image = images.image(plan.image, plan.kernel.arch, credentials.keychain, plan.tls)  # (1)
+        refuted, notes = _judge_kmod(plan, image)  # (2)
+        if refuted is None:
+            image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
+    except AccessDenied as exc:
+        refuted, notes = _denied(exc, plan, credentials), ()
+    except PreflightError as exc:
+        refuted, notes = findings.of_trouble(exc, plan.kernel.version), ()
+    told = (credentials.note,) if credentials.note else ()
+    return _result(refuted, (*notes, *told), image.found.judged() if image else None, plan)
+
+
+def _denied(exc: AccessDenied, plan: Plan, credentials: Credentials) -> Finding:
+    if credentials.keychain and not credentials.own:
+        return findings.IMAGE_ACCESS_UNDECIDED(problem=exc.message)
+    return findings.IMAGE_ACCESS_DENIED(problem=exc.message, credentials=credentials, kernel=plan.kernel.version)
+
+
+def _result(
+    finding: Finding | None,
+    notes: tuple[Finding, ...] = (),
+    judged: JudgedImage | None = None,
+    plan: Plan | None = None,
+) -> StageResult:
+    if finding is None:
+        kmod = f"kmod {plan.kmod}" if plan and plan.kmod else "kmods"
+        where = f"image accessible and verified: {kmod} in /{plan.folder}" if plan else ""
+        return StageResult(Stage.IMAGE, Outcome.VERIFIED, where, notes, judged)
+    outcome = Outcome.UNDECIDED if finding.severity is Severity.UNDECIDED else Outcome.FAILED
+    return StageResult(Stage.IMAGE, outcome, finding.sentence, (finding, *notes), judged)
+
+
+def _judge_kmod(plan: Plan, image: Image) -> tuple[Finding | None, tuple[Finding, ...]]:
+    """The finding against the kmod, None when it is good, and notes."""
+    try:
+        folder = image.files.resolve(plan.folder)
+    except LinkBroken as exc:
+        return _broken(exc), ()
+    if folder is None:
+        return _absent(plan, image, None), ()
+    if folder.entry.kind is not Kind.FOLDER:
+        return findings.KMOD_NOT_A_FILE(path=folder.path, kind=f"{_words(folder)} where the folder should be"), ()
+    worst: Finding | None = None
+    count = 0
+    for located in _candidates(image, folder.path, _wanted_name(plan)):
+        finding = _judge_file(image, located)
+        count += 1
+        if plan.kmod and finding is None:
+            return None, ()
+        worst = worst or finding
+    if not count:
+        return _absent(plan, image, folder.path), ()
+    note = findings.MODPROBE_ARGUMENTS(count=count, folder=plan.folder)
+    return worst, () if plan.kmod else (note,)
+
+
+def _wanted_name(plan: Plan) -> Callable[[str], bool]:
+    """Which file names are the plan's kmod; with rawArgs every kmod is."""
+    if plan.kmod is None:
+        return is_kmod_file
+    key = module_key(plan.kmod)
+    return lambda name: is_kmod_file(name) and module_key(name) == key
+
+
+def _candidates(image: Image, folder: str, wanted: Callable[[str], bool]) -> Iterator[Located]:
+    """Files of the wanted names below the folder, and below folders that links in it lead to, as depmod goes."""
+    found = False
+    for located in image.files.below(folder, wanted):
+        found = True
+        yield located
+    if found:
+        return
+    for link in _folder_links(image, folder):
+        yield from image.files.below(link, wanted)
+
+
+def _folder_links(image: Image, folder: str) -> list[str]:
+    targets: list[str] = []
+    for link in image.files.below(folder, lambda name: not is_kmod_file(name)):
+        if link.entry.kind is Kind.SYMLINK and len(targets) < FOLDERS_THROUGH_LINKS:
+            try:
+                target = image.files.resolve(link.path)
+            except LinkBroken:
+                continue  # the documented link `host` leads to the node's own modules and dangles in the image
+            if target and target.entry.kind is Kind.FOLDER:
+                targets.append(target.path)
+    return targets
+
+
+def _judge_file(image: Image, located: Located) -> Finding | None:
+    try:
+        target = image.files.resolve(located.path)
+    except LinkBroken as exc:
+        return _broken(exc)
+    if target and target.entry.kind is Kind.HARDLINK:
+        linked = image.files.hardlink_target(target)
+        if linked is None:
+            problem = "the layer does not hold that file"
+            return findings.KMOD_LINK_BROKEN(path=located.path, target=target.entry.link, problem=problem)
+        target = linked
+    if target is None or target.entry.kind is not Kind.FILE:
+        return findings.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
+    got = why_not_elf(image.content(target))
+    return findings.KMOD_NOT_ELF(path=located.path, got=got) if got else None
+
+
+def _words(located: Located) -> str:
+    return _KIND_WORDS.get(located.entry.kind, "file")
+
+
+def _broken(exc: LinkBroken) -> Finding:
+    return findings.KMOD_LINK_BROKEN(path=exc.path, target=exc.target, problem=exc.problem)
+
+
+def _absent(plan: Plan, image: Image, folder: str | None) -> Finding:
+    """Why there is no kmod: removed by a layer, or never there; and what is."""
+    hidden = next(iter(image.files.hidden(folder or plan.folder, _wanted_name(plan))), None)
+    if hidden:
+        layers = len(image.files)
+        return findings.KMOD_REMOVED(
+            kmod=plan.kmod or "(any)",
+            path=hidden.path,
+            layer=layers - hidden.layer,
+            layers=layers,
+            folder=plan.folder,
+        )
+    return findings.KMOD_ABSENT(
+        kmod=plan.kmod or "(any)",
+        folder=plan.folder,
+        got=_what_is_there(plan, image, folder),
+        expected=f"{plan.kmod}.ko, .ko.gz, .ko.xz or .ko.zst" if plan.kmod else "at least one kmod",
+        kernel=plan.kernel.version,
+    )
+
+
+def _what_is_there(plan: Plan, image: Image, folder: str | None) -> str:
+    """Near names in the folder, else other kernels beside it, else kmods anywhere in the image."""
+    if folder is not None:
+        names = [one.path.rpartition("/")[2] for one in image.files.below(folder, is_kmod_file)]
+        near = [name for name in names if plan.kmod and is_near(name, plan.kmod)]
+        return f"near names {listed(near)}" if near else f"kmods {listed(sorted(names))}"
+    try:
+        kernels = image.files.resolve(f"{plan.directory.strip('/')}/{_KERNELS}")
+    except LinkBroken:
+        kernels = None
+    if kernels:
+        return f"no such folder; kernels {listed(image.files.children(kernels.path))}"
+    anywhere = [f"/{one.path}" for one in image.files.below("", _wanted_name(plan))]
+    return f"no /{plan.directory.strip('/')}/{_KERNELS}; elsewhere {listed(anywhere)}"

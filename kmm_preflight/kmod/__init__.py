@@ -1,0 +1,1 @@
+"""Kernel objects: what their files are called and what stands in them."""

@@ -1,0 +1,232 @@
+"""The Module: a decoded manifest becomes a value, or is refused as the CRD or KMM's webhook would refuse it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kmm_preflight.errors import Malformed
+from kmm_preflight.fields import Field
+from kmm_preflight.model import VERIFIED_HTTPS, Build, Manifest, ModuleName, RegistryTLS, Sign
+from kmm_preflight.regexp import Pattern, compile_pattern
+
+GROUP = "kmm.sigs.x-k8s.io"
+VERSION = "v1beta1"
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
+
+
+@dataclass(frozen=True)
+class KernelMapping:
+    """One kernel mapping; None means that the section is not there, and the container's counts."""
+
+    literal: str = ""
+    regexp: str = ""
+    container_image: str = ""
+    registry_tls: RegistryTLS | None = None
+    build: Build | None = None
+    sign: Sign | None = None
+    in_tree_modules_to_remove: tuple[str, ...] | None = None
+
+    def pattern(self) -> Pattern:
+        """The compiled regexp; Malformed when Go would not compile it."""
+        return compile_pattern(self.regexp)
+
+
+@dataclass(frozen=True)
+class Container:
+    """moduleLoader.container: the defaults of all mappings, the mappings in order, and what modprobe is given."""
+
+    mappings: tuple[KernelMapping, ...]
+    container_image: str = ""
+    registry_tls: RegistryTLS = VERIFIED_HTTPS
+    build: Build | None = None
+    sign: Sign | None = None
+    in_tree_modules_to_remove: tuple[str, ...] = ()
+    module_name: str = ""
+    directory: str = "/opt"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Module; container is None without a moduleLoader (device plugin or DRA only)."""
+
+    name: ModuleName
+    container: Container | None
+    deleting: bool = False
+    secret: str | None = None
+
+
+def parse_module(manifest: Manifest, namespace: str) -> Module:
+    """The Module of a manifest; namespace counts where the manifest has none.
+
+    Malformed names the field that the CRD (of any KMM version) or the webhook (since 1.1) refuses. Fields that this
+    suite does not know are passed over.
+    """
+    document = Field(manifest)
+    if document["apiVersion"].text() != f"{GROUP}/{VERSION}":
+        raise document["apiVersion"].refuse(f"{GROUP}/{VERSION}, the only version of Module")
+    metadata, spec = document["metadata"], document["spec"].present("the Module's spec")
+    spec["selector"].present("a node selector").text_pairs()
+    loader = spec["moduleLoader"]
+    return Module(
+        name=ModuleName(
+            _named(metadata["namespace"], _LABEL, namespace),
+            _named(metadata["name"].present("the Module's name"), _SUBDOMAIN),
+        ),
+        container=_container(loader["container"].present("the loader's container")) if loader.given else None,
+        deleting=metadata["deletionTimestamp"].given,
+        secret=spec["imageRepoSecret"]["name"].text() or None,
+    )
+
+
+def is_namespace(text: str) -> bool:
+    """Whether a namespace can have this name."""
+    return bool(_LABEL.fullmatch(text))
+
+
+def _named(field: Field, grammar: re.Pattern[str], default: str = "") -> str:
+    text = field.text() or default
+    if len(text) > 253 or not grammar.fullmatch(text):
+        raise field.refuse("a Kubernetes name: lower case letters, digits and -")
+    return text
+
+
+def _container(field: Field) -> Container:
+    if not field["kernelMappings"].present("at least one kernel mapping").items():
+        raise field["kernelMappings"].refuse("at least one kernel mapping")
+    modprobe = field["modprobe"].present("what modprobe loads")
+    container = parse_container(field)
+    for item, mapping in zip(field["kernelMappings"], container.mappings, strict=True):
+        _check_mapping(item, mapping, container)
+    for section in (field, *field["kernelMappings"]):
+        _check_sections(section)
+        _check_removed(section)
+    _check_modprobe(modprobe)
+    return container
+
+
+def parse_container(field: Field) -> Container:
+    """The container section as it stands, without what only the webhook asks for."""
+    modprobe = field["modprobe"]
+    return Container(
+        mappings=tuple(parse_mapping(item) for item in field["kernelMappings"]),
+        container_image=field["containerImage"].text(),
+        registry_tls=_tls(field["registryTLS"]),
+        build=parse_build(field["build"]),
+        sign=parse_sign(field["sign"]),
+        in_tree_modules_to_remove=_removed(field) or (),
+        module_name=modprobe["moduleName"].text(),
+        directory=modprobe["dirName"].text() or "/opt",
+    )
+
+
+def parse_mapping(field: Field) -> KernelMapping:
+    """One mapping as it stands."""
+    return KernelMapping(
+        literal=field["literal"].text(),
+        regexp=field["regexp"].text(),
+        container_image=field["containerImage"].text(),
+        registry_tls=_tls(field["registryTLS"]) if field["registryTLS"].given else None,
+        build=parse_build(field["build"]),
+        sign=parse_sign(field["sign"]),
+        in_tree_modules_to_remove=_removed(field),
+    )
+
+
+def parse_build(field: Field) -> Build | None:
+    """The build section as it stands, None when absent."""
+    if not field.given:
+        return None
+    return Build(
+        dockerfile_config_map=_reference(field["dockerfileConfigMap"]),
+        build_args=tuple((arg["name"].text(), arg["value"].text()) for arg in field["buildArgs"]),
+        secrets=tuple(secret["name"].text() for secret in field["secrets"]),
+        selector=field["selector"].text_pairs(),
+        base_image_registry_tls=_tls(field["baseImageRegistryTLS"]),
+    )
+
+
+def parse_sign(field: Field) -> Sign | None:
+    """The sign section as it stands, None when absent."""
+    if not field.given:
+        return None
+    return Sign(
+        unsigned_image=field["unsignedImage"].text(),
+        key_secret=_reference(field["keySecret"]),
+        cert_secret=_reference(field["certSecret"]),
+        files_to_sign=field["filesToSign"].texts(),
+        unsigned_image_registry_tls=_tls(field["unsignedImageRegistryTLS"]),
+    )
+
+
+def _reference(field: Field) -> str | None:
+    return field["name"].text() if field.given else None
+
+
+def _tls(field: Field) -> RegistryTLS:
+    return RegistryTLS(field["insecure"].flag(), field["insecureSkipTLSVerify"].flag())
+
+
+def _removed(field: Field) -> tuple[str, ...] | None:
+    """inTreeModulesToRemove; the deprecated singular replaces it (kmm-reference 3.6). None when neither is there."""
+    if one := field["inTreeModuleToRemove"].text():
+        return (one,)
+    return field["inTreeModulesToRemove"].texts() if field["inTreeModulesToRemove"].given else None
+
+
+def _check_mapping(field: Field, mapping: KernelMapping, container: Container) -> None:
+    if mapping.literal and mapping.regexp:
+        raise Malformed(f"{field.path}: got both literal and regexp, expected one of them")
+    if not mapping.literal and not mapping.regexp:
+        raise Malformed(f"{field.path}: got neither literal nor regexp, expected one of them")
+    if mapping.regexp:
+        try:
+            mapping.pattern()
+        except Malformed as exc:
+            raise Malformed(f"{field.path}.regexp: {exc.message}") from exc
+    if not mapping.container_image and not container.container_image:
+        raise field["containerImage"].refuse("an image here or in moduleLoader.container")
+
+
+def _check_sections(field: Field) -> None:
+    """What the CRD requires of build and sign sections wherever they stand."""
+    build, sign = field["build"], field["sign"]
+    if build.given:
+        build["dockerfileConfigMap"].present("the ConfigMap that holds the Dockerfile")
+        for arg in build["buildArgs"]:
+            arg["name"].present("the argument's name")
+            arg["value"].present("the argument's value")
+    if sign.given:
+        sign["keySecret"].present("the Secret that holds the key")
+        sign["certSecret"].present("the Secret that holds the certificate")
+
+
+def _check_removed(field: Field) -> None:
+    if field["inTreeModuleToRemove"].given and field["inTreeModulesToRemove"].given:
+        raise field["inTreeModuleToRemove"].refuse("either this or inTreeModulesToRemove")
+
+
+def _check_modprobe(field: Field) -> None:
+    name, raw, order = field["moduleName"].text(), field["rawArgs"], field["modulesLoadingOrder"].texts()
+    _check_arguments(field)
+    if name and raw.given:
+        raise raw.refuse("either moduleName or rawArgs")
+    if not name and not (raw["load"].texts() and raw["unload"].texts()):
+        raise field["moduleName"].refuse("a name, or rawArgs with both load and unload")
+    if "/" in name or name.strip() != name:
+        raise field["moduleName"].refuse("a module's name, not a path")
+    if order and (len(order) < 2 or order[0] != name or len(set(order)) < len(order)):
+        raise field["modulesLoadingOrder"].refuse("two or more different names that begin with moduleName")
+    directory = field["dirName"].text()
+    if directory and (not directory.startswith("/") or ".." in directory.split("/")):
+        raise field["dirName"].refuse("an absolute path such as /opt")
+
+
+def _check_arguments(field: Field) -> None:
+    for section in ("args", "rawArgs"):
+        for key in ("load", "unload"):
+            if field[section][key].given and not field[section][key].texts():
+                raise field[section][key].refuse("at least one argument")
+    field["parameters"].texts()

@@ -1,0 +1,182 @@
+"""From a name to the one image that a platform pulls: index or manifest, config, layers, file system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, PlatformMissing
+from kmm_preflight.model import JudgedImage
+from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.document import (
+    CONFIG_BYTES,
+    Config,
+    Descriptor,
+    ImageManifest,
+    Index,
+    check_digest,
+    digest_of,
+    parse_config,
+    parse_manifest,
+)
+from kmm_preflight.oci.filesystem import FileSystem, Layer, Located
+from kmm_preflight.oci.index import LayerIndex
+from kmm_preflight.oci.layers import Verified, Wanted, layer_index
+from kmm_preflight.outside import listed
+
+INDEX_DEPTH = 3
+
+
+class Repository(Protocol):
+    """What reading an image asks of a registry or a layout; errors are those of errors.py."""
+
+    def manifest(self, reference: str) -> bytes:
+        """The body behind a tag or digest, as it came; NotFound, AccessDenied, Undecidable."""
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the blob can be had here with these credentials."""
+
+    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
+        """The blob's bytes in pieces, unverified."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image of one platform behind a name. digest is that of the index where there is one."""
+
+    name: str
+    digest: str
+    manifest_digest: str
+    manifest: ImageManifest
+
+    def judged(self) -> JudgedImage:
+        """What a report says of it."""
+        return JudgedImage(self.name, self.digest, self.manifest_digest)
+
+
+def platforms(repository: Repository, name: str, reference: str) -> tuple[str, ...] | None:
+    """Architectures of the Linux images in an index, in its order; None when the name is a single image."""
+    document = parse_manifest(_body(repository, name, reference), name)
+    if not isinstance(document, Index):
+        return None
+    return tuple(child.arch for child in document.children if child.os == "linux")
+
+
+def find_image(repository: Repository, name: str, reference: str, arch: str) -> Found:
+    """The Linux image for the architecture behind the name.
+
+    PlatformMissing when an index has none, or its registry lacks the one that it names (a sparse index).
+    """
+    body = _body(repository, name, reference)
+    digest = child_digest = digest_of(body, reference if ":" in reference else "sha256:")
+    for _ in range(INDEX_DEPTH):
+        document = parse_manifest(body, name)
+        if isinstance(document, ImageManifest):
+            return Found(name, digest, child_digest, document)
+        child_digest = _child(document, name, arch)
+        try:
+            body = _body(repository, name, child_digest)
+        except NotFound as exc:
+            problem = f"image {name}: its index names {child_digest} for linux/{arch}, which the registry does not have"
+            raise PlatformMissing(problem) from exc
+    raise BoundExceeded(f"image {name}: more than {INDEX_DEPTH} indexes inside one another")
+
+
+def _body(repository: Repository, name: str, reference: str) -> bytes:
+    body = repository.manifest(reference)
+    if ":" in reference:
+        check_digest(body, reference, f"image {name}")
+    return body
+
+
+def _child(index: Index, name: str, arch: str) -> str:
+    for child in index.children:
+        if child.arch == arch and child.os in ("linux", ""):
+            return child.descriptor.digest
+        if not child.arch and "index" in child.descriptor.media_type:
+            return child.descriptor.digest
+    have = [f"{child.os}/{child.arch}" for child in index.children if child.arch not in ("", "unknown")]
+    raise PlatformMissing(f"image {name}: got an index of {listed(have)}, expected linux/{arch}")
+
+
+class Image:
+    """An image that was found, with what was read of it; every byte comes verified, from the cache where it can."""
+
+    def __init__(self, found: Found, repository: Repository, cache: Cache, wanted: Wanted) -> None:
+        self.found = found
+        self._repository = repository
+        self._cache = cache
+        self._wanted = wanted
+        self._here: set[str] = set()
+        self.files = FileSystem([Layer(self._opener(layer)) for layer in reversed(found.manifest.layers)])
+
+    def config(self) -> Config:
+        """Architecture and labels."""
+        descriptor = self.found.manifest.config
+        subject = f"config {descriptor.digest} of image {self.found.name}"
+        if descriptor.size > CONFIG_BYTES:
+            raise BoundExceeded(f"{subject}: got {descriptor.size} bytes, read at most {CONFIG_BYTES}")
+        sha256 = descriptor.digest.removeprefix("sha256:")
+        with self._cache.lock(descriptor.digest):
+            path = self._cache.file(sha256)
+            if path is None:
+                self._cache.keep_file([self._fetched(descriptor, subject)])
+                path = self._cache.file(sha256)
+            elif not self._repository.has_blob(descriptor.digest):
+                raise Malformed(f"{subject} is not in the registry")
+        body = path.read_bytes() if path else self._fetched(descriptor, subject)
+        return parse_config(body, subject)
+
+    def _fetched(self, descriptor: Descriptor, subject: str) -> bytes:
+        with self._repository.blob(descriptor) as chunks:
+            verified = Verified(chunks, descriptor, subject)
+            body = b"".join(verified)
+            verified.finish()
+        return body
+
+    def _opener(self, descriptor: Descriptor) -> _Opener:
+        return _Opener(self, descriptor)
+
+    def open_layer(self, descriptor: Descriptor, needed: str = "") -> LayerIndex:
+        """The layer's index, with the bytes of the needed path kept; reads the blob where the cache lacks them."""
+
+        def fetch() -> Iterator[bytes]:
+            try:
+                with self._repository.blob(descriptor) as chunks:
+                    yield from chunks
+            except NotFound as exc:
+                raise Malformed(f"layer {descriptor.digest} of image {self.found.name} is not there") from exc
+            self._here.add(descriptor.digest)
+
+        return layer_index(descriptor, fetch, self._wanted, self._cache, needed)
+
+    def check_layers(self) -> None:
+        """Asks for each layer that was not fetched just now whether it can be had; Malformed when one cannot."""
+        for descriptor in self.found.manifest.layers:
+            if descriptor.digest in self._here:
+                continue
+            if not self._repository.has_blob(descriptor.digest):
+                raise Malformed(f"layer {descriptor.digest} of image {self.found.name} is not there")
+            self._here.add(descriptor.digest)
+
+    def content(self, located: Located) -> Path:
+        """The bytes of a file, as a file; BoundExceeded when it is too large to keep."""
+        descriptor = self.found.manifest.layers[-1 - located.layer]
+        index = self.open_layer(descriptor, located.path)
+        entry = index.find(located.path)
+        path = self._cache.file(entry.content) if entry and entry.content else None
+        if path is None:
+            raise BoundExceeded(f"/{located.path} of image {self.found.name}: too large to look into")
+        return path
+
+
+@dataclass(frozen=True)
+class _Opener:
+    image: Image
+    descriptor: Descriptor
+
+    def __call__(self) -> LayerIndex:
+        return self.image.open_layer(self.descriptor)

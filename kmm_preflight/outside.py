@@ -1,0 +1,32 @@
+"""Text from outside: whatever a registry, an image or a manifest says cannot steer a terminal or a CI log."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+SHOWN_CHARACTERS = 2000
+# GitHub reads `::name` at the start of a line as a command, Azure and older runners `##[` and `##vso[` anywhere.
+_COMMAND = re.compile(r"::(?=[A-Za-z])|##(?=\[|vso\[)")
+
+
+def clean(text: str) -> str:
+    """The text on one line: control and format characters as escapes, CI commands broken, the end cut off."""
+    if len(text) > SHOWN_CHARACTERS:
+        text = f"{text[:SHOWN_CHARACTERS]}… ({len(text) - SHOWN_CHARACTERS} characters more)"
+    plain = "".join(_escape(char) if unicodedata.category(char)[0] == "C" else char for char in text)
+    return _COMMAND.sub(lambda hit: " ".join(hit[0]), plain.replace("\u2028", " ").replace("\u2029", " "))
+
+
+def _escape(char: str) -> str:
+    if char == "\n":
+        return " "
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """Names for a sentence: the first few, the rest counted, `nothing` for none."""
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

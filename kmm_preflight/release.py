@@ -1,0 +1,238 @@
+"""A release image becomes target kernels: image-references, driver toolkits, one stream and architecture each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kmm_preflight.errors import Malformed, UsageProblem
+from kmm_preflight.fields import Field
+from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, looks_like_kernel
+from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, TargetKernel
+from kmm_preflight.oci.auth import Keychain
+from kmm_preflight.oci.document import parse_json
+from kmm_preflight.oci.filesystem import LinkBroken
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.tar import Kind
+from kmm_preflight.outside import listed
+
+PUBLIC_RELEASES = "quay.io/openshift-release-dev/ocp-release"
+IMAGE_REFERENCES = "release-manifests/image-references"
+TOOLKIT_RELEASE = "etc/driver-toolkit-release.json"
+KERNEL_SOURCES = "usr/src/kernels"
+STREAM_LABEL = "io.openshift.os.streamclass"
+MULTI = "multi"
+FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE})
+"""What is read of release and toolkit images."""
+
+_FILE_BYTES = 32 << 20
+_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
+_TOOLKIT = re.compile(r"driver-toolkit(-\d+)?")
+
+
+class Images(Protocol):
+    """Where images come from."""
+
+    def platforms(self, name: str, keychain: Keychain | None) -> tuple[str, ...] | None:
+        """Architectures of an index, None for a single image."""
+
+    def image(self, name: str, arch: str | None, keychain: Keychain | None, tls: RegistryTLS) -> Image:
+        """The image for linux/arch."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of a release's kernels are asked for; empty means: its own architecture, all streams, standard."""
+
+    arches: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    flavours: tuple[Flavour, ...] = (Flavour.STANDARD,)
+
+
+@dataclass(frozen=True)
+class ToolkitKernels:
+    """What a toolkit's JSON names; rt is "" where the release has no such kernel."""
+
+    standard: str
+    rt: str
+    rhel_version: str
+
+
+def release_name(text: str, arches: tuple[str, ...]) -> str:
+    """The image name of a release: a bare version becomes a tag of the public releases, as oc names them."""
+    if not _VERSION.fullmatch(text):
+        return text
+    suffixes = (*ARCHITECTURES.values(), MULTI)
+    if text.rpartition("-")[2] in suffixes:
+        return f"{PUBLIC_RELEASES}:{text}"
+    if not arches:
+        return f"{PUBLIC_RELEASES}:{text}-{ARCHITECTURES['amd64']}"
+    one = arches[0] if len(arches) == 1 else MULTI
+    return f"{PUBLIC_RELEASES}:{text}-{ARCHITECTURES.get(one, one)}"
+
+
+def read_release(images: Images, name: str, choice: Choice, keychain: Keychain | None) -> tuple[Release, Kernels]:
+    """The release behind the name, and the kernels that the choice takes of it.
+
+    Malformed when it is no release image; UsageProblem when it has nothing of what was chosen; else what reading
+    images raises.
+    """
+    arches = _architectures(images, name, choice, keychain)
+    image = images.image(name, arches[0], keychain, VERIFIED_HTTPS)
+    version, toolkits = parse_image_references(_references(image, name), name)
+    read = [
+        toolkit
+        for tag, reference in toolkits.items()
+        for arch in arches
+        if (toolkit := _read_toolkit(images, tag, reference, arch or image.config().arch, choice, keychain))
+    ]
+    if not read:
+        have = [_stream_of(images, reference, arches[0], keychain) for reference in toolkits.values()]
+        problem = f"--stream {', '.join(choice.streams)}: release {version} has streams {listed(have)}"
+        raise UsageProblem(problem)
+    release = Release(name, image.found.digest, version, tuple(toolkit for toolkit, _ in read))
+    kernels = {kernel.version: kernel for _, kernels in reversed(read) for kernel in reversed(kernels)}
+    return release, tuple(reversed(kernels.values()))
+
+
+Kernels = tuple[TargetKernel, ...]
+
+
+def _architectures(
+    images: Images, name: str, choice: Choice, keychain: Keychain | None
+) -> tuple[str, ...] | tuple[None]:
+    """The chosen architectures; the image's own (None) where nothing was chosen, of an index amd64."""
+    if choice.arches and MULTI not in choice.arches:
+        return choice.arches
+    platforms = images.platforms(name, keychain)
+    if choice.arches:
+        return tuple(dict.fromkeys(arch for arch in platforms or () if arch in ARCHITECTURES)) or (None,)
+    return (None,) if platforms is None else ("amd64",)
+
+
+def _references(image: Image, name: str) -> Field:
+    body = read_file(image, IMAGE_REFERENCES)
+    if body is None:
+        raise Malformed(f"image {name} is no release image: it has no {IMAGE_REFERENCES}")
+    return parse_json(body, f"{IMAGE_REFERENCES} of {name}")
+
+
+def read_file(image: Image, path: str) -> bytes | None:
+    """The bytes of a file, found in whichever layer; None when there is no such file. BoundExceeded above 32 MiB."""
+    try:
+        located = image.files.resolve(path)
+    except LinkBroken:
+        return None
+    if located and located.entry.kind is Kind.HARDLINK:
+        located = image.files.hardlink_target(located)
+    if located is None or located.entry.kind is not Kind.FILE:
+        return None
+    with image.content(located).open("rb") as file:
+        return file.read(_FILE_BYTES)
+
+
+def parse_image_references(document: Field, name: str) -> tuple[str, dict[str, str]]:
+    """The release's version, and the driver toolkits by tag name in the payload's order.
+
+    Malformed for another kind of document, no toolkit, or one without a pull spec.
+    """
+    if document["kind"].text() != "ImageStream":
+        raise Malformed(
+            f"image {name} is no release image: {IMAGE_REFERENCES}: {document['kind'].refuse('ImageStream')}"
+        )
+    toolkits = toolkit_references((tag["name"].text(), tag["from"]["name"].value) for tag in document["spec"]["tags"])
+    if not toolkits:
+        raise Malformed(f"image {name} is a release image without a driver toolkit: got no tag driver-toolkit")
+    return document["metadata"]["name"].text(), toolkits
+
+
+def toolkit_references(tags: Iterable[tuple[str, object]]) -> dict[str, str]:
+    """The pull specs of the driver toolkits among a payload's tags; Malformed when one has none."""
+    toolkits: dict[str, str] = {}
+    for tag, reference in tags:
+        if not _TOOLKIT.fullmatch(tag) or tag in toolkits:
+            continue
+        if not isinstance(reference, str) or not reference:
+            raise Malformed(f"tag {tag} of {IMAGE_REFERENCES}: got no pull spec, expected from.name")
+        toolkits[tag] = reference
+    return toolkits
+
+
+def parse_toolkit(document: Field) -> ToolkitKernels:
+    """The kernels of driver-toolkit-release.json; Malformed without a standard kernel or a RHEL version.
+
+    RT_KERNEL_VERSION may be missing, empty, or what rpm says of a package that is not installed: then there is none.
+    """
+    standard, rhel = document["KERNEL_VERSION"], document["RHEL_VERSION"]
+    if not looks_like_kernel(standard.text()):
+        raise standard.refuse("a kernel version such as 5.14.0-570.19.1.el9_6.x86_64")
+    if not rhel.text():
+        raise rhel.refuse("a RHEL version such as 9.6")
+    rt = document["RT_KERNEL_VERSION"].text()
+    return ToolkitKernels(standard.text(), rt if looks_like_kernel(rt) else "", rhel.text())
+
+
+def kernel_of_flavour(kernels: ToolkitKernels, flavour: Flavour) -> str:
+    """The version for standard or rt; UsageProblem when the toolkit names no rt kernel. 64k stands in no JSON."""
+    if flavour is Flavour.RT and not kernels.rt:
+        raise UsageProblem(f"--flavour rt: the driver toolkit of kernel {kernels.standard} names no rt kernel")
+    return kernels.rt if flavour is Flavour.RT else kernels.standard
+
+
+def _stream_of(images: Images, reference: str, arch: str | None, keychain: Keychain | None) -> str:
+    labels = images.image(reference, arch, keychain, VERIFIED_HTTPS).config().labels
+    return labels.get(STREAM_LABEL, "") or "without a label"
+
+
+def _read_toolkit(
+    images: Images, tag: str, reference: str, arch: str, choice: Choice, keychain: Keychain | None
+) -> tuple[DriverToolkit, Kernels] | None:
+    """A toolkit with its kernels, None when its stream was not chosen."""
+    image = images.image(reference, arch or None, keychain, VERIFIED_HTTPS)
+    config = image.config()
+    label = config.labels.get(STREAM_LABEL, "")
+    if label and not _chosen(choice, label, tag):
+        return None
+    body = read_file(image, TOOLKIT_RELEASE)
+    if body is None:
+        raise Malformed(f"driver toolkit {reference}: it has no {TOOLKIT_RELEASE}")
+    try:
+        named = parse_toolkit(parse_json(body, TOOLKIT_RELEASE))
+    except Malformed as exc:
+        raise Malformed(f"driver toolkit {reference}: {TOOLKIT_RELEASE}: {exc.message}") from exc
+    stream = label or f"rhel-{named.rhel_version.partition('.')[0]}"
+    if not _chosen(choice, stream, tag):
+        return None
+    toolkit = DriverToolkit(reference, image.found.digest, stream, arch or config.arch, named.rhel_version)
+    return toolkit, tuple(_kernel(image, toolkit, named, flavour) for flavour in choice.flavours)
+
+
+def _chosen(choice: Choice, stream: str, tag: str) -> bool:
+    return not choice.streams or stream in choice.streams or tag in choice.streams
+
+
+def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour: Flavour) -> TargetKernel:
+    if flavour is Flavour.PAGES_64K:
+        version, place = _kernel_64k(image, toolkit), KERNEL_SOURCES
+    else:
+        version, place = kernel_of_flavour(named, flavour), TOOLKIT_RELEASE
+    return TargetKernel(
+        version=version,
+        arch=kernel_architecture(version) or toolkit.arch or "amd64",
+        stream=toolkit.stream,
+        flavour=flavour,
+        driver_toolkit=toolkit.reference,
+        provenance=f"/{place} of {toolkit.reference}",
+    )
+
+
+def _kernel_64k(image: Image, toolkit: DriverToolkit) -> str:
+    """The 64k kernel, which only the folders of kernel-64k-devel tell (openshift-reference 2.2)."""
+    folder = image.files.resolve(KERNEL_SOURCES)
+    have = image.files.children(folder.path) if folder else []
+    for version in have:
+        if version.endswith("+64k") and looks_like_kernel(version):
+            return version
+    raise UsageProblem(f"--flavour 64k: driver toolkit {toolkit.reference} has kernels {listed(have)}")

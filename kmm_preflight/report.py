@@ -1,0 +1,117 @@
+"""The one report document of a run, and what follows from its verdicts: the exit code and the sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+from kmm_preflight.model import Conclusion, Finding, ModuleName, Release, TargetKernel, Verdict
+
+SCHEMA = "kmm-preflight/1"
+DEPTH = "path"
+NOT_CHECKED = (
+    "the object beyond its ELF header (symbols, vermagic, architecture, signature)",
+    "the index (modules.dep.bin) by which modprobe finds the kmod",
+    "the shell and tools that KMM needs in the image",
+    "firmware, modprobe's arguments, and what the driver does when it starts",
+)
+"""What a green at this depth of proof does not say."""
+
+EXIT_VERIFIED, EXIT_REFUTED, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_NOTHING, EXIT_UNDECIDED = 0, 1, 2, 4, 5, 10
+_WORST_FIRST = (Conclusion.REFUTED, Conclusion.UNDECIDED, Conclusion.NOT_VERIFIED, Conclusion.VERIFIED)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A Module that is listed but has no case, and why."""
+
+    module: ModuleName
+    reason: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a run ended before it judged anything."""
+
+    exit_code: int
+    sentence: str
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that an output shows; times are aware. verdicts stand in the plans' order."""
+
+    version: str
+    started: datetime
+    finished: datetime
+    release: Release | None = None
+    release_asked: str = ""
+    kernels: tuple[TargetKernel, ...] = ()
+    assumed: tuple[str, ...] = ()
+    kmm_version: str | None = None
+    push_built_image: bool = False
+    verdicts: tuple[Verdict, ...] = ()
+    passed: tuple[Passed, ...] = ()
+    unjudged: tuple[ModuleName, ...] = ()
+    problem: Problem | None = None
+    interrupted: bool = False
+    allow_no_modules: bool = False
+
+    def counts(self) -> Counter[Conclusion]:
+        """How many verdicts of each kind."""
+        return Counter(verdict.conclusion for verdict in self.verdicts)
+
+    def worst_first(self) -> list[Verdict]:
+        """The verdicts for a table: what needs doing stands on top."""
+        return sorted(self.verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.conclusion))
+
+    @property
+    def exit_code(self) -> int:
+        """From verdicts alone (design 4): the same with any number of workers, and with -x."""
+        if self.problem:
+            return self.problem.exit_code
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        counts = self.counts()
+        if counts[Conclusion.REFUTED]:
+            return EXIT_REFUTED
+        if counts[Conclusion.UNDECIDED]:
+            return EXIT_UNDECIDED
+        if counts[Conclusion.VERIFIED] or (self.allow_no_modules and not self.verdicts):
+            return EXIT_VERIFIED
+        return EXIT_NOTHING
+
+    @property
+    def partial(self) -> str:
+        """The words for a run that did not judge every Module, "" for a whole one."""
+        judged = {v.plan.module for v in self.verdicts} - {
+            v.plan.module for v in self.verdicts if v.conclusion is Conclusion.NOT_VERIFIED
+        }
+        every = {verdict.plan.module for verdict in self.verdicts}
+        return f"partial: {len(judged)} of {len(every)} Modules" if len(judged) < len(every) else ""
+
+    @property
+    def sentence(self) -> str:
+        """The run's verdict in one sentence."""
+        if self.problem:
+            return self.problem.sentence
+        counts = self.counts()
+        told = [f"{counts[one]} {one.value}" for one in _WORST_FIRST if counts[one]]
+        whole = f"{', '.join(told) or 'no Module to validate'}{f' ({self.partial})' if self.partial else ''}"
+        match self.exit_code:
+            case 0 if not self.verdicts:
+                return "Nothing to validate, as --allow-no-modules allows."
+            case 0 if self.partial:
+                return f"What was judged is verified: {whole}."
+            case 0:
+                return f"Every Module is verified on every target kernel: {whole}."
+            case 1:
+                return f"Not every Module is ready for the upgrade: {whole}."
+            case 2:
+                return f"Interrupted before the end: {whole}."
+            case 10:
+                return f"Not decided, run again: {whole}."
+            case _:
+                return f"Nothing was validated: {whole}."
