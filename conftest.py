@@ -1,0 +1,11 @@
+"""Names the plugins of the suite; nothing else, ever."""
+
+pytest_plugins = [
+    "fixtures.options",
+    "fixtures.workers",
+    "fixtures.planning",
+    "fixtures.stages",
+    "reports.verdicts",
+    "reports.html",
+    "reports.terminal",
+]

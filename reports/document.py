@@ -1,0 +1,101 @@
+"""preflight.json: the report as data; docs/report.md documents the fields, the schema's name carries a version."""
+
+from __future__ import annotations
+
+import json
+
+from kmm_preflight.model import Finding, StageResult, TargetKernel, Verdict
+from kmm_preflight.report import DEPTH, NOT_CHECKED, SCHEMA, Report
+
+
+def to_json(report: Report) -> str:
+    """The document as text, keys in reading order."""
+    body = {
+        "schema": SCHEMA,
+        "suite": report.version,
+        "started": report.started.isoformat(timespec="seconds"),
+        "finished": report.finished.isoformat(timespec="seconds"),
+        "exitCode": report.exit_code,
+        "sentence": report.sentence,
+        "partial": report.partial or None,
+        "proof": {"depth": DEPTH, "notChecked": list(NOT_CHECKED)},
+        "problem": _problem(report),
+        "release": _release(report),
+        "kernels": [_kernel(kernel) for kernel in report.kernels],
+        "assumed": list(report.assumed),
+        "kmmVersion": report.kmm_version,
+        "pushBuiltImage": report.push_built_image,
+        "modules": [_module(verdict) for verdict in report.verdicts],
+        "listed": [
+            {"namespace": one.module.namespace, "name": one.module.name, "reason": one.reason} for one in report.passed
+        ],
+    }
+    return json.dumps(body, indent=2, ensure_ascii=True) + "\n"
+
+
+def _problem(report: Report) -> dict[str, object] | None:
+    if report.problem is None:
+        return None
+    finding = report.problem.finding
+    return {"sentence": report.problem.sentence, "finding": _finding(finding) if finding else None}
+
+
+def _release(report: Report) -> dict[str, object] | None:
+    release = report.release
+    if release is None:
+        return {"reference": report.release_asked, "digest": None} if report.release_asked else None
+    toolkits = [
+        {"reference": one.reference, "digest": one.digest, "stream": one.stream, "arch": one.arch,
+         "rhelVersion": one.rhel_version}
+        for one in release.toolkits
+    ]  # fmt: skip
+    return {"reference": release.reference, "digest": release.digest, "version": release.version,
+            "driverToolkits": toolkits}  # fmt: skip
+
+
+def _kernel(kernel: TargetKernel) -> dict[str, object]:
+    return {
+        "version": kernel.version,
+        "arch": kernel.arch,
+        "stream": kernel.stream,
+        "flavour": kernel.flavour.value,
+        "driverToolkit": kernel.driver_toolkit,
+        "provenance": kernel.provenance,
+    }
+
+
+def _module(verdict: Verdict) -> dict[str, object]:
+    image = verdict.image
+    return {
+        "namespace": verdict.plan.module.namespace,
+        "name": verdict.plan.module.name,
+        "kernel": verdict.plan.kernel.version,
+        "verdict": verdict.conclusion.value,
+        "stage": verdict.stage.value,
+        "reason": verdict.reason,
+        "image": {
+            "reference": verdict.plan.image,
+            "digest": image.digest if image else None,
+            "manifestDigest": image.manifest_digest if image else None,
+        },
+        "findings": [_finding(finding) for finding in verdict.findings],
+        "stages": [_stage(result) for result in verdict.results],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {
+        "id": finding.id,
+        "severity": finding.severity.value,
+        "sentence": finding.sentence,
+        "remedy": finding.remedy,
+    }
+
+
+def _stage(result: StageResult) -> dict[str, object]:
+    return {
+        "stage": result.stage.value,
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "seconds": round(result.seconds, 3),
+    }

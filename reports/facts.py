@@ -1,0 +1,43 @@
+"""The run's facts as labels and words, the same in every output."""
+
+from __future__ import annotations
+
+from kmm_preflight.model import TargetKernel, Verdict
+from kmm_preflight.outside import clean
+from kmm_preflight.report import DEPTH, NOT_CHECKED, Report
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """Label and words of each fact, in reading order; safe to print, not escaped for markup."""
+    told = [("suite", f"kmm-preflight {report.version}")]
+    if report.release:
+        told.append(("release", f"{report.release.version} ({report.release.reference}, {report.release.digest})"))
+        told += [
+            ("driver toolkit", f"{one.stream} {one.arch}: {one.reference} ({one.digest})")
+            for one in report.release.toolkits
+        ]
+    elif report.release_asked:
+        told.append(("release", f"{report.release_asked} (not read)"))
+    told += [("target kernel", kernel_words(kernel)) for kernel in report.kernels]
+    told += [("assumed", words) for words in report.assumed]
+    told += [("listed, no case", f"{one.module}: {one.reason}") for one in report.passed]
+    told.append(("proof", f"depth {DEPTH}; not checked: {'; '.join(NOT_CHECKED)}"))
+    told.append(("started", f"{report.started:%Y-%m-%d %H:%M:%S} UTC"))
+    told.append(("seconds", f"{(report.finished - report.started).total_seconds():.1f}"))
+    return [(label, clean(words)) for label, words in told]
+
+
+def kernel_words(kernel: TargetKernel) -> str:
+    """A target kernel with its architecture, stream, flavour and provenance."""
+    stream = f", {kernel.stream}" if kernel.stream else ""
+    return f"{kernel.version} ({kernel.arch}{stream}, {kernel.flavour.value}): {kernel.provenance}"
+
+
+def finding_ids(verdict: Verdict) -> str:
+    """The ids of a verdict's findings, the deciding stage's last."""
+    return ", ".join(dict.fromkeys(finding.id for finding in verdict.findings))
+
+
+def remedies(verdict: Verdict) -> list[str]:
+    """What to do, once each."""
+    return list(dict.fromkeys(finding.remedy for finding in verdict.findings))

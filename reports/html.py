@@ -1,0 +1,66 @@
+"""preflight.html by pytest-html: our columns, our facts and table on top, one self-contained file."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from html import escape
+from pathlib import Path
+
+import pytest
+
+from fixtures.run import is_controller
+from reports.artifacts import ARTIFACTS, PAGE, REPORT
+from reports.page import summary
+
+_COLUMNS = ("module", "kernel", "stage", "finding", "remedy")
+_FIRST = 1  # behind pytest-html's own first column, the result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Sends pytest-html's report to the artifacts, unless the user has named a file."""
+    if not is_controller(config) or ARTIFACTS not in config.stash or not config.pluginmanager.hasplugin("html"):
+        return
+    if not config.getoption("htmlpath"):
+        config.option.htmlpath = str(config.stash[ARTIFACTS].folder / PAGE)
+        config.option.self_contained_html = True
+    config.pluginmanager.register(Page(config), "preflight-page")
+
+
+class Page:
+    """The hooks of pytest-html, on the controller of a run that was planned."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_html_report_title(self, report: object) -> None:
+        """The title of the page."""
+        report.title = "kmm-preflight"  # type: ignore[attr-defined]  # pytest-html ships no types
+
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        """Facts, table and sentence as static HTML."""
+        prefix.append(summary(self._config.stash[REPORT]))
+
+    def pytest_html_results_table_header(self, cells: list[str]) -> None:
+        """The heads of our columns."""
+        cells[_FIRST:_FIRST] = [f'<th class="sortable">{name.capitalize()}</th>' for name in _COLUMNS]
+
+    def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
+        """The cells of our columns; a crashed worker's report has none of the values."""
+        told = {str(name): str(value) for name, value in getattr(report, "user_properties", [])}
+        cells[_FIRST:_FIRST] = [f"<td>{escape(told.get(name, ''))}</td>" for name in _COLUMNS]
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self) -> Generator[None]:
+        """Lets pytest-html write beside its file and puts the file in place whole, before its name is printed."""
+        page = next((p for p in self._config.pluginmanager.get_plugins() if hasattr(p, "_report_path")), None)
+        if page is None:
+            return (yield)
+        final: Path = page._report_path
+        page._report_path = final.with_name(f".{final.name}.new")
+        try:
+            return (yield)
+        finally:
+            if page._report_path.exists():
+                page._report_path.replace(final)
+            page._report_path = final

@@ -1,0 +1,90 @@
+"""junit_preflight.xml: one test case a step, as pytest names it, with properties of the case and of the run.
+
+Written from the report rather than by pytest's own --junitxml, so that it is whole after a killed worker, after -x, and
+for a run that ended before any case.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from kmm_preflight.model import Conclusion, Outcome, StageResult, Verdict
+from kmm_preflight.outside import clean
+from kmm_preflight.report import EXIT_NOTHING, EXIT_USAGE, Report
+from reports.facts import facts, finding_ids
+
+_CLASS = "preflight_tests.test_module"
+
+
+def to_junit(report: Report) -> str:
+    """The document as text."""
+    suites = ET.Element("testsuites")
+    suite = ET.SubElement(suites, "testsuite", name="kmm-preflight")
+    told = [*facts(report), ("verdict", report.sentence), ("exit code", str(report.exit_code))]
+    _properties(suite, told)
+    if report.problem:
+        _problem(suite, report)
+    for verdict in report.verdicts:
+        _cases(suite, verdict)
+    cases = suite.findall("testcase")
+    for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(attribute, str(sum(case.find(tag) is not None for case in cases)))
+    suite.set("tests", str(len(cases)))
+    suite.set("timestamp", report.started.isoformat(timespec="seconds"))
+    suite.set("time", f"{(report.finished - report.started).total_seconds():.3f}")
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _properties(parent: ET.Element, told: list[tuple[str, str]]) -> None:
+    properties = ET.SubElement(parent, "properties")
+    for name, value in told:
+        ET.SubElement(properties, "property", name=name, value=clean(value))
+
+
+def _problem(suite: ET.Element, report: Report) -> None:
+    case = ET.SubElement(suite, "testcase", classname="preflight", name="run", time="0")
+    kind = {EXIT_USAGE: "usage", EXIT_NOTHING: "nothing to validate"}.get(report.exit_code, "undecided")
+    ET.SubElement(case, "error", type=kind, message=report.sentence).text = report.sentence
+
+
+def _cases(suite: ET.Element, verdict: Verdict) -> None:
+    for result in verdict.results:
+        case = _case(suite, verdict, result.stage.value.lower(), result.seconds)
+        _outcome(case, result)
+    if verdict.conclusion is Conclusion.NOT_VERIFIED and not verdict.results:
+        case = _case(suite, verdict, "image", 0.0)
+        ET.SubElement(case, "skipped", type="pytest.skip", message=f"{verdict.conclusion.value}: {verdict.reason}")
+
+
+def _case(suite: ET.Element, verdict: Verdict, stage: str, seconds: float) -> ET.Element:
+    name = f"test_{stage}[{verdict.plan.id}]"
+    case = ET.SubElement(suite, "testcase", classname=_CLASS, name=name, time=f"{seconds:.3f}")
+    image = verdict.image
+    told = [
+        ("module", str(verdict.plan.module)),
+        ("kernel", verdict.plan.kernel.version),
+        ("stage", stage),
+        ("verdict", verdict.conclusion.value),
+        ("finding", finding_ids(verdict)),
+        ("image", verdict.plan.image),
+        ("digest", image.digest if image else ""),
+    ]
+    _properties(case, told)
+    return case
+
+
+def _outcome(case: ET.Element, result: StageResult) -> None:
+    text = "\n".join(f"{one.id}: {one.sentence}\nremedy: {one.remedy}" for one in result.findings)
+    match result.outcome:
+        case Outcome.FAILED:
+            ET.SubElement(case, "failure", message=result.reason).text = text
+        case Outcome.UNDECIDED:
+            ET.SubElement(case, "error", message=f"undecided: {result.reason}").text = text
+        case Outcome.FALLS_THROUGH:
+            ET.SubElement(case, "skipped", type="pytest.xfail", message=result.reason)
+        case Outcome.NOT_NEEDED:
+            ET.SubElement(case, "skipped", type="pytest.skip", message=result.reason)
+        case Outcome.VERIFIED:
+            if text:
+                ET.SubElement(case, "system-out").text = text

@@ -1,0 +1,25 @@
+"""status-patch.yaml: what an admin may write into the status of a PreflightValidationOCP."""
+
+from __future__ import annotations
+
+import yaml
+
+from kmm_preflight.report import Report
+from kmm_preflight.status import Dialect, entry, kubectl_line, status_patch
+
+NAME = "status-patch.yaml"
+
+
+def to_patch(report: Report, dialect: Dialect) -> str:
+    """The merge patch with the command that applies it in its first line."""
+    left = [
+        f"{verdict.plan.id}: {verdict.conclusion.value}" for verdict in report.verdicts if not entry(verdict, dialect)
+    ]
+    lines = [
+        f"# {kubectl_line(dialect, NAME)}",
+        f"# Taken by KMM {dialect.value} (API {dialect.api_version}); for another version run with --kmm-version.",
+        f"# {report.sentence}",
+        *(f"# left out: {words}" for words in left),
+    ]
+    body = yaml.safe_dump(status_patch(report.verdicts, dialect, report.finished), sort_keys=False, width=1000)
+    return "\n".join(lines) + "\n" + body

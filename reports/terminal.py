@@ -1,0 +1,60 @@
+"""What the terminal shows: the run's facts first, the closing table last, failures on top of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.run import is_controller
+from kmm_preflight.model import Conclusion, Verdict
+from kmm_preflight.report import Report
+from reports.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, REPORT
+from reports.facts import facts, finding_ids, remedies
+from reports.patch import NAME as PATCH
+
+_MARKUP: dict[Conclusion, dict[str, bool]] = {
+    Conclusion.VERIFIED: {"green": True},
+    Conclusion.REFUTED: {"red": True, "bold": True},
+    Conclusion.UNDECIDED: {"yellow": True, "bold": True},
+    Conclusion.NOT_VERIFIED: {"yellow": True},
+}
+_LATER = ("started", "seconds")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Release, digests, kernels and what was assumed."""
+    if not is_controller(config) or REPORT not in config.stash:
+        return []
+    return [f"{label}: {words}" for label, words in facts(config.stash[REPORT]) if label not in _LATER]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The closing table, the verdict's sentence, and where the reports are."""
+    if REPORT not in config.stash or config.getoption("collectonly"):
+        return
+    report = config.stash[REPORT]
+    terminalreporter.section("preflight", sep="=")
+    _table(terminalreporter, report)
+    terminalreporter.line("")
+    colour = {"green": True} if report.exit_code == 0 else {"red": True}
+    terminalreporter.line(report.sentence, bold=True, **colour)
+    folder = config.stash[ARTIFACTS].folder
+    page = config.getoption("htmlpath", None) or str(folder / PAGE)
+    terminalreporter.line(f"HTML: {page}")
+    terminalreporter.line(f"also: {', '.join(str(folder / name) for name in (JSON, JUNIT, PATCH))}")
+
+
+def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
+    rows = [(verdict, _cells(verdict)) for verdict in report.worst_first()]
+    widths = [max(len(cells[column]) for _, cells in rows) for column in range(4)]
+    for verdict, cells in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])
+        if verdict.conclusion is not Conclusion.VERIFIED:
+            terminal.line(f"    {finding_ids(verdict) or verdict.conclusion.value}: {verdict.reason}")
+            for remedy in remedies(verdict):
+                terminal.line(f"    remedy: {remedy}")
+
+
+def _cells(verdict: Verdict) -> list[str]:
+    plan = verdict.plan
+    return [verdict.conclusion.value.upper(), str(plan.module), plan.kernel.version, verdict.stage.value]
