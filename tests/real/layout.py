@@ -1,0 +1,148 @@
+"""A writer of OCI layouts and docker images, byte by byte, for shapes that buildah and skopeo cannot make."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One tar entry; data is the content of a file, link the target of a symlink or hard link."""
+
+    name: str
+    data: bytes = b""
+    kind: bytes = tarfile.REGTYPE
+    link: str = ""
+    mode: int = 0o644
+
+
+def folder(name: str) -> Member:
+    """A directory entry."""
+    return Member(name, kind=tarfile.DIRTYPE, mode=0o755)
+
+
+def symlink(name: str, target: str) -> Member:
+    """A symbolic link entry."""
+    return Member(name, kind=tarfile.SYMTYPE, link=target, mode=0o777)
+
+
+def hardlink(name: str, target: str) -> Member:
+    """A hard link entry to another name of the same layer."""
+    return Member(name, kind=tarfile.LNKTYPE, link=target)
+
+
+def tar(members: Iterable[Member | tuple[str, bytes]], tar_format: int = tarfile.PAX_FORMAT) -> bytes:
+    """The members as an uncompressed tar; the same members give the same bytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tar_format) as archive:
+        for member in members:
+            if isinstance(member, tuple):
+                member = Member(*member)
+            entry = tarfile.TarInfo(member.name)
+            entry.type, entry.linkname, entry.mode = member.kind, member.link, member.mode
+            entry.size = len(member.data)
+            archive.addfile(entry, io.BytesIO(member.data))
+    return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes of a registry with the media type under which a manifest names them."""
+
+    data: bytes
+    media_type: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256:… of the bytes."""
+        return "sha256:" + hashlib.sha256(self.data).hexdigest()
+
+    def descriptor(self, **more: object) -> dict[str, object]:
+        """How a manifest or an index names this blob."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.data), **more}
+
+
+def layer(members: Iterable[Member | tuple[str, bytes]], media_type: str = OCI_LAYER + "+gzip") -> Blob:
+    """A layer: gzip when the media type says so, else plain tar."""
+    data = tar(members)
+    return Blob(gzip.compress(data, 6, mtime=0) if media_type.endswith("gzip") else data, media_type)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A manifest or an index with all blobs and manifests below it."""
+
+    manifest: Blob
+    blobs: Sequence[Blob]
+    children: Sequence[Image] = ()
+    platform: Mapping[str, str] | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256:… of the manifest."""
+        return self.manifest.digest
+
+
+def image(
+    layers: Sequence[Blob],
+    architecture: str = "amd64",
+    labels: Mapping[str, str] | None = None,
+    docker: bool = False,
+    keep_media_type: bool = True,
+) -> Image:
+    """An image of these layers, base first, with a config that names the architecture and the labels."""
+    body = {"architecture": architecture, "os": "linux", "config": {"Labels": dict(labels or {})},
+            "rootfs": {"type": "layers", "diff_ids": []}}  # fmt: skip
+    config = Blob(json.dumps(body).encode(), DOCKER_CONFIG if docker else OCI_CONFIG)
+    manifest: dict[str, object] = {"schemaVersion": 2}
+    if keep_media_type:
+        manifest["mediaType"] = DOCKER_MANIFEST if docker else OCI_MANIFEST
+    manifest |= {"config": config.descriptor(), "layers": [one.descriptor() for one in layers]}
+    blob = Blob(json.dumps(manifest).encode(), DOCKER_MANIFEST if docker else OCI_MANIFEST)
+    return Image(blob, [config, *layers], platform={"architecture": architecture, "os": "linux"})
+
+
+def index(children: Sequence[Image], docker: bool = False, extra: Sequence[Mapping[str, object]] = ()) -> Image:
+    """An OCI index or docker list of the children; extra descriptors are written as they are (attestations, say)."""
+    media_type = DOCKER_LIST if docker else OCI_INDEX
+    entries = [child.manifest.descriptor(platform=dict(child.platform or {})) for child in children]
+    body = {"schemaVersion": 2, "mediaType": media_type, "manifests": [*entries, *extra]}
+    return Image(Blob(json.dumps(body).encode(), media_type), [], children)
+
+
+def write_layout(directory: Path, images: Mapping[str, Image]) -> Path:
+    """An OCI layout that holds the images, each under its name (org.opencontainers.image.ref.name)."""
+    blobs = directory / "blobs" / "sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    entries = []
+    for name, one in images.items():
+        for blob in every_blob(one):
+            (blobs / blob.digest.partition(":")[2]).write_bytes(blob.data)
+        entries.append(one.manifest.descriptor(annotations={"org.opencontainers.image.ref.name": name}))
+    listing = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    (directory / "index.json").write_text(json.dumps(listing, indent=1))
+    return directory
+
+
+def every_blob(one: Image) -> list[Blob]:
+    """All blobs of an image, children first, the manifest itself last: the order in which a registry takes them."""
+    below = [blob for child in one.children for blob in every_blob(child)]
+    return [*below, *one.blobs, one.manifest]
