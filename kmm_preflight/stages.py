@@ -72,22 +72,24 @@ def lost(stage: Stage) -> StageResult:
     return StageResult(stage, Outcome.UNDECIDED, finding.sentence, (finding,))
 
 
+_BY_WEIGHT = (
+    (Conclusion.REFUTED, Outcome.FAILED),
+    (Conclusion.UNDECIDED, Outcome.UNDECIDED),
+    (Conclusion.VERIFIED, Outcome.VERIFIED),
+)
+
+
 def conclude(plan: Plan, results: Mapping[Stage, StageResult], ended: str = "") -> Verdict:
     """The verdict from the stages that were settled; ended says why some were not.
 
+    A stage that failed refutes; else one that is undecided, be it behind one that decided, leaves the Module undecided.
     A Module whose stages stepped aside without one of them deciding is not verified, never green.
     """
     settled = tuple(results[stage] for stage in Stage if stage in results)
-    for result in settled:
-        match result.outcome:
-            case Outcome.FAILED:
-                return Verdict(plan, Conclusion.REFUTED, result.stage, result.reason, settled)
-            case Outcome.UNDECIDED:
-                return Verdict(plan, Conclusion.UNDECIDED, result.stage, result.reason, settled)
-            case Outcome.VERIFIED if _decides(plan, result.stage):
-                return Verdict(plan, Conclusion.VERIFIED, result.stage, result.reason, settled)
-            case _:
-                continue
+    for conclusion, outcome in _BY_WEIGHT:
+        for result in settled:
+            if result.outcome is outcome and (outcome is not Outcome.VERIFIED or _decides(plan, result.stage)):
+                return Verdict(plan, conclusion, result.stage, result.reason, settled)
     stage = settled[-1].stage if settled else Stage.IMAGE
     return Verdict(plan, Conclusion.NOT_VERIFIED, stage, ended or "its deciding step did not run", settled)
 

@@ -29,11 +29,14 @@ class Artifacts:
     dialect: Dialect = Dialect.SEED
 
     @classmethod
-    def prepare(cls, folder: Path) -> Artifacts:
-        """The folder, made where needed, without the outputs of an earlier run; UsageProblem when that fails."""
+    def prepare(cls, folder: Path, keep: bool) -> Artifacts:
+        """The folder, made where needed, without the outputs of an earlier run unless they are to be kept.
+
+        UsageProblem when it cannot be written.
+        """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (JSON, JUNIT, PAGE, PATCH):
+            for name in () if keep else (JSON, JUNIT, PAGE, PATCH):
                 (folder / name).unlink(missing_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as exc:
@@ -47,8 +50,9 @@ class Artifacts:
         self._replace(PATCH, to_patch(report, self.dialect))
 
     def write_page(self, report: Report) -> None:
-        """The HTML of a run without tests; pytest-html writes that of every other."""
-        self._replace(PAGE, whole_page(report))
+        """The HTML of a run for which pytest-html writes none here."""
+        if not (self.folder / PAGE).exists():
+            self._replace(PAGE, whole_page(report))
 
     def _replace(self, name: str, text: str) -> None:
         with tempfile.NamedTemporaryFile(

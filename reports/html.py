@@ -19,7 +19,9 @@ _FIRST = 1  # behind pytest-html's own first column, the result
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Sends pytest-html's report to the artifacts, unless the user has named a file."""
-    if not is_controller(config) or ARTIFACTS not in config.stash or not config.pluginmanager.hasplugin("html"):
+    if not is_controller(config) or ARTIFACTS not in config.stash or config.getoption("collectonly"):
+        return
+    if not config.pluginmanager.hasplugin("html"):
         return
     if not config.getoption("htmlpath"):
         config.option.htmlpath = str(config.stash[ARTIFACTS].folder / PAGE)

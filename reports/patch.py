@@ -6,8 +6,10 @@ import yaml
 
 from kmm_preflight.report import Report
 from kmm_preflight.status import Dialect, entry, kubectl_line, status_patch
+from reports.facts import facts
 
 NAME = "status-patch.yaml"
+_TOLD = ("release", "driver toolkit", "target kernel", "assumed", "proof")
 
 
 def to_patch(report: Report, dialect: Dialect) -> str:
@@ -19,6 +21,7 @@ def to_patch(report: Report, dialect: Dialect) -> str:
         f"# {kubectl_line(dialect, NAME)}",
         f"# Taken by KMM {dialect.value} (API {dialect.api_version}); for another version run with --kmm-version.",
         f"# {report.sentence}",
+        *(f"# {label}: {words}" for label, words in facts(report) if label in _TOLD),
         *(f"# left out: {words}" for words in left),
     ]
     body = yaml.safe_dump(status_patch(report.verdicts, dialect, report.finished), sort_keys=False, width=1000)

@@ -49,6 +49,8 @@ def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
     for verdict, cells in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])
+        if verdict.image:
+            terminal.line(f"    {verdict.plan.image} {verdict.image.digest}")
         if verdict.conclusion is not Conclusion.VERIFIED:
             terminal.line(f"    {finding_ids(verdict) or verdict.conclusion.value}: {verdict.reason}")
             for remedy in remedies(verdict):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fixtures.run import RUN_FOLDER, WORK, is_controller, steps
+from fixtures.signals import hold_off
 from kmm_preflight import findings
 from kmm_preflight.model import Conclusion, Plan, Stage, Verdict
 from kmm_preflight.oci.cache import Cache
@@ -61,6 +62,7 @@ class Conclusions:
         config = self._config
         if config.getoption("collectonly"):
             return (yield)
+        hold_off()
         report = replace(
             config.stash[REPORT],
             verdicts=tuple(self._verdict(plan) for plan in config.stash[WORK].plans),
@@ -72,6 +74,7 @@ class Conclusions:
         try:
             return (yield)
         finally:
+            config.stash[ARTIFACTS].write_page(report)
             if session.exitstatus != pytest.ExitCode.INTERNAL_ERROR and not (
                 self._others_failed and report.exit_code == 0
             ):
