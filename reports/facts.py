@@ -34,7 +34,7 @@ def kernel_words(kernel: TargetKernel) -> str:
 
 
 def finding_ids(verdict: Verdict) -> str:
-    """The ids of a verdict's findings, the deciding stage's last."""
+    """The ids of a verdict's findings, in the order of the stages."""
     return ", ".join(dict.fromkeys(finding.id for finding in verdict.findings))
 
 

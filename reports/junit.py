@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from kmm_preflight.model import Conclusion, Outcome, StageResult, Verdict
+from fixtures.run import case_name
+from kmm_preflight.model import Conclusion, Outcome, Stage, StageResult, Verdict
 from kmm_preflight.outside import clean
 from kmm_preflight.report import EXIT_NOTHING, EXIT_USAGE, Report
 from reports.facts import facts, finding_ids
@@ -50,21 +51,21 @@ def _problem(suite: ET.Element, report: Report) -> None:
 
 def _cases(suite: ET.Element, verdict: Verdict) -> None:
     for result in verdict.results:
-        case = _case(suite, verdict, result.stage.value.lower(), result.seconds)
+        case = _case(suite, verdict, result.stage, result.seconds)
         _outcome(case, result)
     if verdict.conclusion is Conclusion.NOT_VERIFIED and not verdict.results:
-        case = _case(suite, verdict, "image", 0.0)
+        case = _case(suite, verdict, Stage.IMAGE, 0.0)
         ET.SubElement(case, "skipped", type="pytest.skip", message=f"{verdict.conclusion.value}: {verdict.reason}")
 
 
-def _case(suite: ET.Element, verdict: Verdict, stage: str, seconds: float) -> ET.Element:
-    name = f"test_{stage}[{verdict.plan.id}]"
+def _case(suite: ET.Element, verdict: Verdict, stage: Stage, seconds: float) -> ET.Element:
+    name = case_name(verdict.plan, stage)
     case = ET.SubElement(suite, "testcase", classname=_CLASS, name=name, time=f"{seconds:.3f}")
     image = verdict.image
     told = [
         ("module", str(verdict.plan.module)),
         ("kernel", verdict.plan.kernel.version),
-        ("stage", stage),
+        ("stage", stage.value),
         ("verdict", verdict.conclusion.value),
         ("finding", finding_ids(verdict)),
         ("image", verdict.plan.image),

@@ -9,6 +9,10 @@ from kmm_preflight.status import Dialect, entry, kubectl_line, status_patch
 from reports.facts import facts
 
 NAME = "status-patch.yaml"
+_REPLACES = {
+    True: "Entries of other Modules stay as they are.",
+    False: "It replaces the whole list: entries of Modules that are not below are gone afterwards.",
+}
 _TOLD = ("release", "driver toolkit", "target kernel", "assumed", "proof")
 
 
@@ -20,6 +24,7 @@ def to_patch(report: Report, dialect: Dialect) -> str:
     lines = [
         f"# {kubectl_line(dialect, NAME)}",
         f"# Taken by KMM {dialect.value} (API {dialect.api_version}); for another version run with --kmm-version.",
+        f"# {_REPLACES[dialect is Dialect.SEED]}",
         f"# {report.sentence}",
         *(f"# {label}: {words}" for label, words in facts(report) if label in _TOLD),
         *(f"# left out: {words}" for words in left),

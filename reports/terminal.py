@@ -8,7 +8,7 @@ from fixtures.run import is_controller
 from kmm_preflight.model import Conclusion, Verdict
 from kmm_preflight.report import Report
 from reports.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, REPORT
-from reports.facts import facts, finding_ids, remedies
+from reports.facts import facts
 from reports.patch import NAME as PATCH
 
 _MARKUP: dict[Conclusion, dict[str, bool]] = {
@@ -51,10 +51,11 @@ def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
         terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])
         if verdict.image:
             terminal.line(f"    {verdict.plan.image} {verdict.image.digest}")
-        if verdict.conclusion is not Conclusion.VERIFIED:
-            terminal.line(f"    {finding_ids(verdict) or verdict.conclusion.value}: {verdict.reason}")
-            for remedy in remedies(verdict):
-                terminal.line(f"    remedy: {remedy}")
+        for finding in verdict.findings:
+            terminal.line(f"    {finding.id}: {finding.sentence}")
+            terminal.line(f"    remedy: {finding.remedy}")
+        if not verdict.findings and verdict.conclusion is not Conclusion.VERIFIED:
+            terminal.line(f"    {verdict.reason}")
 
 
 def _cells(verdict: Verdict) -> list[str]:
