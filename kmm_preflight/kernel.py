@@ -14,7 +14,7 @@ _RT = re.compile(r"\+rt\b|-rt-|\.rt\d")
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "ppc64le", "s390x": "s390x"}
 """Go's spelling, as in image platforms and node info, to the kernel's."""
 
-_SPELLINGS = {kernel: go for go, kernel in ARCHITECTURES.items()} | {"ppc64el": "ppc64le"}
+_SPELLINGS = {kernel: go for go, kernel in ARCHITECTURES.items()} | {"ppc64el": "ppc64le", "powerpc64le": "ppc64le"}
 
 
 def looks_like_kernel(text: str) -> bool:
@@ -30,11 +30,11 @@ def architecture(text: str) -> str | None:
 def kernel_architecture(version: str) -> str | None:
     """Go's architecture that the end of a kernel's version names, or None."""
     base = version.partition("+rt")[0].partition("+64k")[0]
-    return architecture(re.split(r"[.-]", base)[-1])
+    return architecture(re.split(r"[.-]", base)[-1].partition("+")[0])
 
 
 def kernel_flavour(version: str) -> Flavour:
     """The flavour that a kernel's version names."""
-    if version.endswith("+64k"):
+    if "+64k" in version:
         return Flavour.PAGES_64K
     return Flavour.RT if _RT.search(version) else Flavour.STANDARD

@@ -14,7 +14,7 @@ GROUP = "kmm.sigs.x-k8s.io"
 VERSION = "v1beta1"
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")  # its labels may be longer
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class KernelMapping:
     registry_tls: RegistryTLS | None = None
     build: Build | None = None
     sign: Sign | None = None
+    in_tree_module_to_remove: str = ""
     in_tree_modules_to_remove: tuple[str, ...] | None = None
 
     def pattern(self) -> Pattern:
@@ -43,6 +44,7 @@ class Container:
     registry_tls: RegistryTLS = VERIFIED_HTTPS
     build: Build | None = None
     sign: Sign | None = None
+    in_tree_module_to_remove: str = ""
     in_tree_modules_to_remove: tuple[str, ...] = ()
     module_name: str = ""
     directory: str = "/opt"
@@ -102,7 +104,7 @@ def _container(field: Field) -> Container:
         _check_mapping(item, mapping, container)
     for section in (field, *field["kernelMappings"]):
         _check_sections(section)
-        _check_removed(section)
+        _check_removed(section, field)
     _check_modprobe(modprobe)
     return container
 
@@ -116,7 +118,8 @@ def parse_container(field: Field) -> Container:
         registry_tls=_tls(field["registryTLS"]),
         build=parse_build(field["build"]),
         sign=parse_sign(field["sign"]),
-        in_tree_modules_to_remove=_removed(field) or (),
+        in_tree_module_to_remove=field["inTreeModuleToRemove"].text(),
+        in_tree_modules_to_remove=field["inTreeModulesToRemove"].texts(),
         module_name=modprobe["moduleName"].text(),
         directory=modprobe["dirName"].text() or "/opt",
     )
@@ -124,6 +127,7 @@ def parse_container(field: Field) -> Container:
 
 def parse_mapping(field: Field) -> KernelMapping:
     """One mapping as it stands."""
+    several = field["inTreeModulesToRemove"]
     return KernelMapping(
         literal=field["literal"].text(),
         regexp=field["regexp"].text(),
@@ -131,7 +135,8 @@ def parse_mapping(field: Field) -> KernelMapping:
         registry_tls=_tls(field["registryTLS"]) if field["registryTLS"].given else None,
         build=parse_build(field["build"]),
         sign=parse_sign(field["sign"]),
-        in_tree_modules_to_remove=_removed(field),
+        in_tree_module_to_remove=field["inTreeModuleToRemove"].text(),
+        in_tree_modules_to_remove=several.texts() if several.given else None,
     )
 
 
@@ -169,13 +174,6 @@ def _tls(field: Field) -> RegistryTLS:
     return RegistryTLS(field["insecure"].flag(), field["insecureSkipTLSVerify"].flag())
 
 
-def _removed(field: Field) -> tuple[str, ...] | None:
-    """inTreeModulesToRemove; the deprecated singular replaces it (kmm-reference 3.6). None when neither is there."""
-    if one := field["inTreeModuleToRemove"].text():
-        return (one,)
-    return field["inTreeModulesToRemove"].texts() if field["inTreeModulesToRemove"].given else None
-
-
 def _check_mapping(field: Field, mapping: KernelMapping, container: Container) -> None:
     if mapping.literal and mapping.regexp:
         raise Malformed(f"{field.path}: got both literal and regexp, expected one of them")
@@ -203,21 +201,26 @@ def _check_sections(field: Field) -> None:
         sign["certSecret"].present("the Secret that holds the certificate")
 
 
-def _check_removed(field: Field) -> None:
-    if field["inTreeModuleToRemove"].given and field["inTreeModulesToRemove"].given:
-        raise field["inTreeModuleToRemove"].refuse("either this or inTreeModulesToRemove")
+def _check_removed(field: Field, container: Field) -> None:
+    """Old and new spelling exclude each other, within a section and between a mapping and its container."""
+    one, several = "inTreeModuleToRemove", "inTreeModulesToRemove"
+    for first, second in ((field, field), (field, container), (container, field)):
+        if first[one].text() and second[several].given:
+            raise first[one].refuse(f"either this or {second[several].path}")
 
 
 def _check_modprobe(field: Field) -> None:
     name, raw, order = field["moduleName"].text(), field["rawArgs"], field["modulesLoadingOrder"].texts()
     _check_arguments(field)
-    if name and raw.given:
+    load, unload = raw["load"].given, raw["unload"].given
+    if name and (load or unload):
         raise raw.refuse("either moduleName or rawArgs")
-    if not name and not (raw["load"].texts() and raw["unload"].texts()):
+    if not name and not (load and unload):
         raise field["moduleName"].refuse("a name, or rawArgs with both load and unload")
     if "/" in name or name.strip() != name:
         raise field["moduleName"].refuse("a module's name, not a path")
-    if order and (len(order) < 2 or order[0] != name or len(set(order)) < len(order)):
+    ordered = len(order) > 1 and order[0] == name and len(set(order)) == len(order)
+    if field["modulesLoadingOrder"].given and not ordered:
         raise field["modulesLoadingOrder"].refuse("two or more different names that begin with moduleName")
     directory = field["dirName"].text()
     if directory and (not directory.startswith("/") or ".." in directory.split("/")):

@@ -44,14 +44,18 @@ def _missed(mapping: KernelMapping) -> str:
 
 def merge(container: Container, mapping: KernelMapping) -> KernelMapping:
     """The mapping with what it inherits from its container (kmm-reference 3.4 to 3.6); sections merge, TLS replaces."""
-    removed = mapping.in_tree_modules_to_remove
+    one = mapping.in_tree_module_to_remove or container.in_tree_module_to_remove
+    several = mapping.in_tree_modules_to_remove
+    several = container.in_tree_modules_to_remove if several is None else several
     return replace(
         mapping,
         container_image=mapping.container_image or container.container_image,
         registry_tls=container.registry_tls if mapping.registry_tls is None else mapping.registry_tls,
         build=merge_build(container.build, mapping.build),
         sign=merge_sign(container.sign, mapping.sign),
-        in_tree_modules_to_remove=container.in_tree_modules_to_remove if removed is None else removed,
+        # The deprecated singular, from wherever it comes, replaces the list.
+        in_tree_module_to_remove=one,
+        in_tree_modules_to_remove=(one,) if one else several,
     )
 
 
@@ -61,7 +65,7 @@ def merge_build(container: Build | None, mapping: Build | None) -> Build | None:
         return container or mapping
     return replace(
         container,
-        dockerfile_config_map=mapping.dockerfile_config_map or container.dockerfile_config_map,
+        dockerfile_config_map=_over(mapping.dockerfile_config_map, container.dockerfile_config_map),
         build_args=override_args(container.build_args, mapping.build_args),
         secrets=container.secrets + mapping.secrets,
     )
@@ -95,10 +99,15 @@ def merge_sign(container: Sign | None, mapping: Sign | None) -> Sign | None:
     return replace(
         container,
         unsigned_image=mapping.unsigned_image or container.unsigned_image,
-        key_secret=mapping.key_secret or container.key_secret,
-        cert_secret=mapping.cert_secret or container.cert_secret,
+        key_secret=_over(mapping.key_secret, container.key_secret),
+        cert_secret=_over(mapping.cert_secret, container.cert_secret),
         files_to_sign=container.files_to_sign + mapping.files_to_sign,
     )
+
+
+def _over(mapping: str | None, container: str | None) -> str | None:
+    """A reference of the mapping where there is one, even to no name."""
+    return container if mapping is None else mapping
 
 
 def substituted_sign(sign: Sign | None, kernel: str) -> Sign | None:

@@ -14,7 +14,9 @@ except ImportError:  # no wheels for ppc64le and s390x
 
 PATTERN_CHARACTERS = 10_000
 # What Go and Python read alike; all else is refused where google-re2 is missing rather than guessed at.
-_SHARED = re.compile(r"(?:\\[dDwWsS.+*?()\[\]{}|^$/-]|\[\^?[\w.+ -]+\]|\((?:\?:)?|[\w.+*?)|^$ :,/@~-])*", re.ASCII)
+_SHARED = re.compile(
+    r"(?:\\[dDwWsS.+*?()\[\]{}|^$/-]|\[\^?[\w.+ -]+\]|\((?:\?:)?(?!\?)|[\w.+*?)|^$ :,/@~-])*", re.ASCII
+)
 _POSSESSIVE = re.compile(r"[*+?]\+")
 
 

@@ -28,7 +28,7 @@ FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE})
 """What is read of release and toolkit images."""
 
 _FILE_BYTES = 32 << 20
-_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z._-]+)?")
 _TOOLKIT = re.compile(r"driver-toolkit(-\d+)?")
 
 
@@ -89,12 +89,20 @@ def read_release(images: Images, name: str, choice: Choice, keychain: Keychain |
         if (toolkit := _read_toolkit(images, tag, reference, arch or image.config().arch, choice, keychain))
     ]
     if not read:
-        have = [_stream_of(images, reference, arches[0], keychain) for reference in toolkits.values()]
+        arch = arches[0] or image.config().arch
+        every = Choice(flavours=())
+        have = [
+            toolkit[0].stream
+            for tag, reference in toolkits.items()
+            if (toolkit := _read_toolkit(images, tag, reference, arch, every, keychain))
+        ]
         problem = f"--stream {', '.join(choice.streams)}: release {version} has streams {listed(have)}"
         raise UsageProblem(problem)
     release = Release(name, image.found.digest, version, tuple(toolkit for toolkit, _ in read))
-    kernels = {kernel.version: kernel for _, kernels in reversed(read) for kernel in reversed(kernels)}
-    return release, tuple(reversed(kernels.values()))
+    kernels: dict[str, TargetKernel] = {}
+    for kernel in (kernel for _, several in read for kernel in several):
+        kernels.setdefault(kernel.version, kernel)
+    return release, tuple(kernels.values())
 
 
 Kernels = tuple[TargetKernel, ...]
@@ -181,11 +189,6 @@ def kernel_of_flavour(kernels: ToolkitKernels, flavour: Flavour) -> str:
     return kernels.rt if flavour is Flavour.RT else kernels.standard
 
 
-def _stream_of(images: Images, reference: str, arch: str | None, keychain: Keychain | None) -> str:
-    labels = images.image(reference, arch, keychain, VERIFIED_HTTPS).config().labels
-    return labels.get(STREAM_LABEL, "") or "without a label"
-
-
 def _read_toolkit(
     images: Images, tag: str, reference: str, arch: str, choice: Choice, keychain: Keychain | None
 ) -> tuple[DriverToolkit, Kernels] | None:
@@ -198,10 +201,12 @@ def _read_toolkit(
     body = read_file(image, TOOLKIT_RELEASE)
     if body is None:
         raise Malformed(f"driver toolkit {reference}: it has no {TOOLKIT_RELEASE}")
+    subject = f"driver toolkit {reference}: {TOOLKIT_RELEASE}"
+    document = parse_json(body, subject)
     try:
-        named = parse_toolkit(parse_json(body, TOOLKIT_RELEASE))
+        named = parse_toolkit(document)
     except Malformed as exc:
-        raise Malformed(f"driver toolkit {reference}: {TOOLKIT_RELEASE}: {exc.message}") from exc
+        raise Malformed(f"{subject}: {exc.message}") from exc
     stream = label or f"rhel-{named.rhel_version.partition('.')[0]}"
     if not _chosen(choice, stream, tag):
         return None
@@ -230,7 +235,10 @@ def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour
 
 def _kernel_64k(image: Image, toolkit: DriverToolkit) -> str:
     """The 64k kernel, which only the folders of kernel-64k-devel tell (openshift-reference 2.2)."""
-    folder = image.files.resolve(KERNEL_SOURCES)
+    try:
+        folder = image.files.resolve(KERNEL_SOURCES)
+    except LinkBroken:
+        folder = None
     have = image.files.children(folder.path) if folder else []
     for version in have:
         if version.endswith("+64k") and looks_like_kernel(version):

@@ -66,12 +66,13 @@ _LATER_FIELDS = {
 
 
 def entry(verdict: Verdict, dialect: Dialect) -> Entry | None:
-    """The entry for a verdict; for one that is not verified in this run the seed's preset, or its current stage."""
+    """The entry for a verdict; None for a Module that was not verified in this run, whose entry stays."""
     fields = _LATER_FIELDS if dialect is Dialect.LATER else _SEED_FIELDS
     if verdict.conclusion not in fields:
         return None
     status, stage = fields[verdict.conclusion]
-    return Entry(status, stage, f"{verdict.plan.kernel.version}: {verdict.reason}")
+    judged = f" ({verdict.image.reference}, {verdict.image.digest})" if verdict.image else ""
+    return Entry(status, stage, f"{verdict.plan.kernel.version}: {verdict.reason}{judged}")
 
 
 def preset(before: Mapping[str, str], modules: Iterable[str]) -> tuple[dict[str, Entry], set[str]]:
@@ -93,7 +94,10 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def status_patch(verdicts: Iterable[Verdict], dialect: Dialect, now: datetime) -> dict[str, object]:
-    """The merge patch; now must be aware. Modules that were not judged are left out: their entries stay."""
+    """The merge patch; now must be aware. Modules that were not judged are left out.
+
+    Their entries stay in the seed's map; the list of the other dialects is replaced as a whole by any merge patch.
+    """
     shared: dict[ModuleName, list[Verdict]] = {}
     for verdict in verdicts:
         name = verdict.plan.module

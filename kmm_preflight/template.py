@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from kmm_preflight.errors import Malformed
 
-_PIECE = re.compile(r"\$\$|\$(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\$\{", re.ASCII)
-_BRACED = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<op>:?[-=+])(?P<rest>[^}\n]*))?\}", re.ASCII)
+# Names are letters, digits and underscores of any script, and may begin with a digit. \w++ gives nothing back.
+_PIECE = re.compile(r"\$\$|\$(?P<name>\w+)|\$\{(?P<empty>\})?")
+_BRACED = re.compile(r"(?P<name>\w++)(?:(?P<op>:?[-=+])(?P<word>[^}\r\n]*)|(?!:\})[^}\r\n]*)\}")
+_OTHER = re.compile(r"\$(\w*)")
 _FIELDS = re.compile(r"[.,-]")
 _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -50,7 +52,8 @@ def substitute(template: str, variables: Mapping[str, str]) -> str:
     """The template with its variables replaced; an unknown one becomes nothing.
 
     $V, ${V}, ${V:-d}, ${V:=d} (d if empty or unset), ${V-d}, ${V=d} (d if unset), ${V+a}, ${V:+a} (a if set); d and a
-    may be $OTHER; $$ is $; a lonely $ stays. Malformed for a brace without an end.
+    may be $OTHER; $$ is $; a lonely $, $_ and ${} stay. What else stands behind a name in braces is passed over.
+    Malformed for a brace without an end or a name.
     """
     out, position = [], 0
     while hit := _PIECE.search(template, position):
@@ -58,8 +61,8 @@ def substitute(template: str, variables: Mapping[str, str]) -> str:
         position = hit.end()
         if hit[0] == "$$":
             out.append("$")
-        elif hit["name"] == "_":
-            out.append("$_")
+        elif hit["name"] == "_" or hit["empty"]:
+            out.append(hit[0])
         elif hit["name"]:
             out.append(variables.get(hit["name"], ""))
         else:
@@ -72,13 +75,22 @@ def substitute(template: str, variables: Mapping[str, str]) -> str:
 
 
 def _braced(hit: re.Match[str], variables: Mapping[str, str]) -> str:
-    value, op = variables.get(hit["name"]), hit["op"] or ""
-    instead = hit["rest"] or ""
-    if instead.startswith("$"):
-        instead = variables.get(instead[1:], "")
-    if "+" in op:
-        return instead if value is not None else ""
-    if op:
-        missing = not value if op.startswith(":") else value is None
-        return instead if missing else value or ""
-    return value or ""
+    value = variables.get(hit["name"])
+    if not hit["word"]:  # an operator without a word is none
+        return value or ""
+    word = _word(hit["word"], variables)
+    match hit["op"]:
+        case "+" | ":+":
+            return "" if value is None else word
+        case "-" | "=":
+            return word if value is None else value
+        case _:
+            return value or word
+
+
+def _word(text: str, variables: Mapping[str, str]) -> str:
+    """What a default stands for: of several $OTHER the last, but text behind them takes their place as it is."""
+    value = text
+    while hit := _OTHER.match(text):
+        value, text = variables.get(hit[1], ""), text[hit.end() :]
+    return text or value

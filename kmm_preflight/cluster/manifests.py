@@ -39,7 +39,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
 
 def _objects(path: str, stdin: TextIO) -> Iterator[tuple[Place, Manifest]]:
     if path == "-":
-        yield from read_documents(stdin.read(FILE_BYTES), "standard input")
+        yield from read_documents(_input(stdin), "standard input")
         return
     files = _files(Path(path))
     for file in files:
@@ -47,7 +47,7 @@ def _objects(path: str, stdin: TextIO) -> Iterator[tuple[Place, Manifest]]:
 
 
 def _files(path: Path) -> list[Path]:
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageProblem(f"--manifests {path}: no such file or folder")
     if not path.is_dir():
         return [path]
@@ -64,6 +64,16 @@ def _files(path: Path) -> list[Path]:
 
 def _unreadable(exc: OSError) -> None:
     raise UsageProblem(f"--manifests {exc.filename}: cannot be read ({exc.strerror})") from exc
+
+
+def _input(stdin: TextIO) -> str:
+    try:
+        text = stdin.read(FILE_BYTES + 1)
+    except UnicodeDecodeError as exc:
+        raise UsageProblem("--manifests -: got bytes that are no text, expected manifests") from exc
+    if len(text) > FILE_BYTES:
+        raise UsageProblem(f"--manifests -: got more than {FILE_BYTES >> 20} MiB, expected manifests")
+    return text.removeprefix("\ufeff")
 
 
 def _text(file: Path) -> str:

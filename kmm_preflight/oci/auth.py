@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
 
+_PARTS = ("stringData", "data")
 _HUB_KEYS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
@@ -50,41 +50,49 @@ def parse_auth_file(text: str, source: str) -> Keychain:
 
 def parse_pull_secret(secret: Manifest, source: str) -> Keychain:
     """The keychain of a Secret of type dockerconfigjson or dockercfg; Malformed when it holds none."""
-    document = Field(secret)
     for key, nested in ((".dockerconfigjson", True), (".dockercfg", False)):
-        text = _secret_text(document, key)
+        text = _secret_text(secret, key, source)
         if text is not None:
             whole = _decoded(text, source)
             return _keychain(whole["auths"] if nested else whole, source)
     raise Malformed(f"{source}: got neither key .dockerconfigjson nor .dockercfg, expected one of them")
 
 
-def _secret_text(document: Field, key: str) -> str | None:
+def _secret_text(secret: Manifest, key: str, source: str) -> str | None:
     # stringData is what a manifest may hold before the API server has encoded it.
-    plain, encoded = document["stringData"].mapping().get(key), document["data"].mapping().get(key)
+    plain, encoded = (part.get(key) if isinstance(part := secret.get(name), dict) else None for name in _PARTS)
     if isinstance(plain, str):
         return plain
     if not isinstance(encoded, str):
         return None
     try:
-        return base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as exc:
-        raise Malformed(f"{document['metadata']['name'].text()}: key {key} is no base64 of text") from exc
+        return _text_of_base64(encoded)
+    except ValueError as exc:
+        raise Malformed(f"{source}: key {key} is no base64 of text") from exc
+
+
+def _text_of_base64(encoded: str) -> str:
+    """Line ends are passed over, as Kubernetes does; ValueError for what is no base64 of text."""
+    return base64.b64decode(encoded.replace("\r", "").replace("\n", ""), validate=True).decode()
 
 
 def _decoded(text: str, source: str) -> Field:
+    # Not by Field.mapping: its refusal would show what stands there.
     try:
-        document = Field(json.loads(text), source)
-        document.mapping()
+        value = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise Malformed(f"{source}: got no JSON, expected an auth.json") from exc
-    return document
+    if not isinstance(value, dict):
+        raise Malformed(f"{source}: got no JSON object, expected an auth.json")
+    return Field(value, source)
 
 
 def _keychain(auths: Field, source: str) -> Keychain:
     if not isinstance(auths.value, dict):
         raise Malformed(f"{source}: got no mapping of registries, expected the auths of an auth.json")
-    return Keychain(source, {_key(name): _credential(auths[name], source, name) for name in auths.value})
+    # docker writes an empty entry where a credential helper keeps the login.
+    given = [name for name, entry in auths.value.items() if entry != {}]
+    return Keychain(source, {_key(name): _credential(auths[name], source, name) for name in given})
 
 
 def _key(name: str) -> str:
@@ -101,8 +109,8 @@ def _credential(entry: Field, source: str, name: str) -> Credential:
     username, password = values.get("username", ""), values.get("password", "")
     if encoded := values.get("auth"):
         try:
-            username, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError) as exc:
+            username, colon, password = _text_of_base64(encoded).partition(":")
+        except ValueError as exc:
             raise Malformed(problem) from exc
         if not colon:
             raise Malformed(problem)

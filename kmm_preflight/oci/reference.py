@@ -21,6 +21,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{{1,5}}))?")
 _REPOSITORY_CHARACTERS = 255
 _DOCKER_HUB = "docker.io"
+_DOCKER_HUB_OF_OLD = "index.docker.io"
 
 
 def parse_digest(text: str) -> Digest:
@@ -51,6 +52,7 @@ class Reference:
         head, slash, rest = name.partition("/")
         named = bool(slash) and (any(char in head for char in ".:") or head == "localhost" or head != head.lower())
         host, path = (head, rest) if named else (_DOCKER_HUB, name)
+        host = _DOCKER_HUB if host == _DOCKER_HUB_OF_OLD else host
         path, colon, tag = path.partition(":")
         _check(text, host, path, tag if colon else None)
         if host == _DOCKER_HUB and "/" not in path:

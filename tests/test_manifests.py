@@ -1,0 +1,275 @@
+"""Manifests in files, folders and standard input: what is found, and what trouble says where it is."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+import yaml
+
+from kmm_preflight.cluster.documents import NESTING, Place, read_documents
+from kmm_preflight.cluster.manifests import FILE_BYTES, read_manifests
+from kmm_preflight.errors import UsageProblem
+
+NO_INPUT = io.StringIO()
+
+
+def _module(name: str = "m", namespace: str = "ns", api: str = "kmm.sigs.x-k8s.io/v1beta1") -> str:
+    return f"""apiVersion: {api}
+kind: Module
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  selector: {{}}
+  moduleLoader:
+    container:
+      kernelMappings: [{{regexp: '^.+$', containerImage: 'r/i:t'}}]
+      modprobe: {{moduleName: kmod}}
+"""
+
+
+CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d, namespace: ns}\ndata: {dockerfile: FROM x}\n"
+SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n"
+
+
+def _names(*paths: str, stdin: TextIO = NO_INPUT) -> list[str]:
+    return [str(module.name) for module in read_manifests(paths, "default", stdin).modules]
+
+
+def _listed(kind: str, *items: str, api: str = "v1") -> str:
+    return json.dumps({"apiVersion": api, "kind": kind, "items": [yaml.safe_load(item) for item in items]})
+
+
+def _bare(name: str) -> str:
+    return "\n".join(line for line in _module(name).splitlines() if not line.startswith(("apiVersion", "kind")))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param(_module(), ["ns/m"], id="one"),
+        pytest.param(f"{_module('b')}---\n{_module('a')}", ["ns/a", "ns/b"], id="two, in order of names"),
+        pytest.param(f"---\n---\n# nothing\n---\n{_module()}...\n", ["ns/m"], id="empty documents"),
+        pytest.param(f"\ufeff{_module()}", ["ns/m"], id="byte order mark"),
+        pytest.param(_module().replace("\n", "\r\n"), ["ns/m"], id="line ends of Windows"),
+        pytest.param(json.dumps(yaml.safe_load(_module())), ["ns/m"], id="JSON"),
+        pytest.param(json.dumps(yaml.safe_load(_module()), indent="\t"), ["ns/m"], id="JSON with tabs"),
+        pytest.param(
+            json.dumps({**yaml.safe_load(_module()), "x": "\U0001f600"}), ["ns/m"], id="JSON with a surrogate pair"
+        ),
+        pytest.param("{a: b, kind: x}\n---\n" + _module(), ["ns/m"], id="flow style, then a Module"),
+        pytest.param(_listed("List", _module("a"), _module("b")), ["ns/a", "ns/b"], id="List"),
+        pytest.param(
+            _listed("ModuleList", _bare("a"), _bare("b"), api="kmm.sigs.x-k8s.io/v1beta1"),
+            ["ns/a", "ns/b"],
+            id="ModuleList whose items say no kind",
+        ),
+        pytest.param(_listed("List", _listed("List", _module())), ["ns/m"], id="List in a List"),
+        pytest.param("kind: ModuleList\nitems:\n", [], id="List of nothing"),
+        pytest.param("apiVersion: example.com/v1\nkind: Module\nspec: 5\n", [], id="another project's Module"),
+        pytest.param("just text\n---\n- a\n- b\n---\n5\n---\nkind: 7\n", [], id="no objects"),
+        pytest.param(f"{CONFIG_MAP}---\n{SECRET}---\n{_module()}", ["ns/m"], id="other kinds beside"),
+        pytest.param("a: 2026-01-01\nb: =\n---\n" + _module(), ["ns/m"], id="plain date and ="),
+        pytest.param(_module().replace("selector: {}", "selector: {since: 2026-01-01}"), ["ns/m"], id="date is text"),
+        pytest.param("a: &x {b: c}\nd: {<<: *x, b: e}\n---\n" + _module(), ["ns/m"], id="anchor and merge key"),
+    ],
+)
+def test_found(tmp_path: Path, text: str, found: list[str]) -> None:
+    (tmp_path / "a.yaml").write_text(text, newline="")
+    assert _names(str(tmp_path / "a.yaml")) == found
+    assert _names("-", stdin=io.StringIO(text)) == found
+
+
+def test_inventory(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"{CONFIG_MAP}---\n{SECRET}---\n{_module()}---\n{CONFIG_MAP}")
+    inventory = read_manifests([str(tmp_path / "a.yaml")], "default", NO_INPUT)
+    assert inventory.config_maps == {("ns", "d"): yaml.safe_load(CONFIG_MAP)}
+    assert inventory.secrets == {("default", "s"): yaml.safe_load(SECRET)}
+    assert "stringData" not in repr(inventory)
+
+
+def test_a_must_gather_is_walked(tmp_path: Path) -> None:
+    modules = tmp_path / "quay-io-x-sha256-1" / "namespaces" / "ns" / "kmm.sigs.x-k8s.io" / "modules"
+    core = tmp_path / "quay-io-x-sha256-1" / "namespaces" / "ns" / "core"
+    for folder in (modules, core, tmp_path / "empty"):
+        folder.mkdir(parents=True)
+    (modules / "a.yaml").write_text(f"---\n{_module('a')}")
+    (modules / "b.yml").write_text(_module("b"))
+    (modules / "c.json").write_text(json.dumps(yaml.safe_load(_module("c"))))
+    (core / "configmaps.yaml").write_text(_listed("ConfigMapList", CONFIG_MAP))
+    (core / "pod.log").write_text("{{{ no YAML")
+    (tmp_path / "event-filter.html").write_text("<html>")
+    assert _names(str(tmp_path)) == ["ns/a", "ns/b", "ns/c"]
+    assert list(read_manifests([str(tmp_path)], "", NO_INPUT).config_maps) == [("ns", "d")]
+
+
+def test_several_paths_in_one_run(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(_module("a"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.yaml").write_text(_module("b"))
+    stdin = io.StringIO(_module("c"))
+    assert _names(str(tmp_path / "a.txt"), str(tmp_path / "more"), "-", stdin=stdin) == ["ns/a", "ns/b", "ns/c"]
+
+
+NO_API = "kind: Module\nmetadata: {name: m}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("a: b\nc: [1\n", "{file}, line 3, column 1: got no YAML (did not find", id="syntax error"),
+        pytest.param("a: b\n\tc: d\n", "{file}, line 2, column 1: got no YAML (found a tab", id="tab"),
+        pytest.param(
+            "a: b\nc: {a: 1, b: 2, a: 3}\n", "{file}, line 2, column 17: got no YAML (key a stands", id="twice"
+        ),
+        pytest.param('{"a": 1, "b": {"c": 1, "c": 2}}', "{file}: got no YAML (key c stands twice)", id="twice in JSON"),
+        pytest.param("kind: Module\nname: {{ .Values.name }}\n", "{file}, line 2, column 8: got no YAML", id="Helm"),
+        pytest.param("{{- if .Values.x }}\nkind: x\n", "{file}, line 1, column 3: got no YAML", id="Helm at the start"),
+        pytest.param("a: !Ref b\n", "{file}, line 1, column 4: got no YAML (could not determine", id="tag"),
+        pytest.param("a: *b\n", "{file}, line 1, column 4: got no YAML (found undefined alias)", id="alias"),
+        pytest.param("a: \x07\n", "{file}: got no YAML", id="control character"),
+        pytest.param("[" * 100_000, f"{{file}}, line 1, column {NESTING + 1}: got no YAML (nested more", id="deep"),
+        pytest.param(
+            "- " * 100_000, f"{{file}}, line 1, column {2 * NESTING + 1}: got no YAML (nested", id="deep list"
+        ),
+        pytest.param('{"a":' * 100_000, "{file}: got no YAML (maximum recursion depth", id="deep JSON"),
+        pytest.param(NO_API, "{file}, document 1: apiVersion: got none, expected kmm", id="no apiVersion"),
+        pytest.param(
+            f"a: b\n---\n{_module(api='kmm.sigs.k8s.io/v1beta1')}",
+            "{file}, document 2: apiVersion: got kmm.sigs.k8s.io/v1beta1, expected kmm.sigs.x-k8s.io/v1beta1",
+            id="group of old",
+        ),
+        pytest.param(
+            f"{_module()}---\n---\n{_module(api='kmm.sigs.x-k8s.io/v1alpha1')}",
+            "{file}, document 3: Module m: apiVersion: got text 'kmm.sigs.x-k8s.io/v1alpha1', expected",
+            id="version that never was",
+        ),
+        pytest.param(
+            _listed("List", CONFIG_MAP, _module().replace("kmod", "5")),
+            "{file}, document 1, items[1]: Module m: spec.moduleLoader.container.modprobe.moduleName: got number 5",
+            id="in a List",
+        ),
+        pytest.param(
+            _listed("List", _listed("List", _module("m", "A"))),
+            "{file}, document 1, items[0].items[0]: Module m: metadata.namespace: got text 'A'",
+            id="in a List in a List",
+        ),
+        pytest.param("kind: List\nitems: {a: b}\n", "{file}, document 1: items: got no list", id="items a mapping"),
+        pytest.param(
+            "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\nspec: {}\nmetadata: x\n",
+            "{file}, document 1: Module without a name: spec.selector: got nothing",
+            id="Module without metadata",
+        ),
+        pytest.param(
+            f"{_module()}---\n{_module()}",
+            "Module ns/m stands twice: in {file}, document 1 and in {file}, document 2; keep one of them",
+            id="Module twice",
+        ),
+        pytest.param(
+            f"{CONFIG_MAP}---\n{CONFIG_MAP.replace('FROM x', 'FROM y')}",
+            "{file}, document 2: ConfigMap ns/d stands twice, and not alike",
+            id="ConfigMap twice",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: 5}\n",
+            "{file}, document 1: Secret: metadata.name",
+            id="Secret's name a number",
+        ),
+    ],
+)
+def test_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    for path, name, stdin in ((str(file), str(file), NO_INPUT), ("-", "standard input", io.StringIO(text))):
+        with pytest.raises(UsageProblem) as caught:
+            _names(path, stdin=stdin)
+        assert caught.value.message.startswith(message.format(file=name))
+
+
+def test_a_module_twice_names_both_files(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(_module())
+    with pytest.raises(UsageProblem) as caught:
+        _names(str(tmp_path))
+    first, second = f"{tmp_path}/a.yaml, document 1", f"{tmp_path}/b.yaml, document 1"
+    assert caught.value.message == f"Module ns/m stands twice: in {first} and in {second}; keep one of them"
+
+
+def test_namespace_of_the_run_counts_for_what_stands_twice() -> None:
+    text = f"{_module(namespace='default')}---\n{_module(namespace='')}"
+    with pytest.raises(UsageProblem, match="Module default/m stands twice"):
+        _names("-", stdin=io.StringIO(text))
+
+
+def test_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(b"a: \xff\n")
+    with pytest.raises(UsageProblem) as caught:
+        _names(str(file))
+    assert caught.value.message == f"--manifests {file}: got bytes that are no UTF-8, expected manifests"
+    with pytest.raises(UsageProblem) as caught:
+        _names("-", stdin=io.TextIOWrapper(io.BytesIO(b"a: \xff\n"), encoding="utf-8"))
+    assert caught.value.message == "--manifests -: got bytes that are no text, expected manifests"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing", "no such file or folder"),
+        ("empty", "got a folder without .yaml, .yml, .json files"),
+        ("a.yaml/b", "no such file or folder"),
+        ("x" * 300, "no such file or folder"),
+    ],
+)
+def test_no_such_path(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    (tmp_path / "a.yaml").touch()
+    with pytest.raises(UsageProblem) as caught:
+        _names(str(tmp_path / name))
+    assert caught.value.message == f"--manifests {tmp_path / name}: {words}"
+
+
+def test_a_link_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to("nowhere")
+    with pytest.raises(UsageProblem, match=r"a\.yaml: cannot be read \(No such file or directory\)"):
+        _names(str(tmp_path))
+
+
+def test_too_much(tmp_path: Path) -> None:
+    with (tmp_path / "a.yaml").open("wb") as file:
+        file.truncate(FILE_BYTES + 1)
+    with pytest.raises(UsageProblem, match=r"a\.yaml: got more than 64 MiB, expected manifests"):
+        _names(str(tmp_path))
+    with pytest.raises(UsageProblem, match="--manifests -: got more than 64 MiB, expected manifests"):
+        _names("-", stdin=io.StringIO("#" * (FILE_BYTES + 1)))
+
+
+def test_an_alias_bomb_is_harmless() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 40)]
+    bomb = "\n".join(lines)
+    module = _module().replace("spec:", "spec: &spec").replace("metadata:", "x: *a39\nmetadata:")
+    began = time.monotonic()
+    assert _names("-", stdin=io.StringIO(f"{bomb}\n{module}")) == ["ns/m"]
+    with pytest.raises(UsageProblem, match=r"selector: got a list of 10, expected a mapping"):
+        _names("-", stdin=io.StringIO(f"{bomb}\n{module.replace('selector: {}', 'selector: *a39')}"))
+    assert time.monotonic() - began < 1
+
+
+def test_an_object_that_holds_itself() -> None:
+    text = "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\nmetadata: {name: m}\nspec: &a {selector: *a}\n"
+    with pytest.raises(UsageProblem, match=r"Module m: spec\.selector\.selector: got a mapping, expected text"):
+        _names("-", stdin=io.StringIO(text))
+
+
+def test_documents_are_numbered_as_they_stand() -> None:
+    text = "kind: A\n---\nplain\n---\n---\nkind: BList\nitems: [{x: 1}, 5, {kind: C}]\n"
+    assert list(read_documents(text, "f")) == [
+        (Place("f", 1), {"kind": "A"}),
+        (Place("f", 4, "items[0]"), {"kind": "B", "apiVersion": None, "x": 1}),
+        (Place("f", 4, "items[2]"), {"kind": "C", "apiVersion": None}),
+    ]

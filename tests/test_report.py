@@ -1,0 +1,96 @@
+"""What follows from a run's verdicts: exit code, sentence, order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from kmm_preflight.model import Conclusion, Flavour, ModuleName, Plan, Stage, TargetKernel, Verdict
+from kmm_preflight.report import Problem, Report
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+V, R, U, N = Conclusion.VERIFIED, Conclusion.REFUTED, Conclusion.UNDECIDED, Conclusion.NOT_VERIFIED
+
+
+def _report(*conclusions: Conclusion) -> Report:
+    """A verdict for each conclusion, each of a Module of its own."""
+    verdicts = tuple(_verdict(f"m{number}", one) for number, one in enumerate(conclusions))
+    return Report("1", NOW, NOW, verdicts=verdicts)
+
+
+def _verdict(name: str, conclusion: Conclusion, kernel: str = "k") -> Verdict:
+    plan = Plan(ModuleName("ns", name), TargetKernel(kernel, "amd64", "", Flavour.STANDARD, "", ""))
+    return Verdict(plan, conclusion, Stage.IMAGE, "")
+
+
+@pytest.mark.parametrize(
+    ("report", "code", "sentence"),
+    [
+        pytest.param(_report(V, V), 0, "Every Module is verified on every target kernel: 2 verified.", id="green"),
+        pytest.param(
+            _report(V, R), 1, "Not every Module is ready for the upgrade: 1 refuted, 1 verified.", id="refuted"
+        ),
+        pytest.param(
+            _report(U, V, R, N),
+            1,
+            "Not every Module is ready for the upgrade: 1 refuted, 1 undecided, 1 not verified in this run, 1 verified "
+            "(partial: 3 of 4 Modules).",
+            id="refuted beats undecided",
+        ),
+        pytest.param(_report(U, V), 10, "Not decided, run again: 1 undecided, 1 verified.", id="undecided"),
+        pytest.param(_report(), 5, "Nothing was validated: no Module to validate.", id="nothing"),
+        pytest.param(
+            _report(N),
+            5,
+            "Nothing was validated: 1 not verified in this run (partial: 0 of 1 Modules).",
+            id="none was judged",
+        ),
+        pytest.param(
+            replace(_report(), allow_no_modules=True),
+            0,
+            "Nothing to validate, as --allow-no-modules allows.",
+            id="nothing is allowed",
+        ),
+        pytest.param(
+            replace(_report(N), allow_no_modules=True),
+            5,
+            "Nothing was validated: 1 not verified in this run (partial: 0 of 1 Modules).",
+            id="a Module that was not judged is not allowed",
+        ),
+        pytest.param(
+            replace(_report(R, N), interrupted=True),
+            2,
+            "Interrupted before the end: 1 refuted, 1 not verified in this run (partial: 1 of 2 Modules).",
+            id="interrupted",
+        ),
+        pytest.param(
+            replace(_report(V), interrupted=True), 2, "Interrupted before the end: 1 verified.", id="interrupted late"
+        ),
+        pytest.param(
+            replace(_report(R), problem=Problem(4, "No such file.")), 4, "No such file.", id="a problem comes first"
+        ),
+        pytest.param(
+            replace(_report(), problem=Problem(10, "No answer.")), 10, "No answer.", id="a problem with its own code"
+        ),
+    ],
+)
+def test_exit_code_and_sentence(report: Report, code: int, sentence: str) -> None:
+    assert (report.exit_code, report.sentence) == (code, sentence)
+
+
+def test_a_run_of_a_part_says_so() -> None:
+    assert _report(V, N).sentence == (
+        "What was judged is verified: 1 not verified in this run, 1 verified (partial: 1 of 2 Modules)."
+    )
+
+
+def test_a_module_is_judged_when_it_is_on_every_kernel() -> None:
+    verdicts = (_verdict("a", V, "1"), _verdict("a", N, "2"), _verdict("b", V, "1"), _verdict("b", V, "2"))
+    assert Report("1", NOW, NOW, verdicts=verdicts).partial == "partial: 1 of 2 Modules"
+
+
+def test_worst_first_keeps_the_order_of_equals() -> None:
+    report = _report(V, U, N, R, V, U)
+    assert [one.plan.module.name for one in report.worst_first()] == ["m3", "m1", "m5", "m2", "m0", "m4"]

@@ -1,0 +1,138 @@
+"""Which stage runs, and what they conclude together: the whole table of the documentation."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmm_preflight import findings
+from kmm_preflight.model import (
+    Build,
+    Conclusion,
+    Flavour,
+    ModuleName,
+    Outcome,
+    Plan,
+    Sign,
+    Stage,
+    StageResult,
+    TargetKernel,
+    Verdict,
+)
+from kmm_preflight.stages import build_needed, conclude, lost, settle_build, settle_image, settle_sign, sign_needed
+
+KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
+IMAGE, BUILD, SIGN = Stage.IMAGE, Stage.BUILD, Stage.SIGN
+VERIFIED, FAILED, UNDECIDED = Outcome.VERIFIED, Outcome.FAILED, Outcome.UNDECIDED
+NOT_NEEDED, FALLS_THROUGH = Outcome.NOT_NEEDED, Outcome.FALLS_THROUGH
+
+
+def _plan(sections: str) -> Plan:
+    build = Build() if "build" in sections else None
+    return Plan(ModuleName("ns", "m"), KERNEL, "r/i", build=build, sign=Sign() if "sign" in sections else None)
+
+
+def _result(stage: Stage, outcome: Outcome) -> StageResult:
+    return StageResult(stage, outcome, f"{stage.value} {outcome.value}")
+
+
+@pytest.mark.parametrize(
+    ("sections", "judged", "settled", "reason"),
+    [
+        ("", VERIFIED, VERIFIED, "Image verified"),
+        ("build sign", VERIFIED, VERIFIED, "Image verified"),
+        ("", FAILED, FAILED, "Image failed"),
+        ("build", FAILED, FALLS_THROUGH, "Image failed; the build section decides"),
+        ("sign", FAILED, FALLS_THROUGH, "Image failed; the sign section decides"),
+        ("build sign", FAILED, FALLS_THROUGH, "Image failed; the build and sign section decides"),
+        ("", UNDECIDED, UNDECIDED, "Image undecided"),
+        ("build sign", UNDECIDED, UNDECIDED, "Image undecided"),
+    ],
+)
+def test_settle_image(sections: str, judged: Outcome, settled: Outcome, reason: str) -> None:
+    assert settle_image(_plan(sections), _result(IMAGE, judged)) == StageResult(IMAGE, settled, reason)
+
+
+def test_a_plan_without_an_image_does_not_fall_through() -> None:
+    """No section can make an image whose name is not known."""
+    unresolved = findings.NO_MAPPING(kernel="k", tried="nothing")
+    plan = Plan(ModuleName("ns", "m"), KERNEL, build=Build(), unresolved=unresolved)
+    judged = _result(IMAGE, FAILED)
+    assert settle_image(plan, judged) == judged
+
+
+NO_BUILD = "the Module has no build section for this kernel"
+NO_SIGN = "the Module has no sign section for this kernel"
+GOOD, BAD = "the image is verified", "the image stage failed"
+UNKNOWN = "the image stage is undecided; nothing is built on that"
+
+
+@pytest.mark.parametrize(
+    ("sections", "image", "build", "no_build", "no_sign"),
+    [
+        ("build sign", VERIFIED, NOT_NEEDED, GOOD, GOOD),
+        ("build sign", UNDECIDED, NOT_NEEDED, UNKNOWN, UNKNOWN),
+        ("build sign", FAILED, NOT_NEEDED, BAD, BAD),
+        ("", FAILED, NOT_NEEDED, BAD, BAD),
+        ("build", FALLS_THROUGH, VERIFIED, "", NO_SIGN),
+        ("build", FALLS_THROUGH, FAILED, "", NO_SIGN),
+        ("sign", FALLS_THROUGH, NOT_NEEDED, NO_BUILD, ""),
+        ("build sign", FALLS_THROUGH, VERIFIED, "", ""),
+        ("build sign", FALLS_THROUGH, FAILED, "", "the build stage did not pass: failed"),
+        ("build sign", FALLS_THROUGH, UNDECIDED, "", "the build stage did not pass: undecided"),
+    ],
+)
+def test_needed(sections: str, image: Outcome, build: Outcome, no_build: str, no_sign: str) -> None:
+    plan, judged = _plan(sections), _result(IMAGE, image)
+    assert build_needed(plan, judged) == no_build
+    assert sign_needed(plan, judged, _result(BUILD, build)) == no_sign
+    if no_build:
+        assert settle_build(plan, judged) == StageResult(BUILD, NOT_NEEDED, no_build)
+    if no_sign:
+        assert settle_sign(plan, judged, _result(BUILD, build)) == StageResult(SIGN, NOT_NEEDED, no_sign)
+
+
+@pytest.mark.parametrize(
+    ("sections", "outcomes", "conclusion", "stage"),
+    [
+        ("", {IMAGE: VERIFIED, BUILD: NOT_NEEDED, SIGN: NOT_NEEDED}, Conclusion.VERIFIED, IMAGE),
+        ("build sign", {IMAGE: VERIFIED}, Conclusion.VERIFIED, IMAGE),
+        ("", {IMAGE: FAILED, BUILD: NOT_NEEDED, SIGN: NOT_NEEDED}, Conclusion.REFUTED, IMAGE),
+        ("", {IMAGE: UNDECIDED, BUILD: NOT_NEEDED, SIGN: NOT_NEEDED}, Conclusion.UNDECIDED, IMAGE),
+        ("build", {IMAGE: FALLS_THROUGH, BUILD: VERIFIED, SIGN: NOT_NEEDED}, Conclusion.VERIFIED, BUILD),
+        ("build", {IMAGE: FALLS_THROUGH, BUILD: FAILED, SIGN: NOT_NEEDED}, Conclusion.REFUTED, BUILD),
+        ("build sign", {IMAGE: FALLS_THROUGH, BUILD: FAILED, SIGN: NOT_NEEDED}, Conclusion.REFUTED, BUILD),
+        ("build sign", {IMAGE: FALLS_THROUGH, BUILD: UNDECIDED, SIGN: NOT_NEEDED}, Conclusion.UNDECIDED, BUILD),
+        ("build sign", {IMAGE: FALLS_THROUGH, BUILD: VERIFIED, SIGN: VERIFIED}, Conclusion.VERIFIED, SIGN),
+        ("build sign", {IMAGE: FALLS_THROUGH, BUILD: VERIFIED, SIGN: FAILED}, Conclusion.REFUTED, SIGN),
+        ("sign", {IMAGE: FALLS_THROUGH, BUILD: NOT_NEEDED, SIGN: VERIFIED}, Conclusion.VERIFIED, SIGN),
+        ("sign", {IMAGE: FALLS_THROUGH, BUILD: NOT_NEEDED, SIGN: UNDECIDED}, Conclusion.UNDECIDED, SIGN),
+    ],
+)
+def test_conclude(sections: str, outcomes: dict[Stage, Outcome], conclusion: Conclusion, stage: Stage) -> None:
+    plan = _plan(sections)
+    results = {stage: _result(stage, outcome) for stage, outcome in outcomes.items()}
+    assert conclude(plan, results) == Verdict(
+        plan, conclusion, stage, results[stage].reason, tuple(results[stage] for stage in Stage if stage in results)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sections", "outcomes", "stage"),
+    [
+        ("", {}, IMAGE),
+        ("build", {IMAGE: FALLS_THROUGH}, IMAGE),
+        ("build sign", {IMAGE: FALLS_THROUGH, BUILD: VERIFIED}, BUILD),
+        ("build sign", {IMAGE: FALLS_THROUGH, BUILD: VERIFIED, SIGN: NOT_NEEDED}, SIGN),
+        ("", {BUILD: NOT_NEEDED, SIGN: NOT_NEEDED}, SIGN),
+    ],
+)
+def test_nothing_is_verified_by_stepping_aside(sections: str, outcomes: dict[Stage, Outcome], stage: Stage) -> None:
+    results = {stage: _result(stage, outcome) for stage, outcome in outcomes.items()}
+    for ended, reason in (("", "its deciding step did not run"), ("-x ended the run", "-x ended the run")):
+        verdict = conclude(_plan(sections), results, ended)
+        assert (verdict.conclusion, verdict.stage, verdict.reason) == (Conclusion.NOT_VERIFIED, stage, reason)
+
+
+def test_a_lost_stage_is_undecided() -> None:
+    result = lost(BUILD)
+    assert (result.stage, result.outcome, result.findings) == (BUILD, UNDECIDED, (findings.WORKER_LOST(),))
