@@ -34,6 +34,12 @@ def _kind(id: str, severity: Severity, sentence: str, remedy: str) -> Kind:
 _REFUTES, _UNDECIDED, _WARNING, _NOTE = Severity.REFUTES, Severity.UNDECIDED, Severity.WARNING, Severity.NOTE
 
 # From Module and kernel to a plan.
+MODULE_INVALID = _kind(
+    "module-invalid",
+    _REFUTES,
+    "the Module in the cluster is none that KMM can load: {problem}",
+    "Correct the Module; KMM's webhook would have refused it, so look whether it runs.",
+)
 NO_MAPPING = _kind(
     "no-mapping",
     _REFUTES,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kmm_preflight import findings
-from kmm_preflight.errors import AccessDenied, PreflightError
+from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
 from kmm_preflight.kmod.elf import why_not_elf
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key
 from kmm_preflight.model import Finding, JudgedImage, Outcome, Plan, RegistryTLS, Severity, Stage, StageResult
@@ -23,6 +23,7 @@ from kmm_preflight.outside import listed
 
 _KIND_WORDS = {Kind.FOLDER: "folder", Kind.DEVICE: "device", Kind.HARDLINK: "hard link", Kind.SYMLINK: "link"}
 _KERNELS = "lib/modules"
+_KMODS_LOOKED_AT = 10_000
 
 
 class Images(Protocol):
@@ -102,6 +103,8 @@ def _judge_kmod(plan: Plan, image: Image) -> tuple[Finding | None, tuple[Finding
     for located in _candidates(image, folder.path, _wanted_name(plan)):
         finding = _judge_file(image, located)
         count += 1
+        if count > _KMODS_LOOKED_AT:
+            raise BoundExceeded(f"image {plan.image}: more than {_KMODS_LOOKED_AT} kmods to look at in /{plan.folder}")
         if plan.kmod and finding is None:
             return None, ()
         worst = worst or finding

@@ -123,7 +123,7 @@ def module(
     *,
     namespace: str = "shapes",
     regexp: str = "^.+$",
-    **more: object,
+    **more: Any,
 ) -> dict[str, Any]:
     """A Module manifest. more: dirName, imageRepoSecret, registryTLS, build; rawArgs takes the place of moduleName."""
     mapping: dict[str, object] = {"regexp": regexp, "containerImage": image}

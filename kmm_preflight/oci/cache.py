@@ -10,8 +10,9 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,9 @@ from filelock import FileLock
 from kmm_preflight.oci.index import Damaged, LayerIndex, write_index
 
 _VERSION = "v1"
+_NEW = ".new-"
+# What is being written is not trimmed; what a killed run left behind is.
+_ABANDONED_SECONDS = 24 * 3600
 
 
 class Cache:
@@ -28,8 +32,10 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         """Makes the folder where needed; OSError when it cannot be written, PermissionError when others may."""
         self._root = folder / _VERSION
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.mkdir(mode=0o700, exist_ok=True)
         for part in ("layers", "files", "locks"):
-            (self._root / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._root / part).mkdir(mode=0o700, exist_ok=True)
         for path in (folder, self._root):
             status = path.stat()
             if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -55,11 +61,12 @@ class Cache:
 
     def keep_index(self, digest: str, records: list[bytes]) -> LayerIndex:
         """Writes the records as the layer's index and opens it. The list is sorted in place."""
-        path = self._layer(digest)
         with self._temporary("layers") as out:
             write_index(out, records)
-            self._settle(out, path)
-        return LayerIndex(path)
+            out.flush()
+            index = LayerIndex(Path(out.name))  # before it has a name under which somebody may remove it
+            self._settle(out, self._layer(digest))
+        return index
 
     def _layer(self, digest: str) -> Path:
         return self._root / "layers" / digest.replace(":", "-")
@@ -88,7 +95,7 @@ class Cache:
 
     @contextmanager
     def _temporary(self, part: str) -> Iterator[IO[bytes]]:
-        with tempfile.NamedTemporaryFile(dir=self._root / part, prefix=".new-", delete=False) as out:
+        with tempfile.NamedTemporaryFile(dir=self._root / part, prefix=_NEW, delete=False) as out:
             try:
                 yield out
             finally:
@@ -103,8 +110,10 @@ class Cache:
         entries = []
         for part in ("layers", "files"):
             for path in (self._root / part).iterdir():
-                status = path.stat()
-                entries.append((status.st_mtime, status.st_size, path))
+                with suppress(FileNotFoundError):  # another run trims or settles at the same time
+                    status = path.stat()
+                    if not path.name.startswith(_NEW) or time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                        entries.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if total <= bound:

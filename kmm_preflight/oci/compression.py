@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -16,9 +15,9 @@ else:
     from backports import zstd
 
 try:
-    from isal.isal_zlib import decompressobj
+    from isal import isal_zlib as zlib
 except ImportError:  # no wheel for this machine: the standard library is slower, and right
-    from zlib import decompressobj  # type: ignore[assignment]  # the same signature, typed apart
+    import zlib  # type: ignore[no-redef]  # the same interface, with an error class of its own
 
 PIECE_BYTES = 1 << 18
 # A window is memory: 32 MiB is what zstd -19 --long wants; more only --ultra --long=31.
@@ -27,6 +26,8 @@ ZSTD_WINDOW_LOG = 25
 XZ_MEMORY_BYTES = 72 << 20
 
 GZIP, ZSTD, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"
+# Frames that hold no data: the first byte of their magic may be any of these (RFC 8878, 3.1.2).
+_ZSTD_SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
 
 
 class _Decompressor(Protocol):
@@ -46,7 +47,7 @@ class _Decompressor(Protocol):
 
 class _Zlib:
     def __init__(self) -> None:
-        self._member = decompressobj(wbits=31)
+        self._member = zlib.decompressobj(wbits=31)
 
     @property
     def eof(self) -> bool:
@@ -99,7 +100,12 @@ def _xz() -> _Decompressor:
     return _Bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES))
 
 
-_BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {GZIP: _Zlib, ZSTD: _zstd, XZ: _xz}
+_BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {
+    GZIP: _Zlib,
+    ZSTD: _zstd,
+    XZ: _xz,
+    **dict.fromkeys(_ZSTD_SKIPPABLE, _zstd),
+}
 
 
 def decompressed(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
@@ -121,7 +127,7 @@ def decompressed(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
         return
     try:
         yield from _members(make, head, stream, subject)
-    except (zlib.error, lzma.LZMAError, zstd.ZstdError, EOFError) as exc:
+    except (zlib.error, lzma.LZMAError, zstd.ZstdError, EOFError) as exc:  # type: ignore[misc]  # isal's stub errs
         words = str(exc).lower()
         if "memory" in words or "window" in words:
             raise BoundExceeded(f"{subject}: decompression wants too much memory ({exc})") from exc

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.oci.index import Entry, LayerIndex
 from kmm_preflight.oci.tar import Kind
 
@@ -17,6 +18,8 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 LINKS_IN_A_PATH = 40  # as the kernel counts them (ELOOP)
 FOLDERS_THROUGH_LINKS = 64
+FOLDERS_REMEMBERED = 10_000
+LOOKUPS = 2_000_000  # of one name in one layer
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,24 @@ class FileSystem:
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = layers
+        self._lookups = 0
+        self._folders: dict[str, Located | None] = {}
 
     def __len__(self) -> int:
         return len(self._layers)
 
     def entry(self, path: str) -> Located | None:
         """What stands at the path itself, without following a link there or on the way."""
+        if path not in self._folders:
+            located = self._entry(path)
+            if (located and located.entry.kind is not Kind.FOLDER) or len(self._folders) >= FOLDERS_REMEMBERED:
+                return located
+            self._folders[path] = located
+        return self._folders[path]
+
+    def _entry(self, path: str) -> Located | None:
         for number, layer in enumerate(self._layers):
+            self._look_up(path, 1)
             try:
                 found = layer.at(path)
             except _Hidden:
@@ -87,6 +101,11 @@ class FileSystem:
             if found:
                 return Located(path, found, number)
         return None
+
+    def _look_up(self, path: str, layers: int) -> None:
+        self._lookups += layers * (path.count("/") + 1)
+        if self._lookups > LOOKUPS:
+            raise BoundExceeded(f"/{path[:200]}: too many names in too many layers to look through")
 
     def resolve(self, path: str) -> Located | None:
         """What the path leads to, links followed in the image's root; None when a name on the way is missing.
@@ -99,11 +118,8 @@ class FileSystem:
         broken, behind = ("", ""), -1  # the first link, and how many parts of the path follow it
         while todo:
             part = todo.pop(0)
-            if part in (".", ".."):
-                done = done if part == "." else done.rpartition("/")[0]
-                continue
-            step = f"{done}/{part}" if done else part
-            here = self._step(step, here)
+            step = _stepped(done, part)
+            here = self._step(step, here) if part not in (".", "..") else _if_folder(here)
             if here is None:
                 if links and len(todo) >= behind:
                     raise LinkBroken(*broken, f"/{step} is not in the image")
@@ -122,9 +138,7 @@ class FileSystem:
         return self.entry(done) if done else folder
 
     def _step(self, path: str, parent: Located | None) -> Located | None:
-        if parent is None or parent.entry.kind is not Kind.FOLDER:
-            return None
-        return self.entry(path)
+        return self.entry(path) if _if_folder(parent) else None
 
     def below(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Located]:
         """Visible entries below a folder (a resolved path) whose names are wanted: layer by layer from the top.
@@ -149,6 +163,7 @@ class FileSystem:
         return bool(layer.index.find(f"{folder}/{OPAQUE}" if folder else OPAQUE))
 
     def _visible(self, path: str, number: int) -> bool:
+        self._look_up(path, number)
         try:
             return all(layer.at(path) is None for layer in self._layers[:number])
         except _Hidden:
@@ -164,9 +179,14 @@ class FileSystem:
     def children(self, folder: str) -> list[str]:
         """Names in a folder, sorted."""
         depth = len(folder) + 1 if folder else 0
-        names = set()
-        for found in self.below(folder, lambda _: True):
-            names.add(found.path[depth:].partition("/")[0])
+        names: set[str] = set()
+        for number, layer in enumerate(self._layers):
+            for entry in layer.index.below(folder):
+                name = entry.path[depth:].partition("/")[0]
+                if name in names or name.startswith(WHITEOUT) or not self._visible(entry.path, number):
+                    continue
+                if not entry.path.rpartition("/")[2].startswith(WHITEOUT):
+                    names.add(name)
         return sorted(names)
 
     def hardlink_target(self, located: Located) -> Located | None:
@@ -178,3 +198,14 @@ class FileSystem:
                 return None
             entry, seen = target, seen + 1
         return Located(entry.path, entry, located.layer) if entry.kind is not Kind.HARDLINK else None
+
+
+def _if_folder(here: Located | None) -> Located | None:
+    """What stands here, if names below it can be."""
+    return here if here and here.entry.kind is Kind.FOLDER else None
+
+
+def _stepped(path: str, part: str) -> str:
+    if part == "..":
+        return path.rpartition("/")[0]
+    return path if part == "." else f"{path}/{part}".lstrip("/")

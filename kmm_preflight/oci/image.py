@@ -23,11 +23,12 @@ from kmm_preflight.oci.document import (
     parse_manifest,
 )
 from kmm_preflight.oci.filesystem import FileSystem, Layer, Located
-from kmm_preflight.oci.index import LayerIndex
-from kmm_preflight.oci.layers import Verified, Wanted, layer_index
+from kmm_preflight.oci.index import Entry, LayerIndex
+from kmm_preflight.oci.layers import Allowance, Verified, Wanted, layer_index
 from kmm_preflight.outside import listed
 
 INDEX_DEPTH = 3
+READ_AGAIN = 16  # how often layers of an image are read for a file that no plan named: what a kmod links to
 
 
 class Repository(Protocol):
@@ -93,11 +94,10 @@ def _body(repository: Repository, name: str, reference: str) -> bytes:
 
 
 def _child(index: Index, name: str, arch: str) -> str:
-    for child in index.children:
-        if child.arch == arch and child.os in ("linux", ""):
-            return child.descriptor.digest
-        if not child.arch and "index" in child.descriptor.media_type:
-            return child.descriptor.digest
+    fits = [child for child in index.children if child.arch == arch and child.os in ("linux", "")]
+    # One without a platform is taken last, as nodes do: its own index or config says what it is for.
+    for child in (*fits, *(child for child in index.children if not child.arch and not child.os)):
+        return child.descriptor.digest
     have = [f"{child.os}/{child.arch}" for child in index.children if child.arch not in ("", "unknown")]
     raise PlatformMissing(f"image {name}: got an index of {listed(have)}, expected linux/{arch}")
 
@@ -111,6 +111,9 @@ class Image:
         self._cache = cache
         self._wanted = wanted
         self._here: set[str] = set()
+        self._allowance = Allowance()
+        self._again: dict[str, LayerIndex] = {}
+        self._asked_again: set[str] = set()
         self.files = FileSystem([Layer(self._opener(layer)) for layer in reversed(found.manifest.layers)])
 
     def config(self) -> Config:
@@ -119,22 +122,26 @@ class Image:
         subject = f"config {descriptor.digest} of image {self.found.name}"
         if descriptor.size > CONFIG_BYTES:
             raise BoundExceeded(f"{subject}: got {descriptor.size} bytes, read at most {CONFIG_BYTES}")
-        sha256 = descriptor.digest.removeprefix("sha256:")
         with self._cache.lock(descriptor.digest):
-            path = self._cache.file(sha256)
+            # By another algorithm than sha256 it is in no cache.
+            path = self._cache.file(descriptor.digest.removeprefix("sha256:"))
             if path is None:
-                self._cache.keep_file([self._fetched(descriptor, subject)])
-                path = self._cache.file(sha256)
-            elif not self._repository.has_blob(descriptor.digest):
-                raise Malformed(f"{subject} is not in the registry")
-        body = path.read_bytes() if path else self._fetched(descriptor, subject)
+                body = self._fetched(descriptor, subject)
+                self._cache.keep_file([body])
+            elif self._repository.has_blob(descriptor.digest):
+                body = path.read_bytes()
+            else:
+                raise Malformed(f"{subject} is not there")
         return parse_config(body, subject)
 
     def _fetched(self, descriptor: Descriptor, subject: str) -> bytes:
-        with self._repository.blob(descriptor) as chunks:
-            verified = Verified(chunks, descriptor, subject)
-            body = b"".join(verified)
-            verified.finish()
+        try:
+            with self._repository.blob(descriptor) as chunks:
+                verified = Verified(chunks, descriptor, subject)
+                body = b"".join(verified)
+                verified.finish()
+        except NotFound as exc:
+            raise Malformed(f"{subject} is not there") from exc
         return body
 
     def _opener(self, descriptor: Descriptor) -> _Opener:
@@ -144,14 +151,17 @@ class Image:
         """The layer's index, with the bytes of the needed path kept; reads the blob where the cache lacks them."""
 
         def fetch() -> Iterator[bytes]:
-            try:
-                with self._repository.blob(descriptor) as chunks:
-                    yield from chunks
-            except NotFound as exc:
-                raise Malformed(f"layer {descriptor.digest} of image {self.found.name} is not there") from exc
+            with self._repository.blob(descriptor) as chunks:
+                yield from chunks
             self._here.add(descriptor.digest)
 
-        return layer_index(descriptor, fetch, self._wanted, self._cache, needed)
+        try:
+            return layer_index(descriptor, fetch, self._wanted, self._cache, self._allowance, needed)
+        except NotFound as exc:
+            raise self._gone(descriptor) from exc
+
+    def _gone(self, descriptor: Descriptor) -> Malformed:
+        return Malformed(f"layer {descriptor.digest} of image {self.found.name} is not there")
 
     def check_layers(self) -> None:
         """Asks for each layer that was not fetched just now whether it can be had; Malformed when one cannot."""
@@ -159,18 +169,24 @@ class Image:
             if descriptor.digest in self._here:
                 continue
             if not self._repository.has_blob(descriptor.digest):
-                raise Malformed(f"layer {descriptor.digest} of image {self.found.name} is not there")
+                raise self._gone(descriptor)
             self._here.add(descriptor.digest)
 
     def content(self, located: Located) -> Path:
-        """The bytes of a file, as a file; BoundExceeded when it is too large to keep."""
+        """The bytes of a file, as a file; BoundExceeded when it is too large to keep, or sparse."""
         descriptor = self.found.manifest.layers[-1 - located.layer]
-        index = self.open_layer(descriptor, located.path)
-        entry = index.find(located.path)
-        path = self._cache.file(entry.content) if entry and entry.content else None
+        again = self._again.get(descriptor.digest)
+        path = self._kept(again.find(located.path) if again else located.entry)
+        if path is None and len(self._asked_again) < READ_AGAIN:
+            self._asked_again.add(located.path)
+            again = self._again[descriptor.digest] = self.open_layer(descriptor, located.path)
+            path = self._kept(again.find(located.path))
         if path is None:
-            raise BoundExceeded(f"/{located.path} of image {self.found.name}: too large to look into")
+            raise BoundExceeded(f"/{located.path} of image {self.found.name}: too large, or too sparse, to look into")
         return path
+
+    def _kept(self, entry: Entry | None) -> Path | None:
+        return self._cache.file(entry.content) if entry and entry.content else None
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,10 @@ class LayerIndex:
             found, number = number, number + 1
         return None if found is None else _unpacked(self._record(found))
 
+    def kept(self) -> Iterator[str]:
+        """Paths of the files whose bytes were kept."""
+        return (entry.path for entry in self.below("") if entry.content)
+
     def has_below(self, path: str) -> bool:
         """Whether any name stands below the path, so that it is a folder even without an entry of its own."""
         return next(self._numbers_below(path), None) is not None

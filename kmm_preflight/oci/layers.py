@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed, Truncated
 from kmm_preflight.kmod.names import is_kmod_file, module_key
@@ -13,12 +12,14 @@ from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.compression import decompressed
 from kmm_preflight.oci.document import Descriptor
 from kmm_preflight.oci.index import Entry, LayerIndex
-from kmm_preflight.oci.tar import ByteReader, Kind, Member, walk
+from kmm_preflight.oci.tar import STREAM_BYTES, ByteReader, Kind, Member, walk
 
 NAMES_IN_A_LAYER = 400_000
 RECORD_BYTES = 40 << 20
 KEPT_FILE_BYTES = 512 << 20
 KEPT_LAYER_BYTES = 2 << 30
+KEPT_FILES = 10_000
+NAMES_IN_AN_IMAGE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,30 @@ class Wanted:
     def __contains__(self, path: object) -> bool:
         if not isinstance(path, str):
             return False
-        name = PurePosixPath(path).name
         if path in self.paths:
             return True
-        if not is_kmod_file(name):
+        if not is_kmod_file(path):
             return False
+        name = path.rpartition("/")[2]
         return module_key(name) in self.kmods or any(path.startswith(f"{folder}/") for folder in self.folders)
 
-    def and_path(self, path: str) -> Wanted:
-        """The same, and one path more."""
-        return Wanted(self.paths | {path}, self.kmods, self.folders)
+    def also(self, path: str, kept: Iterable[str]) -> Wanted:
+        """The same, what was kept before, and one path more with the kmods beside it: who asks for it asks for them."""
+        beside = {path.rpartition("/")[0]} if is_kmod_file(path) and "/" in path else set()
+        return Wanted(self.paths | {path, *kept}, self.kmods, self.folders | beside)
+
+
+@dataclass
+class Allowance:
+    """What reading the layers of one image may still cost: bytes when unpacked, and names."""
+
+    unpacked: int = STREAM_BYTES
+    names: int = NAMES_IN_AN_IMAGE
+
+    def spend(self, unpacked: int, names: int) -> None:
+        """Takes off what a layer cost."""
+        self.unpacked -= unpacked
+        self.names -= names
 
 
 class Verified:
@@ -58,25 +73,35 @@ class Verified:
         for chunk in self._chunks:
             self._size += len(chunk)
             if self._size > self._descriptor.size:
-                expected = f"expected {self._descriptor.size}"
-                raise DigestMismatch(f"{self._subject}: got more than {expected} bytes, {expected}")
+                raise DigestMismatch(f"{self._subject}: got more bytes than expected, which is {self._descriptor.size}")
             self._hash.update(chunk)
             yield chunk
 
     def finish(self) -> None:
-        """Reads what is left; Truncated or DigestMismatch when the bytes are not those of the descriptor."""
+        """Reads what is left; Truncated or DigestMismatch when the bytes are not those of the descriptor.
+
+        Malformed when they are, but the descriptor says that there are more of them.
+        """
         for _ in self:
             pass
-        if self._size < self._descriptor.size:
-            raise Truncated(f"{self._subject}: got {self._size} bytes, expected {self._descriptor.size}")
         algorithm = self._descriptor.digest.partition(":")[0]
         got = f"{algorithm}:{self._hash.hexdigest()}"
+        sizes = f"{self._subject}: got {self._size} bytes, expected {self._descriptor.size}"
+        if self._size < self._descriptor.size:
+            if got == self._descriptor.digest:
+                raise Malformed(f"{sizes} as the manifest says, which is wrong")
+            raise Truncated(sizes)
         if got != self._descriptor.digest:
             raise DigestMismatch(f"{self._subject}: got bytes of digest {got}, expected {self._descriptor.digest}")
 
 
 def layer_index(
-    descriptor: Descriptor, fetch: Callable[[], Iterator[bytes]], wanted: Wanted, cache: Cache, needed: str = ""
+    descriptor: Descriptor,
+    fetch: Callable[[], Iterator[bytes]],
+    wanted: Wanted,
+    cache: Cache,
+    allowance: Allowance,
+    needed: str = "",
 ) -> LayerIndex:
     """The layer's index from the cache, or from the blob that fetch opens.
 
@@ -87,7 +112,9 @@ def layer_index(
         index = cache.index(descriptor.digest)
         if index and not (needed and _lost(index, needed, cache)):
             return index
-        return scan(descriptor, fetch(), wanted.and_path(needed) if needed else wanted, cache)
+        if needed:
+            wanted = wanted.also(needed, index.kept() if index else ())
+        return scan(descriptor, fetch(), wanted, cache, allowance)
 
 
 def _lost(index: LayerIndex, path: str, cache: Cache) -> bool:
@@ -95,39 +122,48 @@ def _lost(index: LayerIndex, path: str, cache: Cache) -> bool:
     return entry is not None and (not entry.content or cache.file(entry.content) is None)
 
 
-def scan(descriptor: Descriptor, chunks: Iterable[bytes], wanted: Wanted, cache: Cache) -> LayerIndex:
+def scan(
+    descriptor: Descriptor, chunks: Iterable[bytes], wanted: Wanted, cache: Cache, allowance: Allowance
+) -> LayerIndex:
     """Reads the whole blob and keeps its index and the wanted files."""
     subject = f"layer {descriptor.digest}"
     verified = Verified(chunks, descriptor, subject)
+    reader = ByteReader(decompressed(verified, subject), subject, allowance.unpacked)
+    records: list[bytes] = []
     try:
-        records = _records(ByteReader(decompressed(verified, subject), subject), subject, wanted, cache)
+        _walk_into(records, reader, subject, wanted, cache, min(NAMES_IN_A_LAYER, allowance.names))
+        reader.skip_rest()  # a node unpacks it all, and refuses what is damaged behind the last entry too
     except Malformed:
         # Damage is the image's own only if the bytes are those that its manifest names.
         verified.finish()
         raise
+    finally:
+        allowance.spend(reader.position, len(records))
     verified.finish()
     return cache.keep_index(descriptor.digest, records)
 
 
-def _records(reader: ByteReader, subject: str, wanted: Wanted, cache: Cache) -> list[bytes]:
-    records: list[bytes] = []
-    total, kept = 0, 0
+def _walk_into(
+    records: list[bytes], reader: ByteReader, subject: str, wanted: Wanted, cache: Cache, names: int
+) -> None:
+    total, kept, files = 0, 0, 0
     for number, member in enumerate(walk(reader, subject)):
         content = ""
-        if member.path in wanted and _keepable(member, kept):
+        if member.path in wanted and _keepable(member, kept) and files < KEPT_FILES:
+            files += 1
             content = cache.keep_file(reader.pieces(member.size))
             kept += member.size
         entry = Entry(member.path, member.kind, member.size, member.mode, member.link, content)
         record = entry.packed(number)
         total += len(record)
-        if number >= NAMES_IN_A_LAYER or total > RECORD_BYTES:
-            raise BoundExceeded(f"{subject}: more than {NAMES_IN_A_LAYER} names, or {RECORD_BYTES >> 20} MiB of them")
+        if number >= names or total > RECORD_BYTES:
+            raise BoundExceeded(f"{subject}: more than {names} names, or {RECORD_BYTES >> 20} MiB of them")
         if member.path:
             records.append(record)
-    return records
 
 
 def _keepable(member: Member, kept: int) -> bool:
-    if member.kind is not Kind.FILE or member.size > KEPT_FILE_BYTES:
+    """Whether the bytes in the stream are the file's own, and not too many."""
+    if member.kind is not Kind.FILE or member.sparse or member.size > KEPT_FILE_BYTES:
         return False
     return kept + member.size <= KEPT_LAYER_BYTES

@@ -113,25 +113,31 @@ class Layout:
             return self._read(_blob_name(digest))
         except FileNotFoundError as exc:
             raise NotFound(f"image {reference}: layout {self.path} does not have it") from exc
+        except OSError as exc:
+            raise Unreachable(f"image {reference}: layout {self.path} cannot be read ({exc.strerror})") from exc
 
     def has_blob(self, digest: str) -> bool:
         """See Repository."""
         try:
-            file, _ = self._files.open(_blob_name(digest))
-        except FileNotFoundError:
+            with self._blob(digest)[0]:
+                return True
+        except NotFound:
             return False
-        file.close()
-        return True
 
     @contextmanager
     def blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
         """See Repository."""
-        try:
-            file, size = self._files.open(_blob_name(descriptor.digest))
-        except FileNotFoundError as exc:
-            raise NotFound(f"blob {descriptor.digest}: layout {self.path} does not have it") from exc
+        file, size = self._blob(descriptor.digest)
         with file:
             yield _pieces(file, size)
+
+    def _blob(self, digest: str) -> tuple[BinaryIO, int]:
+        try:
+            return self._files.open(_blob_name(digest))
+        except FileNotFoundError as exc:
+            raise NotFound(f"blob {digest}: layout {self.path} does not have it") from exc
+        except OSError as exc:
+            raise Unreachable(f"blob {digest}: layout {self.path} cannot be read ({exc.strerror})") from exc
 
 
 def layout_names(reference: Reference, written: str) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ BLOCK = 512
 PATH_BYTES = 4096  # PATH_MAX
 EXTENSION_BYTES = 1 << 20
 STREAM_BYTES = 16 << 30  # an unpacked layer
+# Each costs time, and none of them is a name: a stream of nothing else would go on for hours.
+HEADERS_IN_A_STREAM = 1_200_000
+PAX_RECORDS_IN_A_STREAM = 8_000_000
+_SPARSE_MAPS = 4096  # blocks of 21 segments
 
 
 class Kind(Enum):
@@ -34,13 +38,17 @@ _KINDS = {b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE, b
 
 @dataclass(frozen=True)
 class Member:
-    """A tar entry. path and link are normalised to have no leading ./ or /; size counts the bytes in the stream."""
+    """A tar entry. path, and link of a hard link, are normalised to have no leading ./ or /.
+
+    size counts the bytes in the stream; of a sparse file those are not its content.
+    """
 
     path: str
     kind: Kind
     size: int
     mode: int
     link: str
+    sparse: bool = False
 
 
 class ByteReader:
@@ -78,6 +86,11 @@ class ByteReader:
         for _ in self.pieces(size):
             pass
 
+    def skip_rest(self) -> None:
+        """Passes over all that is left, so that damage there is met too."""
+        while not self.at_end():
+            self.skip(len(self._buffer) - self._at)
+
     def at_end(self) -> bool:
         """Whether the stream has ended."""
         while self._at == len(self._buffer):
@@ -92,23 +105,35 @@ def walk(reader: ByteReader, subject: str) -> Iterator[Member]:
 
     Malformed for a damaged header or a name that leads out of the image; BoundExceeded for endless names.
     """
-    extended: dict[str, str] = {}
-    while not reader.at_end():
-        header = reader.read(BLOCK)
-        if not header.strip(b"\0"):
-            return
-        _check_sum(header, subject)
+    extended = _Extended(subject)
+    for header in _headers(reader, subject):
         size, flag = _number(header[124:136], subject), header[156:157]
         if flag in b"xgLK":
-            extended |= _extension(reader, flag, size, subject)
+            extended.read(reader, flag, size)
             continue
-        member = _member(header, flag, size, extended, subject)
-        extended = {}
+        member = _member(header, flag, size, extended.fields, subject)
+        extended.fields = {}
         if flag == b"S":
-            _skip_sparse_map(reader, header)
+            _skip_sparse_map(reader, header, subject)
         end = reader.position + -(-member.size // BLOCK) * BLOCK
         yield member
         reader.skip(end - reader.position)
+
+
+def _headers(reader: ByteReader, subject: str) -> Iterator[bytes]:
+    """Header blocks up to the end mark, which is two blocks of zeros, or to the end of the stream."""
+    count = 0
+    while not reader.at_end():
+        header = reader.read(BLOCK)
+        if not header.strip(b"\0"):
+            if not reader.at_end() and reader.read(BLOCK).strip(b"\0"):
+                raise Malformed(f"{subject}: got one block of zeros between tar entries, expected two at the end")
+            return
+        _check_sum(header, subject)
+        count += 1
+        if count > HEADERS_IN_A_STREAM:
+            raise BoundExceeded(f"{subject}: more than {HEADERS_IN_A_STREAM} tar headers")
+        yield header
 
 
 def _member(header: bytes, flag: bytes, size: int, extended: dict[str, str], subject: str) -> Member:
@@ -117,23 +142,32 @@ def _member(header: bytes, flag: bytes, size: int, extended: dict[str, str], sub
         raise Malformed(f"{subject}: a tar entry of unknown type {flag!r}")
     name = extended.get("GNU.sparse.name") or extended.get("path") or _name(header)
     link = extended.get("linkpath") or _text(header[157:257])
-    if "size" in extended:
+    if extended.get("size"):
         size = _decimal(extended["size"], subject)
     if len(name) > PATH_BYTES or len(link) > PATH_BYTES:
         raise BoundExceeded(f"{subject}: a name of more than {PATH_BYTES} bytes")
     if kind is Kind.FILE and name.endswith("/"):
         kind = Kind.FOLDER  # as old tars spell a folder
-    stored = size if kind is Kind.FILE else 0
-    path = normal_path(name, subject)
-    return Member(path, kind, stored, _number(header[100:108], subject) & 0o7777,
-                  normal_path(link, subject) if kind is Kind.HARDLINK else link)  # fmt: skip
+    return Member(
+        normal_path(name, subject),
+        kind,
+        size if kind is Kind.FILE else 0,
+        _number(header[100:108], subject) & 0o7777,
+        normal_path(link, subject) if kind is Kind.HARDLINK else link,
+        flag == b"S" or any(key.decode() in extended for key in _SPARSE_KEYS),
+    )
 
 
 def normal_path(name: str, subject: str) -> str:
-    """The name below the image's root; Malformed when it leads out of it."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise Malformed(f"{subject}: entry {name[:200]!r} leads out of the image")
+    """The name below the image's root, .. taken away as nodes do it, by the text; Malformed when it leads out."""
+    parts: list[str] = []
+    for part in name.split("/"):
+        if part != "..":
+            parts += [part] if part not in ("", ".") else []
+        elif parts:
+            parts.pop()
+        elif not name.startswith("/"):
+            raise Malformed(f"{subject}: entry {name[:200]!r} leads out of the image")
     return "/".join(parts)
 
 
@@ -153,10 +187,13 @@ def _number(field: bytes, subject: str) -> int:
         if field[0] & 0x40 or value > STREAM_BYTES:
             raise BoundExceeded(f"{subject}: a tar entry of {value} bytes")
         return value
+    digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ") or b"0"
     try:
-        return int(field.strip(b" \0") or b"0", 8)
-    except ValueError as exc:
-        raise Malformed(f"{subject}: a tar header with a number that is none ({field[:20]!r})") from exc
+        if digits.isdigit():  # int() would take a sign, and underscores
+            return int(digits, 8)
+    except ValueError:
+        pass
+    raise Malformed(f"{subject}: a tar header with a number that is none ({field[:20]!r})")
 
 
 def _decimal(text: str, subject: str) -> int:
@@ -167,40 +204,71 @@ def _decimal(text: str, subject: str) -> int:
 
 def _check_sum(header: bytes, subject: str) -> None:
     stated = _number(header[148:156], subject)
-    got = sum(header) - sum(header[148:156]) + 8 * 0x20
-    if stated != got:
+    rest = header[:148] + header[156:]
+    got = sum(rest) + 8 * 0x20
+    if stated == got:
+        return
+    if stated != got - 256 * sum(byte > 127 for byte in rest):  # old tars added up signed bytes
         raise Malformed(f"{subject}: a tar header with checksum {got}, expected {stated}")
 
 
-def _extension(reader: ByteReader, flag: bytes, size: int, subject: str) -> dict[str, str]:
-    if size > EXTENSION_BYTES:
-        raise BoundExceeded(f"{subject}: a tar header of {size} bytes")
-    body = reader.read(size)
-    reader.skip(-size % BLOCK)
-    match flag:
-        case b"L":
-            return {"path": _text(body)}
-        case b"K":
-            return {"linkpath": _text(body)}
-        case b"x":
-            return dict(_pax_records(body, subject))
-        case _:
-            return {}  # global headers carry comments; paths and sizes in them would name every file alike
+class _Extended:
+    """What extension headers say of the member that follows them; only what is used here is kept."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._records = 0
+        self.fields: dict[str, str] = {}
+
+    def read(self, reader: ByteReader, flag: bytes, size: int) -> None:
+        """Takes in one extension header, whose body comes next in the stream."""
+        if size > EXTENSION_BYTES:
+            raise BoundExceeded(f"{self._subject}: a tar header of {size} bytes")
+        body = reader.read(size)
+        reader.skip(-size % BLOCK)
+        match flag:
+            case b"L":
+                self.fields["path"] = _text(body)
+            case b"K":
+                self.fields["linkpath"] = _text(body)
+            case b"x":
+                self._take_pax(body)
+            case _:
+                pass  # global headers carry comments; paths and sizes in them would name every file alike
+
+    def _take_pax(self, body: bytes) -> None:
+        for key, value in _pax_records(body, self._subject):
+            self._records += 1
+            if self._records > PAX_RECORDS_IN_A_STREAM:
+                raise BoundExceeded(f"{self._subject}: more than {PAX_RECORDS_IN_A_STREAM} pax records")
+            if key not in _PAX_KEYS:
+                continue
+            if b"\0" in value:
+                raise Malformed(f"{self._subject}: a name with a NUL byte")
+            self.fields[key.decode()] = value.decode("utf-8", "surrogateescape")
 
 
-def _pax_records(body: bytes, subject: str) -> Iterator[tuple[str, str]]:
-    while body:
-        digits, space, _ = body.partition(b" ")
-        if not space or not digits.isdigit() or len(digits) > 7 or not 5 <= int(digits) <= len(body):
+# GNU tar's formats 0.0 and 0.1 have the one, 1.0 the other.
+_SPARSE_KEYS = (b"GNU.sparse.size", b"GNU.sparse.major")
+_PAX_KEYS = (b"path", b"linkpath", b"size", b"GNU.sparse.name", *_SPARSE_KEYS)
+
+
+def _pax_records(body: bytes, subject: str) -> Iterator[tuple[bytes, bytes]]:
+    start = 0
+    while start < len(body):
+        digits, space, _ = body[start : start + 9].partition(b" ")
+        if not space or not digits.isdigit() or not 5 <= int(digits) <= len(body) - start:
             raise Malformed(f"{subject}: a damaged pax header")
-        record, body = body[len(digits) + 1 : int(digits) - 1], body[int(digits) :]
-        key, _, value = record.partition(b"=")
-        if b"\0" in value and key in (b"path", b"linkpath"):
-            raise Malformed(f"{subject}: a name with a NUL byte")
-        yield key.decode("utf-8", "replace"), value.decode("utf-8", "surrogateescape")
+        end = start + int(digits)
+        key, _, value = body[start + len(digits) + 1 : end - 1].partition(b"=")
+        yield key, value
+        start = end
 
 
-def _skip_sparse_map(reader: ByteReader, header: bytes) -> None:
+def _skip_sparse_map(reader: ByteReader, header: bytes, subject: str) -> None:
     more = header[482]
-    while more:
+    for _ in range(_SPARSE_MAPS):
+        if not more:
+            return
         more = reader.read(BLOCK)[504]
+    raise BoundExceeded(f"{subject}: a sparse file of too many pieces")
