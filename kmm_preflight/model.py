@@ -163,7 +163,8 @@ class Plan:
     @property
     def folder(self) -> str:
         """Where modprobe -d <dirName> looks: the documentation's <DirName>/lib/modules/<UpgradedKernel>."""
-        return f"{self.directory.strip('/')}/lib/modules/{self.kernel.version}".lstrip("/")
+        parts = [part for part in self.directory.split("/") if part not in ("", ".")]
+        return "/".join([*parts, "lib", "modules", self.kernel.version])
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def test_a_user_s_own_files_are_honoured(tmp_path: Path) -> None:
 
 
 def test_nothing_is_planned_when_other_tests_are_named(tmp_path: Path) -> None:
-    run = run_preflight(tmp_path, "tests/test_imports.py", "-q", "-n", "0")
+    run = run_preflight(tmp_path, "tests/test_rootdir.py", "-k", "joined", "-q", "-n", "0")
     assert run.returncode == 0, run.stdout
     assert not (tmp_path / "artifacts").exists()
 
