@@ -222,9 +222,6 @@ def _check_modprobe(field: Field) -> None:
     ordered = len(order) > 1 and order[0] == name and len(set(order)) == len(order)
     if field["modulesLoadingOrder"].given and not ordered:
         raise field["modulesLoadingOrder"].refuse("two or more different names that begin with moduleName")
-    directory = field["dirName"].text()
-    if directory and (not directory.startswith("/") or ".." in directory.split("/")):
-        raise field["dirName"].refuse("an absolute path such as /opt")
 
 
 def _check_arguments(field: Field) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
 import time
 from pathlib import Path
 from typing import TextIO
@@ -43,6 +45,14 @@ def _listed(kind: str, *items: str, api: str = "v1") -> str:
     return json.dumps({"apiVersion": api, "kind": kind, "items": [yaml.safe_load(item) for item in items]})
 
 
+def _items(*items: str) -> str:
+    return json.dumps([yaml.safe_load(item) for item in items])
+
+
+def _one(name: str) -> str:
+    return json.dumps(yaml.safe_load(_module(name)))
+
+
 def _bare(name: str) -> str:
     return "\n".join(line for line in _module(name).splitlines() if not line.startswith(("apiVersion", "kind")))
 
@@ -68,6 +78,16 @@ def _bare(name: str) -> str:
             id="ModuleList whose items say no kind",
         ),
         pytest.param(_listed("List", _listed("List", _module())), ["ns/m"], id="List in a List"),
+        pytest.param(_items(_module("a"), CONFIG_MAP, _module("b")), ["ns/a", "ns/b"], id="list of objects"),
+        pytest.param(json.dumps(["\U0001f600", yaml.safe_load(_module())]), ["ns/m"], id="list with a surrogate pair"),
+        pytest.param(_items(_listed("List", _module())), ["ns/m"], id="List in a list"),
+        pytest.param("- a\n- {kind: x}\n---\n" + _module(), ["ns/m"], id="list of something else"),
+        pytest.param("[a, {kind: x}]\n---\n" + _module(), ["ns/m"], id="list in flow style"),
+        pytest.param("[]", [], id="list of nothing"),
+        pytest.param(f"{_one('a')}\n{_one('b')}\n", ["ns/a", "ns/b"], id="JSON lines"),
+        pytest.param(f"{_one('a')}{_one('b')} 5 [{_one('c')}]", ["ns/a", "ns/b", "ns/c"], id="JSON side by side"),
+        pytest.param(f"{_one('a')}\n---\n{_one('b')}\n", ["ns/a", "ns/b"], id="JSON in YAML documents"),
+        pytest.param("apiVersion: example.com/v1\nkind: module\n", [], id="another project's module"),
         pytest.param("kind: ModuleList\nitems:\n", [], id="List of nothing"),
         pytest.param("apiVersion: example.com/v1\nkind: Module\nspec: 5\n", [], id="another project's Module"),
         pytest.param("just text\n---\n- a\n- b\n---\n5\n---\nkind: 7\n", [], id="no objects"),
@@ -106,6 +126,44 @@ def test_a_must_gather_is_walked(tmp_path: Path) -> None:
     assert list(read_manifests([str(tmp_path)], "", NO_INPUT).config_maps) == [("ns", "d")]
 
 
+def test_the_volume_of_a_config_map(tmp_path: Path) -> None:
+    """Each file stands there as a link into a hidden folder, which is itself a link to another."""
+    real = tmp_path / "..2026_01_01"
+    real.mkdir()
+    (real / "a.yaml").write_text(_module())
+    (tmp_path / "..data").symlink_to(real.name)
+    (tmp_path / "a.yaml").symlink_to("..data/a.yaml")
+    assert _names(str(tmp_path)) == ["ns/m"]
+    assert _names(str(tmp_path / "..data")) == ["ns/m"]
+
+
+def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
+    for folder in (".git", "x/.terraform/y", "x/y"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.yaml").write_text(_module())
+    assert _names(str(tmp_path)) == ["ns/m"]
+    assert _names(str(tmp_path / "x" / ".terraform")) == ["ns/m"]
+
+
+def test_only_files_are_read_in_a_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").symlink_to("a.yaml")
+    (tmp_path / "c.json").symlink_to("/dev/zero")
+    with pytest.raises(UsageProblem, match="got a folder without"):
+        _names(str(tmp_path))
+    (tmp_path / "d.yaml").write_text(_module())
+    assert _names(str(tmp_path)) == ["ns/m"]
+
+
+def test_a_pipe_that_is_named_is_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(_module(),), daemon=True)
+    writer.start()
+    assert _names(str(pipe)) == ["ns/m"]
+    writer.join(timeout=10)
+
+
 def test_several_paths_in_one_run(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(_module("a"))
     (tmp_path / "more").mkdir()
@@ -114,6 +172,7 @@ def test_several_paths_in_one_run(tmp_path: Path) -> None:
     assert _names(str(tmp_path / "a.txt"), str(tmp_path / "more"), "-", stdin=stdin) == ["ns/a", "ns/b", "ns/c"]
 
 
+JSON = json.dumps(yaml.safe_load(_module()))
 NO_API = "kind: Module\nmetadata: {name: m}\n"
 
 
@@ -135,7 +194,48 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
         pytest.param(
             "- " * 100_000, f"{{file}}, line 1, column {2 * NESTING + 1}: got no YAML (nested", id="deep list"
         ),
-        pytest.param('{"a":' * 100_000, "{file}: got no YAML (maximum recursion depth", id="deep JSON"),
+        pytest.param(
+            '{"a":' * 100_000, f"{{file}}, line 1, column {5 * NESTING + 1}: got no YAML (nested more", id="deep JSON"
+        ),
+        pytest.param(
+            f"{JSON}\n{JSON}\n{JSON[:-1]}", "{file}, line 3, column ", id="JSON lines, of which the last breaks off"
+        ),
+        pytest.param(
+            f"{JSON}\n{JSON}", "Module ns/m stands twice: in {file}, document 1 and in {file}, document 2", id="lines"
+        ),
+        pytest.param(
+            f"a: b\n---\n- 5\n- {JSON.replace('kmod', 'a/b')}",
+            "{file}, document 2, item [1]: Module m: spec.moduleLoader.container.modprobe.moduleName: got text 'a/b'",
+            id="in a list",
+        ),
+        pytest.param(
+            f"[{_listed('List', _module('m', 'A'))}]",
+            "{file}, document 1, item [0].items[0]: Module m: metadata.namespace: got text 'A'",
+            id="in a List in a list",
+        ),
+        *(
+            pytest.param(
+                _module(api=api).replace("kind: Module", f"kind: {kind}"),
+                f"{{file}}, document 1: kind: got {kind}, expected Module",
+                id=f"{kind} of {api}",
+            )
+            for kind, api in (
+                ("module", "kmm.sigs.x-k8s.io/v1beta1"),
+                ("modules", "kmm.sigs.x-k8s.io/v1beta1"),
+                ("Modules", "kmm.sigs.x-k8s.io/v1"),
+                ("MODULE", "kmm.sigs.k8s.io/v1beta1"),
+            )
+        ),
+        pytest.param(
+            "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: modulelist\nitems: []\n",
+            "{file}, document 1: kind: got modulelist, expected ModuleList",
+            id="modulelist",
+        ),
+        pytest.param(
+            "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: moduleList\nitems: [{metadata: {name: m}}]\n",
+            "{file}, document 1, items[0]: kind: got module, expected Module",
+            id="moduleList",
+        ),
         pytest.param(NO_API, "{file}, document 1: apiVersion: got none, expected kmm", id="no apiVersion"),
         pytest.param(
             f"a: b\n---\n{_module(api='kmm.sigs.k8s.io/v1beta1')}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ NESTING = 500
 
 @dataclass(frozen=True)
 class Place:
-    """A file and the number of the document in it, from 1; item is set inside a List."""
+    """A file and the number of the document in it, from 1; item is set inside a list."""
 
     file: str
     document: int
@@ -50,9 +51,9 @@ for _tag in ("timestamp", "value"):
 
 
 def read_documents(text: str, file: str) -> Iterator[tuple[Place, Manifest]]:
-    """The objects in the text; List kinds are taken apart, documents that are no mapping with a kind passed over.
+    """The objects in the text; List kinds and lists of objects are taken apart, what has no kind is passed over.
 
-    UsageProblem with file, line and column for what is no YAML.
+    UsageProblem with file, line and column for what is neither YAML nor JSON.
     """
     try:
         for number, document in enumerate(_documents(text), 1):
@@ -61,19 +62,46 @@ def read_documents(text: str, file: str) -> Iterator[tuple[Place, Manifest]]:
         mark = exc.problem_mark or exc.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UsageProblem(f"{file}{where}: got no YAML ({exc.problem or exc.context}), expected manifests") from exc
+    except json.JSONDecodeError as exc:
+        where = f", line {exc.lineno}, column {exc.colno}"
+        raise UsageProblem(f"{file}{where}: got no JSON ({exc.msg}), expected manifests") from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise UsageProblem(f"{file}: got no YAML ({exc}), expected manifests") from exc
 
 
 def _documents(text: str) -> Iterable[object]:
-    """The documents, decoded. What is one whole JSON document is read as such: YAML knows no surrogate pairs."""
-    if text.lstrip().startswith("{"):
-        try:
-            return [json.loads(text, object_pairs_hook=_unique)]
-        except json.JSONDecodeError:
-            pass  # YAML in its flow style, or several documents
+    """The documents, decoded. What is JSON is read as such: YAML knows no surrogate pairs, and no JSON lines."""
+    values = _json_values(text)
+    if values is not None:
+        return values
     _check_nesting(text)
     return yaml.load_all(text, _Loader)
+
+
+def _json_values(text: str) -> list[object] | None:
+    """The JSON values that stand one after the other; None for what may be YAML."""
+    values: list[object] = []
+    position = _skip(text, 0)
+    if text[position : position + 1] not in ("{", "["):
+        return None
+    try:
+        while position < len(text):
+            value, end = _DECODER.raw_decode(text, position)
+            values.append(value)
+            position = _skip(text, end)
+    except json.JSONDecodeError:
+        if len(values) > 1:  # no YAML has two mappings side by side
+            raise
+        return None  # YAML in its flow style
+    except RecursionError:
+        return None  # refused with its place below
+    return values
+
+
+def _skip(text: str, position: int) -> int:
+    """Where what follows the white space begins."""
+    hit = _SPACE.match(text, position)
+    return hit.end() if hit else position
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -82,6 +110,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in pairs]
         raise ValueError(f"key {next(name for name in made if names.count(name) > 1)} stands twice")
     return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def _check_nesting(text: str) -> None:
@@ -97,6 +129,10 @@ def _check_nesting(text: str) -> None:
 
 
 def _objects(document: object, place: Place) -> Iterator[tuple[Place, Manifest]]:
+    if isinstance(document, list):
+        for index, item in enumerate(document):
+            if isinstance(item, dict):
+                yield from _objects(item, Place(place.file, place.document, f"item [{index}]"))
     if not isinstance(document, dict) or not isinstance(kind := document.get("kind"), str):
         return
     if not kind.endswith("List"):

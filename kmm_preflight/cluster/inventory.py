@@ -5,17 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kmm_preflight.model import Manifest
+from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.module import Module
 
 Key = tuple[str, str]
 """Namespace and name."""
 
+PULL_SECRET: Key = ("openshift-config", "pull-secret")
+"""The Secret that every node pulls with."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A Module that is in the cluster although KMM's webhook would refuse it; problem is a sentence."""
+
+    name: ModuleName
+    problem: str
+    deleting: bool = False
+
 
 @dataclass(frozen=True)
 class Inventory:
-    """Modules in order of namespace and name; ConfigMaps and Secrets by namespace and name."""
+    """Modules and refused ones in order of namespace and name; what serves them by namespace and name.
+
+    mirrors are IDMS, ITMS and ICSP objects; image_config the image.config.openshift.io named cluster. source names
+    what was read, for messages; assumed what could not be read, and what was taken instead. live says that a cluster
+    answered: a Secret or ServiceAccount that a Module names and that is not here does not exist.
+    """
 
     modules: tuple[Module, ...] = ()
     config_maps: Mapping[Key, Manifest] = field(default_factory=dict)
     secrets: Mapping[Key, Manifest] = field(default_factory=dict, repr=False)
+    service_accounts: Mapping[Key, Manifest] = field(default_factory=dict)
+    mirrors: tuple[Manifest, ...] = ()
+    image_config: Manifest | None = None
+    refused: tuple[Refused, ...] = ()
+    source: str = "the manifests"
+    assumed: tuple[str, ...] = ()
+    live: bool = False

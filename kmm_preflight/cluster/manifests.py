@@ -16,7 +16,17 @@ from kmm_preflight.module import GROUP, Module, parse_module
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES = 64 << 20
-_SERVING = ("ConfigMap", "Secret")
+_CORE, _CONFIG = "v1", "config.openshift.io/v1"
+_NAMESPACED = {"ConfigMap": _CORE, "Secret": _CORE, "ServiceAccount": _CORE}
+_MIRRORS = {
+    "ImageDigestMirrorSet": _CONFIG,
+    "ImageTagMirrorSet": _CONFIG,
+    "ImageContentSourcePolicy": "operator.openshift.io/v1alpha1",
+}
+# What serves Modules: the API version by kind. Another project's kind of that name is passed over.
+_SERVING = {**_NAMESPACED, **_MIRRORS, "Image": _CONFIG}
+# Kinds that someone may have written for one of KMM's, in lower case.
+_MISSPELT = {"module": "Module", "modules": "Module", "modulelist": "ModuleList"}
 
 
 def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inventory:
@@ -31,10 +41,16 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
         for place, manifest in _objects(path, stdin):
             if _is_module(manifest, place):
                 _add_module(modules, manifest, place, namespace)
-            elif manifest["kind"] in _SERVING and manifest.get("apiVersion") == "v1":
+            elif manifest.get("apiVersion") == _SERVING.get(str(manifest["kind"]), ""):
                 _add_serving(serving[str(manifest["kind"])], manifest, place, namespace)
-    ordered = tuple(module for _, (module, _) in sorted(modules.items()))
-    return Inventory(ordered, serving["ConfigMap"], serving["Secret"])
+    return Inventory(
+        modules=tuple(module for _, (module, _) in sorted(modules.items())),
+        config_maps=serving["ConfigMap"],
+        secrets=serving["Secret"],
+        service_accounts=serving["ServiceAccount"],
+        mirrors=tuple(manifest for kind in _MIRRORS for manifest in serving[kind].values()),
+        image_config=serving["Image"].get(("", "cluster")),
+    )
 
 
 def _objects(path: str, stdin: TextIO) -> Iterator[tuple[Place, Manifest]]:
@@ -51,15 +67,21 @@ def _files(path: Path) -> list[Path]:
         raise UsageProblem(f"--manifests {path}: no such file or folder")
     if not path.is_dir():
         return [path]
-    found = [
-        Path(folder) / name
-        for folder, _, names in os.walk(path, onerror=_unreadable)
-        for name in names
-        if name.endswith(SUFFIXES)
-    ]
+    found = sorted(_walk(path))
     if not found:
         raise UsageProblem(f"--manifests {path}: got a folder without {', '.join(SUFFIXES)} files")
-    return sorted(found)
+    return found
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """The files below a folder, without pipes and the like, which would be waited for; a link to nowhere is one."""
+    for folder, folders, names in os.walk(path, onerror=_unreadable):
+        # A ConfigMap's volume keeps its files in such a folder, and links to them beside it.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            file = Path(folder) / name
+            if name.endswith(SUFFIXES) and (os.path.isfile(file) or not os.path.exists(file)):
+                yield file
 
 
 def _unreadable(exc: OSError) -> None:
@@ -91,13 +113,15 @@ def _text(file: Path) -> str:
 
 
 def _is_module(manifest: Manifest, place: Place) -> bool:
-    """Whether this is a Module of KMM. One of a group that KMM never had would be missed in silence: refused."""
-    api = manifest.get("apiVersion")
-    if manifest["kind"] != "Module":
+    """Whether this is a Module of KMM. A group or kind that KMM never had would be missed in silence: refused."""
+    api, kind = manifest.get("apiVersion"), str(manifest["kind"])
+    group = api.partition("/")[0] if isinstance(api, str) else ""
+    if kind != "Module":
+        if kind.casefold() in _MISSPELT and group.startswith("kmm."):
+            raise UsageProblem(f"{place}: kind: got {kind}, expected {_MISSPELT[kind.casefold()]}")
         return False
     if not isinstance(api, str):
         raise UsageProblem(f"{place}: apiVersion: got none, expected {GROUP}/v1beta1")
-    group = api.partition("/")[0]
     if group != GROUP and group.startswith("kmm."):
         raise UsageProblem(f"{place}: apiVersion: got {api}, expected {GROUP}/v1beta1")
     return group == GROUP
@@ -124,9 +148,12 @@ def _add_serving(objects: dict[Key, Manifest], manifest: Manifest, place: Place,
     document = Field(manifest)
     try:
         metadata = document["metadata"]
-        key = (metadata["namespace"].text() or namespace, metadata["name"].text())
+        inside = metadata["namespace"].text() or namespace if manifest["kind"] in _NAMESPACED else ""
+        key = (inside, metadata["name"].text())
     except Malformed as exc:
         raise UsageProblem(f"{place}: {manifest['kind']}: {exc.message}") from exc
     if objects.get(key, manifest) != manifest:
-        raise UsageProblem(f"{place}: {manifest['kind']} {'/'.join(key)} stands twice, and not alike; keep one of them")
+        raise UsageProblem(
+            f"{place}: {manifest['kind']} {'/'.join(key).lstrip('/')} stands twice, and not alike; keep one of them"
+        )
     objects[key] = manifest

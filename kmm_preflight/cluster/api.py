@@ -1,0 +1,74 @@
+"""What is asked of a Kubernetes API server; cluster/kubernetes.py answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kmm_preflight.errors import AccessDenied, PreflightError
+from kmm_preflight.model import Manifest
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A resource as the API server addresses it; group "" is the core group."""
+
+    group: str
+    version: str
+    plural: str
+    namespaced: bool
+
+    @property
+    def resource(self) -> str:
+        """The name as RBAC and error messages spell it: plural.group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+MODULES = Kind("kmm.sigs.x-k8s.io", "v1beta1", "modules", namespaced=True)
+CONFIG_MAPS = Kind("", "v1", "configmaps", namespaced=True)
+SECRETS = Kind("", "v1", "secrets", namespaced=True)
+SERVICE_ACCOUNTS = Kind("", "v1", "serviceaccounts", namespaced=True)
+CRDS = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
+DIGEST_MIRRORS = Kind("config.openshift.io", "v1", "imagedigestmirrorsets", namespaced=False)
+TAG_MIRRORS = Kind("config.openshift.io", "v1", "imagetagmirrorsets", namespaced=False)
+CONTENT_POLICIES = Kind("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", namespaced=False)
+IMAGE_CONFIGS = Kind("config.openshift.io", "v1", "images", namespaced=False)
+
+
+class Conflict(PreflightError):
+    """Somebody else has written the object since it was read."""
+
+
+class Forbidden(AccessDenied):
+    """The account is known, and lacks the verb on this resource."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the API server is found. kubeconfig: files, merged as kubectl does; named_by: option or variable, or ""."""
+
+    kubeconfig: tuple[Path, ...]
+    named_by: str = ""
+    context: str | None = None
+    api_seconds: float = 60.0
+
+
+class Api(Protocol):
+    """Every method raises AccessDenied (verb, resource and account named), Unreachable after retries, Malformed."""
+
+    @property
+    def server(self) -> str:
+        """The API server's URL, for messages."""
+
+    def list(self, kind: Kind, namespace: str = "", name: str = "") -> tuple[Manifest, ...] | None:
+        """All objects of a kind, or those of a namespace or name; asked by pages. None where the API is not served."""
+
+    def get(self, kind: Kind, name: str, namespace: str = "") -> Manifest | None:
+        """The object, None when there is none."""
+
+    def create(self, kind: Kind, manifest: Manifest, namespace: str = "") -> Manifest:
+        """The object as the server made it; Malformed when its schema refuses it."""
+
+    def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "") -> Manifest:
+        """The cluster-wide object after a JSON merge patch; Conflict when body names another resourceVersion."""

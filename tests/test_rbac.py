@@ -1,0 +1,157 @@
+"""deploy/rbac.yaml is enough, and nothing in it is too much: each verb taken away is missed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.clusters import account, asked, module, namespaces, one_line, openshift, pull_secret, serve
+from tests.demo import DEMO
+from tests.real.kubernetes.cluster import Cluster
+from tests.runs import ROOT, Run, run_preflight
+
+RBAC: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()))
+SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"
+REQUIRED = (("list", "modules"), ("get", "secrets"), ("list", "serviceaccounts"))
+OPTIONAL = (
+    ("list", "imagedigestmirrorsets"),
+    ("list", "imagetagmirrorsets"),
+    ("list", "imagecontentsourcepolicies"),
+    ("get", "images"),
+    ("get", "configmaps"),
+)
+# What answering a PreflightValidationOCP needs, and reading Modules does not.
+OF_PREFLIGHTS = {
+    ("get", "customresourcedefinitions"),
+    ("get", "preflightvalidationsocp"),
+    ("create", "preflightvalidationsocp"),
+    ("patch", "preflightvalidationsocp"),
+    ("patch", "preflightvalidationsocp/status"),
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One that has something of each kind that is read."""
+    folder = tmp_path_factory.mktemp("rbac")
+    with Cluster(folder) as cluster:
+        serve(cluster, folder)
+        cluster.apply(
+            *namespaces("demo", "openshift-config", "kmm-preflight"),
+            module("demo", "own", secret="pull"),
+            module("demo", "by-account"),
+            pull_secret("demo", "pull"),
+            account("demo", "pull"),
+            openshift("Image", "cluster", {"additionalTrustedCA": {"name": "authorities"}}),
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"namespace": "openshift-config", "name": "authorities"},
+            },
+            *RBAC,
+        )
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(cluster: Cluster) -> Path:
+    """The account's own."""
+    return cluster.service_account_kubeconfig("kmm-preflight", "kmm-preflight")
+
+
+def granted() -> set[tuple[str, str]]:
+    """Verbs and resources of all rules."""
+    rules = [rule for one in RBAC for rule in one.get("rules", ())]
+    return {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+
+
+def without(verb: str, resource: str) -> list[dict[str, Any]]:
+    """The roles without one verb on one resource."""
+    roles = copy.deepcopy([one for one in RBAC if "rules" in one])
+    for role in roles:
+        rules = []
+        for rule in role["rules"]:
+            for one in rule["resources"]:
+                verbs = [known for known in rule["verbs"] if (known, one) != (verb, resource)]
+                rules += [{**rule, "resources": [one], "verbs": verbs}] if verbs else []
+        role["rules"] = rules
+    return roles
+
+
+def settled(cluster: Cluster, kubeconfig: Path, allowed: Mapping[tuple[str, str], bool]) -> None:
+    """Wait until the authorizer has heard of changed roles."""
+    groups = {
+        "modules": "modules.kmm.sigs.x-k8s.io",
+        "images": "images.config.openshift.io/cluster",
+        "serviceaccounts": "serviceaccounts/default",
+    }
+    deadline = time.monotonic() + 10
+    for (verb, resource), expected in allowed.items():
+        place = ["-n", "openshift-config"] if resource in ("configmaps", "secrets") else ["-A"]
+        question = ["auth", "can-i", verb, groups.get(resource, resource), *place]
+        while (cluster.kubectl(*question, kubeconfig=kubeconfig).returncode == 0) is not expected:
+            assert time.monotonic() < deadline, question
+            time.sleep(0.05)
+
+
+def preflight(tmp_path: Path, kubeconfig: Path) -> Run:
+    """A run as the account."""
+    return run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0")
+
+
+@pytest.fixture
+def lacking(cluster: Cluster, kubeconfig: Path, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The account has everything but this verb on this resource."""
+    missing: tuple[str, str] = request.param
+    cluster.apply(*without(*missing))
+    settled(cluster, kubeconfig, {missing: False})
+    yield missing
+    cluster.apply(*(one for one in RBAC if "rules" in one))
+    settled(cluster, kubeconfig, {missing: True})
+
+
+def test_the_role_is_enough_and_all_of_it_is_used(tmp_path: Path, cluster: Cluster, kubeconfig: Path) -> None:
+    settled(cluster, kubeconfig, {REQUIRED[0]: True, OPTIONAL[-1]: True})
+    cluster.forget()
+    run = preflight(tmp_path, kubeconfig)
+    assert run.returncode == 0, run.output
+    assert not any("could not be read" in said for said in run.document["assumed"])
+    assert {event.code for event in cluster.requests() if event.user == SUBJECT} <= {200, 404}
+    used = {(verb, resource) for verb, resource, *_ in asked(cluster, SUBJECT)}
+    assert used == granted() - OF_PREFLIGHTS == {*REQUIRED, *OPTIONAL}
+    assert granted() >= OF_PREFLIGHTS
+
+
+@pytest.mark.parametrize("lacking", REQUIRED, indirect=True, ids=" ".join)
+def test_without_a_verb_that_is_needed_it_says_so(tmp_path: Path, kubeconfig: Path, lacking: tuple[str, str]) -> None:
+    verb, resource = lacking
+    run = preflight(tmp_path, kubeconfig)
+    assert run.returncode == 4, run.output
+    line = one_line(run, f"{verb} {resource}", f"as {SUBJECT}", f'cannot {verb} resource "{resource}"')
+    assert line.endswith("grant the verb, see deploy/rbac.yaml")
+
+
+@pytest.mark.parametrize("lacking", OPTIONAL, indirect=True, ids=" ".join)
+def test_without_an_optional_verb_it_goes_on_and_says_so(
+    tmp_path: Path, kubeconfig: Path, lacking: tuple[str, str]
+) -> None:
+    verb, resource = lacking
+    run = preflight(tmp_path, kubeconfig)
+    assert run.returncode == 0, run.output
+    (said,) = [said for said in run.document["assumed"] if "could not be read" in said]
+    assert f"{verb} {resource}" in said
+    assert f"as {SUBJECT}" in said
+    assert f"{verb} {resource}" in (tmp_path / "artifacts" / "preflight.html").read_text()
+
+
+def test_the_example_is_what_kubectl_takes(cluster: Cluster) -> None:
+    done = cluster.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "deploy" / "rbac.yaml"), "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["items"]) == len(RBAC)
