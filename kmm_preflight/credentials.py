@@ -1,34 +1,92 @@
-"""With which credentials a Module's image is pulled: its own Secret first, --authfile in its absence."""
+"""With which credentials images are pulled: as the node that loads a kmod, as KMM's builds, as the release's reader."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from kmm_preflight import findings
-from kmm_preflight.cluster.inventory import Inventory
+from kmm_preflight.cluster.inventory import PULL_SECRET, Inventory, Key
 from kmm_preflight.errors import Malformed
+from kmm_preflight.fields import Field
 from kmm_preflight.image import Credentials
 from kmm_preflight.model import Manifest, Plan
-from kmm_preflight.oci.auth import Keychain, parse_pull_secret
+from kmm_preflight.oci.auth import Keychain, holds_login, parse_pull_secret
+from kmm_preflight.oci.keyring import Keyring
 
+NODE_ACCOUNT = "default"
+BUILD_ACCOUNT = "builder"
 # What `oc adm inspect` writes in place of each value of a Secret.
 _ELIDED = "bytes long"
 
 
+@dataclass(frozen=True)
+class Named:
+    """A Secret by the words for whose it is; needed when a Module names it itself."""
+
+    key: Key
+    source: str
+    needed: bool = False
+
+
+def node_secrets(plan: Plan, inventory: Inventory) -> tuple[Named, ...]:
+    """The Secrets of the Pod that KMM has pull the image: the Module's own, else those of the account `default`."""
+    return _secrets(plan, inventory, NODE_ACCOUNT)
+
+
+def builder_secrets(plan: Plan, inventory: Inventory) -> tuple[Named, ...]:
+    """The Secrets that a build pulls and pushes with: the Module's own, else those of the account `builder`."""
+    return _secrets(plan, inventory, BUILD_ACCOUNT)
+
+
+def _secrets(plan: Plan, inventory: Inventory, account: str) -> tuple[Named, ...]:
+    namespace = plan.module.namespace
+    if plan.secret is not None:
+        return (Named((namespace, plan.secret), f"imageRepoSecret {namespace}/{plan.secret}", needed=True),)
+    manifest = inventory.service_accounts.get((namespace, account), {})
+    names = dict.fromkeys(item["name"].text() for item in Field(manifest)["imagePullSecrets"])
+    words = f"of ServiceAccount {account}"
+    return tuple(Named((namespace, name), f"imagePullSecret {namespace}/{name} {words}") for name in names if name)
+
+
 def image_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None) -> Credentials:
-    """The credentials of a plan. A Secret that is there but unusable refutes, as it would on the node."""
-    fallback = Credentials(authfile, own=False)
-    if plan.secret is None:
-        return fallback
-    secret = inventory.secrets.get((plan.module.namespace, plan.secret))
-    if secret is None or _elided(secret):
-        note = findings.MAPPING_SECRET_ABSENT(secret=plan.secret, used=fallback)
-        return replace(fallback, note=note)
-    source = f"imageRepoSecret {plan.module.namespace}/{plan.secret}"
+    """The credentials of a plan, as the node has them. A Secret that is there but unusable refutes, as on the node.
+
+    Without a cluster --authfile stands in for Secrets that are not at hand; in a cluster it never does.
+    """
+    stand_in = () if inventory.live or authfile is None else (replace(authfile, stand_in=True),)
+    named = node_secrets(plan, inventory)
     try:
-        return Credentials(parse_pull_secret(secret, source), own=True)
+        own = tuple(_keychains(named, inventory))
+        node = _node(inventory)
     except Malformed as exc:
-        return Credentials(None, own=True, problem=findings.CREDENTIALS_INVALID(problem=exc.message))
+        return Credentials(problem=findings.CREDENTIALS_INVALID(problem=exc.message))
+    if own:
+        # Beside the Module's own Secrets the file plays the node's pull secret, and that at mirrors only.
+        return Credentials(Keyring(own, node) if node else Keyring(own, stand_in, mirrors_only=bool(stand_in)))
+    if plan.secret is not None and inventory.live:
+        problem = f"{named[0].source}: got no such Secret in the cluster, expected one"
+        return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
+    keyring = Keyring(stand_in, node or stand_in)
+    note = findings.MAPPING_SECRET_ABSENT(secret=plan.secret, used=keyring) if plan.secret is not None else None
+    return Credentials(keyring, note=note)
+
+
+def release_keyring(inventory: Inventory, authfile: Keychain | None) -> Keyring:
+    """What release and driver toolkit are pulled with: the nodes' own pull secret, else --authfile."""
+    return Keyring(node=_node(inventory) or ((authfile,) if authfile else ()))
+
+
+def _node(inventory: Inventory) -> tuple[Keychain, ...]:
+    return tuple(_keychains((Named(PULL_SECRET, f"pull secret {'/'.join(PULL_SECRET)}", needed=True),), inventory))
+
+
+def _keychains(named: tuple[Named, ...], inventory: Inventory) -> Iterator[Keychain]:
+    """Those that are at hand. Of an account's Secrets a kubelet passes over those that hold no login."""
+    for one in named:
+        secret = inventory.secrets.get(one.key)
+        if secret is not None and not _elided(secret) and (one.needed or holds_login(secret)):
+            yield parse_pull_secret(secret, one.source)
 
 
 def _elided(secret: Manifest) -> bool:

@@ -29,6 +29,10 @@ class AccessDenied(PreflightError):
     """The registry refused these credentials, or none."""
 
 
+class Blocked(PreflightError):
+    """The cluster's own settings keep its nodes from asking for this."""
+
+
 class Malformed(PreflightError):
     """Bytes that are certainly what was asked for are not what they should be."""
 
@@ -39,6 +43,10 @@ class Undecidable(PreflightError):
 
 class Unreachable(Undecidable):
     """No answer, or the server's own trouble: DNS, refused, timeout, 429 and 5xx after retries."""
+
+
+class AccessUndecided(Undecidable):
+    """The registry refused credentials that stand in for those of the node."""
 
 
 class Untrusted(Undecidable):

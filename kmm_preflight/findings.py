@@ -62,7 +62,7 @@ IMAGE_NAME_INVALID = _kind(
 CREDENTIALS_INVALID = _kind(
     "credentials-invalid",
     _REFUTES,
-    "the imageRepoSecret cannot be used: {problem}",
+    "the pull secret cannot be used: {problem}",
     "Give a Secret of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg in the Module's namespace.",
 )
 
@@ -85,6 +85,13 @@ IMAGE_ACCESS_UNDECIDED = _kind(
     _UNDECIDED,
     "{problem} (with --authfile, which is not what the node uses)",
     "Pass an --authfile that may pull this image, or put the Module's imageRepoSecret among the manifests.",
+)
+REGISTRY_BLOCKED = _kind(
+    "registry-blocked",
+    _REFUTES,
+    "{problem}, so no node pulls it",
+    "Change registrySources of image.config.openshift.io/cluster or the mirror set, or move the image to a registry "
+    "that nodes may ask.",
 )
 IMAGE_PLATFORM_MISSING = _kind(
     "image-platform-missing",
@@ -198,6 +205,8 @@ _OF_TROUBLE: dict[type[errors.PreflightError], Kind] = {
     errors.PlatformMissing: IMAGE_PLATFORM_MISSING,
     errors.NotFound: IMAGE_NOT_FOUND,
     errors.Malformed: IMAGE_UNREADABLE,
+    errors.Blocked: REGISTRY_BLOCKED,
+    errors.AccessUndecided: IMAGE_ACCESS_UNDECIDED,
     errors.Unreachable: REGISTRY_UNREACHABLE,
     errors.Untrusted: REGISTRY_UNTRUSTED,
     errors.DigestMismatch: DIGEST_MISMATCH,

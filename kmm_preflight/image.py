@@ -7,47 +7,49 @@ The documentation's two steps: (1) image existence and accessibility, (2) the km
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kmm_preflight import findings
 from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
 from kmm_preflight.kmod.elf import why_not_elf
-from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key
+from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
 from kmm_preflight.model import Finding, JudgedImage, Outcome, Plan, RegistryTLS, Severity, Stage, StageResult
-from kmm_preflight.oci.auth import Keychain
 from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.tar import Kind
 from kmm_preflight.outside import listed
 
 _KIND_WORDS = {Kind.FOLDER: "folder", Kind.DEVICE: "device", Kind.HARDLINK: "hard link", Kind.SYMLINK: "link"}
 _KERNELS = "lib/modules"
+_NODE_MODULES = "/lib/modules/"
 _KMODS_LOOKED_AT = 10_000
 
 
 class Images(Protocol):
     """Where images come from."""
 
-    def image(self, name: str, arch: str | None, keychain: Keychain | None, tls: RegistryTLS) -> Image:
+    def refusal(self, name: str) -> str:
+        """Why the cluster lets no node pull the name, "" when it may be pulled."""
+
+    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
         """The image for linux/arch; raises as errors.py says."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a Module's image is pulled with: its own Secret's keychain, or that of --authfile, or nothing.
+    """What a Module's image is pulled with.
 
-    own says that the keychain is the node's, so that a refusal is the node's too. note tells of a Secret that is not
-    at hand; problem of one that cannot be used.
+    note tells of a Secret that is not at hand; problem of one that cannot be used.
     """
 
-    keychain: Keychain | None
-    own: bool
+    keyring: Keyring = field(default_factory=Keyring)
     note: Finding | None = None
     problem: Finding | None = None
 
     def __str__(self) -> str:
-        return self.keychain.source if self.keychain else "no credentials"
+        return str(self.keyring)
 
 
 def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
@@ -56,22 +58,19 @@ def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageRe
         return _result(plan.unresolved or credentials.problem)
     image: Image | None = None
     try:
-        image = images.image(plan.image, plan.kernel.arch, credentials.keychain, plan.tls)  # (1)
+        if problem := images.refusal(plan.image):
+            return _result(findings.REGISTRY_BLOCKED(problem=problem))
+        image = images.image(plan.image, plan.kernel.arch, credentials.keyring, plan.tls)  # (1)
         refuted, notes = _judge_kmod(plan, image)  # (2)
         if refuted is None:
             image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
     except AccessDenied as exc:
-        refuted, notes = _denied(exc, plan, credentials), ()
+        problem, kernel = exc.message, plan.kernel.version
+        refuted, notes = findings.IMAGE_ACCESS_DENIED(problem=problem, credentials=credentials, kernel=kernel), ()
     except PreflightError as exc:
         refuted, notes = findings.of_trouble(exc, plan.kernel.version), ()
     told = (credentials.note,) if credentials.note else ()
     return _result(refuted, (*notes, *told), image.found.judged() if image else None, plan)
-
-
-def _denied(exc: AccessDenied, plan: Plan, credentials: Credentials) -> Finding:
-    if credentials.keychain and not credentials.own:
-        return findings.IMAGE_ACCESS_UNDECIDED(problem=exc.message)
-    return findings.IMAGE_ACCESS_DENIED(problem=exc.message, credentials=credentials, kernel=plan.kernel.version)
 
 
 def _result(
@@ -82,7 +81,8 @@ def _result(
 ) -> StageResult:
     if finding is None:
         kmod = f"kmod {plan.kmod}" if plan and plan.kmod else "kmods"
-        where = f"image accessible and verified: {kmod} in /{plan.folder}" if plan else ""
+        mirror = f", read from its mirror {judged.read_from}" if judged and judged.read_from else ""
+        where = f"image accessible and verified: {kmod} in /{plan.folder}{mirror}" if plan else ""
         return StageResult(Stage.IMAGE, Outcome.VERIFIED, where, notes, judged)
     outcome = Outcome.UNDECIDED if finding.severity is Severity.UNDECIDED else Outcome.FAILED
     return StageResult(Stage.IMAGE, outcome, finding.sentence, (finding, *notes), judged)
@@ -118,7 +118,7 @@ def _wanted_name(plan: Plan) -> Callable[[str], bool]:
     """Which file names are the plan's kmod; with rawArgs every kmod is."""
     if plan.kmod is None:
         return is_kmod_file
-    key = module_key(plan.kmod)
+    key = wanted_key(plan.kmod)
     return lambda name: is_kmod_file(name) and module_key(name) == key
 
 
@@ -138,10 +138,12 @@ def _folder_links(image: Image, folder: str) -> list[str]:
     targets: list[str] = []
     for link in image.files.below(folder, lambda name: not is_kmod_file(name)):
         if link.entry.kind is Kind.SYMLINK and len(targets) < FOLDERS_THROUGH_LINKS:
+            if f"{link.entry.link.rstrip('/')}/".startswith(_NODE_MODULES):
+                continue  # the documented link `host`: on the node it leads to the node's own modules
             try:
                 target = image.files.resolve(link.path)
             except LinkBroken:
-                continue  # the documented link `host` leads to the node's own modules and dangles in the image
+                continue
             if target and target.entry.kind is Kind.FOLDER:
                 targets.append(target.path)
     return targets

@@ -33,6 +33,12 @@ def kernel_architecture(version: str) -> str | None:
     return architecture(re.split(r"[.-]", base)[-1].partition("+")[0])
 
 
+def given_architecture(version: str, arches: tuple[str, ...]) -> str:
+    """The architecture of a kernel given by hand: what its name says, else the first one chosen, else amd64."""
+    chosen = [arch for arch in arches if arch in ARCHITECTURES]
+    return kernel_architecture(version) or (chosen[0] if chosen else "amd64")
+
+
 def kernel_flavour(version: str) -> Flavour:
     """The flavour that a kernel's version names."""
     if "+64k" in version:

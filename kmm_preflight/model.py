@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -162,18 +163,24 @@ class Plan:
 
     @property
     def folder(self) -> str:
-        """Where modprobe -d <dirName> looks: the documentation's <DirName>/lib/modules/<UpgradedKernel>."""
-        parts = [part for part in self.directory.split("/") if part not in ("", ".")]
-        return "/".join([*parts, "lib", "modules", self.kernel.version])
+        """Where modprobe -d <dirName> looks: the documentation's <DirName>/lib/modules/<UpgradedKernel>.
+
+        As Go's path.Join has it: dirName may be relative to the root, or have .. and several slashes.
+        """
+        return posixpath.normpath(f"/{self.directory}/lib/modules/{self.kernel.version}").lstrip("/")
 
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """Which image a verdict rests on: the name, the digest behind it, and the platform's manifest digest."""
+    """Which image a verdict rests on: the name, the digest behind it, and the platform's manifest digest.
+
+    read_from names the mirror that has it, "" when it is at its own name.
+    """
 
     reference: str
     digest: str
     manifest_digest: str
+    read_from: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from kmm_preflight.errors import Malformed, UsageProblem
+from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, looks_like_kernel
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, TargetKernel
-from kmm_preflight.oci.auth import Keychain
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.tar import Kind
 from kmm_preflight.outside import listed
 
@@ -35,10 +35,10 @@ _TOOLKIT = re.compile(r"driver-toolkit(-\d+)?")
 class Images(Protocol):
     """Where images come from."""
 
-    def platforms(self, name: str, keychain: Keychain | None) -> tuple[str, ...] | None:
+    def platforms(self, name: str, keyring: Keyring) -> tuple[str, ...] | None:
         """Architectures of an index, None for a single image."""
 
-    def image(self, name: str, arch: str | None, keychain: Keychain | None, tls: RegistryTLS) -> Image:
+    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
         """The image for linux/arch."""
 
 
@@ -73,34 +73,39 @@ def release_name(text: str, arches: tuple[str, ...]) -> str:
     return f"{PUBLIC_RELEASES}:{text}-{ARCHITECTURES.get(one, one)}"
 
 
-def read_release(images: Images, name: str, choice: Choice, keychain: Keychain | None) -> tuple[Release, Kernels]:
+def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[Release, Kernels]:
     """The release behind the name, and the kernels that the choice takes of it.
 
-    Malformed when it is no release image; UsageProblem when it has nothing of what was chosen; else what reading
-    images raises.
+    Malformed when it is no release image; UsageProblem when it lacks a stream or architecture that was chosen; else
+    what reading images raises.
     """
-    arches = _architectures(images, name, choice, keychain)
-    image = images.image(name, arches[0], keychain, VERIFIED_HTTPS)
+    arches = _architectures(images, name, choice, keyring)
+    image, *_ = [
+        _release_image(images, name, arch, choice, keyring)
+        for arch in arches
+        if arch == arches[0] or arch in choice.arches
+    ]
     version, toolkits = parse_image_references(_references(image, name), name)
     read = [
-        toolkit
+        (tag, *toolkit)
         for tag, reference in toolkits.items()
         for arch in arches
-        if (toolkit := _read_toolkit(images, tag, reference, arch or image.config().arch, choice, keychain))
+        if (toolkit := _read_toolkit(images, tag, reference, arch or image.config().arch, choice, keyring))
     ]
-    if not read:
+    missing = set(choice.streams).difference(*((tag, toolkit.stream) for tag, toolkit, _ in read))
+    if missing:
         arch = arches[0] or image.config().arch
         every = Choice(flavours=())
         have = [
             toolkit[0].stream
             for tag, reference in toolkits.items()
-            if (toolkit := _read_toolkit(images, tag, reference, arch, every, keychain))
+            if (toolkit := _read_toolkit(images, tag, reference, arch, every, keyring))
         ]
-        problem = f"--stream {', '.join(choice.streams)}: release {version} has streams {listed(have)}"
-        raise UsageProblem(problem)
-    release = Release(name, image.found.digest, version, tuple(toolkit for toolkit, _ in read))
+        named = ", ".join(stream for stream in choice.streams if stream in missing)
+        raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
+    release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read))
     kernels: dict[str, TargetKernel] = {}
-    for kernel in (kernel for _, several in read for kernel in several):
+    for kernel in (kernel for _, _, several in read for kernel in several):
         kernels.setdefault(kernel.version, kernel)
     return release, tuple(kernels.values())
 
@@ -108,16 +113,25 @@ def read_release(images: Images, name: str, choice: Choice, keychain: Keychain |
 Kernels = tuple[TargetKernel, ...]
 
 
-def _architectures(
-    images: Images, name: str, choice: Choice, keychain: Keychain | None
-) -> tuple[str, ...] | tuple[None]:
+def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
     """The chosen architectures; the image's own (None) where nothing was chosen, of an index amd64."""
     if choice.arches and MULTI not in choice.arches:
         return choice.arches
-    platforms = images.platforms(name, keychain)
+    platforms = images.platforms(name, keyring)
     if choice.arches:
-        return tuple(dict.fromkeys(arch for arch in platforms or () if arch in ARCHITECTURES)) or (None,)
+        every = (*(platforms or ()), *choice.arches)
+        return tuple(dict.fromkeys(arch for arch in every if arch in ARCHITECTURES)) or (None,)
     return (None,) if platforms is None else ("amd64",)
+
+
+def _release_image(images: Images, name: str, arch: str | None, choice: Choice, keyring: Keyring) -> Image:
+    """The release image of an architecture; UsageProblem when that was chosen by name and is not there."""
+    try:
+        return images.image(name, arch, keyring, VERIFIED_HTTPS)
+    except PlatformMissing as exc:
+        if arch not in choice.arches:
+            raise
+        raise UsageProblem(f"--arch {arch}: {exc.message}") from exc
 
 
 def _references(image: Image, name: str) -> Field:
@@ -190,10 +204,10 @@ def kernel_of_flavour(kernels: ToolkitKernels, flavour: Flavour) -> str:
 
 
 def _read_toolkit(
-    images: Images, tag: str, reference: str, arch: str, choice: Choice, keychain: Keychain | None
+    images: Images, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
 ) -> tuple[DriverToolkit, Kernels] | None:
     """A toolkit with its kernels, None when its stream was not chosen."""
-    image = images.image(reference, arch or None, keychain, VERIFIED_HTTPS)
+    image = images.image(reference, arch or None, keyring, VERIFIED_HTTPS)
     config = image.config()
     label = config.labels.get(STREAM_LABEL, "")
     if label and not _chosen(choice, label, tag):

@@ -7,13 +7,11 @@ import json
 
 import pytest
 
-from kmm_preflight import findings
-from kmm_preflight.cluster.inventory import Inventory
-from kmm_preflight.credentials import image_credentials
 from kmm_preflight.errors import Malformed
 from kmm_preflight.image import Credentials
-from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, TargetKernel
+from kmm_preflight.model import Manifest
 from kmm_preflight.oci.auth import Credential, Keychain, parse_auth_file, parse_pull_secret
+from kmm_preflight.oci.keyring import Keyring
 
 
 def _encoded(text: str) -> str:
@@ -85,7 +83,7 @@ IN_LINES = "\n".join([_encoded(CONFIG)[:20], _encoded(CONFIG)[20:], ""])
     ids=["dockerconfigjson", "dockercfg", "stringData", "stringData wins", "the newer wins", "base64 in lines"],
 )
 def test_pull_secret(secret: Manifest) -> None:
-    expected = Keychain("Secret ns/s", {"quay.io": Credential("u", "p")})
+    expected = Keychain("Secret ns/s", {"quay.io": Credential("u", "p")}, kubelet=True)
     assert parse_pull_secret(secret, "Secret ns/s") == expected
 
 
@@ -126,42 +124,7 @@ def test_pull_secret_refused_without_a_value_in_the_message(secret: Manifest, wo
 
 def test_nothing_shows_a_credential() -> None:
     keychain = parse_auth_file(CONFIG, "auth.json")
-    assert repr(keychain) == "Keychain(source='auth.json')"
+    assert repr(keychain) == "Keychain(source='auth.json', helpers={}, store='', kubelet=False, stand_in=False)"
     assert repr(keychain.find("quay.io", "a")) == "Credential()"
-    assert str(Credentials(keychain, own=True)) == "auth.json"
-
-
-PLAN = Plan(ModuleName("ns", "m"), TargetKernel("k", "amd64", "", Flavour.STANDARD, "", ""), "quay.io/a/b", secret="s")
-AUTHFILE = _keychain("quay.io")
-SECRET: Manifest = {"data": {".dockerconfigjson": _encoded(CONFIG)}}
-OWN = Keychain("imageRepoSecret ns/s", {"quay.io": Credential("u", "p")})
-UNUSABLE = "imageRepoSecret ns/s: got neither key .dockerconfigjson nor .dockercfg, expected one of them"
-ABSENT = findings.MAPPING_SECRET_ABSENT(secret="s", used="the table")
-
-
-@pytest.mark.parametrize(
-    ("secrets", "credentials"),
-    [
-        pytest.param({("ns", "s"): SECRET}, Credentials(OWN, own=True), id="its own"),
-        pytest.param({}, Credentials(AUTHFILE, own=False, note=ABSENT), id="not at hand"),
-        pytest.param({("other", "s"): SECRET}, Credentials(AUTHFILE, own=False, note=ABSENT), id="another namespace"),
-        pytest.param(
-            {("ns", "s"): {"data": {".dockerconfigjson": "1234 bytes long"}}},
-            Credentials(AUTHFILE, own=False, note=ABSENT),
-            id="elided by must-gather",
-        ),
-        pytest.param(
-            {("ns", "s"): {"data": {}}},
-            Credentials(None, own=True, problem=findings.CREDENTIALS_INVALID(problem=UNUSABLE)),
-            id="unusable",
-        ),
-    ],
-)
-def test_image_credentials(secrets: dict[tuple[str, str], Manifest], credentials: Credentials) -> None:
-    assert image_credentials(PLAN, Inventory(secrets=secrets), AUTHFILE) == credentials
-
-
-def test_image_credentials_of_a_module_without_a_secret() -> None:
-    plan = Plan(PLAN.module, PLAN.kernel, PLAN.image)
-    assert image_credentials(plan, Inventory(), AUTHFILE) == Credentials(AUTHFILE, own=False)
-    assert image_credentials(plan, Inventory(), None) == Credentials(None, own=False)
+    assert str(Credentials(Keyring((keychain,)))) == "auth.json"
+    assert str(Keyring()) == "no credentials"

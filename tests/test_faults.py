@@ -16,6 +16,7 @@ from kmm_preflight.model import Flavour, ModuleName, Outcome, Plan, RegistryTLS,
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.images import Images
+from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.registry import Network, Patience
 
@@ -64,7 +65,7 @@ def judge(authority: Authority, tmp_path: Path) -> Judge:
         plan = Plan(ModuleName("ns", "a"), kernel, name, kmod, tls=tls or RegistryTLS())
         images = Images(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, WANTED)
         keychain = Keychain("a test", {name.partition("/")[0]: Credential(*login)}) if login else None
-        return judge_image(plan, images, Credentials(keychain, own=True))
+        return judge_image(plan, images, Credentials(Keyring((keychain,) if keychain else ())))
 
     return judge
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight.kernel import architecture, kernel_architecture, kernel_flavour, looks_like_kernel
+from kmm_preflight.kernel import (
+    architecture,
+    given_architecture,
+    kernel_architecture,
+    kernel_flavour,
+    looks_like_kernel,
+)
 from kmm_preflight.model import Flavour
 
 STANDARD, RT, PAGES_64K = Flavour.STANDARD, Flavour.RT, Flavour.PAGES_64K
@@ -66,3 +72,17 @@ def test_64_characters_are_the_most() -> None:
 )  # fmt: skip
 def test_architecture(text: str, arch: str | None) -> None:
     assert architecture(text) == arch
+
+
+@pytest.mark.parametrize(
+    ("version", "arches", "arch"),
+    [
+        ("5.14.0-570.el9_6.s390x", (), "s390x"),
+        ("5.14.0-570.el9_6.s390x", ("arm64",), "s390x"),
+        ("6.6.0", (), "amd64"),
+        ("6.6.0", ("multi",), "amd64"),
+        ("6.6.0", ("multi", "arm64", "s390x"), "arm64"),
+    ],
+)
+def test_architecture_of_a_kernel_given_by_hand(version: str, arches: tuple[str, ...], arch: str) -> None:
+    assert given_architecture(version, arches) == arch

@@ -14,6 +14,7 @@ from kmm_preflight.fields import Field
 from kmm_preflight.model import DriverToolkit, Flavour, Release, TargetKernel
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.images import Images
+from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.oci.registry import Network
@@ -64,7 +65,9 @@ def _toolkit(body: bytes, label: str = "", architecture: str = "amd64", *more: M
 def _read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice()) -> tuple[Release, Kernels]:  # noqa: B008
     """What is read of the release NAME in a layout of the images."""
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
-    return read_release(Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES)), NAME, choice, None)
+    return read_release(
+        Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES)), NAME, choice, Keyring()
+    )
 
 
 def _target(version: str, reference: str = DTK, stream: str = "rhel-9", flavour: Flavour = Flavour.STANDARD,
@@ -112,6 +115,13 @@ def test_an_unknown_stream_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem) as caught:
         _read(tmp_path, TWO, Choice(streams=("rhel-8", "x")))
     assert caught.value.message == "--stream rhel-8, x: release 4.99.0 has streams rhel-9, rhel-10"
+
+
+@pytest.mark.parametrize("streams", [("rhel-9", "rhel10"), ("rhel10", "driver-toolkit-10", "rhel-9")])
+def test_one_unknown_stream_among_others(tmp_path: Path, streams: tuple[str, ...]) -> None:
+    with pytest.raises(UsageProblem) as caught:
+        _read(tmp_path, TWO, Choice(streams=streams))
+    assert caught.value.message == "--stream rhel10: release 4.99.0 has streams rhel-9, rhel-10"
 
 
 def test_two_streams_with_one_kernel_are_one_target(tmp_path: Path) -> None:
@@ -273,8 +283,9 @@ AMD64, ARM64 = NINE, _target(ARM, arch="arm64")
         (("arm64",), (ARM64,)),
         (("arm64", "amd64"), (ARM64, AMD64)),
         (("multi",), (AMD64, ARM64)),
+        (("arm64", "multi"), (AMD64, ARM64)),
     ],
-    ids=["none chosen", "amd64", "arm64", "both", "multi"],
+    ids=["none chosen", "amd64", "arm64", "both", "multi", "multi and arm64"],
 )
 def test_multi_arch(tmp_path: Path, arches: tuple[str, ...], kernels: Kernels, docker: bool) -> None:
     release, got = _read(tmp_path, _multi(docker), Choice(arches=arches))
@@ -299,9 +310,31 @@ def test_a_single_image_has_its_own_architecture(tmp_path: Path, arches: tuple[s
     ids=["index", "single image"],
 )
 def test_no_such_architecture(tmp_path: Path, images: Mapping[str, Image], words: str) -> None:
-    with pytest.raises(PlatformMissing) as caught:
+    with pytest.raises(UsageProblem) as caught:
         _read(tmp_path, images, Choice(arches=("s390x",)))
-    assert caught.value.message == words
+    assert caught.value.message == f"--arch s390x: {words}"
+
+
+@pytest.mark.parametrize("arches", [("arm64", "s390x"), ("s390x", "arm64"), ("multi", "s390x"), ("s390x", "multi")])
+@pytest.mark.parametrize("single", [False, True], ids=["index", "single image"])
+def test_one_architecture_among_others_is_not_there(tmp_path: Path, arches: tuple[str, ...], single: bool) -> None:
+    images = {**_multi(), NAME: ARM_RELEASE} if single else _multi()
+    with pytest.raises(UsageProblem) as caught:
+        _read(tmp_path, images, Choice(arches=arches))
+    got = "an image for arm64" if single else "an index of linux/amd64, linux/arm64"
+    assert caught.value.message == f"--arch s390x: image {NAME}: got {got}, expected linux/s390x"
+
+
+def test_every_named_architecture_is_one_of_the_release(tmp_path: Path) -> None:
+    """The toolkits alone would have both."""
+    with pytest.raises(UsageProblem, match=r"--arch amd64: image .*: got an image for arm64, expected linux/amd64"):
+        _read(tmp_path, {**_multi(), NAME: ARM_RELEASE}, Choice(arches=("arm64", "amd64")))
+
+
+def test_a_toolkit_lacks_an_architecture(tmp_path: Path) -> None:
+    images = {**_multi(), DTK: _toolkit(_named(KERNEL))}
+    with pytest.raises(PlatformMissing, match=f"image {DTK}: got an image for amd64, expected linux/arm64"):
+        _read(tmp_path, images, Choice(arches=("amd64", "arm64")))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,11 @@ def module_key(name: str) -> str:
     return name.partition(".")[0].replace("-", "_")
 
 
+def wanted_key(module: str) -> str:
+    """What modprobe looks up for a module's name: - and _ are the same, and nothing is cut off at a dot."""
+    return module.replace("-", "_")
+
+
 def is_near(name: str, wanted: str) -> bool:
     """Whether somebody may have meant the one when writing the other: equal but for case, digits and separators."""
     return _letters(name) == _letters(wanted) or module_key(wanted) in module_key(name)

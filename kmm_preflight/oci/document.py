@@ -60,6 +60,7 @@ class ImageManifest:
 class Config:
     """What an image says of itself; "" where it does not."""
 
+    os: str
     arch: str
     labels: Mapping[str, str]
 
@@ -136,12 +137,11 @@ def _descriptor(field: Field) -> Descriptor:
 
 
 def parse_config(body: bytes, subject: str) -> Config:
-    """Architecture and labels of an image's config."""
+    """System, architecture and labels of an image's config."""
     document = parse_json(body, subject)
     try:
         labels = document["config"]["Labels"].mapping()
-        return Config(
-            document["architecture"].text(), {key: text for key, text in labels.items() if isinstance(text, str)}
-        )
+        told = {key: text for key, text in labels.items() if isinstance(text, str)}
+        return Config(document["os"].text(), document["architecture"].text(), told)
     except Malformed as exc:
         raise Malformed(f"{subject}: {exc.message}") from exc

@@ -46,48 +46,64 @@ class Repository(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """An image of one platform behind a name. digest is that of the index where there is one."""
+    """An image of one platform behind a name. digest is that of the index where there is one.
+
+    read_from is the mirror that has it, "" when it is at its own name.
+    """
 
     name: str
     digest: str
     manifest_digest: str
     manifest: ImageManifest
+    read_from: str = ""
 
     def judged(self) -> JudgedImage:
         """What a report says of it."""
-        return JudgedImage(self.name, self.digest, self.manifest_digest)
+        return JudgedImage(self.name, self.digest, self.manifest_digest, self.read_from)
 
 
-def platforms(repository: Repository, name: str, reference: str) -> tuple[str, ...] | None:
+@dataclass(frozen=True)
+class Source:
+    """Where a name was found: the repository, what it was asked for, and the body that it gave.
+
+    mirror names the place when it is another one than the name's own.
+    """
+
+    repository: Repository
+    reference: str
+    body: bytes
+    mirror: str = ""
+
+
+def platforms(source: Source, name: str) -> tuple[str, ...] | None:
     """Architectures of the Linux images in an index, in its order; None when the name is a single image."""
-    document = parse_manifest(_body(repository, name, reference), name)
+    document = parse_manifest(_checked(source.body, source.reference, name), name)
     if not isinstance(document, Index):
         return None
     return tuple(child.arch for child in document.children if child.os == "linux")
 
 
-def find_image(repository: Repository, name: str, reference: str, arch: str) -> Found:
+def find_image(source: Source, name: str, arch: str) -> Found:
     """The Linux image for the architecture behind the name.
 
     PlatformMissing when an index has none, or its registry lacks the one that it names (a sparse index).
     """
-    body = _body(repository, name, reference)
-    digest = child_digest = digest_of(body, reference if ":" in reference else "sha256:")
+    body = _checked(source.body, source.reference, name)
+    digest = child_digest = digest_of(body, source.reference if ":" in source.reference else "sha256:")
     for _ in range(INDEX_DEPTH):
         document = parse_manifest(body, name)
         if isinstance(document, ImageManifest):
-            return Found(name, digest, child_digest, document)
+            return Found(name, digest, child_digest, document, source.mirror)
         child_digest = _child(document, name, arch)
         try:
-            body = _body(repository, name, child_digest)
+            body = _checked(source.repository.manifest(child_digest), child_digest, name)
         except NotFound as exc:
             problem = f"image {name}: its index names {child_digest} for linux/{arch}, which the registry does not have"
             raise PlatformMissing(problem) from exc
     raise BoundExceeded(f"image {name}: more than {INDEX_DEPTH} indexes inside one another")
 
 
-def _body(repository: Repository, name: str, reference: str) -> bytes:
-    body = repository.manifest(reference)
+def _checked(body: bytes, reference: str, name: str) -> bytes:
     if ":" in reference:
         check_digest(body, reference, f"image {name}")
     return body

@@ -9,17 +9,18 @@ import re
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, SSLError
 
 from kmm_preflight.errors import (
     AccessDenied,
+    AccessUndecided,
     BoundExceeded,
     DigestMismatch,
     Malformed,
@@ -30,8 +31,10 @@ from kmm_preflight.errors import (
     Untrusted,
 )
 from kmm_preflight.model import RegistryTLS
-from kmm_preflight.oci.auth import Credential, Keychain
-from kmm_preflight.oci.document import MANIFEST_BYTES, MANIFEST_TYPES, Descriptor, digest_of, parse_json
+from kmm_preflight.oci.auth import Keychain
+from kmm_preflight.oci.document import MANIFEST_BYTES, MANIFEST_TYPES, Descriptor, digest_of
+from kmm_preflight.oci.keyring import candidates
+from kmm_preflight.oci.login import Login
 from kmm_preflight.oci.reference import Reference, parse_digest
 
 _PIECE = 1 << 18
@@ -39,7 +42,6 @@ _BUSY = (429, 500, 502, 503, 504)
 _NO_SUCH_RANGE = 416
 _HUB = "registry-1.docker.io"
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
-_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,30 @@ class Network:
 
 
 class RegistryRepository:
-    """See Repository. Logs in as the registry asks, with the credential that the keychain has for this path."""
+    """See Repository. Logs in as the registry asks, with one after the other of what the keychains have for this path.
+
+    authority is PEM of a CA that is trusted for this registry beside all others.
+    """
 
     def __init__(
-        self, reference: Reference, keychain: Keychain | None, tls: RegistryTLS, connections: Connections
+        self,
+        reference: Reference,
+        keychains: Iterable[Keychain],
+        tls: RegistryTLS,
+        connections: Connections,
+        authority: str = "",
     ) -> None:
         self._host = reference.host
         self._repository = reference.repository
-        self._credential = keychain.find(reference.host, reference.repository) if keychain else None
+        keychains = tuple(keychains)
+        self._stand_in = any(keychain.stand_in for keychain in keychains)
+        logins = candidates(keychains, reference.host, reference.repository)
+        self._login = Login(logins, reference.repository, self._ask_token_server)
         self._tls = tls
         self._scheme = "https"
         self._answered = False
-        self._authorization = ""
         self._server = _HUB if reference.host == "docker.io" else reference.host
-        self._pool = connections.pool(self._server, tls)
+        self._pool = connections.pool(self._server, tls, authority)
         self._patience = connections.patience
 
     def manifest(self, reference: str) -> bytes:
@@ -169,12 +181,7 @@ class RegistryRepository:
         self, method: str, path: str, subject: str, headers: Mapping[str, str]
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """A 2xx answer, after login where asked for; every other one as an error of ours."""
-        response = self._send(method, path, subject, headers)
-        if response.status == 401 and not (self._authorization and self._authorization.startswith("Basic")):
-            challenge = response.headers.get("WWW-Authenticate", "")
-            response.drain_conn()
-            self._log_in(challenge, subject)
-            response = self._send(method, path, subject, headers)
+        response = self._accepted(method, path, subject, headers)
         try:
             if not ("Range" in headers and response.status == _NO_SUCH_RANGE):
                 _check_status(response.status, subject)
@@ -184,11 +191,36 @@ class RegistryRepository:
                 response.drain_conn()
             response.close()  # a connection whose body was read to its end is back in the pool already
 
+    def _accepted(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """An answer to the first login that is not refused; AccessDenied, or AccessUndecided, as the last one was."""
+        while True:
+            try:
+                response = self._logged_in(method, path, subject, headers)
+                if response.status not in (401, 403):
+                    return response
+                response.drain_conn()
+                _check_status(response.status, subject)
+            except AccessDenied as exc:
+                if self._login.another():
+                    continue
+                if self._stand_in:
+                    raise AccessUndecided(exc.message) from exc
+                raise
+
+    def _logged_in(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        response = self._send(method, path, subject, headers)
+        if response.status != 401 or self._login.spent:
+            return response
+        challenge = response.headers.get("WWW-Authenticate", "")
+        response.drain_conn()
+        self._login.log_in(challenge, f"{self._scheme}://{self._server}/", subject)
+        return self._send(method, path, subject, headers)
+
     def _send(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """One request, first by HTTPS; plain HTTP only where the Module or a loopback address allows it."""
         sent = dict(headers)
-        if self._authorization:
-            sent["Authorization"] = self._authorization
+        if self._login.authorization:
+            sent["Authorization"] = self._login.authorization
         try:
             response = self._request(method, f"{self._scheme}://{self._server}{path}", sent)
         except HTTPError as exc:
@@ -216,54 +248,16 @@ class RegistryRepository:
                 raise
             raise HTTPError(f"an address that is none: {exc}") from exc
 
-    def _log_in(self, challenge: str, subject: str) -> None:
-        scheme, _, rest = challenge.partition(" ")
-        match scheme.lower():
-            case "basic" if self._credential:
-                self._authorization = _basic(self._credential)
-            case "bearer":
-                # Of a name that stands twice the first counts: another challenge may follow.
-                self._authorization = f"Bearer {self._token(dict(reversed(_CHALLENGE.findall(rest))), subject)}"
-            case "basic":
-                raise AccessDenied(f"{subject}: the registry asks for a login and there is none for it")
-            case _:
-                raise AccessDenied(f"{subject}: the registry refuses access and names no login that is known")
-
-    def _token(self, parameters: Mapping[str, str], subject: str) -> str:
+    def _ask_token_server(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, subject: str
+    ) -> tuple[int, bytes]:
+        """See login.Ask."""
         try:
-            realm = urljoin(f"{self._scheme}://{self._server}/", parameters.get("realm", ""))
-            secure = urlsplit(realm).scheme == "https"
-        except ValueError as exc:
-            raise AccessDenied(f"{subject}: the registry sends its login to an address that is none ({exc})") from exc
-        if not secure and self._scheme == "https":
-            raise AccessDenied(f"{subject}: the registry sends its login to {realm}, expected an https address")
-        asked = {"scope": f"repository:{self._repository}:pull"}
-        if "service" in parameters:
-            asked["service"] = parameters["service"]
-        try:
-            response = self._ask_for_token(realm, asked)
+            response = self._request(method, url, headers, body)
         except HTTPError as exc:
-            raise _trouble(exc, urlsplit(realm).netloc, subject) from exc
-        if response.status in (400, 401, 403):
-            raise AccessDenied(f"{subject}: the login was refused (status {response.status} of its token server)")
-        if not 200 <= response.status < 300:  # 404 too is the token server's trouble and says nothing of the image
-            raise Unreachable(f"{subject}: got status {response.status} from its token server, expected 200")
-        return _parse_token(self._whole(response, f"token for {subject}"), subject)
-
-    def _ask_for_token(self, realm: str, asked: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        if self._credential and self._credential.identity_token:
-            form = {**asked, "grant_type": "refresh_token", "refresh_token": self._credential.identity_token,
-                    "client_id": "kmm-preflight"}  # fmt: skip
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            return self._request("POST", realm, headers, urlencode(form).encode())
-        headers = {"Authorization": _basic(self._credential)} if self._credential else {}
-        separator = "&" if "?" in realm else "?"
-        return self._request("GET", f"{realm}{separator}{urlencode(asked)}", headers)
-
-
-def _basic(credential: Credential) -> str:
-    login = f"{credential.username}:{credential.password}"
-    return urllib3.make_headers(basic_auth=login)["authorization"]
+            raise _trouble(exc, urlsplit(url).netloc, subject) from exc
+        answer = self._whole(response, f"token for {subject}") if 200 <= response.status < 300 else b""
+        return response.status, answer
 
 
 def _check_status(status: int, subject: str) -> None:
@@ -300,19 +294,6 @@ def _check_named(body: bytes, response: urllib3.BaseHTTPResponse, subject: str) 
         raise DigestMismatch(f"{subject}: got bytes of digest {got}, expected {expected} as the registry says")
 
 
-def _parse_token(body: bytes, subject: str) -> str:
-    try:
-        answer = parse_json(body, subject)
-        token = answer["token"].text() or answer["access_token"].text()
-    except Malformed as exc:
-        raise Unreachable(f"{subject}: its token server answers with something else than a token") from exc
-    if not token.isascii() or not token.isprintable():
-        raise Unreachable(f"{subject}: its token server answers with a token that cannot be sent")
-    if not token:
-        raise AccessDenied(f"{subject}: the token server gave no token")
-    return token
-
-
 def _trouble(exc: Exception, host: str, subject: str) -> PreflightError:
     """Our error for one of urllib3's, in words that name the cause."""
     cause = exc.reason if isinstance(exc, MaxRetryError) and exc.reason else exc
@@ -331,20 +312,20 @@ class Connections:
     def __init__(self, network: Network) -> None:
         self._network = network
         self.patience = network.patience
-        self._pools: dict[tuple[str, RegistryTLS], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, RegistryTLS, str], urllib3.PoolManager] = {}
 
-    def pool(self, server: str, tls: RegistryTLS) -> urllib3.PoolManager:
+    def pool(self, server: str, tls: RegistryTLS, authority: str = "") -> urllib3.PoolManager:
         """The pool for a server: through the proxy, unless the server is one of those reached without."""
         proxies = self._network.proxies
         proxy = proxies.get("https", "")
         if proxy and urllib.request.proxy_bypass(server, dict(proxies)):
             proxy = ""
-        key = (proxy, tls)
+        key = (proxy, tls, authority)
         if key not in self._pools:
-            self._pools[key] = self._new_pool(proxy, tls)
+            self._pools[key] = self._new_pool(proxy, self._context(tls, authority))
         return self._pools[key]
 
-    def _new_pool(self, proxy: str, tls: RegistryTLS) -> urllib3.PoolManager:
+    def _new_pool(self, proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
         retries = urllib3.Retry(
             total=self.patience.retries,
             read=1,  # a server that hangs has been waited for twice
@@ -356,15 +337,16 @@ class Connections:
             raise_on_status=False,
         )
         timeout = urllib3.Timeout(connect=self.patience.connect_seconds, read=self.patience.read_seconds)
-        context = self._context(tls)
         if not proxy:
             return urllib3.PoolManager(retries=retries, timeout=timeout, ssl_context=context)
         url = urlsplit(proxy)
         login = urllib3.make_headers(proxy_basic_auth=f"{url.username}:{url.password or ''}") if url.username else None
         return urllib3.ProxyManager(proxy, proxy_headers=login, retries=retries, timeout=timeout, ssl_context=context)
 
-    def _context(self, tls: RegistryTLS) -> ssl.SSLContext:
+    def _context(self, tls: RegistryTLS, authority: str) -> ssl.SSLContext:
         context = ssl.create_default_context()
+        if authority:
+            context.load_verify_locations(cadata=authority)
         if self._network.ca:
             context.load_verify_locations(cafile=str(self._network.ca))
         if tls.insecure_skip_tls_verify:

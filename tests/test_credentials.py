@@ -1,0 +1,290 @@
+"""Whose credentials pull an image: as the node, as a build, as the release's reader; a row for each source."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmm_preflight import findings
+from kmm_preflight.cluster.inventory import Inventory, Key
+from kmm_preflight.credentials import builder_secrets, image_credentials, node_secrets, release_keyring
+from kmm_preflight.errors import AccessDenied, Malformed
+from kmm_preflight.image import Credentials
+from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, TargetKernel
+from kmm_preflight.oci.auth import Credential, Helper, Keychain, parse_auth_file, parse_pull_secret
+from kmm_preflight.oci.credential_helper import login_of
+from kmm_preflight.oci.keyring import Keyring, candidates
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _secret(user: str = "u") -> Manifest:
+    body = json.dumps({"auths": {"quay.io": {"auth": _encoded(f"{user}:p")}}})
+    return {"data": {".dockerconfigjson": _encoded(body)}}
+
+
+def _keychain(source: str, user: str = "u") -> Keychain:
+    return Keychain(source, {"quay.io": Credential(user, "p")}, kubelet=True)
+
+
+PLAIN = Plan(ModuleName("ns", "m"), TargetKernel("k", "amd64", "", Flavour.STANDARD, "", ""), "quay.io/a/b")
+PLAN = replace(PLAIN, secret="s")
+FILE = parse_auth_file(json.dumps({"auths": {"quay.io": {"auth": _encoded("file:p")}}}), "the file")
+STAND_IN = replace(FILE, stand_in=True)
+SECRET, ELIDED, EMPTY = _secret(), {"data": {".dockerconfigjson": "1234 bytes long"}}, {"data": {"other": "eA=="}}
+BROKEN: Manifest = {"data": {".dockerconfigjson": _encoded("no JSON")}}
+OWN = _keychain("imageRepoSecret ns/s")
+GLOBAL_KEY = ("openshift-config", "pull-secret")
+GLOBAL = _keychain("pull secret openshift-config/pull-secret", "g")
+ACCOUNT: Mapping[Key, Manifest] = {("ns", "default"): {"imagePullSecrets": [{"name": "one"}, {"name": "two"}, {}]}}
+ONE, TWO = (_keychain(f"imagePullSecret ns/{name} of ServiceAccount default", name) for name in ("one", "two"))
+OF_ACCOUNT: Mapping[Key, Manifest] = {("ns", "one"): _secret("one"), ("ns", "two"): _secret("two")}
+NODE: Mapping[Key, Manifest] = {GLOBAL_KEY: _secret("g")}
+
+
+def _absent(used: str) -> Credentials:
+    note = findings.MAPPING_SECRET_ABSENT(secret="s", used=used)
+    return Credentials(Keyring((STAND_IN,), (STAND_IN,)), note=note)
+
+
+def _problem(problem: str) -> Credentials:
+    return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
+
+
+NO_LOGIN = "imageRepoSecret ns/s: got neither key .dockerconfigjson nor .dockercfg, expected one of them"
+BROKEN_WORDS = "got no JSON, expected an auth.json"
+NO_SECRET = "imageRepoSecret ns/s: got no such Secret in the cluster, expected one"
+AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manifest], Credentials]] = {
+    "own": (PLAN, False, {("ns", "s"): SECRET}, {}, Credentials(Keyring((OWN,), (STAND_IN,), mirrors_only=True))),
+    "own and the node's": (PLAN, False, {("ns", "s"): SECRET, **NODE}, {}, Credentials(Keyring((OWN,), (GLOBAL,)))),
+    "not at hand": (PLAN, False, {}, {}, _absent("the file")),
+    "another namespace's": (PLAN, False, {("other", "s"): SECRET}, {}, _absent("the file")),
+    "elided by must-gather": (PLAN, False, {("ns", "s"): ELIDED}, {}, _absent("the file")),
+    "own without login": (PLAN, False, {("ns", "s"): EMPTY}, {}, _problem(NO_LOGIN)),
+    "own broken": (PLAN, False, {("ns", "s"): BROKEN}, {}, _problem(f"imageRepoSecret ns/s: {BROKEN_WORDS}")),
+    "own, not the account's": (
+        PLAN,
+        False,
+        {("ns", "s"): SECRET, **OF_ACCOUNT, **NODE},
+        ACCOUNT,
+        Credentials(Keyring((OWN,), (GLOBAL,))),
+    ),
+    "none": (PLAIN, False, {}, {}, Credentials(Keyring((STAND_IN,), (STAND_IN,)))),
+    "none but the node's": (PLAIN, False, NODE, {}, Credentials(Keyring((STAND_IN,), (GLOBAL,)))),
+    "account's": (
+        PLAIN,
+        False,
+        OF_ACCOUNT,
+        ACCOUNT,
+        Credentials(Keyring((ONE, TWO), (STAND_IN,), mirrors_only=True)),
+    ),
+    "account's not at hand": (PLAIN, False, {}, ACCOUNT, Credentials(Keyring((STAND_IN,), (STAND_IN,)))),
+    "node's elided": (PLAIN, False, {GLOBAL_KEY: ELIDED}, {}, Credentials(Keyring((STAND_IN,), (STAND_IN,)))),
+    "node's broken": (
+        PLAIN,
+        False,
+        {GLOBAL_KEY: BROKEN},
+        {},
+        _problem(f"pull secret openshift-config/pull-secret: {BROKEN_WORDS}"),
+    ),
+    "cluster: own": (PLAN, True, {("ns", "s"): SECRET, **NODE}, {}, Credentials(Keyring((OWN,), (GLOBAL,)))),
+    "cluster: own missing": (PLAN, True, NODE, {}, _problem(NO_SECRET)),
+    "cluster: none": (PLAIN, True, NODE, {}, Credentials(Keyring((), (GLOBAL,)))),
+    "cluster: nothing at all": (PLAIN, True, {}, {}, Credentials()),
+    "cluster: account's": (PLAIN, True, {**OF_ACCOUNT, **NODE}, ACCOUNT, Credentials(Keyring((ONE, TWO), (GLOBAL,)))),
+    "cluster: one of the account's": (
+        PLAIN,
+        True,
+        {("ns", "two"): OF_ACCOUNT["ns", "two"], ("ns", "one"): EMPTY},
+        ACCOUNT,
+        Credentials(Keyring((TWO,), ())),
+    ),
+    "cluster: account's broken": (
+        PLAIN,
+        True,
+        {("ns", "one"): BROKEN},
+        ACCOUNT,
+        _problem(f"imagePullSecret ns/one of ServiceAccount default: {BROKEN_WORDS}"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "live", "secrets", "accounts", "want"), AS_NODE.values(), ids=AS_NODE)
+def test_as_the_node(
+    plan: Plan, live: bool, secrets: Mapping[Key, Manifest], accounts: Mapping[Key, Manifest], want: Credentials
+) -> None:
+    inventory = Inventory(secrets=secrets, service_accounts=accounts, live=live)
+    assert image_credentials(plan, inventory, FILE) == want
+
+
+def test_without_a_file_nothing_stands_in() -> None:
+    assert image_credentials(PLAIN, Inventory(), None) == Credentials()
+    assert image_credentials(PLAN, Inventory(secrets={("ns", "s"): SECRET}), None) == Credentials(Keyring((OWN,)))
+    assert image_credentials(PLAIN, Inventory(secrets=NODE), None) == Credentials(Keyring((), (GLOBAL,)))
+
+
+BUILDERS: Mapping[Key, Manifest] = {
+    **ACCOUNT,
+    ("ns", "builder"): {"imagePullSecrets": [{"name": "push"}], "secrets": [{"name": "token"}]},
+    ("other", "builder"): {"imagePullSecrets": [{"name": "theirs"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("plan", "node", "builder"),
+    [
+        (PLAN, ["s"], ["s"]),
+        (PLAIN, ["one", "two"], ["push"]),
+        (replace(PLAIN, module=ModuleName("other", "m")), [], ["theirs"]),
+        (replace(PLAIN, module=ModuleName("none", "m")), [], []),
+    ],
+    ids=["own Secret", "accounts", "no default account", "no accounts"],
+)
+def test_two_questions_two_answers(plan: Plan, node: list[str], builder: list[str]) -> None:
+    inventory = Inventory(service_accounts=BUILDERS)
+    namespace = plan.module.namespace
+    assert [one.key for one in node_secrets(plan, inventory)] == [(namespace, name) for name in node]
+    assert [one.key for one in builder_secrets(plan, inventory)] == [(namespace, name) for name in builder]
+
+
+@pytest.mark.parametrize(
+    ("secrets", "file", "keyring"),
+    [
+        (NODE, FILE, Keyring(node=(GLOBAL,))),
+        ({}, FILE, Keyring(node=(FILE,))),
+        ({GLOBAL_KEY: ELIDED}, FILE, Keyring(node=(FILE,))),
+        ({}, None, Keyring()),
+    ],
+)
+def test_release(secrets: Mapping[Key, Manifest], file: Keychain | None, keyring: Keyring) -> None:
+    assert release_keyring(Inventory(secrets=secrets), file) == keyring
+
+
+def test_release_with_a_broken_pull_secret() -> None:
+    with pytest.raises(Malformed, match=r"pull secret openshift-config/pull-secret: got no JSON"):
+        release_keyring(Inventory(secrets={GLOBAL_KEY: BROKEN}), FILE)
+
+
+def _of_secret(*keys: str) -> Keychain:
+    auths = {key: {"auth": _encoded(f"{key.replace(':', '+')}:p")} for key in keys}
+    return parse_pull_secret({"stringData": {".dockerconfigjson": json.dumps({"auths": auths})}}, "a Secret")
+
+
+@pytest.mark.parametrize(
+    ("keys", "host", "repository", "users"),
+    [
+        (["quay.io"], "quay.io", "a", ["quay.io"]),
+        (["quay.io", "quay.io/a"], "quay.io", "a/b", ["quay.io/a", "quay.io"]),
+        (["*.quay.io"], "x.quay.io", "a", ["*.quay.io"]),
+        (["*.quay.io"], "quay.io", "a", []),
+        (["*.quay.io"], "x.y.quay.io", "a", []),
+        (["*.*.quay.io"], "x.y.quay.io", "a", ["*.*.quay.io"]),
+        (["*.quay.io"], "x.quay.io:5000", "a", []),
+        (["*.quay.io:5000"], "x.quay.io:5000", "a", ["*.quay.io:5000"]),
+        (["*.quay.io/a"], "x.quay.io", "a/b", ["*.quay.io/a"]),
+        (["*.quay.io/a"], "x.quay.io", "b", []),
+        (["*.quay.io", "x.quay.io"], "x.quay.io", "a", ["x.quay.io", "*.quay.io"]),
+        (["pre*.quay.io"], "prefix.quay.io", "a", ["pre*.quay.io"]),
+        (["quay.io"], "docker.io", "a", []),
+    ],
+)
+def test_a_kubelet_tries_all_that_match(keys: list[str], host: str, repository: str, users: list[str]) -> None:
+    found = _of_secret(*keys).every(host, repository)
+    assert found == tuple(Credential(user.replace(":", "+"), "p") for user in users)
+    keyring = Keyring(node=(_of_secret(*keys),))
+    at_a_mirror = candidates(keyring.here(foreign=True), host, repository)
+    assert not [one for one in at_a_mirror if isinstance(one, Credential) and "*" in one.username]
+
+
+def test_candidates_of_several_keychains_in_order_and_each_once() -> None:
+    keyring = Keyring((_keychain("a", "one"), _keychain("b", "two")), (_keychain("c", "one"), _keychain("d", "three")))
+    here = candidates(keyring.here(foreign=False), "quay.io", "a")
+    assert here == tuple(Credential(user, "p") for user in ("one", "two", "three"))
+    there = candidates(keyring.here(foreign=True), "quay.io", "a")
+    assert there == tuple(Credential(user, "p") for user in ("one", "three"))
+    assert candidates(keyring.here(foreign=False), "r.io", "a") == (None,)
+    assert str(keyring) == "a, then b, then c, then d"
+
+
+@pytest.mark.parametrize(
+    ("document", "host", "found"),
+    [
+        ({"credHelpers": {"r.io": "one"}}, "r.io", Helper("one", "r.io")),
+        ({"credHelpers": {"r.io": "one"}}, "s.io", None),
+        ({"credHelpers": {"https://r.io/v1/": "one"}}, "r.io", Helper("one", "r.io")),
+        ({"credsStore": "all"}, "r.io", Helper("all", "r.io")),
+        ({"credsStore": "all"}, "docker.io", Helper("all", "https://index.docker.io/v1/")),
+        ({"credHelpers": {"docker.io": "one"}}, "docker.io", Helper("one", "https://index.docker.io/v1/")),
+        ({"credsStore": "all", "credHelpers": {"r.io": "one"}}, "r.io", Helper("one", "r.io")),
+        ({"credHelpers": {"r.io": "one"}, "auths": {"r.io/a": {"auth": "dTpw"}}}, "r.io", Helper("one", "r.io")),
+        ({"credsStore": "all", "auths": {"r.io": {"auth": "dTpw"}}}, "r.io", Credential("u", "p")),
+        ({"credsStore": "all", "auths": {"r.io": {}}}, "r.io", Helper("all", "r.io")),
+    ],
+)
+def test_helpers_in_an_auth_file(document: dict[str, Any], host: str, found: Credential | Helper | None) -> None:
+    assert parse_auth_file(json.dumps(document), "a file").find(host, "a/b") == found
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"credHelpers": ["one"]}, {"credHelpers": {"r.io": 5}}, {"credsStore": 5}, {"credsStore": ""}]
+)
+def test_an_auth_file_without_any_login(document: dict[str, Any]) -> None:
+    with pytest.raises(Malformed, match=r"^a file: "):
+        parse_auth_file(json.dumps(document), "a file")
+
+
+def helper(folder: Path, name: str, lines: Sequence[str]) -> None:
+    """A credential helper as a script on a PATH."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / f"docker-credential-{name}"
+    program.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    program.chmod(0o700)
+
+
+ANSWERS: dict[str, tuple[list[str], Credential | str | None]] = {
+    "login": (
+        [
+            '[ "$1" = get ] || exit 3',
+            "read -r server || :",
+            'echo "{\\"ServerURL\\":\\"$server\\",\\"Username\\":\\"u\\",\\"Secret\\":\\"for $server\\"}"',
+        ],
+        Credential("u", "for r.io"),
+    ),
+    "token": (['echo \'{"Username":"<token>","Secret":"t0ken"}\''], Credential("", "", "t0ken")),
+    "none": (["echo credentials not found in native keychain", "exit 1"], None),
+    "fails": (["echo hunter2", "echo hunter2 >&2", "exit 1"], "ended with status 1, expected a login"),
+    "empty": (["exit 0"], "got something else than a login"),
+    "no-secret": (['echo \'{"Username":"hunter2"}\''], "got something else than a login"),
+    "no-json": (["echo hunter2"], "got something else than a login"),
+    "slow": (["exec sleep 30"], "got no answer within"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_helper_s_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    lines, want = ANSWERS[name]
+    helper(tmp_path, name, lines)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    if not isinstance(want, str):
+        assert login_of(Helper(name, "r.io")) == want
+        return
+    with pytest.raises(AccessDenied) as caught:
+        login_of(Helper(name, "r.io"), 1 if name == "slow" else 30)
+    assert want in caught.value.message
+    assert caught.value.message.startswith(f"credential helper docker-credential-{name} for r.io: ")
+    assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["not-there", "../evil", "", "a b"])
+def test_a_helper_that_cannot_be_run(name: str) -> None:
+    with pytest.raises(AccessDenied, match=r"cannot be run|got a name that is none"):
+        login_of(Helper(name, "r.io"))
