@@ -1,7 +1,7 @@
 """Names the plugins of the suite; nothing else, ever."""
 
 pytest_plugins = [
-    "fixtures.options",
+    "fixtures.command_line",
     "fixtures.workers",
     "fixtures.planning",
     "fixtures.stages",

@@ -12,8 +12,11 @@ SCHEMA = "kmm-preflight/1"
 DEPTH = "path"
 NOT_CHECKED = (
     "the object beyond its ELF header (symbols, vermagic, architecture, signature)",
-    "the index (modules.dep.bin) by which modprobe finds the kmod",
+    "the index (modules.dep.bin) by which modprobe finds the kmod, and which of several copies it takes",
+    "dependencies and modulesLoadingOrder",
+    "what the copy of the folder onto the node (cp -R) leaves of links",
     "the shell and tools that KMM needs in the image",
+    "layers below those that had to be read: asked for, not unpacked",
     "firmware, modprobe's arguments, and what the driver does when it starts",
 )
 """What a green at this depth of proof does not say."""

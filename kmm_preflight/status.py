@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
 from kmm_preflight.errors import UsageProblem
-from kmm_preflight.model import Conclusion, ModuleName, Verdict
+from kmm_preflight.model import Conclusion, Manifest, ModuleName, Stage, Verdict
 
 RESOURCE = "preflightvalidationsocp"
 GROUP = "kmm.sigs.x-k8s.io"
@@ -28,7 +28,7 @@ class Dialect(Enum):
         """The dialect of a KMM version such as 2.3; without one the seed's. UsageProblem for what is no version."""
         if text is None:
             return cls.SEED
-        if not (hit := _VERSION.fullmatch(text)):
+        if not (hit := _VERSION.fullmatch(text)) or int(hit[1]) == 0:  # KMM began with 1.0
             raise UsageProblem(f"--kmm-version {text}: expected a version of KMM such as 2.3")
         version = (int(hit[1]), int(hit[2]))
         if version < (2, 1):
@@ -100,23 +100,98 @@ def status_patch(verdicts: Iterable[Verdict], dialect: Dialect, now: datetime) -
     """
     shared: dict[ModuleName, list[Verdict]] = {}
     for verdict in verdicts:
-        name = verdict.plan.module
-        # The seed's map knows names alone: Modules of several namespaces share an entry.
-        shared.setdefault(ModuleName("", name.name) if dialect is Dialect.SEED else name, []).append(verdict)
-    time = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        shared.setdefault(key_of(verdict.plan.module, dialect), []).append(verdict)
     told = {name: made for name, group in sorted(shared.items()) if (made := entry(worst(group), dialect))}
-    fields = {name: _fields(made, time) for name, made in told.items()}
+    return {"status": status_change({}, told, (), dialect, now) or {}}  # nothing told: a patch that changes nothing
+
+
+def key_of(module: ModuleName, dialect: Dialect) -> ModuleName:
+    """The name of a Module's entry: the seed's map knows names alone, so that several namespaces share one."""
+    return ModuleName("", module.name) if dialect is Dialect.SEED else module
+
+
+def status_change(
+    status: Manifest, told: Mapping[ModuleName, Entry], gone: Iterable[ModuleName], dialect: Dialect, now: datetime
+) -> dict[str, object] | None:
+    """What a merge patch of the status must hold so that it tells these entries; None when it does already.
+
+    An entry that says the same keeps its transition time; entries and fields of others stay as they are. The list of
+    the later dialects comes whole, because a merge patch replaces it: such a patch must name the resourceVersion.
+    """
+    time = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    entries = entries_of(status, dialect)
+    changed = {
+        name: _change(made, entries.get(name, {}), time)
+        for name, made in told.items()
+        if name not in entries or _entry(entries[name]) != made
+    }
+    removed = {name for name in gone if name in entries}
+    if not changed and not removed:
+        return None
     if dialect is Dialect.SEED:
-        return {"status": {"crStatuses": {name.name: one for name, one in fields.items()}}}
-    modules = [{"namespace": name.namespace, "name": name.name, **one} for name, one in fields.items()]
-    return {"status": {"modules": modules}}
+        told_names: dict[str, object] = {name.name: fields for name, fields in changed.items()}
+        return {"crStatuses": told_names | {name.name: None for name in removed}}
+    whole = {name: {**fields, **changed.get(name, {})} for name, fields in entries.items() if name not in removed}
+    for name, fields in changed.items():
+        whole.setdefault(name, {"namespace": name.namespace, "name": name.name, **fields})
+    return {"modules": [{key: value for key, value in one.items() if value is not None} for one in whole.values()]}
+
+
+def _change(made: Entry, before: Mapping[str, object], time: str) -> dict[str, object]:
+    """The fields of an entry; a reason that no longer holds becomes null, which a merge patch takes for removal."""
+    fields: dict[str, object] = dict(_fields(made, time))
+    return fields | ({"statusReason": None} if "statusReason" in before and not made.reason else {})
+
+
+def entries_of(status: Manifest, dialect: Dialect) -> dict[ModuleName, Mapping[str, object]]:
+    """The entries as they stand, with every field; what is no entry is passed over."""
+    if dialect is Dialect.SEED:
+        known = status.get("crStatuses")
+        return (
+            {ModuleName("", name): one for name, one in known.items() if isinstance(one, dict)}
+            if isinstance(known, dict)
+            else {}
+        )
+    listed = status.get("modules")
+    items = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return {ModuleName(str(one.get("namespace")), str(one.get("name"))): one for one in items}
+
+
+def parse_entries(status: Manifest, dialect: Dialect) -> dict[ModuleName, Entry]:
+    """The entries as values."""
+    return {name: _entry(fields) for name, fields in entries_of(status, dialect).items()}
+
+
+def _entry(fields: Mapping[str, object]) -> Entry:
+    texts = (str(fields.get(key) or "") for key in ("verificationStatus", "verificationStage", "statusReason"))
+    return Entry(*texts)
+
+
+def entry_so_far(verdicts: Sequence[Verdict], dialect: Dialect) -> Entry:
+    """The entry of a Module while a run goes on: what is known to be bad at once, verified only when all of it is."""
+    known = worst(verdicts)
+    if made := entry(known, dialect):
+        return made
+    return current(dialect, _stage_next(known))
+
+
+def current(dialect: Dialect, stage: Stage) -> Entry:
+    """The entry of a Module that is being judged: not verified, at this stage; the later dialect knows one stage."""
+    if dialect is Dialect.LATER:
+        return Entry("InProgress", Stage.IMAGE.value)
+    return Entry("False", stage.value)
+
+
+def _stage_next(verdict: Verdict) -> Stage:
+    """The stage that runs now: the first that applies and has no result."""
+    settled = {result.stage for result in verdict.results}
+    applies = {Stage.IMAGE: True, Stage.BUILD: bool(verdict.plan.build), Stage.SIGN: bool(verdict.plan.sign)}
+    return next((stage for stage in Stage if applies[stage] and stage not in settled), verdict.stage)
 
 
 def _fields(made: Entry, time: str) -> dict[str, str]:
     fields = {"verificationStatus": made.verification_status, "verificationStage": made.verification_stage}
-    if made.reason:
-        fields["statusReason"] = made.reason
-    return {**fields, "lastTransitionTime": time}
+    return {**fields, **({"statusReason": made.reason} if made.reason else {}), "lastTransitionTime": time}
 
 
 def kubectl_line(dialect: Dialect, file: str) -> str:

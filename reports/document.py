@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from kmm_preflight.model import Finding, StageResult, TargetKernel, Verdict
+from kmm_preflight.outside import clean
 from kmm_preflight.report import DEPTH, NOT_CHECKED, SCHEMA, Report
 
 
@@ -74,7 +75,7 @@ def _module(verdict: Verdict) -> dict[str, object]:
         "stage": verdict.stage.value,
         "reason": verdict.reason,
         "image": {
-            "reference": verdict.plan.image,
+            "reference": clean(verdict.plan.image),
             "digest": image.digest if image else None,
             "manifestDigest": image.manifest_digest if image else None,
         },

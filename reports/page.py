@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from kmm_preflight.model import Conclusion, Verdict
+from kmm_preflight.outside import clean
 from kmm_preflight.report import Report
 from reports.facts import facts, finding_ids, remedies
 
@@ -50,7 +51,7 @@ def _row(verdict: Verdict) -> list[str]:
         escape(finding_ids(verdict)),
         escape(verdict.reason),
         "<br>".join(escape(remedy) for remedy in remedies(verdict)),
-        f"{escape(verdict.plan.image)}{digest}",
+        f"{escape(clean(verdict.plan.image))}{digest}",
     ]
 
 

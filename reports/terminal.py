@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.run import is_controller
 from kmm_preflight.model import Conclusion, Verdict
+from kmm_preflight.outside import clean
 from kmm_preflight.report import Report
 from reports.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, REPORT
 from reports.facts import facts
@@ -50,7 +51,7 @@ def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])
         if verdict.image:
-            terminal.line(f"    {verdict.plan.image} {verdict.image.digest}")
+            terminal.line(f"    {clean(verdict.plan.image)} {verdict.image.digest}")
         for finding in verdict.findings:
             terminal.line(f"    {finding.id}: {finding.sentence}")
             terminal.line(f"    remedy: {finding.remedy}")

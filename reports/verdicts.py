@@ -13,6 +13,7 @@ from fixtures.signals import hold_off
 from kmm_preflight import findings
 from kmm_preflight.model import Conclusion, Plan, Stage, Verdict
 from kmm_preflight.oci.cache import Cache
+from kmm_preflight.report import Problem
 from kmm_preflight.stages import conclude
 from reports.artifacts import ARTIFACTS, REPORT
 
@@ -22,6 +23,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Follows the run on the controller, where a run was planned."""
     if is_controller(config) and ARTIFACTS in config.stash:
         config.pluginmanager.register(Conclusions(config), "preflight-conclusions")
+
+
+def _ended_badly(exitstatus: int) -> Problem | None:
+    """What pytest itself stumbled over: its own words are on the terminal."""
+    match exitstatus:
+        case pytest.ExitCode.INTERNAL_ERROR:
+            return Problem(int(exitstatus), "Internal error: pytest ended before the verdicts were complete.")
+        case pytest.ExitCode.USAGE_ERROR:
+            return Problem(int(exitstatus), "Usage error: pytest could not take its command line.")
+        case _:
+            return None
 
 
 class Conclusions:
@@ -57,7 +69,7 @@ class Conclusions:
         self._interrupted = self._interrupted or excinfo.type is KeyboardInterrupt
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
         """Verdicts, files, exit code; the other views are drawn in between, from the same report."""
         config = self._config
         if config.getoption("collectonly"):
@@ -67,6 +79,7 @@ class Conclusions:
             config.stash[REPORT],
             verdicts=tuple(self._verdict(plan) for plan in config.stash[WORK].plans),
             interrupted=self._interrupted,
+            problem=_ended_badly(exitstatus),
             finished=datetime.now(UTC),
         )
         config.stash[REPORT] = report
@@ -75,9 +88,7 @@ class Conclusions:
             return (yield)
         finally:
             config.stash[ARTIFACTS].write_page(report)
-            if session.exitstatus != pytest.ExitCode.INTERNAL_ERROR and not (
-                self._others_failed and report.exit_code == 0
-            ):
+            if not (self._others_failed and report.exit_code == 0):
                 session.exitstatus = report.exit_code
 
     def _verdict(self, plan: Plan) -> Verdict:

@@ -33,6 +33,8 @@ RELEASE = DEMO[0]
         ((RELEASE, GREEN, "--arch=vax"), "vax"),
         ((RELEASE, GREEN, "--flavour=vanilla"), "vanilla"),
         ((RELEASE, LAYOUT, GREEN, "--stream=rhel-7"), "rhel-7"),
+        ((RELEASE, LAYOUT, GREEN, "--stream=driver-toolkit", "--stream=rhel10"), "--stream rhel10: release"),
+        ((f"--kernel={KERNEL}", LAYOUT, GREEN, "--arch=arm64"), f"--kernel {KERNEL}: got --arch arm64"),
         ((RELEASE, LAYOUT, GREEN, "--realtime"), "rt"),
         ((RELEASE, LAYOUT, GREEN, "--flavour=64k"), "64k"),
         ((RELEASE, LAYOUT, GREEN, "--arch=arm64"), "arm64"),
@@ -41,10 +43,12 @@ RELEASE = DEMO[0]
         ((RELEASE, GREEN, "--authfile=README.md"), "README.md"),
         ((RELEASE, GREEN, "--registry-ca=/no/such/ca.pem"), "/no/such/ca.pem"),
         ((RELEASE, GREEN, "--registry-ca=README.md"), "README.md"),
+        ((RELEASE, GREEN, "--registry-ca=/dev/null"), "--registry-ca /dev/null: got no PEM certificates"),
         ((RELEASE, GREEN, "--image-layout=/no/such/layout"), "/no/such/layout"),
         ((RELEASE, GREEN, "--image-layout=docs"), "docs"),
         ((RELEASE, GREEN, "--cache-size=plenty"), "plenty"),
         ((RELEASE, GREEN, "--kmm-version=latest"), "latest"),
+        ((RELEASE, GREEN, "--kmm-version=0.5"), "0.5"),
         ((RELEASE, "--manifests=/no/such/file.yaml"), "/no/such/file.yaml"),
         ((RELEASE, "--manifests=demo/images/blobs"), "demo/images/blobs"),
         ((RELEASE, GREEN, f"{GREEN}/hello.yaml"), "demo/hello stands twice"),
@@ -61,6 +65,14 @@ def test_the_command_line(tmp_path: Path, options: tuple[str, ...], named: str) 
     assert "Traceback" not in run.output
 
 
+def test_an_option_that_nobody_knows_leaves_no_report_of_an_earlier_run(tmp_path: Path) -> None:
+    assert run_preflight(tmp_path, *DEMO, GREEN).returncode == 0
+    run = run_preflight(tmp_path, *DEMO, GREEN, "--no-such-option")
+    assert (run.returncode, run.document["exitCode"], run.document["modules"]) == (4, 4, []), run.output
+    assert "--no-such-option" in run.stderr
+    assert "--no-such-option" in (tmp_path / "artifacts" / "preflight.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("PREFLIGHT_PUSH_BUILT_IMAGE", "perhaps"), ("PREFLIGHT_ARCH", "amd64,vax"), ("PREFLIGHT_CACHE_SIZE", "-1")],
@@ -69,6 +81,27 @@ def test_the_environment(tmp_path: Path, variable: str, value: str) -> None:
     run = run_preflight(tmp_path, *DEMO, GREEN, env={variable: value})
     assert run.returncode == 4, run.output
     assert value.rpartition(",")[2] in run.stderr
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+@pytest.mark.parametrize("value", ["nonsense", "http://u:p455@host:99999999"])
+def test_a_proxy_that_is_none(tmp_path: Path, variable: str, value: str) -> None:
+    run = run_preflight(tmp_path, *DEMO, GREEN, env={variable: value})
+    assert run.returncode == 4, run.output
+    (line,) = [line for line in run.stderr.splitlines() if line]
+    assert line.startswith(f"ERROR: {variable}: got ")
+    for text in (run.output, *(file.read_text() for file in (tmp_path / "artifacts").iterdir())):
+        assert "p455" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "arch"), [((), "amd64"), (("--arch=arm64",), "arm64")], ids=["no --arch", "--arch"]
+)
+def test_an_architecture_that_is_assumed_is_said(tmp_path: Path, options: tuple[str, ...], arch: str) -> None:
+    run = run_preflight(tmp_path, "--kernel=6.6.0", LAYOUT, manifests(tmp_path, module("m")), *options)
+    said = f"kernel 6.6.0 names no architecture: {arch} is assumed"
+    assert said in run.document["assumed"], run.output
+    assert said in run.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ DOMAIN = sorted((ROOT / "kmm_preflight").rglob("*.py"))
 GLUE = ("fixtures", "reports", "preflight_tests", "tests")
 # What only an edge may import, and which file is one.
 EDGES = {
-    "urllib3": {"oci/registry.py"},
-    "subprocess": set[str](),
+    "urllib3": {"oci/registry.py", "cluster/kubernetes.py"},
+    "kubernetes": {"cluster/kubernetes.py"},
+    "subprocess": {"oci/credential_helper.py"},
     "socket": set[str](),
     "pytest": set[str](),
     "os.environ": set[str](),
@@ -53,6 +56,14 @@ def test_values_and_errors_know_nothing_of_the_rest(name: str) -> None:
 def test_the_validation_has_no_rules_of_its_own(path: Path) -> None:
     ours = {module for module in imported(path) if module.startswith(("kmm_preflight", "reports"))}
     assert ours <= {"kmm_preflight.model", "kmm_preflight.model.StageResult"}
+
+
+def test_the_kubernetes_library_is_loaded_only_for_a_cluster() -> None:
+    rooms = ("fixtures", "reports", "preflight_tests")
+    plugins = ", ".join(f"{room}.{path.stem}" for room in rooms for path in sorted((ROOT / room).glob("[a-z]*.py")))
+    told = f"import sys, {plugins}; print('kubernetes' in sys.modules, 'yaml' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_only_the_settings_read_the_environment() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.demo import BUILD, DEMO, GREEN, KERNEL, LAYOUT, RED, SIGN, manifests, module
+from tests.demo import BUILD, DEMO, GREEN, KERNEL, LAYOUT, RED, ROOT, SIGN, manifests, module
 from tests.runs import run_preflight
 
 WORKERS = pytest.mark.parametrize("workers", [("-n", "0"), ("-n", "4")], ids=["0", "4"])
@@ -208,7 +211,7 @@ def test_a_user_s_own_files_are_honoured(tmp_path: Path) -> None:
 
 
 def test_nothing_is_planned_when_other_tests_are_named(tmp_path: Path) -> None:
-    run = run_preflight(tmp_path, "tests/test_rootdir.py", "-k", "joined", "-q", "-n", "0")
+    run = run_preflight(tmp_path, "tests/test_start.py", "-k", "joined", "-q", "-n", "0")
     assert run.returncode == 0, run.stdout
     assert not (tmp_path / "artifacts").exists()
 
@@ -240,3 +243,39 @@ def test_a_cache_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     run = run_preflight(tmp_path, *DEMO, GREEN, f"--cache-dir={blocked}/cache", "-n", "4")
     assert run.returncode == 0, run.stdout
     assert run.stdout.count("cannot be used") == 1
+
+
+def test_manifests_come_from_standard_input(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", *DEMO, "--manifests=-", "-n", "2", "-p", "no:cacheprovider",
+               f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}"]  # fmt: skip
+    run = subprocess.run(command, cwd=ROOT, input=module("piped"), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "VERIFIED  demo/piped" in run.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_an_expression_that_does_not_parse_is_4_with_any_number_of_workers(tmp_path: Path, workers: str) -> None:
+    run = run_preflight(tmp_path, *DEMO, GREEN, "-k", "and and", "-n", workers)
+    assert (run.returncode, run.document["exitCode"]) == (4, 4), run.output
+    assert "and and" in run.stderr
+    assert "Traceback" not in run.output
+
+
+def test_a_run_that_judged_nothing_leaves_a_patch_that_changes_nothing(tmp_path: Path) -> None:
+    run = run_preflight(tmp_path, *DEMO, GREEN, "-k", "no_such", "--kmm-version=2.3")
+    assert run.returncode == 5
+    assert yaml.safe_load((tmp_path / "artifacts" / "status-patch.yaml").read_text()) == {"status": {}}
+
+
+def test_the_patch_of_a_usage_error_names_the_api_version_that_was_asked_for(tmp_path: Path) -> None:
+    assert run_preflight(tmp_path, LAYOUT, GREEN, "--kmm-version=2.3", "--kernel=abc").returncode == 4
+    assert "v1beta2" in (tmp_path / "artifacts" / "status-patch.yaml").read_text().splitlines()[0]
+
+
+def test_the_folder_of_a_killed_run_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "kmm-preflight-left"
+    left.mkdir()
+    (left / "held").touch()
+    (left / "work").write_text("a password")
+    assert run_preflight(tmp_path, *DEMO, GREEN, env={"TMPDIR": str(tmp_path)}).returncode == 0
+    assert list(tmp_path.glob("kmm-preflight-*")) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight_rootdir import joined
+from kmm_preflight_start import joined
 from tests.demo import RELEASE, ROOT
 
 
@@ -39,4 +39,5 @@ def test_a_value_behind_a_space_is_no_test_path(tmp_path: Path, program: list[st
             [sys.executable, *program, *options], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert run.returncode == 0, run.stdout + run.stderr
+        assert "VERIFIED  demo/hello" in run.stdout
         assert (tmp_path / "artifacts" / "preflight.json").exists()

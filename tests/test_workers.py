@@ -125,7 +125,9 @@ def test_every_worker_killed_is_never_green(tmp_path: Path) -> None:
         for child in workers_of(process):
             os.kill(child, signal.SIGKILL)
         output, document, _ = finished(process, tmp_path)
-    assert process.returncode == document["exitCode"] == 10, output
+    # xdist itself may stumble when the last one goes while it is being told something: an internal error, 3.
+    assert process.returncode in (3, 10), output
+    assert document["exitCode"] == 10
     assert verdicts(document)["m0"] == "undecided"
 
 
