@@ -1,8 +1,10 @@
 """Names the plugins of the suite; nothing else, ever."""
 
+# A plugin that another one imports stands before it: pytest rewrites the assertions of a module once.
 pytest_plugins = [
     "fixtures.command_line",
     "fixtures.workers",
+    "reports.live",
     "fixtures.planning",
     "fixtures.stages",
     "reports.verdicts",

@@ -44,7 +44,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that an output shows; times are aware. verdicts stand in the plans' order."""
+    """Everything that an output shows; times are aware. verdicts stand in the plans' order.
+
+    answered says what became of the status of the PreflightValidationOCP, "" where there was none to answer.
+    """
 
     version: str
     started: datetime
@@ -61,6 +64,7 @@ class Report:
     problem: Problem | None = None
     interrupted: bool = False
     allow_no_modules: bool = False
+    answered: str = ""
 
     def counts(self) -> Counter[Conclusion]:
         """How many verdicts of each kind."""

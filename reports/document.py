@@ -25,6 +25,7 @@ def to_json(report: Report) -> str:
         "kernels": [_kernel(kernel) for kernel in report.kernels],
         "assumed": list(report.assumed),
         "kmmVersion": report.kmm_version,
+        "answered": report.answered or None,
         "pushBuiltImage": report.push_built_image,
         "modules": [_module(verdict) for verdict in report.verdicts],
         "listed": [

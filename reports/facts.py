@@ -21,6 +21,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     told += [("target kernel", kernel_words(kernel)) for kernel in report.kernels]
     told += [("assumed", words) for words in report.assumed]
     told += [("listed, no case", f"{one.module}: {one.reason}") for one in report.passed]
+    if report.answered:
+        told.append(("answered", report.answered))
     told.append(("proof", f"depth {DEPTH}; not checked: {'; '.join(NOT_CHECKED)}"))
     told.append(("started", f"{report.started:%Y-%m-%d %H:%M:%S} UTC"))
     told.append(("seconds", f"{(report.finished - report.started).total_seconds():.1f}"))

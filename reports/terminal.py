@@ -38,6 +38,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.line("")
     colour = {"green": True} if report.exit_code == 0 else {"red": True}
     terminalreporter.line(report.sentence, bold=True, **colour)
+    if report.answered:
+        terminalreporter.line(report.answered)
     folder = config.stash[ARTIFACTS].folder
     page = config.getoption("htmlpath", None) or str(folder / PAGE)
     terminalreporter.line(f"HTML: {page}")

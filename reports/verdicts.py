@@ -16,6 +16,7 @@ from kmm_preflight.oci.cache import Cache
 from kmm_preflight.report import Problem
 from kmm_preflight.stages import conclude
 from reports.artifacts import ARTIFACTS, REPORT
+from reports.live import LIVE
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -82,6 +83,8 @@ class Conclusions:
             problem=_ended_badly(exitstatus),
             finished=datetime.now(UTC),
         )
+        if LIVE in config.stash:
+            report = replace(report, answered=config.stash[LIVE].end(report.verdicts))
         config.stash[REPORT] = report
         config.stash[ARTIFACTS].write(report)
         try:

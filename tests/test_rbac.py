@@ -31,8 +31,6 @@ OPTIONAL = (
 OF_PREFLIGHTS = {
     ("get", "customresourcedefinitions"),
     ("get", "preflightvalidationsocp"),
-    ("create", "preflightvalidationsocp"),
-    ("patch", "preflightvalidationsocp"),
     ("patch", "preflightvalidationsocp/status"),
 }
 

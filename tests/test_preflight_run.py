@@ -1,0 +1,146 @@
+"""Whole runs that answer a PreflightValidationOCP on a real API server, in each of its generations."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kmm_preflight.status import Dialect
+from tests.clusters import module, namespaces, serve
+from tests.demo import KERNEL, LAYOUT, RELEASE, ROOT
+from tests.real.kubernetes.cluster import Cluster
+from tests.real.kubernetes.definitions import PREFLIGHTS, released
+from tests.runs import run_preflight
+
+GOOD, OLD = "registry.example/kmods/hello:${KERNEL_FULL_VERSION}", "registry.example/kmods/hello:6.1.0-47-amd64"
+RESOURCE = "preflightvalidationsocp"
+ROLE = [one for one in yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text()) if one]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two Modules, one of them pinned to the image of yesterday's kernel."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder) as running:
+        serve(running, folder)
+        running.apply(*namespaces("one", "two"), module("one", "good"), module("two", "old", containerImage=OLD))
+        yield running
+
+
+@pytest.fixture(
+    params=[("own", "seed"), ("own", "list"), ("own", "later"), ("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")],
+    ids="-".join,
+)
+def dialect(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Dialect]:
+    whose, name = request.param
+    cluster.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
+    told = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
+    yield told.get(name, Dialect.LATER)
+    cluster.remove_crds()
+    serve(cluster, tmp_path)
+
+
+def create(cluster: Cluster, dialect: Dialect) -> None:
+    spec = {"kernelVersion": KERNEL} if dialect is Dialect.LATER else {"releaseImage": RELEASE}
+    cluster.apply(
+        {
+            "apiVersion": f"kmm.sigs.x-k8s.io/{dialect.api_version}",
+            "kind": "PreflightValidationOCP",
+            "metadata": {"name": "pf"},
+            "spec": spec,
+        }
+    )
+
+
+def status(cluster: Cluster, dialect: Dialect) -> dict[str, Any]:
+    """By Module name, as kubectl reads it."""
+    resource = f"{RESOURCE}.{dialect.api_version}.kmm.sigs.x-k8s.io"
+    told = json.loads(cluster.kubectl("get", resource, "pf", "-o", "json").stdout)["status"]
+    entries = told["crStatuses"] if dialect is Dialect.SEED else {one["name"]: one for one in told["modules"]}
+    return {
+        name: (one["verificationStatus"], one["verificationStage"], one.get("statusReason", ""))
+        for name, one in entries.items()
+    }
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_the_run_answers_the_object(cluster: Cluster, dialect: Dialect, tmp_path: Path, workers: str) -> None:
+    cluster.apply(module("one", "good"), module("two", "old", containerImage=OLD))
+    create(cluster, dialect)
+    options = (f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=pf", "-n", workers)
+    run = run_preflight(tmp_path, *options)
+    assert run.returncode == 1, run.output
+    assert "the status of PreflightValidationOCP pf tells these verdicts" in run.stdout
+    told = status(cluster, dialect)
+    later = dialect is Dialect.LATER
+    assert told["good"][:2] == (("Success" if later else "True"), "Done")
+    assert told["old"][:2] == (("Failure", "Done") if later else ("False", "Requeued"))
+    assert f"{KERNEL}: image accessible and verified" in told["good"][2]
+    assert "6.1.0-47-amd64" in told["old"][2]
+    cluster.apply(module("two", "old", containerImage=GOOD))
+    again = run_preflight(tmp_path, *options)
+    assert again.returncode == 0, again.output
+    assert status(cluster, dialect)["old"][:2] == (("Success" if later else "True"), "Done")
+
+
+@pytest.fixture
+def account(cluster: Cluster) -> Path:
+    """The kubeconfig of a service account that has the role of deploy/rbac.yaml and no other."""
+    cluster.apply(*namespaces("kmm-preflight", "openshift-config"), *ROLE)
+    return cluster.service_account_kubeconfig("kmm-preflight", "kmm-preflight")
+
+
+def allowed(cluster: Cluster, account: Path, verb: str, resource: str) -> bool:
+    told = cluster.kubectl("auth", "can-i", verb, resource, "--subresource=status", kubeconfig=account)
+    return told.stdout.strip() == "yes"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """A role that was changed takes a moment to count."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("dialect", [("own", "list")], indirect=True, ids=["list"])
+def test_the_role_is_enough_and_without_its_patch_it_is_one_line(
+    cluster: Cluster, dialect: Dialect, account: Path, tmp_path: Path
+) -> None:
+    cluster.apply(module("one", "good"))
+    create(cluster, dialect)
+    wait_for(lambda: allowed(cluster, account, "patch", RESOURCE))
+    options = (f"--kubeconfig={account}", LAYOUT, "--preflight=pf")
+    run = run_preflight(tmp_path, *options)
+    assert run.returncode == 0, run.output
+    assert status(cluster, dialect)["good"][0] == "True"
+    roles = [one for one in copy.deepcopy(ROLE) if one["kind"] == "ClusterRole"]
+    for role in roles:
+        role["rules"] = [rule for rule in role["rules"] if f"{RESOURCE}/status" not in rule["resources"]]
+    cluster.apply(*roles)
+    wait_for(lambda: not allowed(cluster, account, "patch", RESOURCE))
+    run = run_preflight(tmp_path, *options)
+    assert run.returncode == 4, run.output
+    assert "patch preflightvalidationsocp.kmm.sigs.x-k8s.io" in run.stderr
+    assert "Traceback" not in run.output
+
+
+def test_an_object_that_is_not_there_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.apply_crds(PREFLIGHTS["seed"])
+    run = run_preflight(tmp_path, f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=none")
+    assert run.returncode == 4, run.output
+    assert "--preflight none: got no such PreflightValidationOCP" in run.stderr
+    assert "Traceback" not in run.output
+
+
+def test_manifests_and_an_object_exclude_each_other(tmp_path: Path) -> None:
+    run = run_preflight(tmp_path, "--manifests=demo/modules", LAYOUT, "--preflight=pf")
+    assert run.returncode == 4, run.output
+    assert "--preflight pf: got --manifests beside it" in run.stderr
