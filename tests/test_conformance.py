@@ -31,10 +31,10 @@ from kmm_preflight.model import (
 )
 from kmm_preflight.module import parse_build, parse_container, parse_mapping, parse_module, parse_sign
 from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.oci.registry import Network
 from kmm_preflight.plan import (
     NoMapping,
     append_to_tag,

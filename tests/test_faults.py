@@ -15,10 +15,10 @@ from kmm_preflight.image import Credentials, judge_image
 from kmm_preflight.model import Flavour, ModuleName, Outcome, Plan, RegistryTLS, StageResult, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.connections import Network, Patience
 from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
-from kmm_preflight.oci.registry import Network, Patience
 
 from .real.authority import Authority
 from .real.faults import BLOBS, FOREVER_S, MANIFESTS, Fault, FaultyRegistry

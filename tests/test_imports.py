@@ -14,7 +14,7 @@ DOMAIN = sorted((ROOT / "kmm_preflight").rglob("*.py"))
 GLUE = ("fixtures", "reports", "preflight_tests", "tests")
 # What only an edge may import, and which file is one.
 EDGES = {
-    "urllib3": {"oci/registry.py", "cluster/kubernetes.py"},
+    "urllib3": {"oci/registry.py", "oci/connections.py", "cluster/kubernetes.py"},
     "kubernetes": {"cluster/kubernetes.py"},
     "subprocess": {"oci/credential_helper.py"},
     "socket": set[str](),

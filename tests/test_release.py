@@ -13,11 +13,11 @@ from kmm_preflight.errors import Malformed, NotFound, PlatformMissing, UsageProb
 from kmm_preflight.fields import Field
 from kmm_preflight.model import DriverToolkit, Flavour, Release, TargetKernel
 from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.oci.registry import Network
 from kmm_preflight.release import (
     FILES,
     STREAM_LABEL,

@@ -18,8 +18,8 @@ import pytest
 from fixtures.run import RunFolder, Work
 from kmm_preflight.image import Credentials
 from kmm_preflight.oci.auth import Credential, Keychain
+from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.oci.registry import Network
 
 from .real.push import push
 from .real.registry import Registry

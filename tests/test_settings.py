@@ -13,7 +13,7 @@ from fixtures.options import OPTIONS
 from fixtures.settings import Settings, dialect_asked, read_settings
 from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import RegistryTLS
-from kmm_preflight.oci.registry import Connections
+from kmm_preflight.oci.connections import Connections
 from kmm_preflight.status import Dialect
 
 RELEASE = {"--release-image": "quay.io/a/b:1"}

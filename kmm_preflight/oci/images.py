@@ -13,6 +13,7 @@ from kmm_preflight.errors import (
 )
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
 from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.connections import Connections, Network
 from kmm_preflight.oci.image import Image, Source, find_image, platforms
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
@@ -20,7 +21,7 @@ from kmm_preflight.oci.layout import Layout, layout_names
 from kmm_preflight.oci.mirrors import Hop
 from kmm_preflight.oci.reference import LayoutReference, Reference, parse_name
 from kmm_preflight.oci.registries import Registries
-from kmm_preflight.oci.registry import Connections, Network, RegistryRepository
+from kmm_preflight.oci.registry import RegistryRepository
 
 _HERE = Registries()
 

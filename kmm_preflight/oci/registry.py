@@ -1,22 +1,18 @@
 """One repository of a registry, over HTTP: the distribution protocol with its logins, retries and refusals.
 
-The only importer of urllib3. Its errors become ours here, once.
+urllib3's errors become ours here and in connections.py, once.
 """
 
 from __future__ import annotations
 
 import re
-import ssl
 import time
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, SSLError
+from urllib3.exceptions import HTTPError
 
 from kmm_preflight.errors import (
     AccessDenied,
@@ -25,49 +21,22 @@ from kmm_preflight.errors import (
     DigestMismatch,
     Malformed,
     NotFound,
-    PreflightError,
     Truncated,
     Unreachable,
     Untrusted,
 )
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Keychain
+from kmm_preflight.oci.connections import BUSY, Connections, trouble
 from kmm_preflight.oci.document import MANIFEST_BYTES, MANIFEST_TYPES, Descriptor, digest_of
 from kmm_preflight.oci.keyring import candidates
 from kmm_preflight.oci.login import Login
 from kmm_preflight.oci.reference import Reference, parse_digest
 
 _PIECE = 1 << 18
-_BUSY = (429, 500, 502, 503, 504)
 _NO_SUCH_RANGE = 416
 _HUB = "registry-1.docker.io"
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a registry is waited for, in seconds, and how often it is asked again.
-
-    A body may take grace_seconds at the start, and afterwards must have come at bytes_per_second on average.
-    """
-
-    connect_seconds: float = 10
-    read_seconds: float = 20
-    retries: int = 3
-    backoff_seconds: float = 0.25
-    retry_after_seconds: int = 10
-    grace_seconds: float = 60
-    bytes_per_second: int = 16 * 1024
-    resumes: int = 3
-
-
-@dataclass(frozen=True)
-class Network:
-    """How this machine reaches registries: a CA bundle beside the system's, proxies by scheme, hosts without proxy."""
-
-    ca: Path | None = None
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    patience: Patience = Patience()
 
 
 class RegistryRepository:
@@ -126,7 +95,7 @@ class RegistryRepository:
                 if len(body) > MANIFEST_BYTES:
                     raise BoundExceeded(f"{subject}: a document of more than {MANIFEST_BYTES} bytes")
         except (HTTPError, OSError) as exc:
-            raise _trouble(exc, self._host, subject) from exc
+            raise trouble(exc, self._host, subject) from exc
         return bytes(body)
 
     def has_blob(self, digest: str) -> bool:
@@ -166,7 +135,7 @@ class RegistryRepository:
                             yield new
                 except (HTTPError, OSError) as exc:
                     if attempt == self._patience.resumes:
-                        raise _trouble(exc, self._host, subject) from exc
+                        raise trouble(exc, self._host, subject) from exc
                     continue
             if got >= descriptor.size:
                 return
@@ -224,9 +193,9 @@ class RegistryRepository:
         try:
             response = self._request(method, f"{self._scheme}://{self._server}{path}", sent)
         except HTTPError as exc:
-            trouble = _trouble(exc, self._host, subject)
-            if not self._may_be_plain() or isinstance(trouble, Untrusted):
-                raise trouble from exc
+            cause = trouble(exc, self._host, subject)
+            if not self._may_be_plain() or isinstance(cause, Untrusted):
+                raise cause from exc
             self._scheme = "http"
             return self._send(method, path, subject, headers)
         self._answered = True
@@ -255,7 +224,7 @@ class RegistryRepository:
         try:
             response = self._request(method, url, headers, body)
         except HTTPError as exc:
-            raise _trouble(exc, urlsplit(url).netloc, subject) from exc
+            raise trouble(exc, urlsplit(url).netloc, subject) from exc
         answer = self._whole(response, f"token for {subject}") if 200 <= response.status < 300 else b""
         return response.status, answer
 
@@ -267,7 +236,7 @@ def _check_status(status: int, subject: str) -> None:
         raise NotFound(f"{subject}: got 404, the registry does not have it")
     if status in (401, 403):
         raise AccessDenied(f"{subject}: got {status}, the registry refuses access")
-    if status in _BUSY:
+    if status in BUSY:
         raise Unreachable(f"{subject}: got {status} from the registry, each time it was asked")
     raise Unreachable(f"{subject}: got status {status} from the registry, expected 200")
 
@@ -292,64 +261,3 @@ def _check_named(body: bytes, response: urllib3.BaseHTTPResponse, subject: str) 
         return
     if (got := digest_of(body, expected)) != expected:
         raise DigestMismatch(f"{subject}: got bytes of digest {got}, expected {expected} as the registry says")
-
-
-def _trouble(exc: Exception, host: str, subject: str) -> PreflightError:
-    """Our error for one of urllib3's, in words that name the cause."""
-    cause = exc.reason if isinstance(exc, MaxRetryError) and exc.reason else exc
-    inner = cause.args[0] if cause.args else cause
-    if isinstance(exc, ProtocolError):  # bare, so it came while a body was read and not on the way to an answer
-        return Truncated(f"{subject}: the answer of {host} breaks off ({cause.args[0]})")
-    if isinstance(cause, SSLError) and isinstance(inner, ssl.SSLCertVerificationError):
-        return Untrusted(f"{subject}: the certificate of {host} is not trusted ({inner.verify_message})")
-    words = str(cause).rpartition(": ")[2] if cause.args else type(cause).__name__
-    return Unreachable(f"{subject}: no answer from {host} ({type(cause).__name__}: {words})")
-
-
-class Connections:
-    """Open connections of this process, shared by all repositories that are reached in the same way."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self.patience = network.patience
-        self._pools: dict[tuple[str, RegistryTLS, str], urllib3.PoolManager] = {}
-
-    def pool(self, server: str, tls: RegistryTLS, authority: str = "") -> urllib3.PoolManager:
-        """The pool for a server: through the proxy, unless the server is one of those reached without."""
-        proxies = self._network.proxies
-        proxy = proxies.get("https", "")
-        if proxy and urllib.request.proxy_bypass(server, dict(proxies)):
-            proxy = ""
-        key = (proxy, tls, authority)
-        if key not in self._pools:
-            self._pools[key] = self._new_pool(proxy, self._context(tls, authority))
-        return self._pools[key]
-
-    def _new_pool(self, proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
-        retries = urllib3.Retry(
-            total=self.patience.retries,
-            read=1,  # a server that hangs has been waited for twice
-            other=0,  # a certificate does not change
-            status_forcelist=_BUSY,
-            allowed_methods=None,
-            backoff_factor=self.patience.backoff_seconds,
-            retry_after_max=self.patience.retry_after_seconds,
-            raise_on_status=False,
-        )
-        timeout = urllib3.Timeout(connect=self.patience.connect_seconds, read=self.patience.read_seconds)
-        if not proxy:
-            return urllib3.PoolManager(retries=retries, timeout=timeout, ssl_context=context)
-        url = urlsplit(proxy)
-        login = urllib3.make_headers(proxy_basic_auth=f"{url.username}:{url.password or ''}") if url.username else None
-        return urllib3.ProxyManager(proxy, proxy_headers=login, retries=retries, timeout=timeout, ssl_context=context)
-
-    def _context(self, tls: RegistryTLS, authority: str) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        if authority:
-            context.load_verify_locations(cadata=authority)
-        if self._network.ca:
-            context.load_verify_locations(cafile=str(self._network.ca))
-        if tls.insecure_skip_tls_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
