@@ -9,7 +9,7 @@ import pickle
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,13 @@ class Watch:
                     continue
                 self.processes |= {int(process.name)} if str(self._temporary).encode() in shown else set()
                 self.found |= {f"{process.name} {name}" for needle in self._needles if needle in shown}
-        for path in self._temporary.rglob("*"):
-            try:
-                kind = "folder" if path.is_dir() else "file"
-                self.modes.add((f"{kind} {path.name.partition('-')[0]}", stat.S_IMODE(path.stat().st_mode)))
-            except OSError:
-                continue
+        # os.walk passes over what goes while it looks; rglob stumbles.
+        for folder, folders, files in os.walk(self._temporary):
+            for name in (*folders, *files):
+                with suppress(OSError):
+                    mode = (Path(folder) / name).lstat().st_mode
+                    kind = "folder" if stat.S_ISDIR(mode) else "file"
+                    self.modes.add((f"{kind} {name.partition('-')[0]}", stat.S_IMODE(mode)))
 
 
 @contextmanager
