@@ -79,6 +79,7 @@ def _module(verdict: Verdict) -> dict[str, object]:
             "reference": clean(verdict.plan.image),
             "digest": image.digest if image else None,
             "manifestDigest": image.manifest_digest if image else None,
+            "readFrom": (image.read_from or None) if image else None,
         },
         "findings": [_finding(finding) for finding in verdict.findings],
         "stages": [_stage(result) for result in verdict.results],
