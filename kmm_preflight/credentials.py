@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kmm_preflight import findings
-from kmm_preflight.cluster.inventory import PULL_SECRET, Inventory, Key
+from kmm_preflight.cluster.inventory import NODE_ACCOUNT, PULL_SECRET, Inventory, Key
 from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.image import Credentials
@@ -14,7 +14,6 @@ from kmm_preflight.model import Manifest, Plan
 from kmm_preflight.oci.auth import Keychain, holds_login, parse_pull_secret
 from kmm_preflight.oci.keyring import Keyring
 
-NODE_ACCOUNT = "default"
 BUILD_ACCOUNT = "builder"
 # What `oc adm inspect` writes in place of each value of a Secret.
 _ELIDED = "bytes long"

@@ -22,7 +22,6 @@ from kmm_preflight.oci.tar import Kind
 from kmm_preflight.outside import listed
 
 _KIND_WORDS = {Kind.FOLDER: "folder", Kind.DEVICE: "device", Kind.HARDLINK: "hard link", Kind.SYMLINK: "link"}
-_KERNELS = "lib/modules"
 _NODE_MODULES = "/lib/modules/"
 _KMODS_LOOKED_AT = 10_000
 
@@ -201,11 +200,12 @@ def _what_is_there(plan: Plan, image: Image, folder: str | None) -> str:
         names = [one.path.rpartition("/")[2] for one in image.files.below(folder, is_kmod_file)]
         near = [name for name in names if plan.kmod and is_near(name, plan.kmod)]
         return f"near names {listed(near)}" if near else f"kmods {listed(sorted(names))}"
+    parent = plan.folder.rpartition("/")[0]
     try:
-        kernels = image.files.resolve(f"{plan.directory.strip('/')}/{_KERNELS}")
+        kernels = image.files.resolve(parent)
     except LinkBroken:
         kernels = None
     if kernels:
         return f"no such folder; kernels {listed(image.files.children(kernels.path))}"
     anywhere = [f"/{one.path}" for one in image.files.below("", _wanted_name(plan))]
-    return f"no /{plan.directory.strip('/')}/{_KERNELS}; elsewhere {listed(anywhere)}"
+    return f"no /{parent}; elsewhere {listed(anywhere)}"

@@ -60,7 +60,6 @@ class Report:
     push_built_image: bool = False
     verdicts: tuple[Verdict, ...] = ()
     passed: tuple[Passed, ...] = ()
-    unjudged: tuple[ModuleName, ...] = ()
     problem: Problem | None = None
     interrupted: bool = False
     allow_no_modules: bool = False

@@ -44,8 +44,6 @@ class LiveStatus:
     def settled(self, plan: Plan) -> None:
         """Tells what is known by now of the plan's Module."""
         key = key_of(plan.module, self._dialect)
-        if key not in self._plans:
-            return
         verdicts = [conclude(one, self._folder.results(one, ended=False)) for one in self._plans[key]]
         self._tell({key: entry_so_far(verdicts, self._dialect)})
 
@@ -53,9 +51,7 @@ class LiveStatus:
         """The last word on every Module that was judged, and words on what became of it."""
         by_key: dict[ModuleName, list[Verdict]] = {}
         for verdict in verdicts:
-            key = key_of(verdict.plan.module, self._dialect)
-            if key in self._plans:
-                by_key.setdefault(key, []).append(verdict)
+            by_key.setdefault(key_of(verdict.plan.module, self._dialect), []).append(verdict)
         # What was told before is told again: a write that failed then may work now.
         self._told = {}
         self._tell({key: entry_so_far(group, self._dialect) for key, group in by_key.items()})

@@ -14,6 +14,9 @@ Key = tuple[str, str]
 PULL_SECRET: Key = ("openshift-config", "pull-secret")
 """The Secret that every node pulls with."""
 
+NODE_ACCOUNT = "default"
+"""The ServiceAccount whose imagePullSecrets a Pod of KMM pulls with where a Module names no Secret."""
+
 
 @dataclass(frozen=True)
 class Refused:

@@ -20,14 +20,11 @@ from kmm_preflight.cluster.api import (
     Forbidden,
     Kind,
 )
-from kmm_preflight.cluster.inventory import PULL_SECRET, Inventory, Key, Refused
+from kmm_preflight.cluster.inventory import NODE_ACCOUNT, PULL_SECRET, Inventory, Key, Refused
 from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.module import Module, parse_module
-
-NODE_ACCOUNT = "default"
-"""The ServiceAccount whose imagePullSecrets a Pod of KMM pulls with where a Module names no Secret."""
 
 _CONFIG_NAMESPACE = "openshift-config"
 _T = TypeVar("_T")
