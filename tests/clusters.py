@@ -20,6 +20,7 @@ _OPENSHIFT = (
     ("config.openshift.io", "v1", "ImageDigestMirrorSet", "imagedigestmirrorsets"),
     ("config.openshift.io", "v1", "ImageTagMirrorSet", "imagetagmirrorsets"),
     ("config.openshift.io", "v1", "Image", "images"),
+    ("config.openshift.io", "v1", "Proxy", "proxies"),
     ("operator.openshift.io", "v1alpha1", "ImageContentSourcePolicy", "imagecontentsourcepolicies"),
 )
 
@@ -48,7 +49,7 @@ def namespaces(*names: str) -> list[Object]:
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
 
 
-def module(namespace: str, name: str, secret: str = "", **mapping: str) -> Object:
+def module(namespace: str, name: str, secret: str = "", **mapping: object) -> Object:
     """A Module that is good on the demo's images, unless its mapping says otherwise."""
     (document,) = yaml.safe_load_all((ROOT / "demo/modules/hello.yaml").read_text())
     document["metadata"] = {"namespace": namespace, "name": name}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from .real.layout import Blob, Image
 
 ROOT = Path(__file__).parent.parent
 RELEASE = "quay.io/openshift-release-dev/ocp-release:4.99.0-x86_64"
@@ -30,6 +33,22 @@ spec:
           containerImage: "{image}"
 {sections}
 """
+
+
+def demo_images() -> dict[str, Image]:
+    """The images of the demo by their names."""
+    blobs = ROOT / "demo/images/blobs/sha256"
+
+    def read(entry: dict[str, str]) -> Blob:
+        return Blob((blobs / entry["digest"].removeprefix("sha256:")).read_bytes(), entry["mediaType"])
+
+    made = {}
+    for entry in json.loads((ROOT / "demo/images/index.json").read_text())["manifests"]:
+        manifest = read(entry)
+        parts = json.loads(manifest.data)
+        name = entry["annotations"]["org.opencontainers.image.ref.name"]
+        made[name] = Image(manifest, [read(part) for part in (parts["config"], *parts["layers"])])
+    return made
 
 
 def manifests(folder: Path, *documents: str) -> str:

@@ -140,6 +140,7 @@ def test_what_modules_need_is_read_and_each_secret_once(cluster: Cluster) -> Non
             ("list", "imagecontentsourcepolicies", "", ""),
             ("get", "images", "", "cluster"),
             ("get", "configmaps", "openshift-config", "authorities"),
+            ("get", "proxies", "", "cluster"),
         ]
         names = [str(one.name) for one in inventory.modules]
         assert names == ["demo/lost", "demo/own", "demo/same", "storage/by-account", "storage/by-account-too"]
@@ -198,7 +199,7 @@ def test_a_thousand_modules_are_few_requests(tmp_path: Path, cluster: Cluster) -
         assert len(inventory.service_accounts) == 40
         resources = [resource for _, resource, *_ in asked(cluster)]
         assert resources.count("modules") == 2
-        assert len(resources) == 8
+        assert len(resources) == 9
         run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0", "-k", "m999")
         assert run.returncode == 0, run.output
         assert run.document["partial"] == "partial: 1 of 1000 Modules"

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from .demo import KERNEL, RELEASE
-from .real.layout import Blob, Image
+from .demo import KERNEL, RELEASE, demo_images
+from .real.layout import Image
 from .real.push import push
 from .real.registry import Registry
-from .runs import ROOT, Run, module, run_preflight, secret, write_manifests
+from .runs import Run, module, run_preflight, secret, write_manifests
 from .shapes import VERIFIED, Parts, refuted
 from .test_credentials import helper
 from .test_mirrors import IDMS, ITMS, mirror_set
@@ -307,25 +307,13 @@ def test_trust_is_for_each_host(tmp_path: Path, place: Place) -> None:
     assert run.verdicts()["other"] == VERIFIED, run.output
 
 
-def _demo_image(digest: str) -> Image:
-    blobs = ROOT / "demo/images/blobs/sha256"
-    body = (blobs / digest.removeprefix("sha256:")).read_bytes()
-    manifest = json.loads(body)
-    parts = [
-        Blob((blobs / one["digest"].removeprefix("sha256:")).read_bytes(), one["mediaType"])
-        for one in (manifest["config"], *manifest["layers"])
-    ]
-    return Image(Blob(body, manifest["mediaType"]), parts)
-
-
 def test_release_and_toolkit_through_mirrors(tmp_path: Path, place: Place) -> None:
-    index = json.loads((ROOT / "demo/images/index.json").read_text())
-    for entry in index["manifests"]:
-        name = entry["annotations"]["org.opencontainers.image.ref.name"]
+    images = demo_images()
+    for name, made in images.items():
         if name.startswith("quay.io/openshift-release-dev/"):
             repository = name.removeprefix("quay.io/openshift-release-dev/").partition("@")[0].partition(":")[0]
-            push(place.mirror, f"openshift/{repository}", "any", _demo_image(entry["digest"]))
-    release = next(one["digest"] for one in index["manifests"] if RELEASE in str(one))
+            push(place.mirror, f"openshift/{repository}", "any", made)
+    release = images[RELEASE].digest
     push(place.plain, "kmods/hello", KERNEL, place.parts.image(place.parts.good))
     mirrors = mirror_set(IDMS, ("quay.io/openshift-release-dev", [f"{place.mirror.host}/openshift"]), never=True)
     manifests = write_manifests(

@@ -25,15 +25,23 @@ class Refused:
     name: ModuleName
     problem: str
     deleting: bool = False
+    uid: str = ""
+    generation: int = 0
+
+
+def loads(module: Module | Refused) -> bool:
+    """Whether it has a case: it loads a kmod, as far as is known, and is not being deleted."""
+    return not module.deleting and (isinstance(module, Refused) or module.container is not None)
 
 
 @dataclass(frozen=True)
 class Inventory:
     """Modules and refused ones in order of namespace and name; what serves them by namespace and name.
 
-    mirrors are IDMS, ITMS and ICSP objects; image_config the image.config.openshift.io named cluster. source names
-    what was read, for messages; assumed what could not be read, and what was taken instead. live says that a cluster
-    answered: a Secret or ServiceAccount that a Module names and that is not here does not exist.
+    mirrors are IDMS, ITMS and ICSP objects; image_config and proxy the image.config.openshift.io and the
+    proxy.config.openshift.io named cluster. source names what was read, for messages; assumed what could not be read,
+    and what was taken instead. live says that a cluster answered: a Secret or ServiceAccount that a Module names and
+    that is not here does not exist.
     """
 
     modules: tuple[Module, ...] = ()
@@ -42,7 +50,13 @@ class Inventory:
     service_accounts: Mapping[Key, Manifest] = field(default_factory=dict)
     mirrors: tuple[Manifest, ...] = ()
     image_config: Manifest | None = None
+    proxy: Manifest | None = field(default=None, repr=False)
     refused: tuple[Refused, ...] = ()
     source: str = "the manifests"
     assumed: tuple[str, ...] = ()
     live: bool = False
+
+    def every(self) -> list[Module | Refused]:
+        """Modules and refused ones in one order."""
+        every: list[Module | Refused] = [*self.modules, *self.refused]
+        return sorted(every, key=lambda module: module.name)

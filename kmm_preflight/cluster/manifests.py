@@ -24,7 +24,7 @@ _MIRRORS = {
     "ImageContentSourcePolicy": "operator.openshift.io/v1alpha1",
 }
 # What serves Modules: the API version by kind. Another project's kind of that name is passed over.
-_SERVING = {**_NAMESPACED, **_MIRRORS, "Image": _CONFIG}
+_SERVING = {**_NAMESPACED, **_MIRRORS, "Image": _CONFIG, "Proxy": _CONFIG}
 # Kinds that someone may have written for one of KMM's, in lower case.
 _MISSPELT = {"module": "Module", "modules": "Module", "modulelist": "ModuleList"}
 
@@ -50,6 +50,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
         service_accounts=serving["ServiceAccount"],
         mirrors=tuple(manifest for kind in _MIRRORS for manifest in serving[kind].values()),
         image_config=serving["Image"].get(("", "cluster")),
+        proxy=serving["Proxy"].get(("", "cluster")),
     )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import MaxRetryError, ProtocolError, SSLError
 
 from kmm_preflight.errors import PreflightError, Truncated, Unreachable, Untrusted
-from kmm_preflight.model import RegistryTLS
+from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
+from kmm_preflight.oci.proxy import Proxy, passed_by
 
 BUSY = (429, 500, 502, 503, 504)
 """Statuses of a server that is not itself at the moment: asked again."""
@@ -38,11 +38,20 @@ class Patience:
 
 @dataclass(frozen=True)
 class Network:
-    """How this machine reaches registries: a CA bundle beside the system's, proxies by scheme, hosts without proxy."""
+    """How this machine reaches registries: a CA bundle beside the system's, proxies by scheme, hosts without proxy.
+
+    authorities are CAs in PEM that the nodes of a cluster trust for every registry.
+    """
 
     ca: Path | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience: Patience = Patience()
+    authorities: str = field(default="", repr=False)
+
+    @property
+    def speaks_of_proxies(self) -> bool:
+        """Whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY says anything, be it that there is none."""
+        return not {"http", "https", "all", "no"}.isdisjoint(self.proxies)
 
 
 class Connections:
@@ -57,7 +66,7 @@ class Connections:
         """The pool for a server: through the proxy, unless the server is one of those reached without."""
         proxies = self._network.proxies
         proxy = proxies.get("https", "")
-        if proxy and urllib.request.proxy_bypass(server, dict(proxies)):
+        if proxy and passed_by(server, proxies.get("no", "")):
             proxy = ""
         key = (proxy, tls, authority)
         if key not in self._pools:
@@ -78,14 +87,22 @@ class Connections:
         timeout = urllib3.Timeout(connect=self.patience.connect_seconds, read=self.patience.read_seconds)
         if not proxy:
             return urllib3.PoolManager(retries=retries, timeout=timeout, ssl_context=context)
-        url = urlsplit(proxy)
-        login = urllib3.make_headers(proxy_basic_auth=f"{url.username}:{url.password or ''}") if url.username else None
-        return urllib3.ProxyManager(proxy, proxy_headers=login, retries=retries, timeout=timeout, ssl_context=context)
+        through = Proxy.parse(proxy)
+        login = f"Basic {base64.b64encode(through.login).decode()}"
+        return urllib3.ProxyManager(
+            through.url,
+            proxy_headers={"Proxy-Authorization": login} if through.login else None,
+            proxy_ssl_context=self._context(VERIFIED_HTTPS),  # what a Module allows, it allows of its registry
+            retries=retries,
+            timeout=timeout,
+            ssl_context=context,
+        )
 
-    def _context(self, tls: RegistryTLS, authority: str) -> ssl.SSLContext:
+    def _context(self, tls: RegistryTLS, authority: str = "") -> ssl.SSLContext:
         context = ssl.create_default_context()
-        if authority:
-            context.load_verify_locations(cadata=authority)
+        for authorities in (authority, self._network.authorities):
+            if authorities:
+                context.load_verify_locations(cadata=authorities)
         if self._network.ca:
             context.load_verify_locations(cafile=str(self._network.ca))
         if tls.insecure_skip_tls_verify:
@@ -105,4 +122,11 @@ def trouble(exc: Exception, host: str, subject: str) -> PreflightError:
     words = str(cause).rpartition(": ")[2] if cause.args else type(cause).__name__
     while words.count(")") > words.count("("):  # the end of a repr whose beginning was cut off
         words = words[:-1].rstrip("'\"")
-    return Unreachable(f"{subject}: no answer from {host} ({type(cause).__name__}: {words})")
+    return Unreachable(f"{subject}: no answer from {host}{_through(exc)} ({type(cause).__name__}: {words})")
+
+
+def _through(exc: Exception) -> str:
+    """The proxy that was asked, in words; "" for none."""
+    pool = exc.pool if isinstance(exc, MaxRetryError) else None
+    proxy = pool.proxy if isinstance(pool, urllib3.HTTPConnectionPool) else None
+    return f" through the proxy {proxy.netloc}" if proxy else ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -11,6 +9,7 @@ from typing import TypeVar
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.model import VERIFIED_HTTPS, Manifest, RegistryTLS
+from kmm_preflight.oci.authorities import authorities
 from kmm_preflight.oci.mirrors import Hop, Mirrors, parse_mirrors
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.scope import in_policy_scope, in_scope, parse_scope
@@ -98,27 +97,6 @@ def _trusted(config: Manifest) -> str:
 
 
 def _authorities(config_map: Manifest) -> dict[str, str]:
-    """PEM by host[:port]; a value that is no certificate trusts nobody, as on the node."""
-    data, binary = (part if isinstance(part := config_map.get(key), dict) else {} for key in ("data", "binaryData"))
-    found = {**data, **{key: _decoded(value) for key, value in binary.items()}}
+    """PEM by host[:port]."""
     # A colon cannot stand in a ConfigMap's key.
-    return {str(key).replace("..", ":"): pem for key, value in found.items() if (pem := _pem(value))}
-
-
-def _pem(value: object) -> str:
-    """The certificates in a value, which may be encoded once more; "" when there are none."""
-    for text in (value, _decoded(value)):
-        if isinstance(text, str):
-            try:
-                ssl.create_default_context(cadata=text)
-            except (ssl.SSLError, ValueError):
-                continue
-            return text
-    return ""
-
-
-def _decoded(value: object) -> str:
-    try:
-        return base64.b64decode(str(value)).decode()
-    except ValueError:
-        return ""
+    return {key.replace("..", ":"): pem for key, pem in authorities(config_map).items()}

@@ -11,9 +11,10 @@ import trustme
 class Authority:
     """A new CA whose certificate lies as ca.crt in a folder of its own, the shape of --cert-dir and certs.d."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *names: str) -> None:
+        """names are those of the server beside 127.0.0.1 and localhost."""
         self._ca = trustme.CA(organization_name="Preflight tests")
-        self._leaf = self._ca.issue_cert("127.0.0.1", "localhost", key_type=trustme.KeyType.RSA)
+        self._leaf = self._ca.issue_cert("127.0.0.1", "localhost", *names, key_type=trustme.KeyType.RSA)
         self.cert_dir = folder / "certs"
         self.cert_dir.mkdir(parents=True)
         self.ca = self.cert_dir / "ca.crt"
@@ -25,7 +26,7 @@ class Authority:
         self._leaf.private_key_pem.write_to_path(str(self.server_key))
 
     def server_context(self) -> ssl.SSLContext:
-        """TLS for a server of this process, with the certificate for 127.0.0.1 and localhost."""
+        """TLS for a server of this process, with the certificate for its names."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.server_cert, self.server_key)
         return context
