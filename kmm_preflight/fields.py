@@ -70,6 +70,12 @@ class Field:
             raise self.refuse("true or false")
         return bool(self.value)
 
+    def number(self) -> int:
+        """A whole number, 0 when absent."""
+        if self.value is not None and (not isinstance(self.value, int) or isinstance(self.value, bool)):
+            raise self.refuse("a whole number")
+        return self.value or 0
+
     def present(self, what: str) -> Field:
         """This field, which must be there."""
         if self.value is None:

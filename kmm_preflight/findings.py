@@ -40,6 +40,24 @@ MODULE_INVALID = _kind(
     "the Module in the cluster is none that KMM can load: {problem}",
     "Correct the Module; KMM's webhook would have refused it, so look whether it runs.",
 )
+JUDGED_AGAIN = _kind(
+    "judged-again",
+    _NOTE,
+    "{object} said that it is verified: got {got}, expected what its record covers; judged again",
+    "None is needed: the verdict is this run's own. If you do not know who wrote the status, look who may.",
+)
+MODULE_CHANGED = _kind(
+    "module-changed",
+    _UNDECIDED,
+    "the Module was changed while the run went on: got generation {got} by now, expected the one that was judged",
+    "Run again, so that the Module is judged as it is now.",
+)
+MODULE_APPEARED = _kind(
+    "module-appeared",
+    _UNDECIDED,
+    "the Module appeared while the run went on: got no verdict, expected one",
+    "Run again, so that the Module is judged.",
+)
 NO_MAPPING = _kind(
     "no-mapping",
     _REFUTES,

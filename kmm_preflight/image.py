@@ -7,14 +7,24 @@ The documentation's two steps: (1) image existence and accessibility, (2) the km
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from kmm_preflight import findings
 from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
 from kmm_preflight.kmod.elf import why_not_elf
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
-from kmm_preflight.model import Finding, JudgedImage, Outcome, Plan, RegistryTLS, Severity, Stage, StageResult
+from kmm_preflight.model import (
+    Finding,
+    JudgedImage,
+    Outcome,
+    Plan,
+    Recorded,
+    RegistryTLS,
+    Severity,
+    Stage,
+    StageResult,
+)
 from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
@@ -52,7 +62,15 @@ class Credentials:
 
 
 def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
-    """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py."""
+    """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py.
+
+    NOT_NEEDED when the plan is recorded and its name still leads to the same image, which is then not looked into.
+    """
+    result = _judge(plan, images, credentials)
+    return replace(result, findings=(*result.findings, *plan.notes))
+
+
+def _judge(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
     if plan.unresolved or credentials.problem:
         return _result(plan.unresolved or credentials.problem)
     image: Image | None = None
@@ -60,6 +78,8 @@ def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageRe
         if problem := images.refusal(plan.image):
             return _result(findings.REGISTRY_BLOCKED(problem=problem))
         image = images.image(plan.image, plan.kernel.arch, credentials.keyring, plan.tls)  # (1)
+        if plan.recorded and plan.recorded.digest == image.found.digest:
+            return _carried(plan.recorded, image.found.judged())
         refuted, notes = _judge_kmod(plan, image)  # (2)
         if refuted is None:
             image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
@@ -69,7 +89,21 @@ def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageRe
     except PreflightError as exc:
         refuted, notes = findings.of_trouble(exc, plan.kernel.version), ()
     told = (credentials.note,) if credentials.note else ()
-    return _result(refuted, (*notes, *told), image.found.judged() if image else None, plan)
+    again = _again(plan, image) if image else ()
+    return _result(refuted, (*notes, *told, *again), image.found.judged() if image else None, plan)
+
+
+def _carried(recorded: Recorded, judged: JudgedImage) -> StageResult:
+    reason = f"verified on {recorded.date} by an earlier run, and nothing has changed since that its record covers"
+    return StageResult(Stage.IMAGE, Outcome.NOT_NEEDED, reason, (), judged)
+
+
+def _again(plan: Plan, image: Image) -> tuple[Finding, ...]:
+    """Why a plan with a record was judged all the same: its name leads elsewhere."""
+    if plan.recorded is None:
+        return ()
+    got = f"{image.found.digest} behind the image's name, not {plan.recorded.digest} as on {plan.recorded.date}"
+    return (findings.JUDGED_AGAIN(object="an earlier run", got=got),)
 
 
 def _result(

@@ -137,11 +137,20 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """What an earlier run verified for the same plan: the digest behind the image's name, and when (ISO 8601)."""
+
+    digest: str
+    date: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """One Module on one target kernel: where its kmod must be, and what may make it.
 
     image is the mapping's containerImage after substitution. kmod is modprobe's moduleName, None with rawArgs.
     unresolved is set, and image "", when the Module has nothing for this kernel. secret names the credentials.
+    recorded is what need not be judged again while the image is the same; notes are told whatever the stages conclude.
     """
 
     module: ModuleName
@@ -155,6 +164,8 @@ class Plan:
     sign: Sign | None = None
     in_tree_modules_to_remove: tuple[str, ...] = ()
     unresolved: Finding | None = None
+    recorded: Recorded | None = None
+    notes: tuple[Finding, ...] = ()
 
     @property
     def id(self) -> str:
@@ -223,3 +234,9 @@ class Verdict:
     def image(self) -> JudgedImage | None:
         """The image judged last."""
         return next((result.image for result in reversed(self.results) if result.image), None)
+
+    @property
+    def carried_over(self) -> bool:
+        """Whether the proof is that of an earlier run: its record covers the image stage."""
+        image = next((result for result in self.results if result.stage is Stage.IMAGE), None)
+        return self.conclusion is Conclusion.VERIFIED and image is not None and image.outcome is Outcome.NOT_NEEDED

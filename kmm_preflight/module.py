@@ -52,12 +52,37 @@ class Container:
 
 @dataclass(frozen=True)
 class Module:
-    """A Module; container is None without a moduleLoader (device plugin or DRA only)."""
+    """A Module; container is None without a moduleLoader (device plugin or DRA only).
+
+    uid and generation are the API server's, "" and 0 in manifests that were never there.
+    """
 
     name: ModuleName
     container: Container | None
     deleting: bool = False
     secret: str | None = None
+    uid: str = ""
+    generation: int = 0
+
+    def dockerfiles(self) -> set[tuple[str, str]]:
+        """Namespace and name of the ConfigMaps that any build section names."""
+        names = {build.dockerfile_config_map for build in self._builds()}
+        return {(self.name.namespace, name) for name in names if name}
+
+    def build_and_sign_secrets(self) -> set[tuple[str, str]]:
+        """Namespace and name of the Secrets that any build or sign section names."""
+        names = {name for build in self._builds() for name in build.secrets}
+        names |= {name for sign in self._signs() for name in (sign.key_secret, sign.cert_secret) if name}
+        return {(self.name.namespace, name) for name in names}
+
+    def _builds(self) -> list[Build]:
+        return [section.build for section in self._sections() if section.build]
+
+    def _signs(self) -> list[Sign]:
+        return [section.sign for section in self._sections() if section.sign]
+
+    def _sections(self) -> list[Container | KernelMapping]:
+        return [self.container, *self.container.mappings] if self.container else []
 
 
 def parse_module(manifest: Manifest, namespace: str) -> Module:
@@ -80,6 +105,8 @@ def parse_module(manifest: Manifest, namespace: str) -> Module:
         container=_container(loader["container"].present("the loader's container")) if loader.given else None,
         deleting=metadata["deletionTimestamp"].given,
         secret=spec["imageRepoSecret"]["name"].text() or None,
+        uid=metadata["uid"].text(),
+        generation=metadata["generation"].number(),
     )
 
 

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from kmm_preflight.model import Conclusion, Finding, ModuleName, Release, TargetKernel, Verdict
+from kmm_preflight import findings
+from kmm_preflight.cluster.source import Changes
+from kmm_preflight.model import (
+    Conclusion,
+    Finding,
+    ModuleName,
+    Outcome,
+    Plan,
+    Release,
+    Stage,
+    StageResult,
+    TargetKernel,
+    Verdict,
+)
 
 SCHEMA = "kmm-preflight/1"
 DEPTH = "path"
@@ -105,6 +118,9 @@ class Report:
             return self.problem.sentence
         counts = self.counts()
         told = [f"{counts[one]} {one.value}" for one in _WORST_FIRST if counts[one]]
+        if carried := sum(verdict.carried_over for verdict in self.verdicts):
+            every = "all" if carried == len(self.verdicts) else str(carried)
+            told[-1] += f", {every} of these by an earlier run"  # verified stands last
         whole = f"{', '.join(told) or 'no Module to validate'}{f' ({self.partial})' if self.partial else ''}"
         match self.exit_code:
             case 0 if not self.verdicts:
@@ -121,3 +137,35 @@ class Report:
                 return f"Not decided, run again: {whole}."
             case _:
                 return f"Nothing was validated: {whole}."
+
+
+def overtaken(report: Report, changes: Changes) -> Report:
+    """The report after what became of Modules while they were judged: no verdict stands on a Module that is another.
+
+    Those that appeared count in a whole run only; those that have no case any more are listed.
+    """
+    left = changes.gone | changes.leaving
+    judged = {verdict.plan.module for verdict in report.verdicts}
+    verdicts = [_of_now(verdict, changes) for verdict in report.verdicts if verdict.plan.module not in left]
+    if not report.partial:
+        verdicts += [
+            _undecided(Plan(name, kernel), findings.MODULE_APPEARED())
+            for name in changes.appeared
+            for kernel in report.kernels
+        ]
+    passed = [Passed(name, "deleted during the run") for name in sorted(changes.gone & judged)]
+    passed += [Passed(name, "given up during the run: deleted, or no moduleLoader") for name in sorted(changes.leaving)]
+    return replace(report, verdicts=tuple(verdicts), passed=(*report.passed, *passed))
+
+
+def _of_now(verdict: Verdict, changes: Changes) -> Verdict:
+    """The verdict, undecided where its Module has been changed; one that was not drawn stays so."""
+    name = verdict.plan.module
+    if name not in changes.changed or verdict.conclusion is Conclusion.NOT_VERIFIED:
+        return verdict
+    return _undecided(verdict.plan, findings.MODULE_CHANGED(got=changes.changed[name]))
+
+
+def _undecided(plan: Plan, finding: Finding) -> Verdict:
+    result = StageResult(Stage.IMAGE, Outcome.UNDECIDED, finding.sentence, (finding,))
+    return Verdict(plan, Conclusion.UNDECIDED, Stage.IMAGE, finding.sentence, (result,))

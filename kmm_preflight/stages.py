@@ -46,6 +46,8 @@ def _not_needed(image: StageResult) -> str:
             return "the image is verified"
         case Outcome.UNDECIDED:
             return "the image stage is undecided; nothing is built on that"
+        case Outcome.NOT_NEEDED:
+            return "the image was verified by an earlier run"
         case _:
             return "the image stage failed"
 
@@ -83,13 +85,16 @@ def conclude(plan: Plan, results: Mapping[Stage, StageResult], ended: str = "") 
     """The verdict from the stages that were settled; ended says why some were not.
 
     A stage that failed refutes; else one that is undecided, be it behind one that decided, leaves the Module undecided.
-    A Module whose stages stepped aside without one of them deciding is not verified, never green.
+    A Module whose stages stepped aside without one of them deciding is not verified, never green; the image stage
+    steps aside for nothing but the record of an earlier run.
     """
     settled = tuple(results[stage] for stage in Stage if stage in results)
     for conclusion, outcome in _BY_WEIGHT:
         for result in settled:
             if result.outcome is outcome and (outcome is not Outcome.VERIFIED or _decides(plan, result.stage)):
                 return Verdict(plan, conclusion, result.stage, result.reason, settled)
+    if settled and settled[0].stage is Stage.IMAGE and settled[0].outcome is Outcome.NOT_NEEDED:
+        return Verdict(plan, Conclusion.VERIFIED, Stage.IMAGE, settled[0].reason, settled)
     stage = settled[-1].stage if settled else Stage.IMAGE
     return Verdict(plan, Conclusion.NOT_VERIFIED, stage, ended or "its deciding step did not run", settled)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,49 @@ def entries_of(status: Manifest, dialect: Dialect) -> dict[ModuleName, Mapping[s
     listed = status.get("modules")
     items = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     return {ModuleName(str(one.get("namespace")), str(one.get("name"))): one for one in items}
+
+
+def claims(manifest: Manifest, dialect: Dialect) -> dict[ModuleName, str]:
+    """Who says of which entries that they are verified: status, field manager and time, as managedFields tell."""
+    status = manifest.get("status")
+    entries = parse_entries(status, dialect) if isinstance(status, dict) else {}
+    said = {_LATER_FIELDS[Conclusion.VERIFIED][0], _SEED_FIELDS[Conclusion.VERIFIED][0]}
+    return {
+        name: f"{one.verification_status}, written by {_author(manifest, name, dialect)}"
+        for name, one in entries.items()
+        if one.verification_status in said
+    }
+
+
+def _author(manifest: Manifest, name: ModuleName, dialect: Dialect) -> str:
+    """The manager that owns the entry's verificationStatus, else the entry, the list or the status around it."""
+    path = _fields_path(name, dialect)
+    metadata = manifest.get("metadata")
+    managed = metadata.get("managedFields") if isinstance(metadata, dict) else None
+    owners = [one for one in managed or () if isinstance(one, dict)] if isinstance(managed, list) else []
+    for depth in range(len(path), 0, -1):
+        for owner in owners:
+            if _owns(owner.get("fieldsV1"), path[:depth]):
+                return f"{owner.get('manager')} ({owner.get('operation')}, {owner.get('time')})"
+    return "nobody who is known"
+
+
+def _fields_path(name: ModuleName, dialect: Dialect) -> list[tuple[str, ...]]:
+    """The steps to a verificationStatus in fieldsV1; each with its spellings, since a list's keys have no order."""
+    leaf = ("f:verificationStatus",)
+    if dialect is Dialect.SEED:
+        return [("f:status",), ("f:crStatuses",), (f"f:{name.name}",), leaf]
+    keys = {"namespace": name.namespace, "name": name.name}
+    orders = (keys, dict(reversed(keys.items())))
+    return [("f:status",), ("f:modules",), tuple(f"k:{json.dumps(one, separators=(',', ':'))}" for one in orders), leaf]
+
+
+def _owns(fields: object, path: list[tuple[str, ...]]) -> bool:
+    for spellings in path:
+        if not isinstance(fields, dict):
+            return False
+        fields = next((fields[one] for one in spellings if one in fields), None)
+    return fields is not None
 
 
 def parse_entries(status: Manifest, dialect: Dialect) -> dict[ModuleName, Entry]:

@@ -1,4 +1,4 @@
-"""The one writer of a PreflightValidationOCP's status: patches what changed, and nothing that others wrote."""
+"""The one writer of a PreflightValidationOCP: patches what changed in status and record, nothing of others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import datetime
 from kmm_preflight.cluster.api import Api, Conflict
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest, ModuleName
-from kmm_preflight.preflight import preflights
+from kmm_preflight.preflight import parse_preflight, preflights
+from kmm_preflight.record import ANNOTATION, Record, format_record
 from kmm_preflight.status import Dialect, Entry, parse_entries, status_change
 
 CONFLICTS = 10
@@ -25,30 +26,53 @@ class StatusWriter:
         self._clock = clock
         self._object: Manifest | None = None
 
+    def entries(self) -> dict[ModuleName, Entry]:
+        """The entries as the server last gave them."""
+        return parse_entries(_mapping(self._read(afresh=False), "status"), self._dialect)
+
     def write(self, told: Mapping[ModuleName, Entry], gone: Iterable[ModuleName] = ()) -> None:
         """Makes the status tell these entries, and no longer those that are gone.
 
         NotFound when the object was deleted; Conflict when others write faster than this; else as Api.
         """
         removed = tuple(gone)
+
+        def change(current: Manifest) -> Manifest | None:
+            made = status_change(_mapping(current, "status"), told, removed, self._dialect, self._clock())
+            if made is None:
+                return None
+            # The seed's map has the other entries outside of the patch: nobody's write is lost, whatever the version.
+            return {"status": made} if self._dialect is Dialect.SEED else {**_version(current), "status": made}
+
+        self._patch(change, "status")
+
+    def remember(self, renew: Callable[[Record], Record]) -> None:
+        """Keeps what renew makes of the record that is there; errors as write, BoundExceeded when it does not fit."""
+
+        def change(current: Manifest) -> Manifest | None:
+            known = parse_preflight(current, self._dialect).record
+            made = renew(known)
+            if made == known:
+                return None
+            metadata: dict[str, object] = {
+                **_version(current)["metadata"],
+                "annotations": {ANNOTATION: format_record(made)},
+            }
+            return {"metadata": metadata}
+
+        self._patch(change, "")
+
+    def _patch(self, change: Callable[[Manifest], Manifest | None], subresource: str) -> None:
         for attempt in range(CONFLICTS):
-            current = self._read(afresh=attempt > 0)
-            change = status_change(_status(current), told, removed, self._dialect, self._clock())
-            if change is None:
+            body = change(self._read(afresh=attempt > 0))
+            if body is None:
                 return
             try:
-                self._object = self._api.patch(self._kind, self._name, self._body(current, change), "status")
+                self._object = self._api.patch(self._kind, self._name, body, subresource)
                 return
             except Conflict:
                 if attempt == CONFLICTS - 1:
                     raise
-
-    def _body(self, current: Manifest, change: Mapping[str, object]) -> Manifest:
-        if self._dialect is Dialect.SEED:
-            return {"status": change}  # the map's other entries are not in the patch: nobody's write is lost
-        metadata = current.get("metadata")
-        version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-        return {"metadata": {"resourceVersion": version}, "status": change}
 
     def _read(self, afresh: bool) -> Manifest:
         if self._object is None or afresh:
@@ -59,10 +83,15 @@ class StatusWriter:
 
     def overwritten(self, told: Mapping[ModuleName, Entry]) -> list[ModuleName]:
         """Which of these entries say something else by now: somebody writes the same status."""
-        entries = parse_entries(_status(self._read(afresh=True)), self._dialect)
+        entries = parse_entries(_mapping(self._read(afresh=True), "status"), self._dialect)
         return sorted(name for name, made in told.items() if entries.get(name) != made)
 
 
-def _status(manifest: Manifest) -> Manifest:
-    status = manifest.get("status")
-    return status if isinstance(status, dict) else {}
+def _version(manifest: Manifest) -> dict[str, dict[str, object]]:
+    """What makes a patch a conflict when somebody else has written in between."""
+    return {"metadata": {"resourceVersion": _mapping(manifest, "metadata").get("resourceVersion")}}
+
+
+def _mapping(manifest: Manifest, key: str) -> Manifest:
+    found = manifest.get(key)
+    return found if isinstance(found, dict) else {}

@@ -73,6 +73,7 @@ def _module(verdict: Verdict) -> dict[str, object]:
         "name": verdict.plan.module.name,
         "kernel": verdict.plan.kernel.version,
         "verdict": verdict.conclusion.value,
+        "carriedOver": verdict.carried_over,
         "stage": verdict.stage.value,
         "reason": verdict.reason,
         "image": {

@@ -57,7 +57,7 @@ def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
         for finding in verdict.findings:
             terminal.line(f"    {finding.id}: {finding.sentence}")
             terminal.line(f"    remedy: {finding.remedy}")
-        if not verdict.findings and verdict.conclusion is not Conclusion.VERIFIED:
+        if verdict.carried_over or (not verdict.findings and verdict.conclusion is not Conclusion.VERIFIED):
             terminal.line(f"    {verdict.reason}")
 
 

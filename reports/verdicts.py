@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from fixtures.cluster import CLOSING
 from fixtures.run import RUN_FOLDER, WORK, is_controller, steps
 from fixtures.signals import hold_off
 from kmm_preflight import findings
@@ -16,7 +17,6 @@ from kmm_preflight.oci.cache import Cache
 from kmm_preflight.report import Problem
 from kmm_preflight.stages import conclude
 from reports.artifacts import ARTIFACTS, REPORT
-from reports.live import LIVE
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -83,10 +83,12 @@ class Conclusions:
             problem=_ended_badly(exitstatus),
             finished=datetime.now(UTC),
         )
-        if LIVE in config.stash:
-            report = replace(report, answered=config.stash[LIVE].end(report.verdicts))
-        config.stash[REPORT] = report
         config.stash[ARTIFACTS].write(report)
+        if CLOSING in config.stash:
+            # After the first writing: an API server that is away must not cost the reports of a run that is killed.
+            report = replace(config.stash[CLOSING].close(report), finished=datetime.now(UTC))
+            config.stash[ARTIFACTS].write(report)
+        config.stash[REPORT] = report
         try:
             return (yield)
         finally:

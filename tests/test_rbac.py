@@ -15,6 +15,7 @@ import yaml
 from tests.clusters import account, asked, module, namespaces, one_line, openshift, pull_secret, serve
 from tests.demo import DEMO
 from tests.real.kubernetes.cluster import Cluster
+from tests.real.kubernetes.definitions import PREFLIGHTS
 from tests.runs import ROOT, Run, run_preflight
 
 RBAC: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()))
@@ -25,14 +26,18 @@ OPTIONAL = (
     ("list", "imagetagmirrorsets"),
     ("list", "imagecontentsourcepolicies"),
     ("get", "images"),
+    ("get", "proxies"),
     ("get", "configmaps"),
 )
-# What answering a PreflightValidationOCP needs, and reading Modules does not.
-OF_PREFLIGHTS = {
+# What making and answering a PreflightValidationOCP needs, and reading Modules does not.
+OF_PREFLIGHTS = (
     ("get", "customresourcedefinitions"),
     ("get", "preflightvalidationsocp"),
+    ("list", "deployments"),
+    ("create", "preflightvalidationsocp"),
     ("patch", "preflightvalidationsocp/status"),
-}
+)
+OF_THE_RECORD = ("patch", "preflightvalidationsocp")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +46,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("rbac")
     with Cluster(folder) as cluster:
         serve(cluster, folder)
+        cluster.apply_crds(PREFLIGHTS["list"])
         cluster.apply(
             *namespaces("demo", "openshift-config", "kmm-preflight"),
-            module("demo", "own", secret="pull"),
+            module("demo", "own", secret="pull", build={"dockerfileConfigMap": {"name": "file"}}),
             module("demo", "by-account"),
             pull_secret("demo", "pull"),
             account("demo", "pull"),
@@ -88,20 +94,30 @@ def settled(cluster: Cluster, kubeconfig: Path, allowed: Mapping[tuple[str, str]
     groups = {
         "modules": "modules.kmm.sigs.x-k8s.io",
         "images": "images.config.openshift.io/cluster",
+        "proxies": "proxies.config.openshift.io/cluster",
         "serviceaccounts": "serviceaccounts/default",
+        "deployments": "deployments.apps/kmm-operator-controller",
+        "customresourcedefinitions": "customresourcedefinitions/preflightvalidationsocp.kmm.sigs.x-k8s.io",
     }
     deadline = time.monotonic() + 10
     for (verb, resource), expected in allowed.items():
         place = ["-n", "openshift-config"] if resource in ("configmaps", "secrets") else ["-A"]
-        question = ["auth", "can-i", verb, groups.get(resource, resource), *place]
+        resource, _, subresource = resource.partition("/")
+        question = ["auth", "can-i", verb, groups.get(resource, resource), *place, f"--subresource={subresource}"]
         while (cluster.kubectl(*question, kubeconfig=kubeconfig).returncode == 0) is not expected:
             assert time.monotonic() < deadline, question
             time.sleep(0.05)
 
 
-def preflight(tmp_path: Path, kubeconfig: Path) -> Run:
+def preflight(tmp_path: Path, kubeconfig: Path, *options: str) -> Run:
     """A run as the account."""
-    return run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0")
+    return run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0", *options)
+
+
+def answering(cluster: Cluster, tmp_path: Path, kubeconfig: Path) -> Run:
+    """A run as the account that makes an object and answers it."""
+    cluster.kubectl("delete", "preflightvalidationsocp", "--all")
+    return preflight(tmp_path, kubeconfig, "--preflight=pf", "--create-preflight")
 
 
 @pytest.fixture
@@ -123,8 +139,41 @@ def test_the_role_is_enough_and_all_of_it_is_used(tmp_path: Path, cluster: Clust
     assert not any("could not be read" in said for said in run.document["assumed"])
     assert {event.code for event in cluster.requests() if event.user == SUBJECT} <= {200, 404}
     used = {(verb, resource) for verb, resource, *_ in asked(cluster, SUBJECT)}
-    assert used == granted() - OF_PREFLIGHTS == {*REQUIRED, *OPTIONAL}
-    assert granted() >= OF_PREFLIGHTS
+    of_preflights = {*OF_PREFLIGHTS, OF_THE_RECORD}
+    assert used == granted() - of_preflights == {*REQUIRED, *OPTIONAL}
+    settled(cluster, kubeconfig, dict.fromkeys(of_preflights, True))
+    cluster.forget()
+    run = answering(cluster, tmp_path, kubeconfig)
+    assert run.returncode == 0, run.output
+    assert "pf tells these verdicts" in run.document["answered"]
+    assert "could not be kept" not in run.document["answered"]
+    used = {
+        (event.verb, f"{event.resource}/{event.subresource}" if event.subresource else event.resource)
+        for event in cluster.requests()
+        if event.user == SUBJECT
+    }
+    assert used == granted()
+
+
+@pytest.mark.parametrize("lacking", [*OF_PREFLIGHTS, ("get", "configmaps")], indirect=True, ids=" ".join)
+def test_without_a_verb_that_answering_needs_it_says_so(
+    tmp_path: Path, cluster: Cluster, kubeconfig: Path, lacking: tuple[str, str]
+) -> None:
+    verb, resource = lacking
+    run = answering(cluster, tmp_path, kubeconfig)
+    assert run.returncode == 4, run.output
+    line = one_line(run, verb, resource.partition("/")[0], f"as {SUBJECT}", f'cannot {verb} resource "{resource}"')
+    assert line.endswith("grant the verb, see deploy/rbac.yaml")
+
+
+@pytest.mark.parametrize("lacking", [OF_THE_RECORD], indirect=True, ids=" ".join)
+def test_without_the_record_it_answers_all_the_same_and_says_so(
+    tmp_path: Path, cluster: Cluster, kubeconfig: Path, lacking: tuple[str, str]
+) -> None:
+    run = answering(cluster, tmp_path, kubeconfig)
+    assert run.returncode == 0, run.output
+    assert "the record for a later run could not be kept: " in run.document["answered"]
+    assert f"patch preflightvalidationsocp.kmm.sigs.x-k8s.io as {SUBJECT}" in run.document["answered"]
 
 
 @pytest.mark.parametrize("lacking", REQUIRED, indirect=True, ids=" ".join)

@@ -11,7 +11,7 @@ import pytest
 
 from kmm_preflight.cluster.api import CRDS, Access, Api
 from kmm_preflight.cluster.kubernetes import connect
-from kmm_preflight.errors import NotFound, UsageProblem
+from kmm_preflight.errors import NotFound
 from kmm_preflight.model import ModuleName
 from kmm_preflight.preflight import Preflight, dialect_of_crd, preflights, read_preflight
 from kmm_preflight.status import GROUP, RESOURCE, Dialect, Entry, parse_entries
@@ -117,7 +117,7 @@ def entries(api: Api, dialect: Dialect, name: str) -> dict[ModuleName, Entry]:
 
 def test_the_spec_is_read(api: Api, dialect: Dialect, name: str) -> None:
     later = dialect is Dialect.LATER
-    assert read_preflight(api, name) == Preflight(
+    assert read_preflight(api, name, dialect) == Preflight(
         name=name,
         dialect=dialect,
         release_image="" if later else RELEASE,
@@ -127,9 +127,8 @@ def test_the_spec_is_read(api: Api, dialect: Dialect, name: str) -> None:
     )
 
 
-def test_an_object_that_is_not_there_is_said(api: Api, served: Cluster) -> None:
-    with pytest.raises(UsageProblem, match="--preflight none: got no such PreflightValidationOCP"):
-        read_preflight(api, "none")
+def test_an_object_that_is_not_there_is_none(api: Api, dialect: Dialect) -> None:
+    assert read_preflight(api, "none", dialect) is None
 
 
 def test_entries_are_written_in_the_dialect_and_the_schema_takes_them(api: Api, dialect: Dialect, name: str) -> None:

@@ -29,11 +29,13 @@ MODULES = Kind("kmm.sigs.x-k8s.io", "v1beta1", "modules", namespaced=True)
 CONFIG_MAPS = Kind("", "v1", "configmaps", namespaced=True)
 SECRETS = Kind("", "v1", "secrets", namespaced=True)
 SERVICE_ACCOUNTS = Kind("", "v1", "serviceaccounts", namespaced=True)
+DEPLOYMENTS = Kind("apps", "v1", "deployments", namespaced=True)
 CRDS = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
 DIGEST_MIRRORS = Kind("config.openshift.io", "v1", "imagedigestmirrorsets", namespaced=False)
 TAG_MIRRORS = Kind("config.openshift.io", "v1", "imagetagmirrorsets", namespaced=False)
 CONTENT_POLICIES = Kind("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", namespaced=False)
 IMAGE_CONFIGS = Kind("config.openshift.io", "v1", "images", namespaced=False)
+PROXIES = Kind("config.openshift.io", "v1", "proxies", namespaced=False)
 
 
 class Conflict(PreflightError):
@@ -64,8 +66,8 @@ class Api(Protocol):
     def list(self, kind: Kind, namespace: str = "", name: str = "") -> tuple[Manifest, ...] | None:
         """All objects of a kind, or those of a namespace or name; asked by pages. None where the API is not served."""
 
-    def get(self, kind: Kind, name: str, namespace: str = "") -> Manifest | None:
-        """The object, None when there is none."""
+    def get(self, kind: Kind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
+        """The object, or of it nothing but apiVersion, kind and metadata; None when there is none."""
 
     def create(self, kind: Kind, manifest: Manifest, namespace: str = "") -> Manifest:
         """The object as the server made it; Malformed when its schema refuses it."""

@@ -32,6 +32,10 @@ DOUBT_SECONDS = 5.0
 RESTARTS = 3
 _BUSY = (429, 500, 502, 503, 504)
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1")
+# By this name managedFields tell what this suite wrote.
+_AS_US = (("fieldManager", "kmm-preflight"),)
+_JSON = "application/json"
+_METADATA = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -49,6 +53,7 @@ class _Question:
     path: str
     query: tuple[tuple[str, str], ...] = ()
     body: Manifest | None = None
+    accept: str = _JSON
 
 
 class KubernetesApi:
@@ -91,21 +96,22 @@ class KubernetesApi:
             more = (page.get("metadata") or {}).get("continue") or None
         return tuple(items)
 
-    def get(self, kind: Kind, name: str, namespace: str = "") -> Manifest | None:
+    def get(self, kind: Kind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
         """See Api."""
+        accept = _METADATA if metadata_only else _JSON
         try:
-            return self._ask(_Question("get", kind, "GET", _path(kind, namespace, name)))
+            return self._ask(_Question("get", kind, "GET", _path(kind, namespace, name), accept=accept))
         except NotFound:
             return None
 
     def create(self, kind: Kind, manifest: Manifest, namespace: str = "") -> Manifest:
         """See Api."""
-        return self._ask(_Question("create", kind, "POST", _path(kind, namespace), body=manifest))
+        return self._ask(_Question("create", kind, "POST", _path(kind, namespace), _AS_US, manifest))
 
     def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "") -> Manifest:
         """See Api."""
         path = _path(kind, "", name) + (f"/{subresource}" if subresource else "")
-        return self._ask(_Question("patch", kind, "PATCH", path, body=body))
+        return self._ask(_Question("patch", kind, "PATCH", path, _AS_US, body))
 
     def _ask(self, question: _Question) -> dict[str, Any]:
         deadline = time.monotonic() + self._seconds
@@ -138,9 +144,9 @@ class KubernetesApi:
         return answer
 
     def _send(self, question: _Question, seconds: float) -> tuple[int, bytes]:
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": question.accept}
         if question.body is not None:
-            headers["Content-Type"] = _MERGE_PATCH if question.method == "PATCH" else "application/json"
+            headers["Content-Type"] = _MERGE_PATCH if question.method == "PATCH" else _JSON
         timeout = (min(CONNECT_SECONDS, seconds), min(READ_SECONDS, seconds))
         try:
             request = self._client.param_serialize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from kmm_preflight.cluster.api import (
     DIGEST_MIRRORS,
     IMAGE_CONFIGS,
     MODULES,
+    PROXIES,
     SECRETS,
     SERVICE_ACCOUNTS,
     TAG_MIRRORS,
@@ -20,11 +21,12 @@ from kmm_preflight.cluster.api import (
     Forbidden,
     Kind,
 )
-from kmm_preflight.cluster.inventory import NODE_ACCOUNT, PULL_SECRET, Inventory, Key, Refused
+from kmm_preflight.cluster.inventory import NODE_ACCOUNT, PULL_SECRET, Inventory, Key, Refused, loads
 from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.module import Module, parse_module
+from kmm_preflight.oci.cluster_proxy import trusted_config_maps
 
 _CONFIG_NAMESPACE = "openshift-config"
 _T = TypeVar("_T")
@@ -47,7 +49,73 @@ def read_cluster(api: Api) -> Inventory:
         return inventory
     accounts = _accounts(api, {module.name.namespace for module in judged if not module.secret})
     inventory = replace(inventory, service_accounts=accounts, secrets=_secrets(api, _named(judged, accounts)))
-    return _with_trust(api, _with_mirrors(api, inventory))
+    return _with_proxy(api, _with_trust(api, _with_mirrors(api, inventory)))
+
+
+def with_sources(api: Api, inventory: Inventory, config_maps: Iterable[Key], secrets: Iterable[Key]) -> Inventory:
+    """The inventory with these ConfigMaps and Secrets too, each asked for once."""
+    maps = {key: api.get(CONFIG_MAPS, key[1], key[0]) for key in sorted(set(config_maps) - set(inventory.config_maps))}
+    found = {key: one for key, one in maps.items() if one}
+    more = _secrets(api, sorted(set(secrets) - set(inventory.secrets)))
+    return replace(inventory, config_maps={**inventory.config_maps, **found}, secrets={**inventory.secrets, **more})
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of Modules that have a case, since they were listed; changed has the generation of now.
+
+    leaving ones are still there, and being deleted.
+    """
+
+    appeared: tuple[ModuleName, ...] = ()
+    changed: Mapping[ModuleName, int] = field(default_factory=dict)
+    leaving: frozenset[ModuleName] = frozenset()
+    gone: frozenset[ModuleName] = frozenset()
+
+
+def changes_since(api: Api, inventory: Inventory) -> Changes:
+    """The Modules of the cluster against those of the inventory."""
+    modules, refused = _parsed(api.list(MODULES) or ())
+    before = {one.name: one for one in inventory.every()}
+    now = {one.name: one for one in Inventory(modules, refused=refused).every()}
+    loading = {name for name, one in now.items() if loads(one)}
+    judged = {name for name, one in before.items() if loads(one)}
+    same = {name for name in judged & loading if _identity(before[name]) == _identity(now[name])}
+    return Changes(
+        appeared=tuple(sorted(loading - judged)),
+        changed={name: now[name].generation for name in sorted(judged & loading - same)},
+        leaving=frozenset((judged & set(now)) - loading),
+        gone=frozenset(set(before) - set(now)),
+    )
+
+
+Snapshot = dict[str, str]
+"""Versions by kind and name, such as "Module ns/a"; "" for what is not there."""
+
+
+def snapshot(api: Api, unverified: Collection[ModuleName]) -> Snapshot:
+    """What verdicts may change with: all Modules, and the ConfigMaps and Secrets that the unverified ones name."""
+    modules, refused = _parsed(api.list(MODULES) or ())
+    every = Inventory(modules, refused=refused).every()
+    seen = {f"Module {one.name}": f"{one.uid} {one.generation} {loads(one)}" for one in every}
+    watched = [module for module in modules if module.name in unverified and loads(module)]
+    if not watched:
+        return seen
+    accounts = _accounts(api, {module.name.namespace for module in watched if not module.secret})
+    secrets = {*_named(watched, accounts), *(key for module in watched for key in module.build_and_sign_secrets())}
+    config_maps = {key for module in watched for key in module.dockerfiles()}
+    for kind, word, keys in ((SECRETS, "Secret", secrets), (CONFIG_MAPS, "ConfigMap", config_maps)):
+        seen |= {f"{word} {'/'.join(key)}": _version(api, kind, key) for key in sorted(keys)}
+    return seen
+
+
+def _version(api: Api, kind: Kind, key: Key) -> str:
+    manifest = api.get(kind, key[1], key[0], metadata_only=True)
+    return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else ""
+
+
+def _identity(module: Module | Refused) -> tuple[str, int]:
+    return module.uid, module.generation
 
 
 def _parsed(listed: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[Refused, ...]]:
@@ -58,7 +126,8 @@ def _parsed(listed: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[Refus
         except Malformed as exc:
             metadata = Field(manifest)["metadata"]
             name = ModuleName(metadata["namespace"].text(), metadata["name"].text())
-            refused.append(Refused(name, exc.message, metadata["deletionTimestamp"].given))
+            uid, generation = metadata["uid"].text(), metadata["generation"].number()
+            refused.append(Refused(name, exc.message, metadata["deletionTimestamp"].given, uid, generation))
     return tuple(sorted(modules, key=lambda one: one.name)), tuple(sorted(refused, key=lambda one: one.name))
 
 
@@ -109,6 +178,20 @@ def _with_trust(api: Api, inventory: Inventory) -> Inventory:
     found, assumed = _optional(ask, CONFIG_MAPS, "no additional certificate authorities")
     config_maps = {(_CONFIG_NAMESPACE, name): found} if found else {}
     return replace(inventory, config_maps=config_maps, assumed=(*inventory.assumed, *assumed))
+
+
+def _with_proxy(api: Api, inventory: Inventory) -> Inventory:
+    """The proxy of the nodes, and the ConfigMaps of certificate authorities that they trust for every registry."""
+    proxy, assumed = _optional(partial(api.get, PROXIES, "cluster"), PROXIES, "no proxy of the nodes, and no trustedCA")
+    inventory = replace(inventory, proxy=proxy, assumed=(*inventory.assumed, *assumed))
+    for name in trusted_config_maps(proxy) if proxy else ():  # every OpenShift has one
+        key = (_CONFIG_NAMESPACE, name)
+        if key not in inventory.config_maps:
+            ask = partial(api.get, CONFIG_MAPS, name, _CONFIG_NAMESPACE)
+            found, assumed = _optional(ask, CONFIG_MAPS, "no certificate authorities for every registry")
+            config_maps = {**inventory.config_maps, **({key: found} if found else {})}
+            inventory = replace(inventory, config_maps=config_maps, assumed=(*inventory.assumed, *assumed))
+    return inventory
 
 
 def _trusted(config: Manifest) -> str:

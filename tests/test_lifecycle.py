@@ -1,0 +1,351 @@
+"""An object over several runs on a real API server: made, answered, carried over, judged again, forgotten."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kmm_preflight.record import ANNOTATION
+from kmm_preflight.status import Dialect
+from tests.clusters import module, namespaces, serve
+from tests.demo import KERNEL, LAYOUT, RELEASE, ROOT
+from tests.real.kubernetes.cluster import Cluster
+from tests.real.kubernetes.definitions import PREFLIGHTS, released
+from tests.runs import Run, run_preflight
+
+GOOD, OLD = "registry.example/kmods/hello:${KERNEL_FULL_VERSION}", "registry.example/kmods/hello:6.1.0-47-amd64"
+OLD_KERNEL = "6.1.0-47-amd64"
+RESOURCE = "preflightvalidationsocp"
+ROLE = [one for one in yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text()) if one]
+DIALECTS = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
+EVERY = [("own", "seed"), ("own", "list"), ("own", "later"), ("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")]
+OWN = EVERY[:3]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder) as running:
+        serve(running, folder)
+        running.apply(*namespaces("one", "two"))
+        yield running
+
+
+class Object:
+    """The cluster in one dialect, with two Modules, both good, and no object yet."""
+
+    def __init__(self, cluster: Cluster, dialect: Dialect, tmp_path: Path) -> None:
+        self.cluster = cluster
+        self.dialect = dialect
+        self._folder = tmp_path
+        self.resource = f"{RESOURCE}.{dialect.api_version}.kmm.sigs.x-k8s.io"
+
+    def run(self, *options: str, account: Path | None = None) -> Run:
+        """A run that answers pf, on the demo's images."""
+        kubeconfig = account or self.cluster.kubeconfig("runner")
+        given = (LAYOUT, "--preflight=pf", f"--kubeconfig={kubeconfig}", "-n0", *options)
+        if not any(one.startswith("--kernel") for one in options):
+            given += (f"--release-image={RELEASE}",)
+        return run_preflight(self._folder, *given)
+
+    def manifest(self, name: str = "pf") -> dict[str, Any]:
+        """As kubectl reads it, with everything that belongs to it."""
+        told = self.cluster.kubectl("get", self.resource, name, "-o", "json", "--show-managed-fields")
+        return dict(json.loads(told.stdout)) if told.returncode == 0 else {}
+
+    def names(self) -> list[str]:
+        """All objects of the kind."""
+        told = json.loads(self.cluster.kubectl("get", self.resource, "-o", "json").stdout)
+        return [one["metadata"]["name"] for one in told["items"]]
+
+    def entries(self, name: str = "pf") -> dict[str, Mapping[str, str]]:
+        """By Module name."""
+        status = self.manifest(name).get("status", {})
+        if self.dialect is Dialect.SEED:
+            return dict(status.get("crStatuses", {}))
+        return {one["name"]: one for one in status.get("modules", ())}
+
+    def verified(self, name: str = "pf") -> dict[str, bool]:
+        """By Module name, whether it stands as verified."""
+        said = {key: (one["verificationStatus"], one["verificationStage"]) for key, one in self.entries(name).items()}
+        return {key: one in (("True", "Done"), ("Success", "Done")) for key, one in said.items()}
+
+    def claim(self, *names: str) -> None:
+        """Somebody else says that these are verified."""
+        yes = "Success" if self.dialect is Dialect.LATER else "True"
+        fields = {"verificationStatus": yes, "verificationStage": "Done", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        several = [{"namespace": names_of(name), "name": name, **fields} for name in names]
+        status = {"modules": several}
+        if self.dialect is Dialect.SEED:
+            status = {"crStatuses": dict.fromkeys(names, fields)}  # type: ignore[dict-item]  # the seed's map
+        done = self.cluster.kubectl(
+            "patch",
+            self.resource,
+            object_name(self),
+            "--subresource=status",
+            "--type=merge",
+            "--field-manager=kmm-operator",
+            f"-p={json.dumps({'status': status})}",
+        )
+        assert done.returncode == 0, done.stderr
+
+    def written(self) -> list[tuple[str, str]]:
+        """What was written since forget(): verb and resource."""
+        return [
+            (one.verb, one.resource)
+            for one in self.cluster.requests()
+            if one.verb not in ("get", "list", "watch") and one.user == "runner"
+        ]
+
+
+def names_of(module: str) -> str:
+    """The namespace of a Module of these tests."""
+    return {"a": "one", "b": "two"}[module]
+
+
+@pytest.fixture
+def pf(running: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Object]:
+    whose, name = getattr(request, "param", ("own", "list"))
+    running.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
+    running.apply(module("one", "a"), module("two", "b"))
+    yield Object(running, DIALECTS.get(name, Dialect.LATER), tmp_path)
+    running.remove_crds()
+    serve(running, tmp_path)
+
+
+every_dialect = pytest.mark.parametrize("pf", EVERY, indirect=True, ids="-".join)
+own_dialects = pytest.mark.parametrize("pf", OWN, indirect=True, ids="-".join)
+later = pytest.mark.parametrize("pf", [("own", "later")], indirect=True, ids="-".join)
+
+
+def object_name(pf: Object) -> str:
+    """The object that answers the demo's release: where it has one kernel, its name tells which."""
+    return "pf-debian-12-standard" if pf.dialect is Dialect.LATER else "pf"
+
+
+@every_dialect
+def test_made_answered_and_carried_over(pf: Object) -> None:
+    first = pf.run("--create-preflight")
+    assert first.returncode == 0, first.output
+    name = object_name(pf)
+    assert pf.names() == [name]
+    assert pf.verified(name) == {"a": True, "b": True}
+    pf.cluster.forget()
+    second = pf.run("--create-preflight")
+    assert second.returncode == 0, second.output
+    assert pf.written() == []
+    (sentence,) = [line for line in second.stdout.splitlines() if line.startswith("Every Module")]
+    assert sentence == ("Every Module is verified on every target kernel: 2 verified, all of these by an earlier run.")
+    for one in second.document["modules"]:
+        assert re.match(r"verified on \d{4}-\d\d-\d\dT.*Z? by an earlier run", one["reason"]), one
+        assert one["stages"][0]["outcome"] == "not needed"
+    assert "2 verified" in (pf._folder / "artifacts/preflight.html").read_text()
+
+
+@own_dialects
+def test_what_changed_is_judged_again_and_the_rest_is_not(pf: Object) -> None:
+    assert pf.run("--create-preflight").returncode == 0
+    pf.cluster.apply(module("two", "b", containerImage=OLD))
+    run = pf.run()
+    assert run.returncode == 1, run.output
+    stages = {one["name"]: [stage["outcome"] for stage in one["stages"]] for one in run.document["modules"]}
+    assert stages["a"][0] == "not needed"
+    assert stages["b"][0] == "failed"
+    (note,) = [one for one in run.document["modules"][1]["findings"] if one["id"] == "judged-again"]
+    assert "got generation 2 of the Module, not 1, since it was verified on 20" in note["sentence"]
+    assert pf.verified(object_name(pf)) == {"a": True, "b": False}
+    again = pf.run()
+    assert again.returncode == 1, "a failed one is tried again, and carried over by nobody"
+    assert again.document["modules"][1]["stages"][0]["outcome"] == "failed"
+
+
+@own_dialects
+def test_a_claim_without_a_record_is_judged_and_its_author_named(pf: Object) -> None:
+    pf.cluster.apply(module("two", "b", containerImage=OLD))
+    assert pf.run("--create-preflight").returncode == 1
+    pf.claim("a", "b")
+    run = pf.run()
+    assert run.returncode == 1, run.output
+    findings = {one["name"]: [f["sentence"] for f in one["findings"]] for one in run.document["modules"]}
+    assert [one for one in findings["b"] if "written by kmm-operator (Update, 20" in one]
+    assert findings["a"] == [], "what is on record needs no claim"
+    assert pf.verified(object_name(pf)) == {"a": True, "b": False}
+
+
+def test_revalidate_judges_all_again(pf: Object) -> None:
+    assert pf.run("--create-preflight").returncode == 0
+    run = pf.run("--revalidate")
+    assert run.returncode == 0, run.output
+    assert [one["stages"][0]["outcome"] for one in run.document["modules"]] == ["verified", "verified"]
+    assert all("got --revalidate" in one["findings"][0]["sentence"] for one in run.document["modules"])
+
+
+@own_dialects
+def test_vanished_modules_are_forgotten_by_a_whole_run_and_foreign_entries_stay(pf: Object) -> None:
+    assert pf.run("--create-preflight").returncode == 0
+    name = object_name(pf)
+    entry = {"verificationStatus": "Success" if pf.dialect is Dialect.LATER else "True", "verificationStage": "Done"}
+    entry["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    foreign: dict[str, Any] = {"crStatuses": {"foreign": entry}}
+    if pf.dialect is not Dialect.SEED:
+        kept = pf.manifest(name)["status"]["modules"]
+        foreign = {"modules": [*kept, {"namespace": "one", "name": "foreign", **entry}]}
+    body = json.dumps({"status": foreign})
+    pf.cluster.kubectl("patch", pf.resource, name, "--subresource=status", "--type=merge", f"-p={body}")
+    pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "two", "b")
+    part = pf.run("-k", "one/a")
+    assert part.returncode == 0, part.output
+    whole = pf.run()
+    assert whole.returncode == 0, whole.output
+    assert pf.verified(name) == {"a": True, "foreign": True}
+
+
+def test_a_partial_run_forgets_nothing(pf: Object) -> None:
+    pf.cluster.apply(module("one", "c"))
+    assert pf.run("--create-preflight").returncode == 0
+    pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "two", "b")
+    pf.cluster.apply(module("one", "a", containerImage=GOOD + "-none"))
+    part = pf.run("-k", "one/a")
+    assert part.returncode == 1, part.output
+    assert pf.verified() == {"a": False, "b": True, "c": True}
+    pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "c")
+
+
+def test_a_record_that_is_damaged_is_none_and_said(pf: Object) -> None:
+    assert pf.run("--create-preflight").returncode == 0
+    for text in ("no record", "eJwDAAAAAAE=", "x" * 1000):
+        pf.cluster.kubectl("annotate", pf.resource, "pf", f"{ANNOTATION}={text}", "--overwrite")
+        run = pf.run()
+        assert run.returncode == 0, run.output
+        assert [one["stages"][0]["outcome"] for one in run.document["modules"]] == ["verified", "verified"]
+        assert any("pf has no record: " in said for said in run.document["assumed"])
+    assert pf.run().document["modules"][0]["stages"][0]["outcome"] == "not needed"
+
+
+def test_the_record_holds_versions_of_what_serves_the_module(pf: Object) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "one", "name": "pull"}}
+    secret |= {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": '{"auths": {}}'}}
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "one", "name": "file"}}
+    build = {"dockerfileConfigMap": {"name": "file"}}
+    pf.cluster.apply(secret, config_map, module("one", "a", secret="pull", build=build))
+    assert pf.run("--create-preflight").returncode == 0
+    changes: tuple[dict[str, Any], ...] = (
+        {**secret, "stringData": {".dockerconfigjson": '{"auths": {"r.io": {}}}'}},
+        {**config_map, "data": {"dockerfile": "FROM x"}},
+    )
+    for changed in changes:
+        assert pf.run().document["modules"][0]["stages"][0]["outcome"] == "not needed"
+        pf.cluster.apply(changed)
+        run = pf.run()
+        assert run.returncode == 0, run.output
+        assert run.document["modules"][0]["stages"][0]["outcome"] == "verified"
+        assert f"another version of {changed['kind'].lower()}/" in run.document["modules"][0]["findings"][0]["sentence"]
+
+
+def test_a_missing_object_is_one_line_that_names_the_option(pf: Object) -> None:
+    run = pf.run()
+    assert run.returncode == 4, run.output
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert "--preflight pf: got no such PreflightValidationOCP" in run.stderr
+    assert "--create-preflight" in run.stderr
+
+
+@later
+def test_an_object_a_kernel(pf: Object) -> None:
+    kernels = (f"--kernel={KERNEL}", f"--kernel={OLD_KERNEL}")
+    pf.cluster.apply(module("two", "b", containerImage=OLD))
+    run = pf.run("--create-preflight", *kernels)
+    assert run.returncode == 1, run.output
+    new, old = f"pf-{KERNEL}", f"pf-{OLD_KERNEL}"
+    assert sorted(pf.names()) == sorted([new, old])
+    assert pf.verified(new) == {"a": True, "b": False}
+    assert pf.verified(old) == {"a": True, "b": True}
+    assert {pf.manifest(name)["spec"]["kernelVersion"] for name in (new, old)} == {KERNEL, OLD_KERNEL}
+    pf.cluster.forget()
+    pf.run(*kernels)
+    assert {name for _, name in pf.written()} <= {RESOURCE}
+    assert pf.verified(old) == {"a": True, "b": True}
+
+
+@later
+def test_an_existing_object_answers_its_own_kernel_only(pf: Object) -> None:
+    manifest = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP", "metadata": {"name": "pf"}}
+    pf.cluster.apply({**manifest, "spec": {"kernelVersion": OLD_KERNEL}})
+    both = pf.run(f"--kernel={KERNEL}", f"--kernel={OLD_KERNEL}")
+    assert both.returncode == 0, both.output
+    assert pf.names() == ["pf"]
+    assert all(OLD_KERNEL in one["statusReason"] for one in pf.entries().values())
+    assert any(f"kernel {KERNEL} has no object that is answered" in said for said in both.document["assumed"])
+    other = pf.run(f"--kernel={KERNEL}")
+    assert other.returncode == 4, other.output
+    assert f"it answers kernel {OLD_KERNEL} only, got {KERNEL}" in other.stderr
+
+
+def operator(image: str, owner: str = "", replicas: int = 1) -> Mapping[str, Any]:
+    """The Deployment of KMM's operator; owner as OLM names it."""
+    pod = {"metadata": {"labels": {"app": "kmm"}}, "spec": {"containers": [{"name": "manager", "image": image}]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "namespace": "openshift-kmm",
+            "name": "kmm-operator-controller",
+            "labels": {"olm.owner": owner} if owner else {},
+        },
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "kmm"}}, "template": pod},
+    }
+
+
+@pytest.fixture
+def with_operator(pf: Object) -> Iterator[Object]:
+    pf.cluster.apply(*namespaces("openshift-kmm"))
+    yield pf
+    pf.cluster.kubectl("delete", "deployments", "-n", "openshift-kmm", "--all")
+
+
+@later
+@pytest.mark.parametrize(
+    ("deployment", "words"),
+    [
+        (operator("r/kmm@sha256:aa", "kernel-module-management.v2.4.1"), "operator 2.4 runs in"),
+        (operator("r/kmm:v2.4.0"), "operator 2.4 runs in"),
+        (operator("r/kmm@sha256:aa"), "its version is not known; KMM 2.4 does"),
+    ],
+    ids=["owner", "tag", "unknown"],
+)
+def test_where_an_operator_would_push_it_must_be_allowed(
+    with_operator: Object, deployment: Mapping[str, Any], words: str
+) -> None:
+    with_operator.cluster.apply(deployment)
+    run = with_operator.run("--create-preflight")
+    assert run.returncode == 4, run.output
+    assert words in run.stderr
+    assert "whatever pushBuiltImage says" in run.stderr
+    assert "--allow-operator-builds" in run.stderr
+    assert with_operator.names() == []
+    allowed = with_operator.run("--create-preflight", "--allow-operator-builds")
+    assert allowed.returncode == 0, allowed.output
+    assert words in allowed.stderr
+
+
+@pytest.mark.parametrize("pf", [("own", "list"), ("own", "later")], indirect=True, ids="-".join)
+def test_what_an_operator_will_do_is_said_first(with_operator: Object) -> None:
+    version = "2.5.1" if with_operator.dialect is Dialect.LATER else "2.3.0"
+    with_operator.cluster.apply(operator("r/kmm", f"kernel-module-management.v{version}"))
+    run = with_operator.run("--create-preflight")
+    assert run.returncode == 0, run.output
+    assert f"KMM's operator {version[:3]} runs in namespace openshift-kmm" in run.stderr
+    assert "and pushes nothing" in run.stderr
+    assert any("KMM's operator" in said for said in run.document["assumed"])
+
+
+@later
+def test_an_operator_of_no_replicas_is_none(with_operator: Object) -> None:
+    with_operator.cluster.apply(operator("r/kmm:v2.4.0", replicas=0))
+    assert with_operator.run("--create-preflight").returncode == 0
