@@ -9,5 +9,6 @@ pytest_plugins = [
     "fixtures.stages",
     "reports.verdicts",
     "reports.html",
+    "reports.progress",
     "reports.terminal",
 ]

@@ -1,0 +1,136 @@
+"""What is seen while a run goes on: a line for each stage that was settled, and below it what is running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+
+import pytest
+
+from fixtures.run import RUN_FOLDER, WORK, is_controller, steps
+from kmm_preflight.model import Conclusion, Outcome, Plan, Stage, StageResult
+from kmm_preflight.outside import clean
+from kmm_preflight.stages import conclude
+from reports.display import Display
+
+_MARKUP: dict[Outcome, dict[str, bool]] = {
+    Outcome.VERIFIED: {"green": True},
+    Outcome.NOT_NEEDED: {"green": True},
+    Outcome.FALLS_THROUGH: {"yellow": True},
+    Outcome.FAILED: {"red": True, "bold": True},
+    Outcome.UNDECIDED: {"yellow": True, "bold": True},
+}
+
+
+@pytest.hookimpl(trylast=True)  # pytest's terminal is there once its own pytest_configure has run
+def pytest_configure(config: pytest.Config) -> None:
+    """Takes the place of pytest's letters on the controller of a planned run; with -q and -v they stay."""
+    if not is_controller(config) or WORK not in config.stash or config.getoption("collectonly"):
+        return
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    if terminal and config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) == 0:
+        terminal.showfspath = False  # file names would stand alone: as under xdist
+        # With -s others print past pytest's writer: nothing could be kept below them.
+        live = bool(terminal.isatty) and config.getoption("capture", None) != "no"
+        config.pluginmanager.register(Progress(config, live), "preflight-progress")
+
+
+class Progress:
+    """Follows the steps, from the reports that arrive and the stage results in the run's folder."""
+
+    def __init__(self, config: pytest.Config, live: bool) -> None:
+        self._config = config
+        self._live = live
+        self._folder = config.stash[RUN_FOLDER]
+        plans = config.stash[WORK].plans
+        self._steps = steps(plans)
+        self._known: dict[str, dict[Stage, StageResult]] = {plan.id: {} for plan in plans}
+        self._done: set[str] = set()
+        self._running: dict[str, tuple[Plan, Stage]] = {}
+        self._since: dict[tuple[str, Stage], float] = {}
+        cells = {plan.id: (clean(str(plan.module)), clean(plan.kernel.version)) for plan in plans}
+        widths = [max(map(len, column)) for column in zip(*cells.values(), strict=True)]
+        self._rows = {id: f"{name:{widths[0]}}  {kernel:{widths[1]}}" for id, (name, kernel) in cells.items()}
+        several = len({kernel for _, kernel in cells.values()}) > 1
+        self._names = {id: f"{name}@{kernel}" if several else name for id, (name, kernel) in cells.items()}
+        self._display: Display | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Shown while steps run, and gone before the first line of any summary, however the loop ends."""
+        self._display = Display(self._config.get_terminal_writer(), self._live, self.running)
+        try:
+            return (yield)
+        finally:
+            self._display.close()
+            self._display = None
+
+    def pytest_enter_pdb(self) -> None:
+        """Leaves the terminal to the debugger."""
+        if self._display:
+            self._display.close()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Generator[None, tuple[str, ...], tuple[str, ...]]:
+        """No letter for a step; its category stays, and the word too once the summary asks for it."""
+        status = yield
+        return (status[0], "", "") if self._display and _name(report.nodeid) in self._steps else status
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A step begins, here or on a worker."""
+        if step := self._steps.get(_name(nodeid)):
+            self._running[nodeid] = step
+
+    @pytest.hookimpl(tryfirst=True)  # before the cluster is told, which takes its time
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A step has ended, or its worker: tells the stages of its plan that are news."""
+        step = self._steps.get(_name(report.nodeid))
+        if step and (report.when == "call" or report.outcome != "passed"):
+            self._running.pop(report.nodeid, None)
+            self._tell(step[0])
+
+    def running(self) -> str:
+        """What is being judged and for how long, "" for nothing. The display's thread asks."""
+        judged: list[tuple[str, Stage]] = []
+        for plan, step in list(self._running.values()):
+            settled = self._folder.results(plan, ended=False)
+            if not _concluded(plan, settled):
+                # A step waits for the stages before its own, which another worker may be judging.
+                judged += [(plan.id, stage) for stage in _until(step) if stage not in settled][:1]
+        now = time.monotonic()
+        self._since = {one: self._since.get(one, now) for one in judged}
+        if not self._since:
+            return ""
+        told = [f"{self._names[id]} {stage.value} {int(now - at)} s" for (id, stage), at in self._since.items()]
+        head = f"{len(self._done)}/{len(self._known)} done · " if self._live else "still running: "
+        return head + " · ".join(told)
+
+    def _tell(self, plan: Plan) -> None:
+        known = self._known[plan.id]
+        for stage, result in self._folder.results(plan, ended=False).items():
+            if known.get(stage) == result:
+                continue
+            known[stage] = result
+            if _concluded(plan, known):
+                self._done.add(plan.id)
+            # An image stage is not needed where an earlier run verified the same image.
+            if self._display and (result.outcome is not Outcome.NOT_NEEDED or stage is Stage.IMAGE):
+                self._display.line(self._line(plan, result), **_MARKUP[result.outcome])
+
+    def _line(self, plan: Plan, result: StageResult) -> str:
+        total = str(len(self._known))
+        count = f"{len(self._done):{len(total)}}/{total}"
+        outcome = "verified before" if result.outcome is Outcome.NOT_NEEDED else result.outcome.value
+        return f"{count}  {self._rows[plan.id]}  {result.stage.value:5}  {outcome}  {result.seconds:.1f} s"
+
+
+def _name(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2]
+
+
+def _concluded(plan: Plan, settled: Mapping[Stage, StageResult]) -> bool:
+    return conclude(plan, settled).conclusion is not Conclusion.NOT_VERIFIED
+
+
+def _until(step: Stage) -> list[Stage]:
+    return list(Stage)[: list(Stage).index(step) + 1]
