@@ -192,6 +192,8 @@ def parse_record(text: str) -> dict[ModuleName, Answered]:
         body = unpacker.decompress(base64.b64decode(text, validate=True), _TEXT_BYTES)
         if unpacker.unconsumed_tail:
             raise BoundExceeded(f"the record unpacks to more than {_TEXT_BYTES} bytes")
+        if not unpacker.eof:
+            raise Malformed("the record is cut off")
         document = Field(json.loads(body))
     except (binascii.Error, zlib.error, ValueError, RecursionError) as exc:
         raise Malformed("the record cannot be read") from exc

@@ -164,13 +164,13 @@ def claims(manifest: Manifest, dialect: Dialect) -> dict[ModuleName, str]:
     entries = parse_entries(status, dialect) if isinstance(status, dict) else {}
     said = {_LATER_FIELDS[Conclusion.VERIFIED][0], _SEED_FIELDS[Conclusion.VERIFIED][0]}
     return {
-        name: f"{one.verification_status}, written by {_author(manifest, name, dialect)}"
+        name: f"{one.verification_status}, written by {author(manifest, name, dialect)}"
         for name, one in entries.items()
         if one.verification_status in said
     }
 
 
-def _author(manifest: Manifest, name: ModuleName, dialect: Dialect) -> str:
+def author(manifest: Manifest, name: ModuleName, dialect: Dialect) -> str:
     """The manager that owns the entry's verificationStatus, else the entry, the list or the status around it."""
     path = _fields_path(name, dialect)
     metadata = manifest.get("metadata")

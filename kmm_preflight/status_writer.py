@@ -10,7 +10,7 @@ from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.preflight import parse_preflight, preflights
 from kmm_preflight.record import ANNOTATION, Record, format_record
-from kmm_preflight.status import Dialect, Entry, parse_entries, status_change
+from kmm_preflight.status import Dialect, Entry, author, parse_entries, status_change
 
 CONFLICTS = 10
 
@@ -25,6 +25,9 @@ class StatusWriter:
         self._dialect = dialect
         self._clock = clock
         self._object: Manifest | None = None
+        self._tried: dict[ModuleName, Entry] = {}
+        self._told: dict[ModuleName, Entry] = {}
+        self._others: dict[ModuleName, str] = {}
 
     def entries(self) -> dict[ModuleName, Entry]:
         """The entries as the server last gave them."""
@@ -36,6 +39,9 @@ class StatusWriter:
         NotFound when the object was deleted; Conflict when others write faster than this; else as Api.
         """
         removed = tuple(gone)
+        self._tried |= told
+        for name in removed:
+            self._told.pop(name, None)
 
         def change(current: Manifest) -> Manifest | None:
             made = status_change(_mapping(current, "status"), told, removed, self._dialect, self._clock())
@@ -45,6 +51,7 @@ class StatusWriter:
             return {"status": made} if self._dialect is Dialect.SEED else {**_version(current), "status": made}
 
         self._patch(change, "status")
+        self._told |= told
 
     def remember(self, renew: Callable[[Record], Record]) -> None:
         """Keeps what renew makes of the record that is there; errors as write, BoundExceeded when it does not fit."""
@@ -68,23 +75,33 @@ class StatusWriter:
             if body is None:
                 return
             try:
-                self._object = self._api.patch(self._kind, self._name, body, subresource)
+                self._look(self._api.patch(self._kind, self._name, body, subresource))
                 return
             except Conflict:
                 if attempt == CONFLICTS - 1:
                     raise
 
     def _read(self, afresh: bool) -> Manifest:
-        if self._object is None or afresh:
-            self._object = self._api.get(self._kind, self._name)
-        if self._object is None:
+        if self._object is not None and not afresh:
+            return self._object
+        found = self._api.get(self._kind, self._name)
+        if found is None:
             raise NotFound(f"PreflightValidationOCP {self._name}: it was deleted during the run")
-        return self._object
+        self._look(found)
+        return found
 
-    def overwritten(self, told: Mapping[ModuleName, Entry]) -> list[ModuleName]:
-        """Which of these entries say something else by now: somebody writes the same status."""
-        entries = parse_entries(_mapping(self._read(afresh=True), "status"), self._dialect)
-        return sorted(name for name, made in told.items() if entries.get(name) != made)
+    def overwritten(self) -> dict[ModuleName, str]:
+        """Which of the entries written here said something else at any later look, and who had written that."""
+        self._read(afresh=True)
+        return dict(sorted(self._others.items()))
+
+    def _look(self, manifest: Manifest) -> None:
+        """Notes what others made of entries that were written here; a write without an answer may have arrived."""
+        entries = parse_entries(_mapping(manifest, "status"), self._dialect)
+        for name, made in self._told.items():
+            if entries.get(name) not in (made, self._tried.get(name)):
+                self._others[name] = author(manifest, name, self._dialect)
+        self._object = manifest
 
 
 def _version(manifest: Manifest) -> dict[str, dict[str, object]]:

@@ -49,6 +49,10 @@ class Artifacts:
         self._replace(JUNIT, to_junit(report))
         self._replace(PATCH, to_patch(report, self.dialect))
 
+    def written(self) -> bool:
+        """Whether this run has left its reports."""
+        return (self.folder / JSON).exists()
+
     def write_page(self, report: Report) -> None:
         """The HTML of a run for which pytest-html writes none here."""
         if not (self.folder / PAGE).exists():

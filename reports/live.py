@@ -86,7 +86,7 @@ class LiveStatus:
         gone = {key_of(name, self._dialect) for name in ending.gone} - set(by_key)
         try:
             self._writer.write(last, gone)
-            overwritten = self._writer.overwritten(last)
+            overwritten = self._writer.overwritten()
         except PreflightError as exc:
             return f"the status of {self._subject} could not be written: {exc.message}"
         return self._words(overwritten) + self._remember(ending.renew)
@@ -95,8 +95,8 @@ class LiveStatus:
     def _subject(self) -> str:
         return f"{KIND} {self._name}"
 
-    def _words(self, overwritten: Iterable[ModuleName]) -> str:
-        names = [str(key) if key.namespace else key.name for key in overwritten]
+    def _words(self, overwritten: Mapping[ModuleName, str]) -> str:
+        names = [f"{key if key.namespace else key.name} by {author}" for key, author in sorted(overwritten.items())]
         if names:
             return f"the status of {self._subject} was overwritten by somebody else: {listed(names)}"
         return f"the status of {self._subject} tells these verdicts"

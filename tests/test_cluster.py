@@ -36,7 +36,7 @@ from tests.demo import DEMO
 from tests.real.authority import Authority
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import MODULES as MODULES_DEFINITION
-from tests.real.kubernetes.definitions import released
+from tests.real.kubernetes.definitions import PREFLIGHTS, released
 from tests.real.kubernetes.kubeconfig import write_kubeconfig
 from tests.real.server import LocalServer
 from tests.runs import run_preflight
@@ -203,6 +203,19 @@ def test_a_thousand_modules_are_few_requests(tmp_path: Path, cluster: Cluster) -
         run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0", "-k", "m999")
         assert run.returncode == 0, run.output
         assert run.document["partial"] == "partial: 1 of 1000 Modules"
+        cluster.apply_crds(PREFLIGHTS["list"])
+        options = (*DEMO, f"--kubeconfig={kubeconfig}", "-n2", "--preflight=pf", "--create-preflight")
+        cluster.forget()
+        first = run_preflight(tmp_path, *options)
+        assert first.returncode == 0, first.output
+        told = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "pf", "-o", "json").stdout)
+        assert [one["verificationStatus"] for one in told["status"]["modules"]] == ["True"] * 1000
+        # Beside pages of Modules: one patch in half a second at most, whatever their number.
+        assert len(asked(cluster)) < 30 + 2 * first.seconds
+        cluster.forget()
+        second = run_preflight(tmp_path, *options)
+        assert "1000 verified, all of these by an earlier run" in second.document["sentence"]
+        assert {verb for verb, *_ in asked(cluster)} == {"get", "list"}
     finally:
         replace_modules_definition(cluster)
 

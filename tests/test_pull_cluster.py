@@ -1,0 +1,135 @@
+"""Images as a node pulls them, on a live cluster that a run answers: mirrors, Secrets, and no value of these told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .clusters import account, module, namespaces, serve
+from .real.kubernetes.cluster import Cluster
+from .real.kubernetes.definitions import PREFLIGHTS
+from .real.push import push
+from .real.registry import Registry
+from .runs import run_preflight, secret
+from .shapes import VERIFIED, Parts, refuted
+from .test_mirrors import IDMS, mirror_set
+from .test_secrets import Watch, watching
+
+# Nothing listens there.
+DOWN = "127.0.0.1:1"
+MARK = "s3cret-that-nobody-prints-4711"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder) as running:
+        serve(running, folder)
+        running.apply_crds(PREFLIGHTS["later"])
+        running.apply(*namespaces("shapes", "openshift-config"), account("shapes"))
+        yield running
+
+
+def login(*registries: Registry) -> dict[str, str]:
+    """The data of a Secret with the logins for these registries."""
+    pairs = {one.host: base64.b64encode(f"{one.user}:{one.password}".encode()).decode() for one in registries}
+    body = json.dumps({"auths": {host: {"auth": pair} for host, pair in pairs.items()} | {"r.io": {"auth": mark()}}})
+    return {".dockerconfigjson": base64.b64encode(body.encode()).decode()}
+
+
+def mark() -> str:
+    return base64.b64encode(f"user:{MARK}".encode()).decode()
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_as_the_node_and_without_a_word_of_any_secret(
+    cluster: Cluster,
+    login_registry: Registry,
+    token_registry: Registry,
+    kernels: tuple[str, str],
+    kmods: Mapping[str, bytes],
+    tmp_path: Path,
+    workers: str,
+) -> None:
+    mirror, source = login_registry, token_registry
+    old, new = kernels
+    parts = Parts(new, old, kmods[new], kmods[old])
+    image = parts.image(parts.good)
+    push(mirror, "copy/kmod", "v1", image)
+    push(source, "never/kmod", "v1", image)
+    push(source, "own/kmod", "v1", image)
+    copy = f"{mirror.host}/copy"
+    names = {
+        "unreachable": f"{DOWN}/team/kmod@{image.digest}",
+        "never": f"{source.host}/never/kmod@{image.digest}",
+        "own": f"{source.host}/own/kmod@{image.digest}",
+    }
+    cluster.apply(
+        *(of(name, reference) for name, reference in names.items()),
+        secret("own", "dockerconfigjson", login(source)),
+        secret("pull-secret", "dockerconfigjson", login(mirror), "openshift-config"),
+        mirror_set(IDMS, (f"{DOWN}/team", [copy]), name="down"),
+        mirror_set(IDMS, (f"{source.host}/never", [copy]), name="never", never=True),
+    )
+    values = [MARK, mark(), mirror.password, source.password]
+    values += [base64.b64encode(f"{one.user}:{one.password}".encode()).decode() for one in (mirror, source)]
+    left, temporary = tmp_path / "left", tmp_path / "left" / "tmp"
+    temporary.mkdir(parents=True)
+    (tmp_path / "ca.pem").write_text("".join(one.ca.read_text() for one in (mirror, source) if one.ca))
+    watch = Watch([value.encode() for value in values], temporary)
+    source.forget()
+    options = [f"--kernel={new}", f"--kubeconfig={cluster.kubeconfig()}", f"--registry-ca={tmp_path / 'ca.pem'}"]
+    with watching(watch):
+        run = run_preflight(
+            left, *options, "--preflight=pf", "--create-preflight", workers, "-vv", "--showlocals",
+            "--log-level=DEBUG", "-olog_cli=true", env={"TMPDIR": str(temporary), "PATH": os.environ["PATH"]},
+        )  # fmt: skip
+    assert run.verdicts() == {
+        "never": VERIFIED,
+        "own": VERIFIED,
+        "unreachable": VERIFIED,
+    }, run.output
+    reasons = {one["name"]: one["reason"] for one in run.document["modules"]}
+    assert all(f"read from its mirror {copy}/kmod" in reasons[name] for name in ("never", "unreachable"))
+    assert not [one for one in source.requests() if "/never/" in one.path]
+    assert watch.processes, "the run was not watched"
+    assert watch.found == set()
+    shown = cluster.kubectl("get", "preflightvalidationsocp", "pf", "-o", "yaml", "--show-managed-fields").stdout
+    assert "kmm-preflight/record" in shown
+    assert [value for value in values if value in run.output + shown] == []
+    files = [path for path in left.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if any(value.encode() in path.read_bytes() for value in values)] == []
+    cluster.kubectl("delete", "preflightvalidationsocp", "--all")
+
+
+def test_a_module_s_own_secret_does_not_reach_a_mirror_on_another_host(
+    cluster: Cluster, login_registry: Registry, token_registry: Registry, kernels: tuple[str, str], tmp_path: Path
+) -> None:
+    mirror, source = login_registry, token_registry
+    cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "shapes", "--all")
+    digest = f"sha256:{'0' * 64}"
+    cluster.apply(
+        of("own", f"{source.host}/mirrored/kmod@{digest}"),
+        secret("own", "dockerconfigjson", login(mirror)),
+        secret("pull-secret", "dockerconfigjson", login(), "openshift-config"),
+        mirror_set(IDMS, (f"{source.host}/mirrored", [f"{mirror.host}/copy"]), name="mirrored"),
+    )
+    (tmp_path / "ca.pem").write_text("".join(one.ca.read_text() for one in (mirror, source) if one.ca))
+    options = (f"--kernel={kernels[1]}", f"--kubeconfig={cluster.kubeconfig()}")
+    run = run_preflight(tmp_path, *options, f"--registry-ca={tmp_path / 'ca.pem'}", "-n0")
+    assert run.verdicts() == {"own": refuted("image-access-denied")}, run.output
+    assert f"its mirrors failed too: image {mirror.host}/copy/kmod@{digest}" in run.sentences()["own"]
+
+
+def of(name: str, reference: str) -> Mapping[str, Any]:
+    """A Module of the kmod probe with a Secret of its own where its name has one."""
+    made = module("shapes", name, secret=name if name == "own" else "", containerImage=reference)
+    made["spec"]["moduleLoader"]["container"]["modprobe"]["moduleName"] = "probe"
+    return made

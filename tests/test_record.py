@@ -1,0 +1,185 @@
+"""The record: what is in it, what it covers, what of it stands after a run, and what it does with damage."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import uuid
+import zlib
+from dataclasses import replace
+
+import pytest
+
+from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
+from kmm_preflight.model import (
+    Conclusion,
+    Flavour,
+    JudgedImage,
+    ModuleName,
+    Outcome,
+    Plan,
+    Stage,
+    StageResult,
+    TargetKernel,
+    Verdict,
+)
+from kmm_preflight.record import (
+    RULES,
+    Answered,
+    Basis,
+    Proof,
+    Ran,
+    Recall,
+    Record,
+    difference,
+    format_record,
+    parse_record,
+    recall,
+    renewed,
+)
+
+NAME = ModuleName("ns", "a")
+KERNEL = TargetKernel("6.1.0-56-amd64", "amd64", "", Flavour.STANDARD, "", "")
+OTHER = replace(KERNEL, version="6.1.0-47-amd64")
+PLAN = Plan(NAME, KERNEL, image="r.io/a:1")
+BASIS = Basis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))
+PROOF = Proof(KERNEL.version, "amd64", "sha256:aa", "path", RULES, "2026-11-01T00:00:00+00:00")
+RECORD: Record = {NAME: Answered(BASIS, (PROOF,))}
+RAN = Ran("path", "2026-11-23T00:00:00+00:00")
+DRAWN = Proof(KERNEL.version, "amd64", "sha256:bb", "path", RULES, RAN.date)
+
+
+def verdict(conclusion: Conclusion, digest: str = "sha256:bb", carried: bool = False, plan: Plan = PLAN) -> Verdict:
+    outcome = Outcome.NOT_NEEDED if carried else Outcome.VERIFIED
+    result = StageResult(Stage.IMAGE, outcome, "", (), JudgedImage("r.io/a:1", digest, digest))
+    return Verdict(plan, conclusion, Stage.IMAGE, "", (result,))
+
+
+def test_it_comes_back_as_it_was() -> None:
+    record = {**RECORD, ModuleName("ns", "b"): Answered(Basis("", 0))}
+    assert parse_record(format_record(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (BASIS, ""),
+        (replace(BASIS, uid="new"), "a Module made anew under the same name"),
+        (replace(BASIS, generation=4), "generation 4 of the Module, not 3"),
+        (replace(BASIS, objects=(("configmap/file", "9"), ("secret/pull", "8"))), "another version of configmap/file"),
+        (replace(BASIS, objects=(("secret/pull", "8"),)), "another version of configmap/file"),
+        (replace(BASIS, objects=(*BASIS.objects, ("secret/key", ""))), "another version of secret/key"),
+    ],
+)
+def test_what_has_changed(now: Basis, words: str) -> None:
+    assert difference(BASIS, now) == words
+
+
+def since(words: str) -> Recall:
+    return Recall(why=f"{words}, since it was verified on {PROOF.date}")
+
+
+@pytest.mark.parametrize(
+    ("record", "plan", "basis", "depth", "want"),
+    [
+        (RECORD, PLAN, BASIS, "path", Recall(PROOF)),
+        (RECORD, replace(PLAN, kernel=OTHER), BASIS, "path", Recall()),
+        (RECORD, replace(PLAN, kernel=replace(KERNEL, arch="arm64")), BASIS, "path", Recall()),
+        (RECORD, replace(PLAN, module=ModuleName("other", "a")), BASIS, "path", Recall()),
+        ({NAME: Answered(BASIS)}, PLAN, BASIS, "path", Recall()),
+        (RECORD, PLAN, replace(BASIS, generation=4), "path", since("generation 4 of the Module, not 3")),
+        (RECORD, PLAN, BASIS, "kernel", since("depth of proof path, not kernel")),
+        (
+            {NAME: Answered(BASIS, (replace(PROOF, rules=RULES + 1),))},
+            PLAN,
+            BASIS,
+            "path",
+            since(f"rules {RULES + 1}, not {RULES}"),
+        ),
+    ],
+    ids=["covered", "kernel", "arch", "namespace", "unproved", "generation", "depth", "rules"],
+)
+def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: Basis, depth: str, want: Recall) -> None:
+    assert recall(record, plan, basis, depth) == want
+
+
+@pytest.mark.parametrize(
+    ("drawn", "want"),
+    [
+        (verdict(Conclusion.VERIFIED), (DRAWN,)),
+        (verdict(Conclusion.VERIFIED, carried=True), (PROOF,)),
+        (verdict(Conclusion.REFUTED), ()),
+        (verdict(Conclusion.UNDECIDED), (PROOF,)),
+        (Verdict(PLAN, Conclusion.NOT_VERIFIED, Stage.IMAGE, ""), (PROOF,)),
+        (Verdict(PLAN, Conclusion.VERIFIED, Stage.IMAGE, ""), ()),
+    ],
+    ids=["new", "carried over", "refuted", "undecided", "not in this run", "without an image"],
+)
+def test_what_stands_after_a_run(drawn: Verdict, want: tuple[Proof, ...]) -> None:
+    assert renewed(RECORD, [drawn], {NAME: BASIS}, RAN) == {NAME: Answered(BASIS, want)}
+
+
+def test_on_another_basis_nothing_stands_of_before() -> None:
+    now = replace(BASIS, generation=4)
+    undecided = verdict(Conclusion.UNDECIDED)
+    assert renewed(RECORD, [undecided], {NAME: now}, RAN) == {NAME: Answered(now)}
+
+
+def test_modules_of_other_runs_stay_and_those_that_are_gone_do_not() -> None:
+    other, gone = ModuleName("ns", "b"), ModuleName("ns", "c")
+    record = {other: Answered(BASIS, (PROOF,)), gone: Answered(BASIS, (PROOF,))}
+    made = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, replace(RAN, gone=frozenset({gone})))
+    assert made == {NAME: Answered(BASIS, (DRAWN,)), other: record[other]}
+
+
+def many(count: int) -> Record:
+    """A record of Modules that have nothing in common."""
+    dice = random.Random(count)
+    made = {}
+    for number in range(count):
+        digest = f"sha256:{dice.randbytes(32).hex()}"
+        basis = Basis(str(uuid.UUID(bytes=dice.randbytes(16))), dice.randrange(1, 99), (("secret/pull", str(number)),))
+        made[ModuleName(f"ns{number % 40}", f"module-{number}")] = Answered(basis, (replace(PROOF, digest=digest),))
+    return made
+
+
+def test_a_thousand_modules_fit_and_what_does_not_is_said() -> None:
+    assert parse_record(format_record(many(1000))) == many(1000)
+    with pytest.raises(BoundExceeded, match="expected at most"):
+        format_record(many(5000))
+
+
+def packed(document: object) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(document).encode())).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no base64!",
+        base64.b64encode(b"no zlib").decode(),
+        base64.b64encode(zlib.compress(b"no JSON")).decode(),
+        base64.b64encode(zlib.compress(b"[" * 100_000)).decode(),
+        format_record(RECORD)[:-8],
+        packed([]),
+        packed({}),
+        packed({"format": 2, "modules": {}}),
+        packed({"format": "1", "modules": {}}),
+        packed({"format": 1, "modules": []}),
+        packed({"format": 1, "modules": {"no-namespace": ["u", 1, {}, []]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", 1, {}]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", "1", {}, []]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", 1, {"secret/x": 5}, []]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "d", "path", True, "t"]]]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "d", "path", 1]]]}}),
+    ],
+)
+def test_what_is_no_record_of_ours(text: str) -> None:
+    with pytest.raises(Malformed):
+        parse_record(text)
+
+
+def test_a_record_that_unpacks_without_end_is_not_unpacked() -> None:
+    with pytest.raises(PreflightError, match="unpacks to more than"):
+        parse_record(base64.b64encode(zlib.compress(bytes(100 << 20))).decode())
