@@ -1,4 +1,4 @@
-"""Builds the control plane into the cache of the tests, once for each version: python -m tests.real.kubernetes."""
+"""Builds the control plane and the controller of Jobs into the cache of the tests: python -m tests.real.kubernetes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.write(f"{built(_say)}\n")
+        sys.stdout.write(f"{built(_say)}\n{built(_say, ['job-controller'])}\n")
     except RuntimeError as problem:
         sys.exit(str(problem))

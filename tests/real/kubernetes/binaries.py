@@ -31,7 +31,9 @@ _PACKAGES = {
     "etcd": "./cmd/etcd",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    "job-controller": "./cmd/job-controller",
 }
+_CONTROL_PLANE = (*_SERVERS, "kubectl")
 # The first kubectl that knows --subresource and `create token`.
 _OLDEST_KUBECTL = (1, 24)
 _PINNED = re.compile(r"^\s*(\S+) v?(\d\S*)$", re.MULTILINE)
@@ -43,14 +45,19 @@ def assets() -> Path:
     """The folder with kube-apiserver, etcd and kubectl; the running test is skipped where they must first be built."""
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if not given or not all((Path(given) / name).is_file() for name in _SERVERS):
-        return _built_for_a_test(_PACKAGES)
+        return _built_for_a_test(_CONTROL_PLANE)
     kubectl = _recent_kubectl(Path(given)) or _built_for_a_test(["kubectl"]) / "kubectl"
     if kubectl.parent == Path(given):
         return Path(given)
     return _linked([*(Path(given) / name for name in _SERVERS), kubectl])
 
 
-def built(say: Say, programs: Iterable[str] = _PACKAGES) -> Path:
+def job_controller() -> Path:
+    """The controller of Jobs, for a cluster that has none by itself; skips as assets() does."""
+    return _built_for_a_test(["job-controller"]) / "job-controller"
+
+
+def built(say: Say, programs: Iterable[str] = _CONTROL_PLANE) -> Path:
     """The programs' folder in the cache, built if it is not there, which takes minutes; say hears how it goes on."""
     wanted = cache_folder() / _folder(programs)
     if not wanted.is_dir():
@@ -76,7 +83,7 @@ def _built_for_a_test(programs: Iterable[str]) -> Path:
 
 
 def _folder(programs: Iterable[str]) -> str:
-    whole = set(programs) == set(_PACKAGES)
+    whole = set(programs) == set(_CONTROL_PLANE)
     return f"{'kubernetes' if whole else '-'.join(programs)}-{version()}-etcd-{version('go.etcd.io/etcd/server/v3')}"
 
 
