@@ -64,7 +64,8 @@ class Credentials:
 def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
     """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py.
 
-    NOT_NEEDED when the plan is recorded and its name still leads to the same image, which is then not looked into.
+    NOT_NEEDED when the plan is recorded and its name still leads to the same image, which can be had and is then not
+    looked into.
     """
     result = _judge(plan, images, credentials)
     return replace(result, findings=(*result.findings, *plan.notes))
@@ -79,6 +80,7 @@ def _judge(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
             return _result(findings.REGISTRY_BLOCKED(problem=problem))
         image = images.image(plan.image, plan.kernel.arch, credentials.keyring, plan.tls)  # (1)
         if plan.recorded and plan.recorded.digest == image.found.digest:
+            image.check_layers()
             return _carried(plan.recorded, image.found.judged())
         refuted, notes = _judge_kmod(plan, image)  # (2)
         if refuted is None:

@@ -195,6 +195,26 @@ class Operator:
             self.writes += done.returncode == 0
 
 
+@only_list
+def test_an_image_that_lost_a_layer_is_not_carried_over(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, images: dict[str, Image], tmp_path: Path
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    with started(tmp_path / "first", *options(cluster), "-n2") as run:
+        assert run.ended() == 1, run.output
+    assert verified(cluster, dialect) == {"a": True, "b": True, "c": False}
+    layer = images[f"kmods/a:{KERNEL}"].blobs[-1].digest
+    lost = [path for path in registry.content if path.endswith(layer) and "/kmods/a/" in path]
+    assert lost
+    for path in lost:
+        del registry.content[path]
+    with started(tmp_path / "second", *options(cluster), "-n2") as run:
+        assert run.ended() == 1, run.output
+        told = {one["name"]: (one["verdict"], one["carriedOver"]) for one in run.document()["modules"]}
+    assert told == {"a": ("refuted", False), "b": ("verified", True), "c": ("refuted", False)}
+    assert verified(cluster, dialect) == {"a": False, "b": True, "c": False}
+
+
 @list_and_later
 def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
