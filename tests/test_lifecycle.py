@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kmm_preflight.record import ANNOTATION
 from kmm_preflight.status import Dialect
 from tests.clusters import module, namespaces, serve
-from tests.demo import KERNEL, LAYOUT, RELEASE, ROOT
+from tests.demo import KERNEL, LAYOUT, RELEASE
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import PREFLIGHTS, released
 from tests.runs import Run, run_preflight
@@ -22,7 +21,6 @@ from tests.runs import Run, run_preflight
 GOOD, OLD = "registry.example/kmods/hello:${KERNEL_FULL_VERSION}", "registry.example/kmods/hello:6.1.0-47-amd64"
 OLD_KERNEL = "6.1.0-47-amd64"
 RESOURCE = "preflightvalidationsocp"
-ROLE = [one for one in yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text()) if one]
 DIALECTS = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
 EVERY = [("own", "seed"), ("own", "list"), ("own", "later"), ("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")]
 OWN = EVERY[:3]

@@ -53,7 +53,6 @@ def dialect(cluster: Cluster, request: pytest.FixtureRequest) -> Dialect:
 
 
 only_list = pytest.mark.parametrize("cluster", ["list"], indirect=True)
-list_and_later = pytest.mark.parametrize("cluster", ["list", "later"], indirect=True)
 
 
 @pytest.fixture
@@ -215,7 +214,7 @@ def test_an_image_that_lost_a_layer_is_not_carried_over(
     assert verified(cluster, dialect) == {"a": False, "b": True, "c": False}
 
 
-@list_and_later
+@only_list
 def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
 ) -> None:

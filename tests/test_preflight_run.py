@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kmm_preflight.status import Dialect
 from tests.clusters import module, namespaces, serve
-from tests.demo import KERNEL, LAYOUT, RELEASE, ROOT
+from tests.demo import KERNEL, LAYOUT, RELEASE
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import PREFLIGHTS, released
 from tests.runs import run_preflight
 
 GOOD, OLD = "registry.example/kmods/hello:${KERNEL_FULL_VERSION}", "registry.example/kmods/hello:6.1.0-47-amd64"
 RESOURCE = "preflightvalidationsocp"
-ROLE = [one for one in yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text()) if one]
 
 
 @pytest.fixture(scope="module")
@@ -88,48 +84,6 @@ def test_the_run_answers_the_object(cluster: Cluster, dialect: Dialect, tmp_path
     again = run_preflight(tmp_path, *options)
     assert again.returncode == 0, again.output
     assert status(cluster, dialect)["old"][:2] == (("Success" if later else "True"), "Done")
-
-
-@pytest.fixture
-def account(cluster: Cluster) -> Path:
-    """The kubeconfig of a service account that has the role of deploy/rbac.yaml and no other."""
-    cluster.apply(*namespaces("kmm-preflight", "openshift-config"), *ROLE)
-    return cluster.service_account_kubeconfig("kmm-preflight", "kmm-preflight")
-
-
-def allowed(cluster: Cluster, account: Path, verb: str, resource: str) -> bool:
-    told = cluster.kubectl("auth", "can-i", verb, resource, "--subresource=status", kubeconfig=account)
-    return told.stdout.strip() == "yes"
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """A role that was changed takes a moment to count."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
-@pytest.mark.parametrize("dialect", [("own", "list")], indirect=True, ids=["list"])
-def test_the_role_is_enough_and_without_its_patch_it_is_one_line(
-    cluster: Cluster, dialect: Dialect, account: Path, tmp_path: Path
-) -> None:
-    cluster.apply(module("one", "good"))
-    create(cluster, dialect)
-    wait_for(lambda: allowed(cluster, account, "patch", RESOURCE))
-    options = (f"--kubeconfig={account}", LAYOUT, "--preflight=pf")
-    run = run_preflight(tmp_path, *options)
-    assert run.returncode == 0, run.output
-    assert status(cluster, dialect)["good"][0] == "True"
-    roles = [one for one in copy.deepcopy(ROLE) if one["kind"] == "ClusterRole"]
-    for role in roles:
-        role["rules"] = [rule for rule in role["rules"] if f"{RESOURCE}/status" not in rule["resources"]]
-    cluster.apply(*roles)
-    wait_for(lambda: not allowed(cluster, account, "patch", RESOURCE))
-    run = run_preflight(tmp_path, *options)
-    assert run.returncode == 4, run.output
-    assert "patch preflightvalidationsocp.kmm.sigs.x-k8s.io" in run.stderr
-    assert "Traceback" not in run.output
 
 
 def test_an_object_that_is_not_there_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
