@@ -119,7 +119,7 @@ class Report:
         counts = self.counts()
         told = [f"{counts[one]} {one.value}" for one in _WORST_FIRST if counts[one]]
         if carried := sum(verdict.carried_over for verdict in self.verdicts):
-            every = "all" if carried == len(self.verdicts) else str(carried)
+            every = "all" if carried == counts[Conclusion.VERIFIED] else str(carried)
             told[-1] += f", {every} of these by an earlier run"  # verified stands last
         whole = f"{', '.join(told) or 'no Module to validate'}{f' ({self.partial})' if self.partial else ''}"
         match self.exit_code:

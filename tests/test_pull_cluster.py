@@ -13,7 +13,7 @@ import pytest
 
 from .clusters import account, module, namespaces, serve
 from .real.kubernetes.cluster import Cluster
-from .real.kubernetes.definitions import PREFLIGHTS
+from .real.kubernetes.definitions import PREFLIGHTS, released
 from .real.push import push
 from .real.registry import Registry
 from .runs import run_preflight, secret
@@ -26,12 +26,20 @@ DOWN = "127.0.0.1:1"
 MARK = "s3cret-that-nobody-prints-4711"
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+# With these numbers of workers.
+DEFINITIONS = {"own": "-n0", "openshift": "-n2"}
+
+
+@pytest.fixture(scope="module", params=DEFINITIONS)
+def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One with our own short definitions, and one with those that KMM and OpenShift have released."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder) as running:
-        serve(running, folder)
-        running.apply_crds(PREFLIGHTS["later"])
+        if request.param == "own":
+            serve(running, folder)
+            running.apply_crds(PREFLIGHTS["later"])
+        else:
+            running.apply_crds(released("openshift"), released("kmm-main"))
         running.apply(*namespaces("shapes", "openshift-config"), account("shapes"))
         yield running
 
@@ -47,7 +55,6 @@ def mark() -> str:
     return base64.b64encode(f"user:{MARK}".encode()).decode()
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_as_the_node_and_without_a_word_of_any_secret(
     cluster: Cluster,
     login_registry: Registry,
@@ -55,8 +62,9 @@ def test_as_the_node_and_without_a_word_of_any_secret(
     kernels: tuple[str, str],
     kmods: Mapping[str, bytes],
     tmp_path: Path,
-    workers: str,
+    request: pytest.FixtureRequest,
 ) -> None:
+    workers = DEFINITIONS[request.node.callspec.params["cluster"]]
     mirror, source = login_registry, token_registry
     old, new = kernels
     parts = Parts(new, old, kmods[new], kmods[old])
