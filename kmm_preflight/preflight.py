@@ -12,7 +12,7 @@ from kmm_preflight.cluster.api import CRDS, Api, Kind
 from kmm_preflight.errors import PreflightError, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, Recorded, TargetKernel
-from kmm_preflight.record import ANNOTATION, Basis, Record, parse_record, recall
+from kmm_preflight.record import ANNOTATION, Basis, Recall, Record, parse_record, recall
 from kmm_preflight.status import GROUP, RESOURCE, Dialect, claims, key_of
 
 KIND = "PreflightValidationOCP"
@@ -152,15 +152,11 @@ def remembering(
 
 
 def _remembering(plan: Plan, basis: Basis | None, preflight: Preflight, depth: str, revalidate: bool) -> Plan:
-    recalled = recall(preflight.record, plan, basis, depth) if basis else None
-    if recalled and recalled.proof and not revalidate:
-        return replace(plan, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
+    recalled = recall(preflight.record, plan, basis, depth) if basis else Recall()
+    if recalled.proof:
+        return plan if revalidate else replace(plan, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
     claim = preflight.claims.get(key_of(plan.module, preflight.dialect))
     if not claim:
         return plan
-    why = (
-        "--revalidate"
-        if revalidate
-        else (recalled.why if recalled else "") or f"{claim} without a record of this suite"
-    )
+    why = recalled.why or f"{claim} without a record of this suite"
     return replace(plan, notes=(findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=why),))
