@@ -279,3 +279,9 @@ def test_the_folder_of_a_killed_run_is_removed_by_the_next(tmp_path: Path) -> No
     (left / "work").write_text("a password")
     assert run_preflight(tmp_path, *DEMO, GREEN, env={"TMPDIR": str(tmp_path)}).returncode == 0
     assert list(tmp_path.glob("kmm-preflight-*")) == []
+
+
+def test_a_name_as_long_as_the_api_takes_it(tmp_path: Path) -> None:
+    document = module("n" * 253, "registry.example/kmods/hello:${KERNEL_FULL_VERSION}", "hello")
+    run = run_preflight(tmp_path, *DEMO, manifests(tmp_path, document), "-n0")
+    assert run.returncode == 0, run.output

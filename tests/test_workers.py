@@ -131,7 +131,7 @@ def test_every_worker_killed_is_never_green(tmp_path: Path) -> None:
     assert verdicts(document)["m0"] == "undecided"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_signal_ends_the_run_with_whole_reports(tmp_path: Path, number: signal.Signals, workers: str) -> None:
     with slow_run(tmp_path, 3, "-n", workers) as (process, _):
