@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Conclusion, Manifest, ModuleName, Plan, Verdict
 from kmm_preflight.module import Module
+from kmm_preflight.oci.reference import parse_digest
 
 ANNOTATION = "kmm-preflight/record"
 RULES = 1
@@ -26,6 +28,9 @@ RULES = 1
 
 _FORMAT = 1
 _TEXT_BYTES = 8 << 20
+# Of kernels that the last run did not ask for: flavours may be verified in turn, but old releases may not pile up.
+_OTHER_KERNELS = 3
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 # All annotations of an object together may have 256 KiB (Kubernetes), and others have theirs.
 _ANNOTATION_BYTES = 200 << 10
 
@@ -151,8 +156,11 @@ def renewed(record: Record, verdicts: Iterable[Verdict], bases: Mapping[ModuleNa
 
 def _renewed(known: Answered | None, verdicts: Iterable[Verdict], basis: Basis, ran: Ran) -> Answered:
     stands = known.proofs if known and known.basis == basis else ()
-    proofs = (_proof_of(verdict, stands, ran) for verdict in verdicts)
-    return Answered(basis, tuple(proof for proof in proofs if proof))
+    drawn = list(verdicts)
+    kernels = {(one.plan.kernel.version, one.plan.kernel.arch) for one in drawn}
+    proofs = [proof for verdict in drawn if (proof := _proof_of(verdict, stands, ran))]
+    others = [proof for proof in stands if (proof.kernel, proof.arch) not in kernels]
+    return Answered(basis, (*proofs, *sorted(others, key=lambda one: one.date, reverse=True)[:_OTHER_KERNELS]))
 
 
 def _proof_of(verdict: Verdict, stands: tuple[Proof, ...], ran: Ran) -> Proof | None:
@@ -218,6 +226,9 @@ def _answered(field: Field) -> Answered:
 
 def _proof(field: Field) -> Proof:
     kernel, arch, digest, depth, rules, date = _exactly(field, 6)
+    if not _DATE.fullmatch(date.text()):
+        raise date.refuse("a date in UTC")
+    parse_digest(digest.text())
     return Proof(kernel.text(), arch.text(), digest.text(), depth.text(), rules.number(), date.text())
 
 

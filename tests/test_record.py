@@ -44,13 +44,14 @@ KERNEL = TargetKernel("6.1.0-56-amd64", "amd64", "", Flavour.STANDARD, "", "")
 OTHER = replace(KERNEL, version="6.1.0-47-amd64")
 PLAN = Plan(NAME, KERNEL, image="r.io/a:1")
 BASIS = Basis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))
-PROOF = Proof(KERNEL.version, "amd64", "sha256:aa", "path", RULES, "2026-11-01T00:00:00+00:00")
+DIGEST, NEW_DIGEST = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+PROOF = Proof(KERNEL.version, "amd64", DIGEST, "path", RULES, "2026-11-01T00:00:00+00:00")
 RECORD: Record = {NAME: Answered(BASIS, (PROOF,))}
 RAN = Ran("path", "2026-11-23T00:00:00+00:00")
-DRAWN = Proof(KERNEL.version, "amd64", "sha256:bb", "path", RULES, RAN.date)
+DRAWN = Proof(KERNEL.version, "amd64", NEW_DIGEST, "path", RULES, RAN.date)
 
 
-def verdict(conclusion: Conclusion, digest: str = "sha256:bb", carried: bool = False, plan: Plan = PLAN) -> Verdict:
+def verdict(conclusion: Conclusion, digest: str = NEW_DIGEST, carried: bool = False, plan: Plan = PLAN) -> Verdict:
     outcome = Outcome.NOT_NEEDED if carried else Outcome.VERIFIED
     result = StageResult(Stage.IMAGE, outcome, "", (), JudgedImage("r.io/a:1", digest, digest))
     return Verdict(plan, conclusion, Stage.IMAGE, "", (result,))
@@ -126,6 +127,16 @@ def test_on_another_basis_nothing_stands_of_before() -> None:
     assert renewed(RECORD, [undecided], {NAME: now}, RAN) == {NAME: Answered(now)}
 
 
+def test_proofs_of_kernels_that_were_not_asked_for_stand_and_do_not_pile_up() -> None:
+    others = tuple(
+        replace(PROOF, kernel=f"6.1.0-{number}-amd64", date=f"2026-10-0{number}T00:00:00+00:00")
+        for number in range(1, 7)
+    )
+    record = {NAME: Answered(BASIS, (PROOF, *others))}
+    made = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, RAN)[NAME]
+    assert made.proofs == (DRAWN, *reversed(others[3:]))
+
+
 def test_modules_of_other_runs_stay_and_those_that_are_gone_do_not() -> None:
     other, gone = ModuleName("ns", "b"), ModuleName("ns", "c")
     record = {other: Answered(BASIS, (PROOF,)), gone: Answered(BASIS, (PROOF,))}
@@ -173,6 +184,8 @@ def packed(document: object) -> str:
         packed({"format": 1, "modules": {"ns/a": ["u", 1, {"secret/x": 5}, []]}}),
         packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "d", "path", True, "t"]]]}}),
         packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "d", "path", 1]]]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", DIGEST, "path", 1, "\x1b[31mred\n"]]]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "sha256:x", "path", 1, RAN.date]]]}}),
     ],
 )
 def test_what_is_no_record_of_ours(text: str) -> None:
