@@ -110,6 +110,11 @@ def parse_module(manifest: Manifest, namespace: str) -> Module:
     )
 
 
+def is_name(text: str) -> bool:
+    """Whether an object can have this name."""
+    return len(text) <= 253 and bool(_SUBDOMAIN.fullmatch(text))
+
+
 def is_namespace(text: str) -> bool:
     """Whether a namespace can have this name."""
     return bool(_LABEL.fullmatch(text))

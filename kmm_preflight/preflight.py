@@ -128,7 +128,7 @@ def _object_name(name: str, kernel: TargetKernel, short: str, shared: bool) -> s
 
 def _slug(text: str) -> str:
     """A name that the API server takes."""
-    return re.sub(r"[^a-z0-9.-]", "-", text.lower())
+    return re.sub(r"[^a-z0-9.-]", "-", text.lower()).strip("-.")
 
 
 def new_preflight(
@@ -145,16 +145,16 @@ def new_preflight(
 
 
 def remembering(
-    plans: Iterable[Plan], bases: Mapping[ModuleName, Basis], preflight: Preflight, depth: str, revalidate: bool
+    plans: Iterable[Plan], bases: Mapping[ModuleName, Basis], preflight: Preflight, depth: str
 ) -> tuple[Plan, ...]:
     """The plans with what the object's record has of them, and with a note where it says verified without one."""
-    return tuple(_remembering(plan, bases.get(plan.module), preflight, depth, revalidate) for plan in plans)
+    return tuple(_remembering(plan, bases.get(plan.module), preflight, depth) for plan in plans)
 
 
-def _remembering(plan: Plan, basis: Basis | None, preflight: Preflight, depth: str, revalidate: bool) -> Plan:
+def _remembering(plan: Plan, basis: Basis | None, preflight: Preflight, depth: str) -> Plan:
     recalled = recall(preflight.record, plan, basis, depth) if basis else Recall()
     if recalled.proof:
-        return plan if revalidate else replace(plan, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
+        return replace(plan, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
     claim = preflight.claims.get(key_of(plan.module, preflight.dialect))
     if not claim:
         return plan

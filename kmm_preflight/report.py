@@ -59,7 +59,8 @@ class Problem:
 class Report:
     """Everything that an output shows; times are aware. verdicts stand in the plans' order.
 
-    answered says what became of the status of the PreflightValidationOCP, "" where there was none to answer.
+    answered says what became of the status of the PreflightValidationOCP, "" where there was none to answer. doubt is
+    what is not known at the end of a run, so that what would be green is not.
     """
 
     version: str
@@ -77,6 +78,7 @@ class Report:
     interrupted: bool = False
     allow_no_modules: bool = False
     answered: str = ""
+    doubt: str = ""
 
     def counts(self) -> Counter[Conclusion]:
         """How many verdicts of each kind."""
@@ -96,7 +98,7 @@ class Report:
         counts = self.counts()
         if counts[Conclusion.REFUTED]:
             return EXIT_REFUTED
-        if counts[Conclusion.UNDECIDED]:
+        if counts[Conclusion.UNDECIDED] or self.doubt:
             return EXIT_UNDECIDED
         if counts[Conclusion.VERIFIED] or (self.allow_no_modules and not self.verdicts):
             return EXIT_VERIFIED
@@ -134,7 +136,8 @@ class Report:
             case 2:
                 return f"Interrupted before the end: {whole}."
             case 10:
-                return f"Not decided, run again: {whole}."
+                doubt = f"; {self.doubt}" if self.doubt else ""
+                return f"Not decided, run again: {whole}{doubt}."
             case _:
                 return f"Nothing was validated: {whole}."
 

@@ -162,9 +162,10 @@ def claims(manifest: Manifest, dialect: Dialect) -> dict[ModuleName, str]:
     """Who says of which entries that they are verified: status, field manager and time, as managedFields tell."""
     status = manifest.get("status")
     entries = parse_entries(status, dialect) if isinstance(status, dict) else {}
+    shared = " for all Modules of this name" if dialect is Dialect.SEED else ""
     said = {_LATER_FIELDS[Conclusion.VERIFIED][0], _SEED_FIELDS[Conclusion.VERIFIED][0]}
     return {
-        name: f"{one.verification_status}, written by {author(manifest, name, dialect)}"
+        name: f"{one.verification_status}{shared}, written by {author(manifest, name, dialect)}"
         for name, one in entries.items()
         if one.verification_status in said
     }

@@ -8,7 +8,7 @@ from datetime import datetime
 from kmm_preflight.cluster.api import Api, Conflict
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest, ModuleName
-from kmm_preflight.preflight import parse_preflight, preflights
+from kmm_preflight.preflight import KIND, parse_preflight, preflights
 from kmm_preflight.record import ANNOTATION, Record, format_record
 from kmm_preflight.status import Dialect, Entry, author, parse_entries, status_change
 
@@ -33,6 +33,12 @@ class StatusWriter:
         """The entries as the server last gave them."""
         return parse_entries(_mapping(self._read(afresh=False), "status"), self._dialect)
 
+    def check(self, told: Mapping[ModuleName, Entry]) -> None:
+        """Raises as write would for these entries; the server only tries it."""
+        made = status_change({}, told, (), self._dialect, self._clock())
+        if made is not None:
+            self._api.patch(self._kind, self._name, {"status": made}, "status", dry_run=True)
+
     def write(self, told: Mapping[ModuleName, Entry], gone: Iterable[ModuleName] = ()) -> None:
         """Makes the status tell these entries, and no longer those that are gone.
 
@@ -47,8 +53,7 @@ class StatusWriter:
             made = status_change(_mapping(current, "status"), told, removed, self._dialect, self._clock())
             if made is None:
                 return None
-            # The seed's map has the other entries outside of the patch: nobody's write is lost, whatever the version.
-            return {"status": made} if self._dialect is Dialect.SEED else {**_version(current), "status": made}
+            return {"metadata": _version(current), "status": made}
 
         self._patch(change, "status")
         self._told |= told
@@ -61,11 +66,7 @@ class StatusWriter:
             made = renew(known)
             if made == known:
                 return None
-            metadata: dict[str, object] = {
-                **_version(current)["metadata"],
-                "annotations": {ANNOTATION: format_record(made)},
-            }
-            return {"metadata": metadata}
+            return {"metadata": {**_version(current), "annotations": {ANNOTATION: format_record(made)}}}
 
         self._patch(change, "")
 
@@ -77,6 +78,8 @@ class StatusWriter:
             try:
                 self._look(self._api.patch(self._kind, self._name, body, subresource))
                 return
+            except NotFound as exc:
+                raise self._gone() from exc
             except Conflict:
                 if attempt == CONFLICTS - 1:
                     raise
@@ -86,9 +89,14 @@ class StatusWriter:
             return self._object
         found = self._api.get(self._kind, self._name)
         if found is None:
-            raise NotFound(f"PreflightValidationOCP {self._name}: it was deleted during the run")
+            raise self._gone()
+        if self._object is not None and _judged_for(found) != _judged_for(self._object):
+            raise NotFound(f"{KIND} {self._name}: it was made anew, or its spec changed, during the run; run again")
         self._look(found)
         return found
+
+    def _gone(self) -> NotFound:
+        return NotFound(f"{KIND} {self._name}: it was deleted during the run")
 
     def overwritten(self) -> dict[ModuleName, str]:
         """Which of the entries written here said something else at any later look, and who had written that."""
@@ -104,9 +112,15 @@ class StatusWriter:
         self._object = manifest
 
 
-def _version(manifest: Manifest) -> dict[str, dict[str, object]]:
-    """What makes a patch a conflict when somebody else has written in between."""
-    return {"metadata": {"resourceVersion": _mapping(manifest, "metadata").get("resourceVersion")}}
+def _version(manifest: Manifest) -> dict[str, object]:
+    """What makes a patch a conflict when somebody else has written in between, or made the object anew."""
+    return {"resourceVersion": _mapping(manifest, "metadata").get("resourceVersion")}
+
+
+def _judged_for(manifest: Manifest) -> tuple[object, object]:
+    """The object and its spec, as verdicts are drawn for them."""
+    metadata = _mapping(manifest, "metadata")
+    return metadata.get("uid"), metadata.get("generation")
 
 
 def _mapping(manifest: Manifest, key: str) -> Manifest:

@@ -15,11 +15,12 @@ from kmm_preflight.outside import listed
 from kmm_preflight.preflight import KIND, Preflight
 from kmm_preflight.record import Record
 from kmm_preflight.stages import conclude
-from kmm_preflight.status import Dialect, Entry, current, entry, entry_so_far, key_of
+from kmm_preflight.status import Entry, current, entry, entry_so_far, key_of, worst
 from kmm_preflight.status_writer import StatusWriter
 
 # Between two writes: a thousand Modules must not become a thousand copies of the whole list.
 PAUSE_SECONDS, AFTER_TROUBLE_SECONDS = 0.5, 5.0
+_BAD = (Conclusion.REFUTED, Conclusion.UNDECIDED)
 
 
 @dataclass(frozen=True)
@@ -31,72 +32,97 @@ class Ending:
     gone: frozenset[ModuleName] = frozenset()
 
 
-class LiveStatus:
-    """Tells the status of these plans; entries of other Modules are left alone.
+@dataclass(frozen=True)
+class Answered:
+    """What became of an object: words for the report, and whether it tells the verdicts of this run."""
 
-    A thread writes, so that an API server which is away holds up nothing but itself.
+    words: str
+    told: bool
+
+
+class LiveStatus:
+    """Tells the status of the plans that this run judges; every other entry is left alone.
+
+    standing are the ids of plans that an earlier run has verified, whether or not this one judges them again. A thread
+    writes, so that an API server which is away holds up nothing but itself.
     """
 
-    def __init__(self, preflight: Preflight, writer: StatusWriter, plans: Iterable[Plan], folder: RunFolder) -> None:
-        self.record = preflight.record
-        self._name = preflight.name
-        self._dialect = dialect = preflight.dialect
+    def __init__(
+        self,
+        preflight: Preflight,
+        writer: StatusWriter,
+        plans: Iterable[Plan],
+        standing: frozenset[str],
+        folder: RunFolder,
+    ) -> None:
+        self.preflight = preflight
+        self.plans = tuple(plans)
         self._writer = writer
+        self._standing = standing
         self._folder = folder
-        self._plans: dict[ModuleName, list[Plan]] = {}
-        for plan in plans:
-            self._plans.setdefault(key_of(plan.module, dialect), []).append(plan)
+        self._by_key: dict[ModuleName, list[Plan]] = {}
+        for plan in self.plans:
+            self._by_key.setdefault(key_of(plan.module, preflight.dialect), []).append(plan)
+        self._selected: frozenset[str] | None = None
         self._before: Mapping[ModuleName, Entry] = {}
-        self._told: dict[ModuleName, Entry] = {}
         self._pending: dict[ModuleName, Entry] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, daemon=True)
 
-    @property
-    def plans(self) -> list[Plan]:
-        """What this run judges for the object."""
-        return [plan for plans in self._plans.values() for plan in plans]
-
-    def begin(self) -> None:
-        """Nothing is verified yet but what is on record: raises when the object cannot be written at all."""
+    def check(self) -> None:
+        """Raises when the object cannot be written, before anything is judged; writes nothing."""
         self._before = self._writer.entries()
-        new = {key for key, plans in self._plans.items() if not _recorded(plans)}
-        self._told = {key: current(self._dialect, Stage.IMAGE) for key in new}
-        self._writer.write(self._told)
+        new = [key for key, plans in self._by_key.items() if not _recorded(plans)]
+        self._writer.check(dict.fromkeys(new, current(self.preflight.dialect, Stage.IMAGE)))
+
+    def begin(self, selected: frozenset[str]) -> None:
+        """These plans will be judged: of their Modules nothing is verified but what is on record."""
+        if self._selected is not None:
+            return  # each worker says so
+        self._selected = selected
+        with self._lock:
+            self._pending = {
+                key: current(self.preflight.dialect, Stage.IMAGE)
+                for key, plans in self._by_key.items()
+                if self._judged(plans) and not self._left_out(plans) and not _recorded(plans)
+            }
         self._thread.start()
 
     def settled(self, plan: Plan) -> None:
         """Tells what is known by now of the plan's Module."""
-        key = key_of(plan.module, self._dialect)
-        verdicts = [conclude(one, self._folder.results(one, ended=False)) for one in self._plans[key]]
+        key = key_of(plan.module, self.preflight.dialect)
+        verdicts = [conclude(one, self._folder.results(one, ended=False)) for one in self._by_key[key]]
         if made := self._entry(key, verdicts):
             with self._lock:
                 self._pending[key] = made
 
-    def end(self, ending: Ending) -> str:
-        """The last word on every Module that was judged, the record, and words on what became of them."""
+    def end(self, ending: Ending) -> Answered:
+        """The last word on every Module that was judged, and the record."""
         self._ended.set()
-        self._thread.join()
+        if self._selected is not None:
+            self._thread.join()
         by_key: dict[ModuleName, list[Verdict]] = {}
         for verdict in ending.verdicts:
-            by_key.setdefault(key_of(verdict.plan.module, self._dialect), []).append(verdict)
+            by_key.setdefault(key_of(verdict.plan.module, self.preflight.dialect), []).append(verdict)
         # What was told before is told again: a write that failed then may work now.
         last = {key: made for key, group in by_key.items() if (made := self._entry(key, group))}
-        gone = {key_of(name, self._dialect) for name in ending.gone} - set(by_key)
+        gone = {key_of(name, self.preflight.dialect) for name in ending.gone} - set(by_key)
         try:
             self._writer.write(last, gone)
             overwritten = self._writer.overwritten()
         except PreflightError as exc:
-            return f"the status of {self._subject} could not be written: {exc.message}"
-        return self._words(overwritten) + self._remember(ending.renew)
+            return Answered(f"the status of {self._subject} could not be written: {exc.message}", told=False)
+        if not last and not gone:
+            return Answered(f"nothing of {self._subject} was judged, and nothing written", told=True)
+        return Answered(self._words(overwritten) + self._remember(ending.renew), told=True)
 
     @property
     def _subject(self) -> str:
-        return f"{KIND} {self._name}"
+        return f"{KIND} {self.preflight.name}"
 
     def _words(self, overwritten: Mapping[ModuleName, str]) -> str:
-        names = [f"{key if key.namespace else key.name} by {author}" for key, author in sorted(overwritten.items())]
+        names = [f"{key if key.namespace else key.name} by {author}" for key, author in overwritten.items()]
         if names:
             return f"the status of {self._subject} was overwritten by somebody else: {listed(names)}"
         return f"the status of {self._subject} tells these verdicts"
@@ -108,45 +134,54 @@ class LiveStatus:
             return f"; the record for a later run could not be kept: {exc.message}"
         return ""
 
+    def _judged(self, plans: Iterable[Plan]) -> bool:
+        return any(plan.id in (self._selected or ()) for plan in plans)
+
+    def _left_out(self, plans: Iterable[Plan]) -> bool:
+        """Whether the entry also stands for a plan that this run does not judge, and no other has verified."""
+        return any(plan.id not in (self._selected or ()) and plan.id not in self._standing for plan in plans)
+
     def _entry(self, key: ModuleName, verdicts: list[Verdict]) -> Entry | None:
-        """What the status says of a Module; None for one whose record was not looked at: it says so already."""
-        if _recorded([verdict.plan for verdict in verdicts]):
-            if all(verdict.conclusion is Conclusion.NOT_VERIFIED for verdict in verdicts):
-                return None
-            before = self._before.get(key)
-            if before and all(verdict.carried_over and _same(before, verdict, self._dialect) for verdict in verdicts):
+        """What the status says of a Module; None where it stays as it is."""
+        plans = [verdict.plan for verdict in verdicts]
+        drawn = [verdict for verdict in verdicts if verdict.conclusion is not Conclusion.NOT_VERIFIED]
+        before = self._before.get(key)
+        if not drawn and (_recorded(plans) or not self._judged(plans)):
+            return None
+        if self._left_out(plans) and not (drawn and worst(drawn).conclusion in _BAD):
+            return None
+        if all(plan.id in self._standing for plan in plans) and before:
+            if not drawn:
+                return before  # interrupted: what is on record stands
+            if all(verdict.carried_over and self._same(before, verdict) for verdict in drawn):
                 return before  # in the words of the run that verified it
-        return entry_so_far(verdicts, self._dialect)
+        counting = [one for one in verdicts if one in drawn or one.plan.id in (self._selected or ())]
+        return entry_so_far(counting, self.preflight.dialect)
+
+    def _same(self, before: Entry, verdict: Verdict) -> bool:
+        now = entry(verdict, self.preflight.dialect)
+        fields = (before.verification_status, before.verification_stage)
+        return now is not None and fields == (now.verification_status, now.verification_stage)
 
     def _keep_writing(self) -> None:
-        pause = PAUSE_SECONDS
+        pause = 0.0
         while not self._ended.wait(pause):
             pause = PAUSE_SECONDS if self._write_pending() else AFTER_TROUBLE_SECONDS
 
     def _write_pending(self) -> bool:
         with self._lock:
-            news = {key: made for key, made in self._pending.items() if self._told.get(key) != made}
-            self._pending = {}
-        if not news:
-            return True
+            news, self._pending = self._pending, {}
         try:
             self._writer.write(news)
         except PreflightError:
             with self._lock:
                 self._pending = {**news, **self._pending}  # the last writing says what the trouble is, if it stays
             return False
-        self._told |= news
         return True
 
 
 def _recorded(plans: Iterable[Plan]) -> bool:
     return all(plan.recorded for plan in plans)
-
-
-def _same(before: Entry, verdict: Verdict, dialect: Dialect) -> bool:
-    now = entry(verdict, dialect)
-    fields = (before.verification_status, before.verification_stage)
-    return now is not None and fields == (now.verification_status, now.verification_stage)
 
 
 LIVE = pytest.StashKey[tuple[LiveStatus, ...]]()
@@ -161,7 +196,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 class _Follower:
     def __init__(self, several: tuple[LiveStatus, ...]) -> None:
+        self._several = several
         self._steps = {name: (live, plan) for live in several for name, (plan, _) in steps(live.plans).items()}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Without workers: what was not deselected will be judged."""
+        if not session.config.getoption("numprocesses", None):
+            self._begin([item.nodeid for item in session.items])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """With workers: the same, as each of them collected it."""
+        self._begin(ids)
+
+    def _begin(self, ids: list[str]) -> None:
+        plans = {self._steps[name][1].id for id in ids if (name := id.rpartition("::")[2]) in self._steps}
+        for live in self._several:
+            live.begin(frozenset(plans))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A step has ended."""

@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
     rows = [(verdict, _cells(verdict)) for verdict in report.worst_first()]
-    widths = [max(len(cells[column]) for _, cells in rows) for column in range(4)]
+    widths = [max((len(cells[column]) for _, cells in rows), default=0) for column in range(4)]
     for verdict, cells in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])

@@ -19,7 +19,7 @@ from .runs import ROOT, run_preflight
 FINDINGS = ROOT / "docs" / "findings"
 REPORT = (ROOT / "docs" / "report.md").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-PYTEST_OPTIONS = {"--collect-only", "--help", "--html", "--junitxml", "--lf"}
+PYTEST_OPTIONS = {"--collect-only", "--dist", "--help", "--html", "--junitxml", "--lf"}
 # Whatever follows one of these on a line is that program's own.
 PROGRAMS = {"COPY", "apt-get", "curl", "git", "kubectl", "modprobe", "oc", "pip", "podman", "ruff", "skopeo", "strip"}
 

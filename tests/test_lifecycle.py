@@ -204,6 +204,47 @@ def test_vanished_modules_are_forgotten_by_a_whole_run_and_foreign_entries_stay(
     assert pf.verified(name) == {"a": True, "foreign": True}
 
 
+@own_dialects
+def test_a_partial_run_leaves_what_it_does_not_judge(pf: Object) -> None:
+    pf.cluster.apply(module("two", "b", containerImage=OLD))
+    assert pf.run("--create-preflight").returncode == 1
+    name = object_name(pf)
+    before = pf.entries(name)["b"]
+    assert "kernels 6.1.0-47-amd64" in before["statusReason"]
+    for options, code in ((("-k", "one/a"), 0), (("-k", "nothing"), 5), (("--revalidate", "-k", "one/a"), 0)):
+        run = pf.run(*options)
+        assert run.returncode == code, run.output
+        assert pf.entries(name)["b"] == before
+        assert pf.verified(name) == {"a": True, "b": False}
+    pf.claim("b")
+    assert pf.run("-k", "nothing").returncode == 5
+    assert pf.verified(name)["b"], "what nobody has judged is left to its author"
+
+
+def test_the_last_module_s_entry_goes_too(pf: Object) -> None:
+    assert pf.run("--create-preflight").returncode == 0
+    pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "--all-namespaces")
+    assert pf.run().returncode == 5
+    assert pf.entries() == {}
+
+
+def test_an_object_of_an_older_kmm_is_one_line_after_its_upgrade(pf: Object) -> None:
+    assert pf.run("--create-preflight").returncode == 0
+    pf.cluster.apply_crds(PREFLIGHTS["later"])
+    for options in ((), ("--kernel=" + KERNEL,), ("--create-preflight",)):
+        run = pf.run(*options)
+        assert run.returncode == 4, run.output
+        assert "--preflight pf: got an object without spec.kernelVersion" in run.stderr
+
+
+def test_what_options_say_against_the_spec_is_told(pf: Object) -> None:
+    assert pf.run("--create-preflight").returncode == 0
+    pf.cluster.apply(module("two", "b", containerImage=OLD))
+    run = pf.run(f"--kernel={OLD_KERNEL}", "-k", "two/b")
+    assert run.returncode == 0, run.output
+    assert f"pf asks for {RELEASE}, and is told verdicts on {OLD_KERNEL}, which options say" in run.stdout
+
+
 def test_a_partial_run_forgets_nothing(pf: Object) -> None:
     pf.cluster.apply(module("one", "c"))
     assert pf.run("--create-preflight").returncode == 0
@@ -283,6 +324,39 @@ def test_an_existing_object_answers_its_own_kernel_only(pf: Object) -> None:
     other = pf.run(f"--kernel={KERNEL}")
     assert other.returncode == 4, other.output
     assert f"it answers kernel {OLD_KERNEL} only, got {KERNEL}" in other.stderr
+
+
+@later
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--flavour=rt",), f"--flavour rt: got kernel {KERNEL}, expected one of that flavour too"),
+        (("--realtime",), f"--flavour rt: got kernel {KERNEL}"),
+        (("--arch=arm64",), f"--kernel {KERNEL}: got --arch arm64 beside it"),
+        (("--preflight=My_Name",), "--preflight My_Name: expected a name of lower case letters"),
+        (("--preflight=other",), "--release-image beside --create-preflight makes it"),
+        (("--setup-plan",), "--setup-plan: it judges nothing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_that_do_not_go_with_the_object(
+    pf: Object, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    manifest = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP", "metadata": {"name": "pf"}}
+    pf.cluster.apply({**manifest, "spec": {"kernelVersion": KERNEL}})
+    run = run_preflight(tmp_path, LAYOUT, f"--kubeconfig={pf.cluster.kubeconfig()}", "--preflight=pf", "-n0", *options)
+    assert run.returncode == 4, run.output
+    assert words in run.stderr
+    assert "Traceback" not in run.output
+
+
+@later
+def test_a_spec_that_asks_for_nonsense_is_named(pf: Object, tmp_path: Path) -> None:
+    manifest = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP", "metadata": {"name": "pf"}}
+    pf.cluster.apply({**manifest, "spec": {"kernelVersion": "a.b.c"}})
+    run = run_preflight(tmp_path, LAYOUT, f"--kubeconfig={pf.cluster.kubeconfig()}", "--preflight=pf")
+    assert run.returncode == 4, run.output
+    assert "--preflight pf: its spec asks for what is none: " in run.stderr
 
 
 def operator(image: str, owner: str = "", replicas: int = 1) -> Mapping[str, Any]:

@@ -195,6 +195,47 @@ class Operator:
 
 
 @only_list
+@pytest.mark.parametrize("how", ["made anew", "changed", "deleted"])
+def test_an_object_that_is_another_by_now_is_not_told(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path, how: str
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "c")
+    with started(tmp_path, *options(cluster), "-n2") as run:
+        begun(run, registry)
+        if how != "changed":
+            cluster.kubectl("delete", "preflightvalidationsocp", "pf")
+        if how == "made anew":
+            make(cluster, dialect, "pf", KERNEL)
+        if how == "changed":
+            body = json.dumps({"spec": {"releaseImage": "registry.example/other:2"}})
+            cluster.kubectl("patch", "preflightvalidationsocp", "pf", "--type=merge", f"-p={body}")
+        assert run.ended() == 10, run.output
+        document = run.document()
+    words = {"deleted": "it was deleted during the run"}.get(
+        how, "it was made anew, or its spec changed, during the run"
+    )
+    assert words in document["answered"]
+    assert words in document["sentence"]
+    if how != "deleted":
+        assert True not in verified(cluster, dialect).values()
+
+
+@only_list
+def test_when_all_modules_go_there_is_nothing_to_validate(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    with started(tmp_path, *options(cluster), "-n2") as run:
+        begun(run, registry)
+        cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
+        assert run.ended() == 5, run.output
+        assert "Traceback" not in run.output
+        assert [one["reason"] for one in run.document()["listed"]] == ["deleted during the run"] * len(MODULES)
+    assert verified(cluster, dialect) == {}
+
+
+@only_list
 def test_an_image_that_lost_a_layer_is_not_carried_over(
     cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, images: dict[str, Image], tmp_path: Path
 ) -> None:

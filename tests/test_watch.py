@@ -217,6 +217,7 @@ def test_the_deadline_ends_it_with_the_last_round_s_code(cluster: Cluster, name:
         (("--watch", "--manifests=demo/modules"), "--watch: got --manifests beside it"),
         (("--interval=5",), "--interval 5: got no --watch beside it"),
         (("--deadline=5",), "--deadline 5: got no --watch beside it"),
+        (("--watch", "--lf"), "--watch: got --lf beside it"),
         (("--watch", "--interval=none"), "--interval none: expected seconds"),
         (("--watch", "--deadline=0"), "--deadline 0: expected seconds"),
     ],

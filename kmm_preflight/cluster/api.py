@@ -72,5 +72,5 @@ class Api(Protocol):
     def create(self, kind: Kind, manifest: Manifest, namespace: str = "") -> Manifest:
         """The object as the server made it; Malformed when its schema refuses it."""
 
-    def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "") -> Manifest:
+    def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False) -> Manifest:
         """The cluster-wide object after a JSON merge patch; Conflict when body names another resourceVersion."""

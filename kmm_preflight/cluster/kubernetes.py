@@ -108,10 +108,11 @@ class KubernetesApi:
         """See Api."""
         return self._ask(_Question("create", kind, "POST", _path(kind, namespace), _AS_US, manifest))
 
-    def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "") -> Manifest:
+    def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False) -> Manifest:
         """See Api."""
         path = _path(kind, "", name) + (f"/{subresource}" if subresource else "")
-        return self._ask(_Question("patch", kind, "PATCH", path, _AS_US, body))
+        query = (*_AS_US, ("dryRun", "All")) if dry_run else _AS_US
+        return self._ask(_Question("patch", kind, "PATCH", path, query, body))
 
     def _ask(self, question: _Question) -> dict[str, Any]:
         deadline = time.monotonic() + self._seconds

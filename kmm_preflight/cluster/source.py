@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -105,7 +106,8 @@ def snapshot(api: Api, unverified: Collection[ModuleName]) -> Snapshot:
     secrets = {*_named(watched, accounts), *(key for module in watched for key in module.build_and_sign_secrets())}
     config_maps = {key for module in watched for key in module.dockerfiles()}
     for kind, word, keys in ((SECRETS, "Secret", secrets), (CONFIG_MAPS, "ConfigMap", config_maps)):
-        seen |= {f"{word} {'/'.join(key)}": _version(api, kind, key) for key in sorted(keys)}
+        with suppress(Forbidden):  # what may be read is looked at all the same
+            seen |= {f"{word} {'/'.join(key)}": _version(api, kind, key) for key in sorted(keys)}
     return seen
 
 
