@@ -131,6 +131,18 @@ def test_every_worker_killed_is_never_green(tmp_path: Path) -> None:
     assert verdicts(document)["m0"] == "undecided"
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("pause", [0.0, 0.1, 0.4])
+def test_a_second_signal_changes_nothing(tmp_path: Path, workers: str, pause: float) -> None:
+    with slow_run(tmp_path, 1, "-n", workers) as (process, _):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+        process.send_signal(signal.SIGINT)
+        output, document, _ = finished(process, tmp_path)
+    assert process.returncode == document["exitCode"] == 2, output
+    assert "Interrupted before the end" in document["sentence"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_signal_ends_the_run_with_whole_reports(tmp_path: Path, number: signal.Signals, workers: str) -> None:
