@@ -23,7 +23,7 @@ class Preflight:
     """What a spec gives in place of options; "" where it does not. Later generations have a kernel, not a release.
 
     record is what earlier runs left, record_problem why it could not be read. claims tells of the entries that stand as
-    verified who says so, by the entry's key.
+    verified who says so, by the entry's key. identity is that of the object that was read.
     """
 
     name: str
@@ -36,6 +36,13 @@ class Preflight:
     record: Record = field(default_factory=dict)
     record_problem: str = ""
     claims: Mapping[ModuleName, str] = field(default_factory=dict)
+    identity: tuple[object, object] = (None, None)
+
+
+def identity_of(manifest: Manifest) -> tuple[object, object]:
+    """Which object with which spec it is: uid and generation."""
+    metadata = Field(manifest)["metadata"]
+    return metadata["uid"].value, metadata["generation"].value
 
 
 def preflights(dialect: Dialect) -> Kind:
@@ -85,6 +92,7 @@ def parse_preflight(manifest: Manifest, dialect: Dialect) -> Preflight:
         record=record,
         record_problem=problem,
         claims=claims(manifest, dialect),
+        identity=identity_of(manifest),
     )
 
 

@@ -163,12 +163,16 @@ def claims(manifest: Manifest, dialect: Dialect) -> dict[ModuleName, str]:
     status = manifest.get("status")
     entries = parse_entries(status, dialect) if isinstance(status, dict) else {}
     shared = " for all Modules of this name" if dialect is Dialect.SEED else ""
-    said = {_LATER_FIELDS[Conclusion.VERIFIED][0], _SEED_FIELDS[Conclusion.VERIFIED][0]}
     return {
         name: f"{one.verification_status}{shared}, written by {author(manifest, name, dialect)}"
         for name, one in entries.items()
-        if one.verification_status in said
+        if is_verified(one)
     }
+
+
+def is_verified(one: Entry) -> bool:
+    """Whether the entry says so, in any dialect."""
+    return one.verification_status in (_LATER_FIELDS[Conclusion.VERIFIED][0], _SEED_FIELDS[Conclusion.VERIFIED][0])
 
 
 def author(manifest: Manifest, name: ModuleName, dialect: Dialect) -> str:

@@ -8,21 +8,25 @@ from datetime import datetime
 from kmm_preflight.cluster.api import Api, Conflict
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest, ModuleName
-from kmm_preflight.preflight import KIND, parse_preflight, preflights
+from kmm_preflight.preflight import KIND, Preflight, identity_of, parse_preflight, preflights
 from kmm_preflight.record import ANNOTATION, Record, format_record
-from kmm_preflight.status import Dialect, Entry, author, parse_entries, status_change
+from kmm_preflight.status import Entry, author, parse_entries, status_change
 
 CONFLICTS = 10
 
 
 class StatusWriter:
-    """Keeps the object as the server last gave it, so that a change costs one request."""
+    """Keeps the object as the server last gave it, so that a change costs one request.
 
-    def __init__(self, api: Api, name: str, dialect: Dialect, clock: Callable[[], datetime]) -> None:
+    Only the object that was read is written: not one that was made anew under its name, or whose spec is another.
+    """
+
+    def __init__(self, api: Api, preflight: Preflight, clock: Callable[[], datetime]) -> None:
         self._api = api
-        self._kind = preflights(dialect)
-        self._name = name
-        self._dialect = dialect
+        self._kind = preflights(preflight.dialect)
+        self._name = preflight.name
+        self._dialect = preflight.dialect
+        self._identity = preflight.identity
         self._clock = clock
         self._object: Manifest | None = None
         self._tried: dict[ModuleName, Entry] = {}
@@ -90,7 +94,7 @@ class StatusWriter:
         found = self._api.get(self._kind, self._name)
         if found is None:
             raise self._gone()
-        if self._object is not None and _judged_for(found) != _judged_for(self._object):
+        if identity_of(found) != self._identity:
             raise NotFound(f"{KIND} {self._name}: it was made anew, or its spec changed, during the run; run again")
         self._look(found)
         return found
@@ -115,12 +119,6 @@ class StatusWriter:
 def _version(manifest: Manifest) -> dict[str, object]:
     """What makes a patch a conflict when somebody else has written in between, or made the object anew."""
     return {"resourceVersion": _mapping(manifest, "metadata").get("resourceVersion")}
-
-
-def _judged_for(manifest: Manifest) -> tuple[object, object]:
-    """The object and its spec, as verdicts are drawn for them."""
-    metadata = _mapping(manifest, "metadata")
-    return metadata.get("uid"), metadata.get("generation")
 
 
 def _mapping(manifest: Manifest, key: str) -> Manifest:

@@ -15,7 +15,7 @@ from kmm_preflight.outside import listed
 from kmm_preflight.preflight import KIND, Preflight
 from kmm_preflight.record import Record
 from kmm_preflight.stages import conclude
-from kmm_preflight.status import Entry, current, entry, entry_so_far, key_of, worst
+from kmm_preflight.status import Entry, current, entry, entry_so_far, is_verified, key_of, worst
 from kmm_preflight.status_writer import StatusWriter
 
 # Between two writes: a thousand Modules must not become a thousand copies of the whole list.
@@ -25,11 +25,15 @@ _BAD = (Conclusion.REFUTED, Conclusion.UNDECIDED)
 
 @dataclass(frozen=True)
 class Ending:
-    """What is known at the end of a run. renew makes the new record of the old one; gone are Modules of that record."""
+    """What is known at the end of a run. renew makes the new record of the old one.
+
+    gone are Modules of that record; of those that were changed nothing stands that was verified before.
+    """
 
     verdicts: tuple[Verdict, ...]
     renew: Callable[[Record], Record]
     gone: frozenset[ModuleName] = frozenset()
+    changed: frozenset[ModuleName] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class LiveStatus:
     def check(self) -> None:
         """Raises when the object cannot be written, before anything is judged; writes nothing."""
         self._before = self._writer.entries()
-        new = [key for key, plans in self._by_key.items() if not _recorded(plans)]
+        new = [key for key, plans in self._by_key.items() if not self._carried(plans)]
         self._writer.check(dict.fromkeys(new, current(self.preflight.dialect, Stage.IMAGE)))
 
     def begin(self, selected: frozenset[str]) -> None:
@@ -85,7 +89,7 @@ class LiveStatus:
             self._pending = {
                 key: current(self.preflight.dialect, Stage.IMAGE)
                 for key, plans in self._by_key.items()
-                if self._judged(plans) and not self._left_out(plans) and not _recorded(plans)
+                if self._judged(plans) and not self._left_out(plans) and not self._carried(plans)
             }
         self._thread.start()
 
@@ -100,8 +104,9 @@ class LiveStatus:
     def end(self, ending: Ending) -> Answered:
         """The last word on every Module that was judged, and the record."""
         self._ended.set()
-        if self._selected is not None:
+        if self._thread.ident:
             self._thread.join()
+        self._standing -= {plan.id for plan in self.plans if plan.module in ending.changed}
         by_key: dict[ModuleName, list[Verdict]] = {}
         for verdict in ending.verdicts:
             by_key.setdefault(key_of(verdict.plan.module, self.preflight.dialect), []).append(verdict)
@@ -113,8 +118,8 @@ class LiveStatus:
             overwritten = self._writer.overwritten()
         except PreflightError as exc:
             return Answered(f"the status of {self._subject} could not be written: {exc.message}", told=False)
-        if not last and not gone:
-            return Answered(f"nothing of {self._subject} was judged, and nothing written", told=True)
+        if not gone and not any(map(_drawn, ending.verdicts)):
+            return Answered(f"nothing of {self._subject} was judged", told=True)
         return Answered(self._words(overwritten) + self._remember(ending.renew), told=True)
 
     @property
@@ -141,22 +146,37 @@ class LiveStatus:
         """Whether the entry also stands for a plan that this run does not judge, and no other has verified."""
         return any(plan.id not in (self._selected or ()) and plan.id not in self._standing for plan in plans)
 
+    def _carried(self, plans: Iterable[Plan]) -> bool:
+        """Whether the entry need not be touched before its plans' records have been looked at."""
+        return all(plan.recorded and plan.id in self._standing for plan in plans)
+
     def _entry(self, key: ModuleName, verdicts: list[Verdict]) -> Entry | None:
         """What the status says of a Module; None where it stays as it is."""
         plans = [verdict.plan for verdict in verdicts]
-        drawn = [verdict for verdict in verdicts if verdict.conclusion is not Conclusion.NOT_VERIFIED]
+        drawn = [verdict for verdict in verdicts if _drawn(verdict)]
+        if not drawn:
+            return self._undrawn(key, plans, verdicts)
+        if self._left_out(plans) and worst(drawn).conclusion not in _BAD:
+            return None
         before = self._before.get(key)
-        if not drawn and (_recorded(plans) or not self._judged(plans)):
-            return None
-        if self._left_out(plans) and not (drawn and worst(drawn).conclusion in _BAD):
-            return None
-        if all(plan.id in self._standing for plan in plans) and before:
-            if not drawn:
-                return before  # interrupted: what is on record stands
-            if all(verdict.carried_over and self._same(before, verdict) for verdict in drawn):
-                return before  # in the words of the run that verified it
-        counting = [one for one in verdicts if one in drawn or one.plan.id in (self._selected or ())]
+        if before and self._carried(plans) and all(one.carried_over and self._same(before, one) for one in drawn):
+            return before  # in the words of the run that verified it
+        # What was not reached counts where no earlier run has verified it.
+        counting = [one for one in verdicts if one in drawn or self._must_be_judged(one.plan)]
         return entry_so_far(counting, self.preflight.dialect)
+
+    def _undrawn(self, key: ModuleName, plans: list[Plan], verdicts: list[Verdict]) -> Entry | None:
+        """The same where nothing was judged: as it was before, but never verified by the word of somebody else."""
+        if self._carried(plans) or self._left_out(plans) or not self._judged(plans):
+            return None
+        before = self._before.get(key)
+        stands = all(plan.id in self._standing for plan in plans)
+        if before and (stands or not is_verified(before)):
+            return before
+        return entry_so_far(verdicts, self.preflight.dialect)
+
+    def _must_be_judged(self, plan: Plan) -> bool:
+        return plan.id in (self._selected or ()) and plan.id not in self._standing
 
     def _same(self, before: Entry, verdict: Verdict) -> bool:
         now = entry(verdict, self.preflight.dialect)
@@ -180,8 +200,9 @@ class LiveStatus:
         return True
 
 
-def _recorded(plans: Iterable[Plan]) -> bool:
-    return all(plan.recorded for plan in plans)
+def _drawn(verdict: Verdict) -> bool:
+    """Whether a stage was settled for it: without one, even an undecided verdict says nothing of the Module."""
+    return verdict.conclusion is not Conclusion.NOT_VERIFIED and bool(verdict.results)
 
 
 LIVE = pytest.StashKey[tuple[LiveStatus, ...]]()

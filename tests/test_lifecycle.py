@@ -221,6 +221,29 @@ def test_a_partial_run_leaves_what_it_does_not_judge(pf: Object) -> None:
     assert pf.verified(name)["b"], "what nobody has judged is left to its author"
 
 
+@pytest.mark.parametrize("pf", [("own", "seed"), ("own", "list")], indirect=True, ids="-".join)
+def test_an_entry_that_stands_for_several_is_verified_in_parts(pf: Object) -> None:
+    kernels = [f"--kernel={KERNEL}", f"--kernel={OLD_KERNEL}"]
+    options = ["--create-preflight", f"--release-image={RELEASE}", *kernels]
+    first = pf.run(*options, "-k", f"one/a and {KERNEL}")
+    assert first.returncode == 0, first.output
+    assert "a" not in pf.verified()
+    second = pf.run(*options, "-k", f"one/a and {OLD_KERNEL}")
+    assert second.returncode == 0, second.output
+    assert pf.verified() == {"a": True}
+    assert pf.run(*options, "--revalidate", "-k", f"one/a and {KERNEL}").returncode == 0
+    assert pf.verified() == {"a": True}
+
+
+def test_what_an_early_end_did_not_reach_stays_as_it_was(pf: Object) -> None:
+    pf.cluster.apply(module("one", "a", containerImage=OLD), module("two", "b", containerImage=OLD))
+    assert pf.run("--create-preflight").returncode == 1
+    before = pf.entries()["b"]
+    assert pf.run("-x").returncode == 1
+    after = pf.entries()["b"]
+    assert {**after, "lastTransitionTime": ""} == {**before, "lastTransitionTime": ""}
+
+
 def test_the_last_module_s_entry_goes_too(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "--all-namespaces")

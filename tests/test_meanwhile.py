@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -219,6 +220,22 @@ def test_an_object_that_is_another_by_now_is_not_told(
     assert words in document["sentence"]
     if how != "deleted":
         assert True not in verified(cluster, dialect).values()
+
+
+@only_list
+def test_a_module_that_was_changed_does_not_stand_after_an_interruption(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    with started(tmp_path / "first", *options(cluster), "-n2") as run:
+        assert run.ended() == 1, run.output
+    with started(tmp_path / "second", *options(cluster), "-n0", "--revalidate") as run:
+        seen = len(registry.requests())
+        wait_for(lambda: len(registry.requests()) > seen, run.printed)
+        cluster.apply(of(registry, "b", inTreeModulesToRemove=["x"]))
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ended() == 2, run.output
+    assert verified(cluster, dialect) == {"a": True, "b": False, "c": False}
 
 
 @only_list

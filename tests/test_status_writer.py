@@ -93,6 +93,12 @@ class Clock:
         return self.now
 
 
+def writer_of(api: Api, dialect: Dialect, name: str) -> StatusWriter:
+    preflight = read_preflight(api, name, dialect)
+    assert preflight is not None
+    return StatusWriter(api, preflight, Clock())
+
+
 def keys(dialect: Dialect) -> Callable[[ModuleName], ModuleName]:
     return lambda module: ModuleName("", module.name) if dialect is Dialect.SEED else module
 
@@ -117,7 +123,9 @@ def entries(api: Api, dialect: Dialect, name: str) -> dict[ModuleName, Entry]:
 
 def test_the_spec_is_read(api: Api, dialect: Dialect, name: str) -> None:
     later = dialect is Dialect.LATER
-    assert read_preflight(api, name, dialect) == Preflight(
+    found = read_preflight(api, name, dialect)
+    assert found is not None
+    assert replace(found, identity=(None, None)) == Preflight(
         name=name,
         dialect=dialect,
         release_image="" if later else RELEASE,
@@ -132,7 +140,7 @@ def test_an_object_that_is_not_there_is_none(api: Api, dialect: Dialect) -> None
 
 
 def test_entries_are_written_in_the_dialect_and_the_schema_takes_them(api: Api, dialect: Dialect, name: str) -> None:
-    writer, key = StatusWriter(api, name, dialect, Clock()), keys(dialect)
+    writer, key = writer_of(api, dialect, name), keys(dialect)
     told = {key(A): DONE[dialect], key(B): BAD[dialect]}
     writer.write(told)
     assert entries(api, dialect, name) == told
@@ -140,7 +148,7 @@ def test_entries_are_written_in_the_dialect_and_the_schema_takes_them(api: Api, 
 
 
 def test_the_transition_time_moves_on_a_real_change_only(api: Api, dialect: Dialect, name: str) -> None:
-    writer, key = StatusWriter(api, name, dialect, Clock()), keys(dialect)
+    writer, key = writer_of(api, dialect, name), keys(dialect)
     writer.write({key(A): BAD[dialect], key(B): BAD[dialect]})
     before = read(api, dialect, name)
     writer.write({key(A): DONE[dialect], key(B): BAD[dialect]})
@@ -159,7 +167,7 @@ def _times(manifest: dict[str, Any], dialect: Dialect) -> dict[str, str]:
 
 
 def test_two_writers_lose_nothing(api: Api, dialect: Dialect, name: str) -> None:
-    ours, theirs = (StatusWriter(api, name, dialect, Clock()) for _ in range(2))
+    ours, theirs = (writer_of(api, dialect, name) for _ in range(2))
     key = keys(dialect)
     ours.write({key(A): BAD[dialect]})
     theirs.write({key(B): DONE[dialect]})
@@ -171,7 +179,7 @@ def test_two_writers_lose_nothing(api: Api, dialect: Dialect, name: str) -> None
 
 
 def test_what_somebody_else_wrote_is_told_not_fought(api: Api, dialect: Dialect, name: str) -> None:
-    ours, theirs = (StatusWriter(api, name, dialect, Clock()) for _ in range(2))
+    ours, theirs = (writer_of(api, dialect, name) for _ in range(2))
     key = keys(dialect)
     ours.write({key(A): BAD[dialect], key(B): BAD[dialect]})
     theirs.write({key(A): DONE[dialect]})
@@ -179,14 +187,14 @@ def test_what_somebody_else_wrote_is_told_not_fought(api: Api, dialect: Dialect,
 
 
 def test_gone_entries_are_removed_and_others_stay(api: Api, dialect: Dialect, name: str) -> None:
-    writer, key = StatusWriter(api, name, dialect, Clock()), keys(dialect)
+    writer, key = writer_of(api, dialect, name), keys(dialect)
     writer.write({key(A): DONE[dialect], key(B): BAD[dialect]})
     writer.write({}, gone=[key(A)])
     assert entries(api, dialect, name) == {key(B): BAD[dialect]}
 
 
 def test_a_reason_that_no_longer_holds_is_removed(api: Api, dialect: Dialect, name: str) -> None:
-    writer, key = StatusWriter(api, name, dialect, Clock()), keys(dialect)
+    writer, key = writer_of(api, dialect, name), keys(dialect)
     writer.write({key(A): BAD[dialect]})
     bare = replace(BAD[dialect], reason="")
     writer.write({key(A): bare})
@@ -195,4 +203,4 @@ def test_a_reason_that_no_longer_holds_is_removed(api: Api, dialect: Dialect, na
 
 def test_a_deleted_object_is_said(api: Api, dialect: Dialect, served: Cluster) -> None:
     with pytest.raises(NotFound, match="no-such"):
-        StatusWriter(api, "no-such", dialect, Clock()).write({A: DONE[dialect]})
+        StatusWriter(api, Preflight("no-such", dialect), Clock()).write({A: DONE[dialect]})
