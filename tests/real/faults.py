@@ -12,8 +12,7 @@ from email.message import Message
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from .server import LocalServer
 
@@ -116,13 +115,6 @@ class FaultyRegistry(LocalServer):
                     entry[1] = left - 1 if isinstance(left, int) else None
                     return fault
         return Fault("")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,8 +11,7 @@ from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from .server import LocalServer
 
@@ -53,13 +52,6 @@ class ForwardProxy(LocalServer):
         """Note what is asked; whether the login is right or not asked for."""
         self._asked.append(place)
         return self._basic is None or authorization == self._basic
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
 
 
 class _Handler(BaseHTTPRequestHandler):

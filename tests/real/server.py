@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 Handler = Callable[[Any, Any, Any], BaseHTTPRequestHandler]
 
@@ -53,6 +54,13 @@ class LocalServer:
         thread.join()
         listener.cut_all()
         listener.server_close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
 
 
 class _Listener(ThreadingHTTPServer):
