@@ -75,14 +75,10 @@ def read_preflight(api: Api, name: str, dialect: Dialect) -> Preflight | None:
 
 def parse_preflight(manifest: Manifest, dialect: Dialect) -> Preflight:
     """The object as a value; a record that cannot be read is none, and said."""
-    metadata, spec = Field(manifest)["metadata"], Field(manifest)["spec"]
-    text, record, problem = metadata["annotations"][ANNOTATION].text(), {}, ""
-    try:
-        record = parse_record(text) if text else {}
-    except PreflightError as exc:
-        problem = exc.message
+    spec = Field(manifest)["spec"]
+    record, problem = record_of(manifest)
     return Preflight(
-        name=metadata["name"].text(),
+        name=Field(manifest)["metadata"]["name"].text(),
         dialect=dialect,
         release_image=spec["releaseImage"].text(),
         kernel=spec["kernelVersion"].text(),
@@ -94,6 +90,15 @@ def parse_preflight(manifest: Manifest, dialect: Dialect) -> Preflight:
         claims=claims(manifest, dialect),
         identity=identity_of(manifest),
     )
+
+
+def record_of(manifest: Manifest) -> tuple[Record, str]:
+    """The record in the object's annotation, and why it cannot be read, in which case it is empty."""
+    text = Field(manifest)["metadata"]["annotations"][ANNOTATION].text()
+    try:
+        return (parse_record(text) if text else {}), ""
+    except PreflightError as exc:
+        return {}, exc.message
 
 
 def create_preflight(api: Api, preflight: Preflight) -> Preflight:

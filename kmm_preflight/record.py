@@ -18,7 +18,7 @@ from kmm_preflight.cluster.inventory import Inventory
 from kmm_preflight.credentials import node_secrets
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.fields import Field
-from kmm_preflight.model import Conclusion, Manifest, ModuleName, Plan, Verdict
+from kmm_preflight.model import Conclusion, Manifest, ModuleName, Plan, TargetKernel, Verdict
 from kmm_preflight.module import Module
 from kmm_preflight.oci.reference import parse_digest
 
@@ -132,7 +132,7 @@ def recall(record: Record, plan: Plan, basis: Basis, depth: str) -> Recall:
     """What the record has of a plan, for a run of this depth of proof and today's rules."""
     known = record.get(plan.module)
     proofs = known.proofs if known else ()
-    proof = next((one for one in proofs if (one.kernel, one.arch) == (plan.kernel.version, plan.kernel.arch)), None)
+    proof = _of_kernel(proofs, plan.kernel)
     if known is None or proof is None:
         return Recall()
     changed = difference(known.basis, basis)
@@ -141,6 +141,10 @@ def recall(record: Record, plan: Plan, basis: Basis, depth: str) -> Recall:
     if not changed and proof.rules != RULES:
         changed = f"rules {proof.rules}, not {RULES}"
     return Recall(why=f"{changed}, since it was verified on {proof.date}") if changed else Recall(proof)
+
+
+def _of_kernel(proofs: Iterable[Proof], kernel: TargetKernel) -> Proof | None:
+    return next((one for one in proofs if (one.kernel, one.arch) == (kernel.version, kernel.arch)), None)
 
 
 def renewed(record: Record, verdicts: Iterable[Verdict], bases: Mapping[ModuleName, Basis], ran: Ran) -> Record:
@@ -166,7 +170,7 @@ def _renewed(known: Answered | None, verdicts: Iterable[Verdict], basis: Basis, 
 def _proof_of(verdict: Verdict, stands: tuple[Proof, ...], ran: Ran) -> Proof | None:
     """The proof that stands after a verdict: a new one, or that of before unless the verdict speaks against it."""
     kernel = verdict.plan.kernel
-    before = next((one for one in stands if (one.kernel, one.arch) == (kernel.version, kernel.arch)), None)
+    before = _of_kernel(stands, kernel)
     if verdict.conclusion is Conclusion.REFUTED:
         return None
     if verdict.conclusion is not Conclusion.VERIFIED or verdict.carried_over:

@@ -8,7 +8,7 @@ from datetime import datetime
 from kmm_preflight.cluster.api import Api, Conflict
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest, ModuleName
-from kmm_preflight.preflight import KIND, Preflight, identity_of, parse_preflight, preflights
+from kmm_preflight.preflight import KIND, Preflight, identity_of, preflights, record_of
 from kmm_preflight.record import ANNOTATION, Record, format_record
 from kmm_preflight.status import Entry, author, parse_entries, status_change
 
@@ -66,7 +66,7 @@ class StatusWriter:
         """Keeps what renew makes of the record that is there; errors as write, BoundExceeded when it does not fit."""
 
         def change(current: Manifest) -> Manifest | None:
-            known = parse_preflight(current, self._dialect).record
+            known, _ = record_of(current)
             made = renew(known)
             if made == known:
                 return None
