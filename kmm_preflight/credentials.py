@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kmm_preflight import findings
-from kmm_preflight.cluster.inventory import NODE_ACCOUNT, PULL_SECRET, Inventory, Key
+from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key
 from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.image import Credentials
@@ -14,7 +14,6 @@ from kmm_preflight.model import Manifest, Plan
 from kmm_preflight.oci.auth import Keychain, holds_login, parse_pull_secret
 from kmm_preflight.oci.keyring import Keyring
 
-BUILD_ACCOUNT = "builder"
 # What `oc adm inspect` writes in place of each value of a Secret.
 _ELIDED = "bytes long"
 
@@ -43,7 +42,9 @@ def _secrets(plan: Plan, inventory: Inventory, account: str) -> tuple[Named, ...
     if plan.secret is not None:
         return (Named((namespace, plan.secret), f"imageRepoSecret {namespace}/{plan.secret}", needed=True),)
     manifest = inventory.service_accounts.get((namespace, account), {})
-    names = dict.fromkeys(item["name"].text() for item in Field(manifest)["imagePullSecrets"])
+    # Of the account of builds the Secrets that are not for pulling count too: with them it pushes.
+    lists = ("imagePullSecrets", "secrets") if account == BUILD_ACCOUNT else ("imagePullSecrets",)
+    names = dict.fromkeys(item["name"].text() for one in lists for item in Field(manifest)[one])
     words = f"of ServiceAccount {account}"
     return tuple(Named((namespace, name), f"imagePullSecret {namespace}/{name} {words}") for name in names if name)
 
@@ -53,8 +54,16 @@ def image_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | Non
 
     Without a cluster --authfile stands in for Secrets that are not at hand; in a cluster it never does.
     """
+    return _credentials(plan, inventory, authfile, node_secrets(plan, inventory))
+
+
+def build_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None) -> Credentials:
+    """The credentials with which a plan's sections pull and push; the same rules as for its image."""
+    return _credentials(plan, inventory, authfile, builder_secrets(plan, inventory))
+
+
+def _credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None, named: tuple[Named, ...]) -> Credentials:
     stand_in = () if inventory.live or authfile is None else (replace(authfile, stand_in=True),)
-    named = node_secrets(plan, inventory)
     try:
         own = tuple(_keychains(named, inventory))
         node = _node(inventory)

@@ -174,14 +174,270 @@ MAPPING_SECRET_ABSENT = _kind(
 BUILDER_NONE = _kind(
     "builder-none",
     _REFUTES,
-    "the image is not good and the build section would have to make it: got no builder, expected one that runs it",
-    "Build and push {image} as the build section says, then run again.",
+    "the image is not good and the build section would have to make it: got no builder ({why}), expected one that "
+    "runs it",
+    "Choose a builder with --builder, or build and push {image} as the build section says; then run again.",
 )
 SIGNER_NONE = _kind(
     "signer-none",
     _REFUTES,
-    "the image is not good and the sign section would have to make it: got no builder, expected one that runs it",
-    "Sign and push {image} as the sign section says, then run again.",
+    "the image is not good and the sign section would have to make it: got {why}, expected what signs it",
+    "Choose a builder with --builder, and --signer-image where no driver toolkit is known, or sign and push {image} as "
+    "the sign section says; then run again.",
+)
+
+# What a build needs, looked at before it is started.
+SOURCE_UNREAD = _kind(
+    "source-unread",
+    _UNDECIDED,
+    "what the section names could not be read: {problem}",
+    "Let the account of this run read it (deploy/rbac-builds.yaml), then run again.",
+)
+DOCKERFILE_ABSENT = _kind(
+    "dockerfile-absent",
+    _REFUTES,
+    "there is no Dockerfile to build from: got {got}, expected ConfigMap {config_map} with the key dockerfile",
+    "Create the ConfigMap in the Module's namespace, with the Dockerfile under the key dockerfile; in a manifests run "
+    "put it among the manifests.",
+)
+DOCKERFILE_KEY = _kind(
+    "dockerfile-key",
+    _REFUTES,
+    "ConfigMap {config_map} has its Dockerfile under a key that KMM does not read: got {got}, expected dockerfile",
+    "Name the key dockerfile, in lower case: oc create configmap … --from-file=dockerfile=Dockerfile.",
+)
+DOCKERFILE_RUNNING_KERNEL = _kind(
+    "dockerfile-running-kernel",
+    _WARNING,
+    "the Dockerfile asks for the kernel that is running where it is built: got {got}, expected the argument "
+    "KERNEL_FULL_VERSION",
+    "Declare ARG KERNEL_FULL_VERSION after FROM and use it instead: {kernel} does not run before the upgrade.",
+)
+DOCKERFILE_DEPMOD = _kind(
+    "dockerfile-depmod",
+    _WARNING,
+    "depmod without a kernel makes the index for the one that is running: got {got}, expected a kernel in it",
+    "Write depmod -b {directory} ${{KERNEL_FULL_VERSION}}, so that the index is made for {kernel}.",
+)
+BUILD_SECRET_ABSENT = _kind(
+    "build-secret-absent",
+    _REFUTES,
+    "the build section names Secret {secret}: got none, expected one",
+    "Create the Secret in the Module's namespace; in a manifests run put it among the manifests.",
+)
+TOOLKIT_UNKNOWN = _kind(
+    "driver-toolkit-unknown",
+    _REFUTES,
+    "the Dockerfile takes DTK_AUTO: got no driver toolkit for {kernel}, expected the one of its release",
+    "Pass --release-image, or --driver-toolkit beside --kernel.",
+)
+BASE_IMAGE_UNRESOLVED = _kind(
+    "base-image-unresolved",
+    _REFUTES,
+    "the Dockerfile takes an image whose name cannot be made: got {got}, expected an image name",
+    "Give the argument a default in the Dockerfile, or a value in buildArgs, in a place before the first FROM.",
+)
+BASE_IMAGE_ABSENT = _kind(
+    "base-image-absent",
+    _REFUTES,
+    "{section} takes an image that cannot be pulled: {problem}",
+    "Push that image for the architecture of {kernel}, or correct its name.",
+)
+BASE_IMAGE_DENIED = _kind(
+    "base-image-denied",
+    _REFUTES,
+    "{section} takes an image that may not be pulled: {problem} (with {credentials})",
+    "Let spec.imageRepoSecret name a Secret that may pull it too; builds have no other login than that, else those of "
+    "the account builder.",
+)
+
+# How a build or a sign ends.
+BUILD_FAILED = _kind(
+    "build-failed",
+    _REFUTES,
+    "the build failed: {problem}",
+    "Read the last lines of the log, mend the Dockerfile or the sources for the new kernel, then run again.",
+)
+BUILD_TIMEOUT = _kind(
+    "build-timeout",
+    _REFUTES,
+    "the build was stopped at its deadline: got no end within {seconds} s, expected one",
+    "Look at the last lines of the log for what it waits for; --build-timeout gives it more time.",
+)
+BUILDER_FAILED = _kind(
+    "builder-failed",
+    _UNDECIDED,
+    "the builder did not come to an end of the build: {problem}",
+    "Mend what is said of the builder, then run again.",
+)
+BUILD_UNPROVED = _kind(
+    "build-unproved",
+    _UNDECIDED,
+    "the build ended well and its result is nowhere to be had: got builder {builder} without a push, expected an image "
+    "that can be looked into",
+    "Pass --push-built-image, or choose --builder=local or job, which hand the result back.",
+)
+BUILD_UNPROVED_UNSIGNED = _kind(
+    "build-unproved-unsigned",
+    _WARNING,
+    "the build ended well and its result was not looked into: got builder {builder} without a push",
+    "Pass --push-built-image, or choose --builder=local.",
+)
+SIGN_INPUT_ABSENT = _kind(
+    "sign-input-absent",
+    _REFUTES,
+    "In case a build section exists, the sign section input image is the build section's output image. Therefore, in "
+    "order for the input image to be available for the sign section, the PushBuiltImage flag must be defined in the "
+    "PreflightValidationOCP CR.",
+    "Pass --push-built-image, or choose --builder=local, which keeps the image and signs it without a push.",
+)
+SIGN_IMAGE_NONE = _kind(
+    "sign-image-none",
+    _REFUTES,
+    "no image to sign is given: got neither a build section nor unsignedImage, expected one of them",
+    "Set unsignedImage in the sign section, or add a build section.",
+)
+SIGN_SECRET_ABSENT = _kind(
+    "sign-secret-absent",
+    _REFUTES,
+    "Secret {secret} cannot be signed with: got {got}, expected the key {key}",
+    "Create it in the Module's namespace: oc create secret generic NAME --from-file={key}=FILE; in a manifests run put "
+    "it among the manifests.",
+)
+FILES_TO_SIGN_NONE = _kind(
+    "files-to-sign-none",
+    _REFUTES,
+    "nothing would be signed: got {got}, expected filesToSign with absolute paths of kmods in the image",
+    "List the kmods in filesToSign of the sign section.",
+)
+FILES_TO_SIGN_ABSENT = _kind(
+    "files-to-sign-absent",
+    _REFUTES,
+    "filesToSign names what the image to sign does not have: got {got} for {path}, expected a file",
+    "Correct the path: it stands under {folder} for this kernel; + of a kernel's name becomes _ in filesToSign, but "
+    "not in the folder.",
+)
+FILES_TO_SIGN_COMPRESSED = _kind(
+    "files-to-sign-compressed",
+    _REFUTES,
+    "/{path} of filesToSign is compressed: a signature behind compressed data is none for the kernel",
+    "Sign the .ko and compress it afterwards, or install it uncompressed.",
+)
+FILES_TO_SIGN_SIGNED = _kind(
+    "files-to-sign-signed",
+    _WARNING,
+    "/{path} of filesToSign is signed already: got a signature by {signer}, expected none; kernels look at the last "
+    "one alone, which will be by the Module's key",
+    "Take the file from filesToSign if that signature is the one that is wanted, else strip it in the Dockerfile.",
+)
+KMOD_NOT_TO_BE_SIGNED = _kind(
+    "kmod-not-signed",
+    _WARNING,
+    "the sign section does not name the kmod {kmod} itself: got {got}",
+    "Add its path to filesToSign: where Secure Boot is on, a node refuses it unsigned.",
+)
+
+# Pushing what was made.
+PUSH_REFUSED = _kind(
+    "push-refused",
+    _REFUTES,
+    "{image} is not overwritten: {problem}",
+    "Let the tag name the kernel (${{KERNEL_FULL_VERSION}}), or pass --overwrite if no node needs what is there.",
+)
+PUSH_DIGEST = _kind(
+    "push-digest",
+    _REFUTES,
+    "{image} cannot be pushed to: got a digest, expected a tag",
+    "Write containerImage with a tag, or run without --push-built-image.",
+)
+PUSH_DENIED = _kind(
+    "push-denied",
+    _REFUTES,
+    "{image} was proved, and may not be pushed: {problem}",
+    "Let spec.imageRepoSecret name a Secret that may push to it.",
+)
+PUSH_FAILED = _kind(
+    "push-failed",
+    _UNDECIDED,
+    "{image} was proved, and could not be pushed: {problem}",
+    "Check network, proxy and registry, then run again.",
+)
+PUSHED_BEFORE_PROOF = _kind(
+    "pushed-before-proof",
+    _NOTE,
+    "builder {builder} pushes before anything is proved: {image} is in its registry whatever this run says of it",
+    "None is needed for a green; after a red, mend the Module before its nodes are upgraded.",
+)
+
+# Signatures and the keys that make them.
+SIGNATURE_MISSING = _kind(
+    "signature-missing",
+    _REFUTES,
+    "/{path} is not signed: got {got}, expected a signature by {expected}",
+    "Name the kmod in filesToSign, or sign it with sign-file; strip it before, and change nothing afterwards.",
+)
+SIGNATURE_BROKEN = _kind(
+    "signature-broken",
+    _REFUTES,
+    "the signature of /{path} is broken: got {got}, expected header and CMS message as sign-file appends them",
+    "Build and sign the kmod again: a kernel refuses this one even where it asks for no signature.",
+)
+SIGNATURE_TWICE = _kind(
+    "signature-twice",
+    _WARNING,
+    "/{path} is signed more than once: got below the last signature one by {got}, expected none",
+    "Sign the kmod once, in one place: kernels look at the last signature alone, which is the right one.",
+)
+SIGNATURE_FOREIGN = _kind(
+    "signature-foreign",
+    _REFUTES,
+    "/{path} is signed by another certificate: got {got}, expected {expected}",
+    "Sign the kmod with the key of the Module's certSecret, or give the certificate that nodes trust there.",
+)
+SIGNATURE_WRONG = _kind(
+    "signature-wrong",
+    _REFUTES,
+    "the signature of /{path} does not verify: got bytes that were changed after signing, or a signature by another "
+    "key, expected the {hash} of these bytes signed by {expected}",
+    "Sign the kmod as the last step that touches it, with the key that belongs to the certificate.",
+)
+SIGNATURE_COMPRESSED = _kind(
+    "signature-compressed",
+    _REFUTES,
+    "/{path} was signed after it was compressed: got a signature behind {packed} data, expected it inside",
+    "Sign the kmod first, then compress it.",
+)
+SIGNATURE_FORM = _kind(
+    "signature-form",
+    _REFUTES,
+    "/{path} is signed in a form that kernels refuse: got {got}, expected a detached CMS signature without attributes, "
+    "RSA with PKCS#1 v1.5 or ECDSA, over sha1 to sha512",
+    "Sign the kmod with sign-file sha256, with a key that kernels take.",
+)
+SIGN_KEY_INVALID = _kind(
+    "sign-key-invalid",
+    _REFUTES,
+    "the key in Secret {secret} cannot sign kmods: got {got}, expected {expected}, unencrypted, in PEM or DER",
+    "Put the private key itself under `key` of the Secret.",
+)
+SIGN_CERT_INVALID = _kind(
+    "sign-cert-invalid",
+    _REFUTES,
+    "{problem}",
+    "Put the certificate of the signing key under `cert` of the Secret, in PEM or DER.",
+)
+SIGN_CERT_EXPIRED = _kind(
+    "sign-cert-expired",
+    _WARNING,
+    "the certificate in Secret {secret} is not valid on {now}: got {got}, expected one that is valid",
+    "Plan a new certificate, which the nodes must be enrolled with first: kernels load what this one signs.",
+)
+SIGN_KEY_MISMATCH = _kind(
+    "sign-key-mismatch",
+    _REFUTES,
+    "the key in Secret {key} does not belong to the certificate in Secret {cert}: got another key, expected that of "
+    "{expected}",
+    "Put a key and the certificate that was made for it into the two Secrets.",
 )
 
 # Not answered: neither yes nor no.

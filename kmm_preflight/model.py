@@ -48,12 +48,16 @@ class Flavour(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause, with a stable id, a sentence that tells got and expected, and what to do about it."""
+    """One cause, with a stable id, a sentence that tells got and expected, and what to do about it.
+
+    lines are what a tool printed of it, safe to print.
+    """
 
     id: str
     severity: Severity
     sentence: str
     remedy: str
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, order=True)
@@ -149,7 +153,8 @@ class Plan:
     """One Module on one target kernel: where its kmod must be, and what may make it.
 
     image is the mapping's containerImage after substitution. kmod is modprobe's moduleName, None with rawArgs.
-    unresolved is set, and image "", when the Module has nothing for this kernel. secret names the credentials.
+    unresolved is set, and image "", when the Module has nothing for this kernel. secret names the credentials,
+    selector the nodes by their labels.
     recorded is what need not be judged again while the image is the same; notes are told whatever the stages conclude.
     """
 
@@ -166,6 +171,7 @@ class Plan:
     unresolved: Finding | None = None
     recorded: Recorded | None = None
     notes: tuple[Finding, ...] = ()
+    selector: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:
@@ -185,18 +191,23 @@ class Plan:
 class JudgedImage:
     """Which image a verdict rests on: the name, the digest behind it, and the platform's manifest digest.
 
-    read_from names the mirror that has it, "" when it is at its own name.
+    read_from names the mirror that has it, "" when it is at its own name. stored is False for one that was made by
+    this run and is in no registry.
     """
 
     reference: str
     digest: str
     manifest_digest: str
     read_from: str = ""
+    stored: bool = True
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage concluded; reason is one sentence; seconds the time it took."""
+    """What a stage concluded; reason is one sentence; seconds the time it took.
+
+    log names the builder's whole log among the artifacts, "" where there is none.
+    """
 
     stage: Stage
     outcome: Outcome
@@ -204,6 +215,7 @@ class StageResult:
     findings: tuple[Finding, ...] = ()
     image: JudgedImage | None = None
     seconds: float = 0.0
+    log: str = ""
 
 
 class Conclusion(Enum):

@@ -54,13 +54,15 @@ class Container:
 class Module:
     """A Module; container is None without a moduleLoader (device plugin or DRA only).
 
-    uid and generation are the API server's, "" and 0 in manifests that were never there.
+    selector has the labels of its nodes. uid and generation are the API server's, "" and 0 in manifests that were
+    never there.
     """
 
     name: ModuleName
     container: Container | None
     deleting: bool = False
     secret: str | None = None
+    selector: tuple[tuple[str, str], ...] = ()
     uid: str = ""
     generation: int = 0
 
@@ -95,7 +97,7 @@ def parse_module(manifest: Manifest, namespace: str) -> Module:
     if document["apiVersion"].text() != f"{GROUP}/{VERSION}":
         raise document["apiVersion"].refuse(f"{GROUP}/{VERSION}, the only version of Module")
     metadata, spec = document["metadata"], document["spec"].present("the Module's spec")
-    spec["selector"].present("a node selector").text_pairs()
+    selector = spec["selector"].present("a node selector").text_pairs()
     loader = spec["moduleLoader"]
     return Module(
         name=ModuleName(
@@ -105,6 +107,7 @@ def parse_module(manifest: Manifest, namespace: str) -> Module:
         container=_container(loader["container"].present("the loader's container")) if loader.given else None,
         deleting=metadata["deletionTimestamp"].given,
         secret=spec["imageRepoSecret"]["name"].text() or None,
+        selector=selector,
         uid=metadata["uid"].text(),
         generation=metadata["generation"].number(),
     )

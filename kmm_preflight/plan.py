@@ -142,6 +142,7 @@ def make_plan(module: Module, container: Container, kernel: TargetKernel) -> Pla
         kmod=container.module_name or None,
         directory=container.directory,
         secret=module.secret,
+        selector=module.selector,
     )
     try:
         mapping = merge(container, container.mappings[choose_mapping(container.mappings, kernel.version)])

@@ -45,6 +45,16 @@ def identity_of(manifest: Manifest) -> tuple[object, object]:
     return metadata["uid"].value, metadata["generation"].value
 
 
+def owner_of(preflight: Preflight) -> Manifest:
+    """The object as the owner of what is made for it, so that it goes when the object goes."""
+    return {
+        "apiVersion": f"{GROUP}/{preflight.dialect.api_version}",
+        "kind": KIND,
+        "name": preflight.name,
+        "uid": preflight.identity[0],
+    }
+
+
 def preflights(dialect: Dialect) -> Kind:
     """The resource in the version through which the dialect is written."""
     return Kind(GROUP, dialect.api_version, RESOURCE, namespaced=False)

@@ -175,7 +175,8 @@ def _proof_of(verdict: Verdict, stands: tuple[Proof, ...], ran: Ran) -> Proof | 
         return None
     if verdict.conclusion is not Conclusion.VERIFIED or verdict.carried_over:
         return before
-    digest = verdict.image.digest if verdict.image else ""
+    # What was made and not pushed is nowhere: the next run finds no image again, and makes it again.
+    digest = verdict.image.digest if verdict.image and verdict.image.stored else ""
     return Proof(kernel.version, kernel.arch, digest, ran.depth, RULES, ran.date) if digest else None
 
 

@@ -59,8 +59,9 @@ class Problem:
 class Report:
     """Everything that an output shows; times are aware. verdicts stand in the plans' order.
 
-    answered says what became of the status of the PreflightValidationOCP, "" where there was none to answer. doubt is
-    what is not known at the end of a run, so that what would be green is not.
+    builder says who builds and why, "" where no Module has a section for it; answered what became of the status of the
+    PreflightValidationOCP, "" where there was none to answer. doubt is what is not known at the end of a run, so that
+    what would be green is not.
     """
 
     version: str
@@ -72,6 +73,7 @@ class Report:
     assumed: tuple[str, ...] = ()
     kmm_version: str | None = None
     push_built_image: bool = False
+    builder: str = ""
     verdicts: tuple[Verdict, ...] = ()
     passed: tuple[Passed, ...] = ()
     problem: Problem | None = None

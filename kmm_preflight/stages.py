@@ -7,7 +7,7 @@ not failed: on an image that could not be judged nothing is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kmm_preflight import findings
@@ -52,20 +52,18 @@ def _not_needed(image: StageResult) -> str:
             return "the image stage failed"
 
 
-def settle_build(plan: Plan, image: StageResult) -> StageResult:
-    """The build stage: not needed, or FAILED because there is no builder yet to run it."""
+def settle_build(plan: Plan, image: StageResult, judge: Callable[[], StageResult]) -> StageResult:
+    """The build stage: not needed, or what its builder's result was judged to be."""
     if reason := build_needed(plan, image):
         return StageResult(Stage.BUILD, Outcome.NOT_NEEDED, reason)
-    finding = findings.BUILDER_NONE(image=plan.image)
-    return StageResult(Stage.BUILD, Outcome.FAILED, finding.sentence, (finding,))
+    return judge()
 
 
-def settle_sign(plan: Plan, image: StageResult, build: StageResult) -> StageResult:
-    """The sign stage: not needed, or FAILED because there is no builder yet to run it."""
+def settle_sign(plan: Plan, image: StageResult, build: StageResult, judge: Callable[[], StageResult]) -> StageResult:
+    """The sign stage: not needed, or what its builder's result was judged to be."""
     if reason := sign_needed(plan, image, build):
         return StageResult(Stage.SIGN, Outcome.NOT_NEEDED, reason)
-    finding = findings.SIGNER_NONE(image=plan.image)
-    return StageResult(Stage.SIGN, Outcome.FAILED, finding.sentence, (finding,))
+    return judge()
 
 
 def lost(stage: Stage) -> StageResult:

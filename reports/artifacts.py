@@ -18,7 +18,7 @@ from reports.page import whole_page
 from reports.patch import NAME as PATCH
 from reports.patch import to_patch
 
-JSON, JUNIT, PAGE = "preflight.json", "junit_preflight.xml", "preflight.html"
+JSON, JUNIT, PAGE, LOGS = "preflight.json", "junit_preflight.xml", "preflight.html", "logs"
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Artifacts:
 
     folder: Path
     dialect: Dialect = Dialect.SEED
+
+    @property
+    def logs(self) -> Path:
+        """Where builders' logs go, there once one was written."""
+        return self.folder / LOGS
 
     @classmethod
     def prepare(cls, folder: Path, keep: bool) -> Artifacts:
@@ -38,6 +43,8 @@ class Artifacts:
             folder.mkdir(parents=True, exist_ok=True)
             for name in () if keep else (JSON, JUNIT, PAGE, PATCH):
                 (folder / name).unlink(missing_ok=True)
+            for log in () if keep else (folder / LOGS).glob("*.log"):
+                log.unlink()
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as exc:
             raise UsageProblem(f"--artifact-dir {folder}: cannot be written ({exc.strerror})") from exc

@@ -27,6 +27,7 @@ def to_json(report: Report) -> str:
         "kmmVersion": report.kmm_version,
         "answered": report.answered or None,
         "pushBuiltImage": report.push_built_image,
+        "builder": report.builder or None,
         "modules": [_module(verdict) for verdict in report.verdicts],
         "listed": [
             {"namespace": one.module.namespace, "name": one.module.name, "reason": one.reason} for one in report.passed
@@ -81,17 +82,19 @@ def _module(verdict: Verdict) -> dict[str, object]:
             "digest": image.digest if image else None,
             "manifestDigest": image.manifest_digest if image else None,
             "readFrom": (image.read_from or None) if image else None,
+            "stored": image.stored if image else None,
         },
         "findings": [_finding(finding) for finding in verdict.findings],
         "stages": [_stage(result) for result in verdict.results],
     }
 
 
-def _finding(finding: Finding) -> dict[str, str]:
+def _finding(finding: Finding) -> dict[str, object]:
     return {
         "id": finding.id,
         "severity": finding.severity.value,
         "sentence": finding.sentence,
+        "lines": list(finding.lines),
         "remedy": finding.remedy,
     }
 
@@ -102,4 +105,5 @@ def _stage(result: StageResult) -> dict[str, object]:
         "outcome": result.outcome.value,
         "reason": result.reason,
         "seconds": round(result.seconds, 3),
+        "log": result.log or None,
     }

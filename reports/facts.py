@@ -19,6 +19,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     elif report.release_asked:
         told.append(("release", f"{report.release_asked} (not read)"))
     told += [("target kernel", kernel_words(kernel)) for kernel in report.kernels]
+    if report.builder:
+        told.append(("builder", report.builder))
     told += [("assumed", words) for words in report.assumed]
     told += [("listed, no case", f"{one.module}: {one.reason}") for one in report.passed]
     if report.answered:

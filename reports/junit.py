@@ -9,7 +9,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from fixtures.run import case_name
-from kmm_preflight.model import Conclusion, Outcome, Stage, StageResult, Verdict
+from kmm_preflight.model import Conclusion, Finding, Outcome, Stage, StageResult, Verdict
 from kmm_preflight.outside import clean
 from kmm_preflight.report import EXIT_NOTHING, EXIT_USAGE, Report
 from reports.facts import facts, finding_ids
@@ -52,6 +52,8 @@ def _problem(suite: ET.Element, report: Report) -> None:
 def _cases(suite: ET.Element, verdict: Verdict) -> None:
     for result in verdict.results:
         case = _case(suite, verdict, result.stage, result.seconds)
+        if result.log:
+            ET.SubElement(case[0], "property", name="log", value=result.log)
         _outcome(case, result)
     if verdict.conclusion is Conclusion.NOT_VERIFIED and not verdict.results:
         case = _case(suite, verdict, Stage.IMAGE, 0.0)
@@ -75,8 +77,12 @@ def _case(suite: ET.Element, verdict: Verdict, stage: Stage, seconds: float) -> 
     return case
 
 
+def _told(finding: Finding) -> str:
+    return "\n".join([f"{finding.id}: {finding.sentence}", *finding.lines, f"remedy: {finding.remedy}"])
+
+
 def _outcome(case: ET.Element, result: StageResult) -> None:
-    text = "\n".join(f"{one.id}: {one.sentence}\nremedy: {one.remedy}" for one in result.findings)
+    text = "\n".join(_told(one) for one in result.findings)
     match result.outcome:
         case Outcome.FAILED:
             ET.SubElement(case, "failure", message=result.reason).text = text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from urllib.parse import quote
 
 from kmm_preflight.model import Conclusion, Verdict
 from kmm_preflight.outside import clean
@@ -49,10 +50,19 @@ def _row(verdict: Verdict) -> list[str]:
         f'<b style="color:{_COLOURS[verdict.conclusion]}">{escape(verdict.conclusion.value)}</b>',
         escape(verdict.stage.value),
         escape(finding_ids(verdict)),
-        escape(verdict.reason),
+        _sentence(verdict),
         "<br>".join(escape(remedy) for remedy in remedies(verdict)),
         f"{escape(clean(verdict.plan.image))}{digest}",
     ]
+
+
+def _sentence(verdict: Verdict) -> str:
+    """The reason, what tools printed of it, and where their whole logs are, beside this file."""
+    lines = [line for finding in verdict.findings for line in finding.lines]
+    shown = f'<pre style="white-space:pre-wrap">{escape(chr(10).join(lines))}</pre>' if lines else ""
+    logs = [(result.stage.value, result.log) for result in verdict.results if result.log]
+    links = "".join(f'<br><a href="{escape(quote(log))}">{escape(stage)} log</a>' for stage, log in logs)
+    return f"{escape(verdict.reason)}{shown}{links}"
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:

@@ -20,6 +20,7 @@ _MARKUP: dict[Outcome, dict[str, bool]] = {
     Outcome.FAILED: {"red": True, "bold": True},
     Outcome.UNDECIDED: {"yellow": True, "bold": True},
 }
+_WORDS_MOST = 60
 
 
 @pytest.hookimpl(trylast=True)  # pytest's terminal is there once its own pytest_configure has run
@@ -44,6 +45,7 @@ class Progress:
         self._folder = config.stash[RUN_FOLDER]
         plans = config.stash[WORK].plans
         self._steps = steps(plans)
+        self._plans = {plan.id: plan for plan in plans}
         self._known: dict[str, dict[Stage, StageResult]] = {plan.id: {} for plan in plans}
         self._done: set[str] = set()
         self._running: dict[str, tuple[Plan, Stage]] = {}
@@ -101,9 +103,17 @@ class Progress:
         self._since = {one: self._since.get(one, now) for one in judged}
         if not self._since:
             return ""
-        told = [f"{self._names[id]} {stage.value} {int(now - at)} s" for (id, stage), at in self._since.items()]
+        told = [
+            f"{self._names[id]} {stage.value} {int(now - at)} s{self._doing(id, stage)}"
+            for (id, stage), at in self._since.items()
+        ]
         head = f"{len(self._done)}/{len(self._known)} done · " if self._live else "still running: "
         return head + " · ".join(told)
+
+    def _doing(self, id: str, stage: Stage) -> str:
+        """What a builder says of it."""
+        words = "" if stage is Stage.IMAGE else self._folder.done_by(self._plans[id])
+        return f" ({words[:_WORDS_MOST]})" if words else ""
 
     def _tell(self, plan: Plan) -> None:
         known = self._known[plan.id]

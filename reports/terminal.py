@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fixtures.run import is_controller
@@ -34,19 +36,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     report = config.stash[REPORT]
     terminalreporter.section("preflight", sep="=")
-    _table(terminalreporter, report)
+    folder = config.stash[ARTIFACTS].folder
+    _table(terminalreporter, report, folder)
     terminalreporter.line("")
     colour = {"green": True} if report.exit_code == 0 else {"red": True}
     terminalreporter.line(report.sentence, bold=True, **colour)
     if report.answered:
         terminalreporter.line(report.answered)
-    folder = config.stash[ARTIFACTS].folder
     page = config.getoption("htmlpath", None) or str(folder / PAGE)
     terminalreporter.line(f"HTML: {page}")
     terminalreporter.line(f"also: {', '.join(str(folder / name) for name in (JSON, JUNIT, PATCH))}")
 
 
-def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
+def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> None:
     rows = [(verdict, _cells(verdict)) for verdict in report.worst_first()]
     widths = [max((len(cells[column]) for _, cells in rows), default=0) for column in range(4)]
     for verdict, cells in rows:
@@ -54,8 +56,13 @@ def _table(terminal: pytest.TerminalReporter, report: Report) -> None:
         terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])
         if verdict.image:
             terminal.line(f"    {clean(verdict.plan.image)} {verdict.image.digest}")
+        for result in verdict.results:
+            if result.log:
+                terminal.line(f"    {result.stage.value} log: {folder / result.log}")
         for finding in verdict.findings:
             terminal.line(f"    {finding.id}: {finding.sentence}")
+            for line in finding.lines:
+                terminal.line(f"    | {line}")
             terminal.line(f"    remedy: {finding.remedy}")
         if verdict.carried_over or (not verdict.findings and verdict.conclusion is not Conclusion.VERIFIED):
             terminal.line(f"    {verdict.reason}")

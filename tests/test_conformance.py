@@ -49,7 +49,7 @@ from kmm_preflight.plan import (
     substituted_sign,
 )
 from kmm_preflight.release import kernel_of_flavour, parse_image_references, parse_toolkit
-from kmm_preflight.stages import build_needed, conclude, settle_build, settle_image, settle_sign, sign_needed
+from kmm_preflight.stages import conclude, settle_build, settle_image, settle_sign
 from kmm_preflight.status import Dialect, Entry, entry, preset
 from kmm_preflight.template import image_variables, kernel_fields, kernel_variables, normalized, substitute
 
@@ -366,12 +366,8 @@ def _flow(row: Row, _: Path) -> object:
         sign=Sign() if row.get("sign") else None,
     )  # fmt: skip
     image_result = settle_image(plan, _result(Stage.IMAGE, row["image_ok"]))
-    build = settle_build(plan, image_result)
-    if not build_needed(plan, image_result):
-        build = _result(Stage.BUILD, row.get("build_ok"))
-    sign = settle_sign(plan, image_result, build)
-    if not sign_needed(plan, image_result, build):
-        sign = _result(Stage.SIGN, row.get("sign_ok"))
+    build = settle_build(plan, image_result, lambda: _result(Stage.BUILD, row.get("build_ok")))
+    sign = settle_sign(plan, image_result, build, lambda: _result(Stage.SIGN, row.get("sign_ok")))
     results = {result.stage: result for result in (image_result, build, sign)}
     verdict = conclude(plan, results)
     return {

@@ -17,6 +17,9 @@ PULL_SECRET: Key = ("openshift-config", "pull-secret")
 NODE_ACCOUNT = "default"
 """The ServiceAccount whose imagePullSecrets a Pod of KMM pulls with where a Module names no Secret."""
 
+BUILD_ACCOUNT = "builder"
+"""The one with whose Secrets a build of KMM pulls and pushes there."""
+
 
 @dataclass(frozen=True)
 class Refused:

@@ -22,7 +22,7 @@ from kmm_preflight.cluster.api import (
     Forbidden,
     Kind,
 )
-from kmm_preflight.cluster.inventory import NODE_ACCOUNT, PULL_SECRET, Inventory, Key, Refused, loads
+from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key, Refused, loads
 from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest, ModuleName
@@ -59,6 +59,29 @@ def with_sources(api: Api, inventory: Inventory, config_maps: Iterable[Key], sec
     found = {key: one for key, one in maps.items() if one}
     more = _secrets(api, sorted(set(secrets) - set(inventory.secrets)))
     return replace(inventory, config_maps={**inventory.config_maps, **found}, secrets={**inventory.secrets, **more})
+
+
+def with_builders(api: Api, inventory: Inventory, namespaces: Collection[str]) -> Inventory:
+    """The inventory with the accounts of builds of these namespaces, where they have one, and their Secrets."""
+    accounts: dict[Key, Manifest] = {}
+    for namespace in sorted(namespaces):
+        ask = partial(api.get, SERVICE_ACCOUNTS, BUILD_ACCOUNT, namespace)
+        found, assumed = _optional(ask, SERVICE_ACCOUNTS, f"no login of builds in namespace {namespace}")
+        inventory = replace(inventory, assumed=(*inventory.assumed, *assumed))
+        accounts |= {(namespace, BUILD_ACCOUNT): found} if found else {}
+    named = {
+        (namespace, name)
+        for (namespace, _), account in accounts.items()
+        for part in ("imagePullSecrets", "secrets")
+        for item in Field(account)[part]
+        if (name := item["name"].text())
+    }
+    secrets = _secrets(api, sorted(named - set(inventory.secrets)))
+    return replace(
+        inventory,
+        service_accounts={**inventory.service_accounts, **accounts},
+        secrets={**inventory.secrets, **secrets},
+    )
 
 
 @dataclass(frozen=True)

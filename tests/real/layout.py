@@ -106,10 +106,16 @@ def image(
     labels: Mapping[str, str] | None = None,
     docker: bool = False,
     keep_media_type: bool = True,
+    history: bool = False,
 ) -> Image:
-    """An image of these layers, base first, with a config that names the architecture and the labels."""
+    """An image of these layers, base first, with a config that names the architecture and the labels.
+
+    With a history it is one that others can be built on: buildah counts its entries.
+    """
     body = {"architecture": architecture, "os": "linux", "config": {"Labels": dict(labels or {})},
             "rootfs": {"type": "layers", "diff_ids": []}}  # fmt: skip
+    if history:
+        body["history"] = [{"created_by": "the tests"} for _ in layers]
     config = Blob(json.dumps(body).encode(), DOCKER_CONFIG if docker else OCI_CONFIG)
     manifest: dict[str, object] = {"schemaVersion": 2}
     if keep_media_type:

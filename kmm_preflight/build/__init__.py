@@ -1,0 +1,1 @@
+"""Builders, and what they are told to make."""

@@ -1,0 +1,110 @@
+"""How a builder reaches registries, in the files that buildah reads: auth.json, registries.conf, authorities.
+
+So a FROM is pulled as the suite itself would pull it: by the cluster's mirrors, with the plan's logins, trusting the
+same authorities.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from kmm_preflight.errors import Malformed
+from kmm_preflight.model import RegistryTLS
+from kmm_preflight.oci.auth import Credential, Helper
+from kmm_preflight.oci.connections import Network
+from kmm_preflight.oci.credential_helper import login_of
+from kmm_preflight.oci.keyring import Keyring, candidates
+from kmm_preflight.oci.mirrors import Hop, MirrorRule
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.oci.registries import Registries
+
+_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+_WILDCARD = "*."
+
+
+def auth_json(keyring: Keyring, images: Iterable[str], registries: Registries) -> bytes:
+    """The logins of a build: whatever the keychains hold by path, and for these images the one that comes first."""
+    auths: dict[str, dict[str, str]] = {}
+    for keychain in (*reversed(keyring.node), *reversed(keyring.own)):
+        auths |= {path: _entry(credential) for path, credential in keychain.credentials.items() if "*" not in path}
+    for hop, source in _hops(images, registries):
+        place = hop.reference
+        keychains = keyring.here(foreign=place.host != source.host)
+        first = candidates(keychains, place.host, place.repository)[0]
+        credential = login_of(first) if isinstance(first, Helper) else first
+        if credential:
+            auths[f"{place.host}/{place.repository}"] = _entry(credential)
+    return json.dumps({"auths": auths}).encode()
+
+
+def _entry(credential: Credential) -> dict[str, str]:
+    pair = f"{credential.username}:{credential.password}"
+    entry = {"auth": base64.b64encode(pair.encode()).decode()}
+    return entry | ({"identitytoken": credential.identity_token} if credential.identity_token else {})
+
+
+def _hops(images: Iterable[str], registries: Registries) -> Iterator[tuple[Hop, Reference]]:
+    for name in images:
+        try:
+            reference = Reference.parse(name)
+        except Malformed:
+            continue  # a layout of our own
+        for hop in registries.mirrors.hops(reference):
+            yield hop, reference
+
+
+def registries_conf(images: Iterable[str], tls: RegistryTLS, registries: Registries) -> str:
+    """The containers-registries.conf(5) of a build that takes these images: mirrors, what is blocked, what is insecure.
+
+    A registry is insecure where the section's TLS settings or the cluster's say so, and on loopback.
+    """
+    insecure = sorted(
+        {hop.reference.host for hop, _ in _hops(images, registries) if _is_insecure(hop, tls, registries)}
+    )
+    out = ['unqualified-search-registries = ["docker.io"]', 'short-name-mode = "disabled"']
+    sources = dict.fromkeys(rule.source for rule in registries.mirrors.rules)
+    for source in sources:
+        out += _registry(source, source in insecure or source in registries.insecure)
+        rules = [rule for rule in registries.mirrors.rules if rule.source == source]
+        if any(rule.never_source for rule in rules):
+            out.append("blocked = true")
+        for rule in rules:
+            out += _mirrors(rule, insecure)
+    for scope in (*insecure, *registries.insecure):
+        out += _registry(scope, insecure=True) if scope not in sources else []
+    for scope in registries.blocked:
+        out += [*_registry(scope, insecure=False), "blocked = true"] if scope not in sources else []
+    return "\n".join(out) + "\n"
+
+
+def _is_insecure(hop: Hop, tls: RegistryTLS, registries: Registries) -> bool:
+    allowed = registries.tls(hop, tls)
+    loopback = _LOOPBACK.fullmatch(hop.reference.host) is not None
+    return loopback or allowed.insecure or allowed.insecure_skip_tls_verify
+
+
+def _registry(scope: str, insecure: bool) -> list[str]:
+    out = ["", "[[registry]]", f"prefix = {json.dumps(scope)}"]
+    if not scope.startswith(_WILDCARD):
+        out.append(f"location = {json.dumps(scope)}")
+    return [*out, *(["insecure = true"] if insecure else [])]
+
+
+def _mirrors(rule: MirrorRule, insecure: list[str]) -> Iterator[str]:
+    for mirror in rule.mirrors:
+        if mirror == rule.source:
+            continue  # tried after the mirrors in any case
+        yield "[[registry.mirror]]"
+        yield f"location = {json.dumps(mirror)}"
+        yield f'pull-from-mirror = "{"digest-only" if rule.by_digest else "tag-only"}"'
+        if mirror.partition("/")[0] in insecure:
+            yield "insecure = true"
+
+
+def authorities_pem(network: Network, registries: Registries) -> str:
+    """All certificate authorities that the suite trusts beside the system's."""
+    own = network.ca.read_text() if network.ca else ""
+    return "\n".join(part for part in (own, network.authorities, *registries.authorities.values()) if part)

@@ -1,0 +1,167 @@
+"""The Job of an order, as the API server takes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kmm_preflight.build.builder import Order
+from kmm_preflight.build.job_script import SCRIPT, TOLD, WORK
+from kmm_preflight.build.objects import labels_of, metadata_of
+from kmm_preflight.errors import BoundExceeded
+from kmm_preflight.model import Manifest, RegistryTLS
+
+TEXT_BYTES = 1 << 20
+"""Of what is handed to the Pod as text: etcd takes 1.5 MB of an object, a container's environment 2 MB."""
+
+LOGINS = 3
+"""Secrets with logins that the script finds a place for."""
+
+CONTAINER = "build"
+KEPT_SECONDS = 600
+# One variable may have 128 KiB, and a character four bytes.
+_PIECE_CHARACTERS = 24_000
+# SIGTERM, five seconds in which the log can still be read, then the end.
+_GRACE_SECONDS = 15
+_STORAGE = "/var/lib/containers"
+_CAPABILITIES = ("SYS_CHROOT", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETFCAP")
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What all Jobs of a run share: the builder's image, and the folder for archives that they hand back.
+
+    owner is the PreflightValidationOCP, where there is one. authorities is PEM, trusted for every registry;
+    registries_conf the whole text of containers-registries.conf(5), "" for the image's own. patch is laid over the
+    Pod's template as `kubectl patch` does it: items that have names are found by them, other lists replaced.
+    """
+
+    image: str
+    folder: Path
+    owner: Manifest | None = None
+    authorities: str = ""
+    registries_conf: str = ""
+    patch: Manifest = field(default_factory=dict)
+
+
+def job_of(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+    """The Job of an order; logins are the Secrets for registries, the first one first. No Secret's content is in it."""
+    template = {"metadata": {"labels": labels_of(order)}, "spec": _pod(order, settings, logins)}
+    spec: dict[str, object] = {
+        "backoffLimit": 0,
+        "completions": 1,
+        "parallelism": 1,
+        "activeDeadlineSeconds": math.ceil(order.timeout),
+        "ttlSecondsAfterFinished": KEPT_SECONDS,
+        "template": merged(template, settings.patch),
+    }
+    metadata = metadata_of(order, spec, settings.owner, {})
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _pod(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+    own: dict[str, dict[str, object]] = {name: {"emptyDir": {}} for name in ("storage", "work")}
+    auth = {f"login-{number}": _secret(name, True) for number, name in enumerate(logins)}
+    secrets = {f"secret-{number}": _secret(one.secret, False) for number, one in enumerate(order.secrets)}
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "nodeSelector": dict(order.selector),
+        "containers": [_container(order, settings, logins)],
+        "volumes": [{"name": name, **volume} for name, volume in {**own, **auth, **secrets}.items()],
+    }
+
+
+def _secret(name: str, optional: bool) -> dict[str, object]:
+    return {"secret": {"secretName": name, "optional": optional, "defaultMode": 0o400}}
+
+
+def _container(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+    texts = {
+        "DOCKERFILE": order.dockerfile,
+        "REGISTRY_CA": settings.authorities,
+        "REGISTRIES": settings.registries_conf,
+    }
+    if (size := sum(len(text.encode()) for text in texts.values())) > TEXT_BYTES:
+        raise BoundExceeded(f"Dockerfile and certificate authorities: got {size} bytes, expected at most {TEXT_BYTES}")
+    flags = {
+        "IMAGE": order.image if order.push else "",
+        "PULL_TLS": _tls(order.pull_tls),
+        "PUSH_TLS": _tls(order.push_tls),
+    }
+    pieces = {name: piece for key, text in texts.items() for name, piece in _pieces(key, text)}
+    options = [f"--build-arg={name}={value}" for name, value in order.arguments]
+    options += [f"--volume=/secrets/{number}:/run/secrets/{one.folder}:ro" for number, one in enumerate(order.secrets)]
+    mounts = {"storage": _STORAGE, "work": WORK}
+    mounts |= {f"login-{number}": f"/auth/{number}" for number in range(len(logins))}
+    mounts |= {f"secret-{number}": f"/secrets/{number}" for number in range(len(order.secrets))}
+    container: dict[str, object] = {
+        "name": CONTAINER,
+        "image": settings.image,
+        "command": ["/bin/sh", "-c", _literal(SCRIPT), CONTAINER],
+        "args": [_literal(option) for option in options],
+        "env": [{"name": name, "value": _literal(value)} for name, value in {**flags, **pieces}.items()],
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "capabilities": {"drop": ["ALL"], "add": list(_CAPABILITIES)},
+        },
+        "terminationMessagePath": "/dev/termination-log",
+        "volumeMounts": [
+            {"name": name, "mountPath": path, **({} if name in ("storage", "work") else {"readOnly": True})}
+            for name, path in mounts.items()
+        ],
+    }
+    if not order.push:
+        # By this the cluster tells that the archive can be fetched, without a question to the Pod each time.
+        probe = {"exec": {"command": ["test", "-e", TOLD]}, "periodSeconds": 2, "timeoutSeconds": 10}
+        container["readinessProbe"] = probe
+    return container
+
+
+def _tls(tls: RegistryTLS) -> str:
+    """Of buildah, which has one word for plain HTTP and for any certificate; without it registries.conf decides."""
+    return "--tls-verify=false" if tls.insecure or tls.insecure_skip_tls_verify else ""
+
+
+def _pieces(name: str, text: str) -> Iterator[tuple[str, str]]:
+    """The text as variables NAME_0, NAME_1…"""
+    for number, start in enumerate(range(0, len(text), _PIECE_CHARACTERS)):
+        yield f"{name}_{number}", text[start : start + _PIECE_CHARACTERS]
+
+
+def _literal(text: str) -> str:
+    """As a container's command, arguments and variables have it: there $(NAME) is replaced, and $$ is a dollar."""
+    return text.replace("$", "$$")
+
+
+def merged(base: Manifest, patch: Manifest) -> dict[str, object]:
+    """The base with the patch laid over it: null removes, items with names are found by them, other lists replaced."""
+    result = dict(base)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merged(result.get(key), value)
+    return result
+
+
+def _merged(base: object, patch: object) -> object:
+    if isinstance(patch, Mapping):
+        return merged(base if isinstance(base, Mapping) else {}, patch)
+    named, ours = _by_name(patch), _by_name(base)
+    if named is None or ours is None:
+        return patch
+    laid_over = {name: merged(ours.get(name, {}), one) for name, one in named.items()}
+    return list({**ours, **laid_over}.values())
+
+
+def _by_name(value: object) -> dict[str, Mapping[str, object]] | None:
+    """The items of a list by their names; None when it is no list of such."""
+    if not isinstance(value, list) or not all(isinstance(one, Mapping) and "name" in one for one in value):
+        return None
+    return {str(one["name"]): one for one in value}

@@ -1,0 +1,320 @@
+"""Builds on this machine by buildah or podman, each in a process of its own beside the run (build/driver.py).
+
+What is not said on a command line is in a folder that only this user can enter: Secrets, logins, certificates.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kmm_preflight import findings
+from kmm_preflight.build import driver
+from kmm_preflight.build.access import auth_json, authorities_pem, registries_conf
+from kmm_preflight.build.builder import Built, Order, Tell
+from kmm_preflight.build.ending import broke, excerpt, failed, timed_out, without_secrets
+from kmm_preflight.model import RegistryTLS
+from kmm_preflight.oci.connections import Network
+from kmm_preflight.oci.registries import Registries
+from kmm_preflight.outside import clean
+
+PROGRAMS = ("buildah", "podman")
+LOG_BYTES = 16 << 20
+HELD = "held"
+"""The file in a run's folder that is locked while the run goes on."""
+STORE = "store"
+"""The storage in a run's folder; a link where it is kept."""
+_BUILDS = "build"
+_RESULT = "result"
+_POLL_SECONDS = 0.1
+_STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: .*", re.MULTILINE)
+# buildah ends with 125 for most of what is not a command's own failure; this is not the Dockerfile's fault.
+_NOT_ITS_FAULT = re.compile(
+    r"creating build container|initializing source|pinging container registry|reading manifest|i/o timeout|"
+    r"connection re(fused|set)|no space left on device|TLS handshake|no such host|too many requests|server error",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|403", re.IGNORECASE)
+# What buildah is told by its caller's environment; anything else could make a build pass here and nowhere else.
+_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR", "BUILDAH_ISOLATION", "STORAGE_DRIVER", "STORAGE_OPTS",
+         "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
+         "NO_PROXY")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """Where and how builds run here: folder is the run's own, in which `held` is locked while the run goes on.
+
+    kept is where base images stay for a later run, None for a storage that is the run's own. places is how many builds
+    go on at a time, environment the caller's, storage_driver "" for buildah's own choice.
+    """
+
+    program: str
+    folder: Path
+    kept: Path | None
+    places: int
+    network: Network
+    registries: Registries
+    environment: Mapping[str, str] = field(repr=False)
+    storage_driver: str = ""
+
+
+class LocalBuilder:
+    """See Builder. The result is handed on as an OCI layout; a push is made from the store, after the proof."""
+
+    name = "local"
+    keeps = True
+    pushes_first = False
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self._settings = settings
+
+    def start(self, order: Order) -> None:
+        """See Builder."""
+        folder = self._folder(order)
+        if (folder / "lives").exists():
+            return  # it goes on already, or has ended
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it had started the build
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / "context").mkdir()
+        (folder / "Dockerfile").write_text(order.dockerfile)
+        for mounted in order.secrets:
+            place = folder / "secrets" / mounted.folder
+            place.mkdir(parents=True)
+            for name, content in mounted.files.items():
+                (place / name).write_bytes(content)
+        self._write_access(folder, order, order.images, order.pull_tls)
+        layout = f"oci:{folder / 'image'}:{_RESULT}"
+        name = self._name(order)
+        self._drive(folder, [self._build(order, folder, name), [*self._base(), "push", "--quiet", name, layout]], order)
+
+    def result(self, order: Order, tell: Tell) -> Built:
+        """See Builder."""
+        folder = self._folder(order)
+        self._wait(folder, tell)
+        result = driver.read_result(folder)
+        log = without_secrets(_read_log(folder), order)
+        shutil.rmtree(folder / "secrets", ignore_errors=True)
+        (folder / "auth.json").unlink(missing_ok=True)
+        if result is None:
+            return Built(broke(log, "its process ended before it had a result"), log=log)
+        if result.stopped:
+            return Built(timed_out(log, order.timeout), log=log)
+        if result.code:
+            ending = broke if _is_not_its_fault(result, log) else failed
+            return Built(ending(log, _problem(log, result.code)), log=log)
+        return Built(image=f"oci:{folder / 'image'}:{_RESULT}", log=log)
+
+    def publish(self, order: Order, built: Built) -> Built:
+        """See Builder."""
+        folder = self._folder(order).with_suffix(".push")
+        folder.mkdir(mode=0o700)
+        self._write_access(folder, order, (order.image,), order.push_tls)
+        digest = folder / "digest"
+        command = [*self._base(), "push", "--quiet", *self._access(folder), "--digestfile", str(digest)]
+        self._drive(folder, [[*command, self._name(order), f"docker://{order.image}"]], order)
+        self._wait(folder, lambda words: None)
+        result = driver.read_result(folder)
+        log = without_secrets(_read_log(folder), order)
+        (folder / "auth.json").unlink(missing_ok=True)
+        if result is None or result.code or result.stopped:
+            kind = findings.PUSH_DENIED if _DENIED.search(log) else findings.PUSH_FAILED
+            problem = _problem(log, result.code if result else -1)
+            return Built(replace(kind(image=order.image, problem=problem), lines=excerpt(log)), log=log)
+        return Built(image=order.image, pushed=True, log=log)
+
+    def _folder(self, order: Order) -> Path:
+        return self._settings.folder / _BUILDS / order.id
+
+    def _name(self, order: Order) -> str:
+        """The result's name in the storage, which other runs may use too."""
+        return f"localhost/{self._settings.folder.name}:{order.id}"
+
+    def _base(self) -> list[str]:
+        """The program with the run's own storage."""
+        store = self._settings.folder / STORE
+        if self._settings.kept and not store.is_symlink():
+            with suppress(FileExistsError):
+                store.symlink_to(self._settings.kept)
+        return base_command(self._settings.program, store, self._settings.storage_driver)
+
+    def _build(self, order: Order, folder: Path, name: str) -> list[str]:
+        isolation = [] if self._settings.environment.get("BUILDAH_ISOLATION") else ["--isolation=chroot"]
+        arguments = [f"--build-arg={name}={value}" for name, value in order.arguments]
+        volumes = [f"--volume={folder / 'secrets' / one.folder}:/run/secrets/{one.folder}:ro" for one in order.secrets]
+        # Pulled always: an image of another Module's build must not hide that this one's login is missing.
+        shape = ["--layers=false", "--pull=always", "--format=oci", f"--platform=linux/{order.plan.kernel.arch}"]
+        files = [f"--file={folder / 'Dockerfile'}", str(folder / "context")]
+        verb = "build" if self._settings.program.endswith("podman") else "bud"
+        options = [*isolation, *shape, *self._access(folder), *arguments, *volumes, f"--tag={name}"]
+        return [*self._base(), verb, *options, *files]
+
+    def _access(self, folder: Path) -> list[str]:
+        return [f"--authfile={folder / 'auth.json'}", f"--cert-dir={folder / 'authorities'}"]
+
+    def _write_access(self, folder: Path, order: Order, images: Sequence[str], tls: RegistryTLS) -> None:
+        settings = self._settings
+        (folder / "auth.json").write_bytes(auth_json(order.keyring, images, settings.registries))
+        (folder / "registries.conf").write_text(registries_conf(images, tls, settings.registries))
+        (folder / "authorities").mkdir()
+        if pem := authorities_pem(settings.network, settings.registries):
+            (folder / "authorities" / "kmm-preflight.crt").write_text(pem)
+
+    def _drive(self, folder: Path, commands: Sequence[Sequence[str]], order: Order) -> None:
+        """Starts the driver, which goes on whatever becomes of this process, and holds a lock as long as it lives."""
+        settings = self._settings
+        places = settings.folder / _BUILDS / "places"
+        places.mkdir(exist_ok=True)
+        (folder / "tmp").mkdir()
+        kept = {name: value for name, value in settings.environment.items() if name in _KEPT}
+        proxies = settings.network.proxies
+        given = {f"{scheme}_proxy": proxies[scheme] for scheme in ("http", "https", "no") if proxies.get(scheme)}
+        own = {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+        configuration = {"CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf")}
+        specification = driver.Specification(
+            commands=[list(command) for command in commands],
+            environment={**kept, **given, **own, **configuration},
+            timeout=order.timeout,
+            places=[str(places / str(number)) for number in range(settings.places)],
+            run=str(settings.folder / HELD),
+        )
+        driver.write_specification(folder, specification)
+        with (folder / "lives").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            subprocess.Popen(
+                [sys.executable, "-m", driver.__name__, str(folder)],
+                cwd=Path(__file__).resolve().parents[2],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=(folder / "trouble").open("w"),
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
+
+    def _wait(self, folder: Path, tell: Tell) -> None:
+        """Until the driver has ended. It stops its build at the deadline itself."""
+        told = ""
+        with (folder / "lives").open() as lock:
+            while not _free(lock.fileno()):
+                words = _doing(folder)
+                if words != told:
+                    tell(words)
+                    told = words
+                time.sleep(_POLL_SECONDS)
+
+
+def base_command(program: str, store: Path, storage_driver: str) -> list[str]:
+    """The program with a storage of its own."""
+    where = [f"--root={store / 'root'}", f"--runroot={store / 'r'}"]
+    return [program, *where, *([f"--storage-driver={storage_driver}"] if storage_driver else [])]
+
+
+def find_program(path: str) -> str:
+    """The builder's program on a PATH, "" when there is none."""
+    return next((found for name in PROGRAMS if (found := shutil.which(name, path=path))), "")
+
+
+def _free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _doing(folder: Path) -> str:
+    if not (folder / driver.STATE).exists():
+        return "waits for a place"
+    steps = _STEP.findall(_read_log(folder)[-(64 << 10) :])
+    return clean(steps[-1]) if steps else "builds"
+
+
+def _read_log(folder: Path) -> str:
+    with suppress(FileNotFoundError), (folder / driver.LOG).open("rb") as log:
+        return log.read(LOG_BYTES).decode("utf-8", "replace")
+    return ""
+
+
+def _is_not_its_fault(result: driver.Result, log: str) -> bool:
+    """Whether the builder broke, rather than a step of the Dockerfile."""
+    set_up = result.code == 125 and _NOT_ITS_FAULT.search(_last_word(log))
+    return bool(result.command or result.code < 0 or result.code == 127 or set_up)
+
+
+def _problem(log: str, code: int) -> str:
+    """The builder's own last word, which names the step, with the exit code."""
+    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+    words = _last_word(log)
+    return f"got {ended}{f' ({clean(words)[:240]})' if words else ''}, expected 0"
+
+
+def _last_word(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if line.lower().startswith("error")), "")
+
+
+def remove_builds(folder: Path) -> None:
+    """Ends the builds of a run, and removes its folder, whoever owns what in there; a kept storage stays."""
+    _end_processes(folder)
+    _unmount(folder)
+    store = folder / STORE
+    if store.exists() and (program := find_program(os.defpath)):
+        if store.is_symlink():
+            _forget_results(program, store, folder.name)
+        elif os.geteuid() != 0:
+            # A user's storage holds files of his subordinate ids, which are his only in a namespace of his.
+            _quietly(program, "unshare", "rm", "-rf", str(store))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_results(program: str, store: Path, run: str) -> None:
+    """Takes what a run has made out of a storage that stays."""
+    base = base_command(program, store, "")
+    names = _quietly(*base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
+    if made := [name for name in names if f"/{run}" in name]:
+        _quietly(*base, "rmi", "--force", *made)
+
+
+def _quietly(*command: str) -> str:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
+    return done.stdout
+
+
+def _end_processes(folder: Path) -> None:
+    """Kills every process that was started for a build of this folder, until there is none."""
+    for _ in range(50):
+        found = [process for process in Path("/proc").glob("[0-9]*") if _is_of(process, str(folder))]
+        if not found:
+            return
+        for process in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(int(process.name), 9)
+        time.sleep(0.05)
+
+
+def _is_of(process: Path, folder: str) -> bool:
+    """Whether the folder stands in its command line, or it lives in a container of that storage."""
+    if int(process.name) == os.getpid():
+        return False
+    with suppress(OSError):
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        if any(word.startswith((f"--root={folder}".encode(), folder.encode())) for word in words):
+            return True
+        return str((process / "root").readlink()).startswith(folder)
+    return False
+
+
+def _unmount(folder: Path) -> None:
+    """What a builder that was killed has left mounted; only root's are to be seen here."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for place in reversed([place for place in mounts if place.startswith(f"{folder}/")]):
+        _quietly("umount", "-l", place)

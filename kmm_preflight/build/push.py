@@ -1,0 +1,60 @@
+"""Whether a result may be pushed to its name: never over what another kernel's nodes load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kmm_preflight import findings
+from kmm_preflight.build.builder import Order
+from kmm_preflight.errors import NotFound, PlatformMissing
+from kmm_preflight.model import Finding, Plan
+from kmm_preflight.oci.filesystem import LinkBroken
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.images import Images
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.outside import listed
+from kmm_preflight.template import normalized
+
+
+def why_not_push(order: Order, plans: Iterable[Plan], images: Images, overwrite: bool) -> Finding | None:
+    """Whose the name is, when pushing to it needs --overwrite; None when it may be pushed to.
+
+    Raises what asking for the image raises, but not that there is none.
+    """
+    if overwrite:
+        return None
+    plan, name = order.plan, Reference.parse(order.image)
+    others = sorted({one.kernel.version for one in plans if one.image == plan.image and one.kernel != plan.kernel})
+    if others:
+        problem = f"its name is the same for kernel {listed(others)}, whose nodes would load what is made for another"
+        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+    try:
+        there = images.image(order.image, plan.kernel.arch, order.keyring, order.push_tls)
+    except PlatformMissing as exc:
+        return findings.PUSH_REFUSED(image=order.image, problem=f"nodes of another architecture load it: {exc.message}")
+    except NotFound:
+        return None
+    if there.found.digest != there.found.manifest_digest:
+        problem = "got an image index there, whose other architectures would be gone"
+        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+    kernels = [kernel for kernel in _kernels(plan, there) if kernel != plan.kernel.version]
+    if kernels:
+        problem = f"got an image there that has kmods for {listed(kernels)}, whose nodes load them"
+        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+    if not _names_kernel(name.tag, plan):
+        problem = f"got an image under tag {name.tag}, which names no kernel, so that nodes of any may load it"
+        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+    return None
+
+
+def _kernels(plan: Plan, image: Image) -> list[str]:
+    """The kernels that the image has kmods for."""
+    try:
+        located = image.files.resolve(plan.folder.rpartition("/")[0])
+    except LinkBroken:
+        return []
+    return image.files.children(located.path) if located else []
+
+
+def _names_kernel(tag: str, plan: Plan) -> bool:
+    return normalized(plan.kernel.version) in tag

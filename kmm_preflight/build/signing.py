@@ -1,0 +1,227 @@
+"""The sign section becomes an order, and what it made is looked at file by file (kmm-reference 6)."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from kmm_preflight import findings
+from kmm_preflight.build.builder import Files, Mounted, Order
+from kmm_preflight.build.keys import KeyNames, as_pem, check_keys
+from kmm_preflight.build.recipe import Prepared, Terms, order_id, refused
+from kmm_preflight.build.sources import Sources, files_of, words_of
+from kmm_preflight.errors import BoundExceeded
+from kmm_preflight.kmod.names import module_key, wanted_key
+from kmm_preflight.kmod.signature import Certificate, judge_signature, parse_certificate, signer_of
+from kmm_preflight.model import Finding, Plan, Sign, Stage
+from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.oci.tar import Kind
+from kmm_preflight.outside import listed
+
+HASH = "sha256"
+KEY, CERT = "key", "cert"
+FILES_MOST = 1000
+FILE_BYTES = 256 << 20
+_GLOB = re.compile(r"[*?\[]")
+# What stands in a Dockerfile and a shell without meaning something there.
+_PLAIN = re.compile(r"[A-Za-z0-9/._+@%=:,~-]+")
+_PACKED = (".gz", ".xz", ".zst")
+
+
+@dataclass(frozen=True)
+class Input:
+    """The image that is signed: the name by which the builder takes it, and what is in it."""
+
+    name: str
+    image: Image
+
+
+def prepare_sign(
+    plan: Plan, sign: Sign, taken: Input, sources: Sources, keyring: Keyring, terms: Terms, now: datetime
+) -> Prepared:
+    """The order of a plan's sign section. Raises what reading its sources and its input raises."""
+    signer = terms.signer_image or plan.kernel.driver_toolkit
+    if not signer:
+        return refused(findings.SIGNER_NONE(image=plan.image, why="no driver toolkit of its kernel, no --signer-image"))
+    if terms.push and Reference.parse(plan.image).digest:
+        return refused(findings.PUSH_DIGEST(image=plan.image))
+    key, cert = (
+        _secret(plan, name, part, sources) for name, part in ((sign.key_secret, KEY), (sign.cert_secret, CERT))
+    )
+    for one in (key, cert):
+        if isinstance(one, Finding):
+            return refused(one)
+    assert isinstance(key, Mounted)  # as the loop has seen
+    assert isinstance(cert, Mounted)
+    namespace = plan.module.namespace
+    names = KeyNames(f"{namespace}/{sign.key_secret}", f"{namespace}/{sign.cert_secret}")
+    certificate, told = check_keys(key.files[KEY], cert.files[CERT], names, now)
+    if certificate is None:
+        return Prepared(None, told)
+    files = _files_to_sign(plan, sign, taken.image)
+    if isinstance(files, Finding):
+        return refused(files)
+    told = (*told, *_signed_already(files, taken.image))
+    order = Order(
+        id=order_id(plan, Stage.SIGN),
+        stage=Stage.SIGN,
+        plan=plan,
+        dockerfile=dockerfile(taken.name, signer, files, plan.kernel.version),
+        image=plan.image,
+        push=terms.push,
+        timeout=terms.timeout,
+        secrets=(_readable(key), cert),
+        images=tuple(dict.fromkeys((taken.name, signer))),
+        pull_tls=sign.unsigned_image_registry_tls,
+        push_tls=plan.tls,
+        keyring=keyring,
+        selector=plan.selector,
+    )
+    return Prepared(order, (*told, *_not_named(plan, files)))
+
+
+def _secret(plan: Plan, name: str | None, part: str, sources: Sources) -> Mounted | Finding:
+    key = (plan.module.namespace, name or "")
+    secret = sources.secret(key) if name else None
+    if name is None or secret is None:
+        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got="no such Secret", key=part)
+    files = files_of(secret, f"Secret {words_of(key)}")
+    if part not in files:
+        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got=f"keys {listed(sorted(files))}", key=part)
+    return Mounted(part, name, {part: files[part]})
+
+
+def _readable(key: Mounted) -> Mounted:
+    """The private key as sign-file reads it."""
+    files: Files = {KEY: as_pem(key.files[KEY])}
+    return Mounted(key.folder, key.secret, files)
+
+
+def dockerfile(taken: str, signer: str, files: tuple[str, ...], kernel: str) -> str:
+    """A Dockerfile that signs the files of an image with the signer's sign-file; no key is in any of its layers."""
+    out = [f"FROM {taken} AS source", f"FROM {signer} AS signer", "USER 0"]
+    out += [f"COPY --from=source {json.dumps([f'/{path}', f'/signroot/{path}'])}" for path in files]
+    tools = (f"/usr/src/kernels/{kernel}/scripts/sign-file", "/usr/local/bin/sign-file")
+    find = f'for tool in {shlex.join(tools)}; do [ -x "$tool" ] && break; done'
+    none = 'echo "sign-file is in none of the places where a driver toolkit or a signer image has it" >&2; exit 3'
+    names = shlex.join(f"/signroot/{path}" for path in files)
+    secrets = f"/run/secrets/{KEY}/{KEY} /run/secrets/{CERT}/{CERT}"
+    sign = f'for file in {names}; do "$tool" {HASH} {secrets} "$file" || exit 1; done'
+    out.append(f'RUN {find}; [ -x "$tool" ] || {{ {none}; }}; {sign}')
+    # Not `FROM source`: buildah of old miscounts the layers of a stage that stands on an earlier one.
+    out.append(f"FROM {taken}")
+    out += [f"COPY --from=signer {json.dumps([f'/signroot/{path}', f'/{path}'])}" for path in files]
+    return "\n".join(out) + "\n"
+
+
+def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Finding:
+    """Paths without their first slash, each once; or what speaks against signing them."""
+    if not sign.files_to_sign:
+        return findings.FILES_TO_SIGN_NONE(got="no filesToSign")
+    for entry in sign.files_to_sign:
+        if not entry.startswith("/") or not _PLAIN.fullmatch(_GLOB.sub("", entry).replace("]", "")):
+            return findings.FILES_TO_SIGN_NONE(got=f"{entry} in filesToSign")
+    found: list[Located] = []
+    for entry in sign.files_to_sign:
+        matching = files_matching(entry, image.files)
+        if not matching:
+            got = _neighbours(entry, image.files)
+            return findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}")
+        found += matching
+    for located in found:
+        if located.path.endswith(_PACKED):
+            return findings.FILES_TO_SIGN_COMPRESSED(path=located.path)
+    return tuple(dict.fromkeys(located.path for located in found))
+
+
+def files_matching(pattern: str, files: FileSystem) -> list[Located]:
+    """The files that a path with *, ? and [ ] in its parts leads to, as a shell expands it; links are followed."""
+    paths = [""]
+    for part in posixpath.normpath(pattern).strip("/").split("/"):
+        paths = [f"{path}/{name}".lstrip("/") for path in paths for name in _names(path, part, files)]
+        if len(paths) > FILES_MOST:
+            raise BoundExceeded(f"filesToSign {pattern}: more than {FILES_MOST} files")
+    return [located for path in paths if (located := _file(path, files))]
+
+
+def _names(folder: str, part: str, files: FileSystem) -> list[str]:
+    if not _GLOB.search(part):
+        return [part]
+    located = _resolved(folder, files)
+    children = files.children(located.path) if located else []
+    # A shell's * takes no name that begins with a dot.
+    return [name for name in children if fnmatchcase(name, part) and name.startswith(".") is part.startswith(".")]
+
+
+def _file(path: str, files: FileSystem) -> Located | None:
+    located = _resolved(path, files)
+    if located and located.entry.kind is Kind.HARDLINK:
+        located = files.hardlink_target(located)
+    return Located(path, located.entry, located.layer) if located and located.entry.kind is Kind.FILE else None
+
+
+def _resolved(path: str, files: FileSystem) -> Located | None:
+    try:
+        return files.resolve(path)
+    except LinkBroken:
+        return None
+
+
+def _neighbours(entry: str, files: FileSystem) -> str:
+    """What stands in the folder of a path that leads nowhere."""
+    folder = _resolved(posixpath.dirname(entry), files)
+    return listed(files.children(folder.path)) if folder else f"no folder {posixpath.dirname(entry)}"
+
+
+def _signed_already(files: Iterable[str], image: Image) -> tuple[Finding, ...]:
+    signers = {path: signer_of(content(path, image)) for path in files}
+    return tuple(findings.FILES_TO_SIGN_SIGNED(path=path, signer=signer) for path, signer in signers.items() if signer)
+
+
+def content(path: str, image: Image) -> bytes:
+    """The bytes of a file that a path of the image leads to; BoundExceeded when it is larger than any kmod."""
+    located = _resolved(path, image.files)
+    if located and located.entry.kind is Kind.HARDLINK:
+        located = image.files.hardlink_target(located)
+    if located is None:
+        return b""
+    file = image.content(located)
+    if file.stat().st_size > FILE_BYTES:
+        raise BoundExceeded(f"/{path}: larger than {FILE_BYTES >> 20} MiB")
+    return file.read_bytes()
+
+
+def _not_named(plan: Plan, files: tuple[str, ...]) -> tuple[Finding, ...]:
+    if plan.kmod is None or any(module_key(posixpath.basename(path)) == wanted_key(plan.kmod) for path in files):
+        return ()
+    return (findings.KMOD_NOT_TO_BE_SIGNED(kmod=plan.kmod, got=listed([f"/{path}" for path in files])),)
+
+
+def judge_signed(plan: Plan, sign: Sign, image: Image, sources: Sources) -> tuple[Finding, ...]:
+    """What is to be said of the signatures of filesToSign in the result, at most one finding a file."""
+    certificate = _certificate(plan, sign, sources)
+    told: list[Finding] = []
+    for entry in sign.files_to_sign:
+        matching = files_matching(entry, image.files)
+        if not matching:
+            got = _neighbours(entry, image.files)
+            told.append(findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}"))
+        for located in matching:
+            problem = judge_signature(located.path, content(located.path, image), certificate)
+            told += [problem] if problem else []
+    return tuple(dict.fromkeys(told))
+
+
+def _certificate(plan: Plan, sign: Sign, sources: Sources) -> Certificate:
+    key = (plan.module.namespace, sign.cert_secret or "")
+    files = files_of(sources.secret(key) or {}, f"Secret {words_of(key)}")
+    return parse_certificate(files.get(CERT, b""), f"Secret {words_of(key)}")

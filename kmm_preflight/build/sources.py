@@ -1,0 +1,45 @@
+"""ConfigMaps and Secrets that sections name, as what is in them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Protocol
+
+from kmm_preflight.build.builder import Files
+from kmm_preflight.cluster.inventory import Key
+from kmm_preflight.errors import Malformed
+from kmm_preflight.model import Manifest
+
+
+class Sources(Protocol):
+    """Where objects of a Module's namespace come from. Raises as errors.py says."""
+
+    def config_map(self, key: Key) -> Manifest | None:
+        """The ConfigMap; None when there is none."""
+
+    def secret(self, key: Key) -> Manifest | None:
+        """The Secret; None when there is none."""
+
+
+def texts_of(config_map: Manifest) -> dict[str, str]:
+    """The texts of a ConfigMap by key."""
+    data = config_map.get("data")
+    return {str(key): value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
+
+
+def files_of(secret: Manifest, subject: str) -> Files:
+    """The contents of a Secret by key; Malformed, with the key and none of the value, for what is no base64."""
+    encoded, plain = (part if isinstance(part := secret.get(name), dict) else {} for name in ("data", "stringData"))
+    files = {}
+    for key, value in encoded.items():
+        try:
+            files[str(key)] = base64.b64decode("".join(str(value).split()), validate=True)
+        except ValueError as exc:
+            raise Malformed(f"{subject}: key {key} is no base64") from exc
+    # stringData is what a manifest may hold before the API server has encoded it.
+    return files | {str(key): str(value).encode() for key, value in plain.items()}
+
+
+def words_of(key: Key) -> str:
+    """An object's name as messages have it."""
+    return "/".join(key)

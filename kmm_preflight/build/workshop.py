@@ -1,0 +1,275 @@
+"""Build and sign stages: what they need is looked at, the builder makes it, and what it made is proved.
+
+Nothing here trusts that a build ended well: the image stage's check runs on its result (the operator itself only looks
+whether the job passed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from kmm_preflight import findings
+from kmm_preflight.build.builder import Builder, Built, Order
+from kmm_preflight.build.push import why_not_push
+from kmm_preflight.build.recipe import Prepared, Terms, order_id, prepare_build, refused
+from kmm_preflight.build.signing import Input, judge_signed, prepare_sign
+from kmm_preflight.build.sources import Sources
+from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError
+from kmm_preflight.image import Credentials, judge_image
+from kmm_preflight.model import (
+    VERIFIED_HTTPS,
+    Finding,
+    JudgedImage,
+    Outcome,
+    Plan,
+    RegistryTLS,
+    Severity,
+    Stage,
+    StageResult,
+)
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.images import Images
+from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.reference import Reference
+
+
+class Memory(Protocol):
+    """What the processes of a run share, by a name that is also a file's."""
+
+    def once(self, name: str, make: Callable[[], object]) -> object:
+        """The value of the first process that asked; the others wait for it."""
+
+    def known(self, name: str) -> object | None:
+        """The value, None when nobody has asked for it yet."""
+
+
+class Watcher(Protocol):
+    """Whoever shows what goes on."""
+
+    def doing(self, plan: Plan, words: str) -> None:
+        """What the plan's builder does right now, in a few words."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """With what a run builds: the builder, None with the reason why there is none, and the terms.
+
+    credentials of builds by plan id; plans are all plans of the run. logs is the folder among the artifacts.
+    """
+
+    builder: Builder | None
+    why: str
+    terms: Terms
+    sources: Sources
+    images: Images
+    credentials: Mapping[str, Credentials] = field(repr=False)
+    plans: tuple[Plan, ...]
+    logs: Path
+    now: Callable[[], datetime]
+
+
+class Workshop:
+    """Starts and judges what sections make; every process of a run has one, over the same memory."""
+
+    def __init__(self, shop: Shop, memory: Memory, watcher: Watcher) -> None:
+        self._shop = shop
+        self._memory = memory
+        self._watcher = watcher
+
+    def start(self, plan: Plan, stage: Stage) -> None:
+        """Starts what the stage needs, once in a run, and returns; what speaks against it the stage will say."""
+        if self._shop.builder:
+            self._begun(plan, stage)
+
+    def judge(self, plan: Plan, stage: Stage) -> StageResult:
+        """The stage's result: waits for the builder, and proves what it made. VERIFIED, FAILED or UNDECIDED."""
+        builder = self._shop.builder
+        if builder is None:
+            kind = findings.BUILDER_NONE if stage is Stage.BUILD else findings.SIGNER_NONE
+            return _concluded(stage, (kind(image=plan.image, why=self._shop.why),))
+        prepared = self._begun(plan, stage)
+        if prepared.order is None:
+            return _concluded(stage, prepared.findings)
+        try:
+            result = self._prove(plan, prepared.order, builder)
+        except PreflightError as exc:
+            result = _concluded(stage, (findings.BUILDER_FAILED(problem=exc.message),))
+        return replace(result, findings=(*result.findings, *prepared.findings))
+
+    def _begun(self, plan: Plan, stage: Stage) -> Prepared:
+        """The order, handed to the builder the first time that it is asked for."""
+
+        def begin() -> Prepared:
+            try:
+                prepared = self._prepare(plan, stage)
+            except PreflightError as exc:
+                return refused(findings.SOURCE_UNREAD(problem=exc.message))
+            if prepared.order and self._shop.builder:
+                try:
+                    self._shop.builder.start(prepared.order)
+                except PreflightError as exc:
+                    return refused(findings.BUILDER_FAILED(problem=exc.message))
+            return prepared
+
+        prepared = self._memory.once(f"{order_id(plan, stage)}.order", begin)
+        assert isinstance(prepared, Prepared)
+        return prepared
+
+    def _prepare(self, plan: Plan, stage: Stage) -> Prepared:
+        prepared = self._prepare_build(plan) if stage is Stage.BUILD else self._prepare_sign(plan)
+        if prepared.order is None:
+            return prepared
+        order = prepared.order
+        problem = self._unpullable(order)
+        if problem is None and order.push and order.image == plan.image:
+            problem = why_not_push(order, self._shop.plans, self._shop.images, self._shop.terms.overwrite)
+        return replace(prepared, order=None, findings=(problem, *prepared.findings)) if problem else prepared
+
+    def _prepare_build(self, plan: Plan) -> Prepared:
+        assert plan.build  # else the stage is not needed
+        credentials = self._shop.credentials[plan.id]
+        if credentials.problem:
+            return refused(credentials.problem)
+        prepared = prepare_build(plan, plan.build, self._shop.sources, credentials.keyring, self._shop.terms)
+        told = (credentials.note,) if credentials.note else ()
+        return replace(prepared, findings=(*prepared.findings, *told))
+
+    def _prepare_sign(self, plan: Plan) -> Prepared:
+        assert plan.sign
+        credentials = self._shop.credentials[plan.id]
+        if credentials.problem:
+            return refused(credentials.problem)
+        taken = self._input(plan, credentials.keyring)
+        if isinstance(taken, Finding):
+            return refused(taken)
+        shop = self._shop
+        return prepare_sign(plan, plan.sign, taken, shop.sources, credentials.keyring, shop.terms, shop.now())
+
+    def _input(self, plan: Plan, keyring: Keyring) -> Input | Finding:
+        """What is signed: the build's output, else unsignedImage."""
+        assert plan.sign
+        builder = self._shop.builder
+        assert builder
+        if plan.build:
+            if not (builder.keeps or self._shop.terms.push):
+                return findings.SIGN_INPUT_ABSENT()
+            built = self._memory.known(f"{order_id(plan, Stage.BUILD)}.built")
+            if not isinstance(built, Built) or not built.image:
+                return findings.SIGN_INPUT_ABSENT()
+            return Input(built.image, self._image(built.image, plan, keyring, plan.tls))
+        if not plan.sign.unsigned_image:
+            return findings.SIGN_IMAGE_NONE()
+        name, tls = plan.sign.unsigned_image, plan.sign.unsigned_image_registry_tls
+        try:
+            return Input(name, self._image(name, plan, keyring, tls))
+        except PreflightError as exc:
+            return _unavailable(exc, "the sign section", plan, keyring)
+
+    def _image(self, name: str, plan: Plan, keyring: Keyring, tls: RegistryTLS) -> Image:
+        return self._shop.images.image(name, plan.kernel.arch, keyring, tls)
+
+    def _unpullable(self, order: Order) -> Finding | None:
+        """The first image that the Dockerfile takes and that cannot be had here with these credentials."""
+        section = "the Dockerfile" if order.stage is Stage.BUILD else "the sign section"
+        for name in order.images:
+            if order.stage is Stage.SIGN and name == order.images[0]:
+                continue  # the input, which was looked into
+            try:
+                Reference.parse(name)
+            except Malformed as exc:  # a builder would take layouts and archives from its own disk, too
+                return findings.BASE_IMAGE_UNRESOLVED(got=exc.message)
+            try:
+                self._image(name, order.plan, order.keyring, order.pull_tls).check_layers()
+            except PreflightError as exc:
+                return _unavailable(exc, section, order.plan, order.keyring)
+        return None
+
+    def _prove(self, plan: Plan, order: Order, builder: Builder) -> StageResult:
+        built = builder.result(order, lambda words: self._watcher.doing(plan, words))
+        self._memory.once(f"{order.id}.built", lambda: built)
+        log = self._keep_log(order, built.log)
+        told = (findings.PUSHED_BEFORE_PROOF(builder=builder.name, image=order.image),) if built.pushed else ()
+        if built.finding:
+            return replace(_concluded(order.stage, (built.finding, *told)), log=log)
+        if not built.image:
+            return replace(self._unproved(plan, order, builder), log=log)
+        result = self._judged(plan, order, built)
+        if result.outcome is Outcome.VERIFIED and order.push and not built.pushed and order.image == plan.image:
+            result = self._published(order, built, result, builder)
+        return replace(result, findings=(*result.findings, *told), log=log)
+
+    def _unproved(self, plan: Plan, order: Order, builder: Builder) -> StageResult:
+        """A build of which only the builder's word is known: never green by itself (design 1)."""
+        if order.stage is Stage.BUILD and plan.sign:
+            warning = findings.BUILD_UNPROVED_UNSIGNED(builder=builder.name)
+            return StageResult(order.stage, Outcome.VERIFIED, f"{_WORDS[order.stage]}; sign decides", (warning,))
+        return _concluded(order.stage, (findings.BUILD_UNPROVED(builder=builder.name),))
+
+    def _judged(self, plan: Plan, order: Order, built: Built) -> StageResult:
+        """The image stage's own check on the result, and of a signed one its signatures."""
+        tls = plan.tls if built.pushed else VERIFIED_HTTPS
+        made = replace(plan, image=built.image, tls=tls, recorded=None, notes=())
+        judged = judge_image(made, self._shop.images, Credentials(order.keyring))
+        image = _as(judged.image, order, built)
+        if judged.outcome is not Outcome.VERIFIED:
+            reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
+            return replace(judged, stage=order.stage, reason=reason, image=image)
+        if order.stage is Stage.SIGN and plan.sign:
+            signed = self._image(built.image, plan, order.keyring, tls)
+            told = judge_signed(plan, plan.sign, signed, self._shop.sources)
+            judged = replace(judged, findings=(*told, *judged.findings))
+            if wrong := [one for one in told if one.severity in (Severity.REFUTES, Severity.UNDECIDED)]:
+                every = (*wrong, *(one for one in judged.findings if one not in wrong))
+                return replace(_concluded(order.stage, every), image=image)
+        where = f"pushed to {order.image}" if built.pushed else "not pushed"
+        reason = f"{_WORDS[order.stage]}, its result has the kmod where modprobe looks ({where})"
+        return StageResult(order.stage, Outcome.VERIFIED, reason, judged.findings, image)
+
+    def _published(self, order: Order, built: Built, proved: StageResult, builder: Builder) -> StageResult:
+        """The result with what became of the push; looked at once more whose tag it is, just before."""
+        problem = why_not_push(order, self._shop.plans, self._shop.images, self._shop.terms.overwrite)
+        if problem is None:
+            published = builder.publish(order, built)
+            problem = published.finding
+        if problem:
+            return replace(_concluded(order.stage, (problem, *proved.findings)), image=proved.image)
+        found = self._image(order.image, order.plan, order.keyring, order.push_tls).found.judged()
+        return replace(proved, reason=f"{_WORDS[order.stage]}, proved and pushed to {order.image}", image=found)
+
+    def _keep_log(self, order: Order, log: str) -> str:
+        """The log's name among the artifacts; "" where there is nothing to keep."""
+        if not log:
+            return ""
+        self._shop.logs.mkdir(parents=True, exist_ok=True)
+        file = self._shop.logs / f"{order.id}.log"
+        file.write_text(log, encoding="utf-8", errors="replace")
+        return f"{self._shop.logs.name}/{file.name}"
+
+
+_WORDS = {Stage.BUILD: "the build ended well", Stage.SIGN: "signing ended well"}
+
+
+def _as(image: JudgedImage | None, order: Order, built: Built) -> JudgedImage | None:
+    """The judged image by the name that it was made for; a layout of this run is nowhere when the run has ended."""
+    return replace(image, reference=order.image, stored=built.pushed) if image else None
+
+
+def _unavailable(exc: PreflightError, section: str, plan: Plan, keyring: Keyring) -> Finding:
+    kernel = plan.kernel.version
+    if isinstance(exc, AccessDenied):
+        return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=keyring, kernel=kernel)
+    if isinstance(exc, NotFound):
+        return findings.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
+    return findings.of_trouble(exc, kernel)
+
+
+def _concluded(stage: Stage, told: Iterable[Finding]) -> StageResult:
+    """A stage that the first finding decides."""
+    every = tuple(told)
+    undecided = every[0].severity is Severity.UNDECIDED
+    outcome = Outcome.UNDECIDED if undecided else Outcome.FAILED
+    return StageResult(stage, outcome, every[0].sentence, every)

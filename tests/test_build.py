@@ -1,0 +1,323 @@
+"""Build and sign sections run for real on this machine, on manifests; what comes out is proved."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.build import need_buildah
+from tests.real.faults import MANIFESTS, Fault, FaultyRegistry
+from tests.real.kmod import SOURCE, compile_kmod
+from tests.real.layout import Member, image, layer
+from tests.real.push import push
+from tests.real.registry import Registry
+from tests.real.skopeo import access, skopeo
+from tests.runs import Run, module, run_preflight, write_manifests
+from tests.workbench import KMOD, SIGN, KeyPair, Workbench, built, config_map, key_pair, opaque, signing
+
+MAGIC = b"~Module signature appended~\n"
+NOTE = (
+    "In case a build section exists, the sign section input image is the build section's output image. Therefore, in "
+    "order for the input image to be available for the sign section, the PushBuiltImage flag must be defined in the "
+    "PreflightValidationOCP CR."
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """A registry without a login, and what builds take from it."""
+    need_buildah()
+    with Registry.plain(tmp_path_factory.mktemp("registry")) as registry:
+        yield Workbench(registry)
+
+
+@pytest.fixture(scope="module")
+def pair() -> KeyPair:
+    """The key that Modules sign with."""
+    return key_pair()
+
+
+def preflight(tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str, **more: Any) -> Run:
+    """A run for the newest kernel."""
+    folder = write_manifests(tmp_path / "manifests", manifests)
+    toolkit = f"--driver-toolkit={bench.toolkits[bench.new]}"
+    return run_preflight(tmp_path, f"--kernel={bench.new}", toolkit, f"--manifests={folder}", *options, **more)
+
+
+def told(run: Run, name: str) -> Mapping[str, Any]:
+    """What preflight.json has of a Module."""
+    (found,) = [one for one in run.document["modules"] if one["name"] == name]
+    return found
+
+
+def outcomes(run: Run, name: str) -> tuple[str, ...]:
+    """The outcome of each stage of a Module, in order."""
+    return tuple(stage["outcome"] for stage in told(run, name)["stages"])
+
+
+def finding(run: Run, name: str, id: str) -> Mapping[str, Any]:
+    """A finding of a Module."""
+    (found,) = [one for one in told(run, name)["findings"] if one["id"] == id]
+    return found
+
+
+def copied_out(bench: Workbench, repository: str, tmp_path: Path) -> dict[str, bytes]:
+    """The kmods of an image that was pushed, by their paths; empty when there is no such image."""
+    with_login = access(bench.registry, tmp_path / "auth.json", "src-")
+    name = f"docker://{bench.registry.host}/{repository}:{bench.new}"
+    if skopeo("copy", "--quiet", *with_login, name, f"dir:{tmp_path / 'out'}").returncode:
+        return {}
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    files = {}
+    for entry in manifest["layers"]:
+        blob = tmp_path / "out" / entry["digest"].partition(":")[2]
+        unpacked = tmp_path / "files" / blob.name
+        unpacked.mkdir(parents=True)
+        subprocess.run(["tar", "-xf", blob, "-C", unpacked], check=True)
+        files |= {str(path.relative_to(unpacked)): path.read_bytes() for path in unpacked.rglob("opt/**/*.ko")}
+    return files
+
+
+def openssl_verifies(data: bytes, cert: bytes, tmp_path: Path) -> bool:
+    """Whether openssl finds the appended signature good, and by this certificate."""
+    assert data.endswith(MAGIC)
+    body, length = data[: -len(MAGIC)], int.from_bytes(data[-len(MAGIC) - 4 : -len(MAGIC)], "big")
+    content, signature = body[: -12 - length], body[-12 - length : -12]
+    (tmp_path / "content").write_bytes(content)
+    (tmp_path / "signature").write_bytes(signature)
+    (tmp_path / "cert.der").write_bytes(cert)
+    pem = ["openssl", "x509", "-inform", "DER", "-in", str(tmp_path / "cert.der"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(pem, check=True)
+    verify = ["openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", str(tmp_path / "signature"), "-content",
+              str(tmp_path / "content"), "-certfile", str(tmp_path / "cert.pem"), "-noverify", "-nointern", "-out",
+              "/dev/null"]  # fmt: skip
+    return subprocess.run(verify, capture_output=True).returncode == 0
+
+
+def test_a_missing_image_is_compiled_signed_pushed_and_then_good(
+    tmp_path: Path, bench: Workbench, pair: KeyPair
+) -> None:
+    manifests = [
+        *built("compiled", bench.made("compiled"), bench.compiled()),
+        *built("signed", bench.made("signed"), bench.compiled(), sign=SIGN),
+        *signing(pair),
+    ]
+    run = preflight(tmp_path, bench, manifests, "--push-built-image", "-n", "2")
+    assert run.returncode == 0, run.output
+    assert outcomes(run, "compiled") == ("falls through", "verified", "not needed")
+    assert outcomes(run, "signed") == ("falls through", "verified", "verified")
+    kmods = copied_out(bench, "made/signed", tmp_path)
+    (kmod,) = kmods.values()
+    assert openssl_verifies(kmod, pair.cert, tmp_path)
+    assert not any(data.endswith(MAGIC) for data in copied_out(bench, "made/compiled", tmp_path / "compiled").values())
+    again = preflight(tmp_path, bench, manifests)
+    assert {name: verdict[0] for name, verdict in again.verdicts().items()} == {
+        "compiled": "verified",
+        "signed": "verified",
+    }
+    assert outcomes(again, "signed") == ("verified", "not needed", "not needed")
+    assert told(again, "signed")["image"]["digest"] == told(run, "signed")["image"]["digest"]
+
+
+def test_without_a_push_the_result_is_proved_and_nothing_is_pushed(
+    tmp_path: Path, bench: Workbench, pair: KeyPair
+) -> None:
+    base = bench.kmods(compile_kmod(bench.new), "good")
+    manifests = [*built("kept", bench.made("kept"), bench.copied(base), sign=SIGN), *signing(pair)]
+    run = preflight(tmp_path, bench, manifests)
+    assert run.returncode == 0, run.output
+    assert outcomes(run, "kept") == ("falls through", "verified", "verified")
+    assert told(run, "kept")["image"]["stored"] is False
+    assert copied_out(bench, "made/kept", tmp_path) == {}
+    assert "local (auto" in run.document["builder"]
+
+
+def test_what_compiles_on_the_old_kernel_only_is_refuted_with_the_compilers_line(
+    tmp_path: Path, bench: Workbench
+) -> None:
+    sublevel = int(re.search(r"6\.1\.0-(\d+)", bench.old)[1])  # type: ignore[index]  # Debian's names are so
+    newer = "#include <generated/utsrelease.h>\n#include <linux/string.h>\n"
+    source = SOURCE.read_text().replace(
+        "static int __init probe_init(void)\n{",
+        "static int __init probe_init(void)\n{\n"
+        f'\tif (__builtin_strcmp(UTS_RELEASE, "6.1.0-{sublevel}-amd64"))\n\t\treturn OLD_KERNEL_ONLY(delay_ms);',
+    )
+    source = newer + source
+    manifests = built("broken", bench.made("broken"), bench.compiled(source))
+    run = preflight(tmp_path, bench, manifests, "--push-built-image")
+    assert run.returncode == 1, run.output
+    assert outcomes(run, "broken") == ("falls through", "failed", "not needed")
+    line = "implicit declaration of function"
+    assert any(line in text for text in finding(run, "broken", "build-failed")["lines"])
+    for name in ("preflight.html", "junit_preflight.xml"):
+        assert line in (tmp_path / "artifacts" / name).read_text()
+    log = told(run, "broken")["stages"][1]["log"]
+    assert line in (tmp_path / "artifacts" / log).read_text()
+    assert f'href="{log}"' in (tmp_path / "artifacts/preflight.html").read_text()
+
+
+def test_a_build_for_the_running_kernel_is_refuted_and_not_pushed(tmp_path: Path, bench: Workbench) -> None:
+    base = bench.kmods(compile_kmod(bench.new), "good")
+    manifests = built("today", bench.made("today"), bench.copied(base, installed="$(uname -r)"))
+    run = preflight(tmp_path, bench, manifests, "--push-built-image")
+    assert run.returncode == 1, run.output
+    assert outcomes(run, "today") == ("falls through", "failed", "not needed")
+    assert run.verdicts()["today"] == ("refuted", "image-not-found", "kmod-absent", "dockerfile-running-kernel")
+    assert "KERNEL_FULL_VERSION" in finding(run, "today", "dockerfile-running-kernel")["remedy"]
+    assert copied_out(bench, "made/today", tmp_path) == {}
+
+
+def test_what_would_fail_anyway_is_found_before_it_is_built(tmp_path: Path, bench: Workbench) -> None:
+    host = bench.registry.host
+
+    def one(name: str, dockerfile: str, **more: Any) -> list[dict[str, Any]]:
+        return built(name, bench.made(name), dockerfile, **more)
+
+    manifests = [
+        module("no-config-map", bench.made("x"), build={"dockerfileConfigMap": {"name": "nothing"}}),
+        module("capital", bench.made("x"), build={"dockerfileConfigMap": {"name": "capital"}}),
+        config_map("capital", "FROM scratch", key="Dockerfile"),
+        *one("no-secret", bench.copied(), build={"secrets": [{"name": "nothing"}]}),
+        *one("no-base", f"FROM {host}/base/nothing:1"),
+        *one("no-name", "ARG BASE\nFROM ${BASE}"),
+        *one("own-disk", "FROM oci:/var/lib/images:1"),
+        *one("copied-from", f"FROM {bench.base}\nCOPY --from={host}/base/nothing:2 /a /b"),
+    ]
+    run = preflight(tmp_path, bench, manifests)
+    assert {name: verdict[:3] for name, verdict in run.verdicts().items()} == {
+        "no-config-map": ("refuted", "image-not-found", "dockerfile-absent"),
+        "capital": ("refuted", "image-not-found", "dockerfile-key"),
+        "no-secret": ("refuted", "image-not-found", "build-secret-absent"),
+        "no-base": ("refuted", "image-not-found", "base-image-absent"),
+        "no-name": ("refuted", "image-not-found", "base-image-unresolved"),
+        "own-disk": ("refuted", "image-not-found", "base-image-unresolved"),
+        "copied-from": ("refuted", "image-not-found", "base-image-absent"),
+    }
+    assert not (tmp_path / "artifacts/logs").exists()
+
+
+def test_the_driver_toolkit_of_an_unknown_release_is_said(tmp_path: Path, bench: Workbench) -> None:
+    folder = write_manifests(tmp_path / "m", built("compiled", bench.made("unknown"), bench.compiled()))
+    run = run_preflight(tmp_path, f"--kernel={bench.new}", f"--manifests={folder}")
+    assert run.verdicts()["compiled"][:3] == ("refuted", "image-not-found", "driver-toolkit-unknown")
+
+
+def unsigned(bench: Workbench, name: str, *members: Member) -> str:
+    """An image with the kmod where modprobe looks, or with these files there."""
+    folder = f"opt/lib/modules/{bench.new}"
+    inside = members or (Member(f"{folder}/{KMOD}.ko", compile_kmod(bench.new)),)
+    made = image([layer(list(inside))], history=True)
+    push(bench.registry, f"unsigned/{name}", "1", made)
+    return f"{bench.registry.host}/unsigned/{name}:1"
+
+
+def test_what_is_wrong_with_keys_and_files_to_sign(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
+    other, past = key_pair("other"), key_pair("past", days=-1)
+    folder = f"opt/lib/modules/{bench.new}"
+    source = unsigned(bench, "good")
+    packed = unsigned(
+        bench, "packed", Member(f"{folder}/{KMOD}.ko.xz", subprocess.check_output(["xz", "-c"], input=b"x"))
+    )
+
+    def one(name: str, sign: Mapping[str, Any], unsigned_image: str = source) -> dict[str, Any]:
+        return module(name, bench.made(name), KMOD, sign={**SIGN, "unsignedImage": unsigned_image, **sign})
+
+    manifests = [
+        *signing(pair),
+        opaque("other-key", {"key": other.key}),
+        opaque("no-cert", {"certificate": pair.cert}),
+        opaque("text", {"key": b"no key", "cert": b"no certificate"}),
+        opaque("past-key", {"key": past.key}),
+        opaque("past-cert", {"cert": past.cert}),
+        one("mismatch", {"keySecret": {"name": "other-key"}}),
+        one("key-missing", {"certSecret": {"name": "no-cert"}}),
+        one("secret-missing", {"keySecret": {"name": "nothing"}}),
+        one("no-key", {"keySecret": {"name": "text"}}),
+        one("no-certificate", {"certSecret": {"name": "text"}}),
+        one("expired", {"keySecret": {"name": "past-key"}, "certSecret": {"name": "past-cert"}}),
+        one("packed", {"filesToSign": [f"/{folder}/{KMOD}.ko.xz"]}, packed),
+        one("absent", {"filesToSign": [f"/{folder}/nothing.ko"]}),
+        one("no-files", {"filesToSign": []}),
+        one("no-image", {}, f"{bench.registry.host}/unsigned/nothing:1"),
+        one("none-given", {}, ""),
+        one("glob", {"filesToSign": ["/opt/lib/modules/${KERNEL_FULL_VERSION}/*_pro?e.ko"]}),
+    ]
+    run = preflight(tmp_path, bench, manifests, "-n", "2")
+    assert {name: verdict[:3] for name, verdict in run.verdicts().items()} == {
+        "mismatch": ("refuted", "image-not-found", "sign-key-mismatch"),
+        "key-missing": ("refuted", "image-not-found", "sign-secret-absent"),
+        "secret-missing": ("refuted", "image-not-found", "sign-secret-absent"),
+        "no-key": ("refuted", "image-not-found", "sign-key-invalid"),
+        "no-certificate": ("refuted", "image-not-found", "sign-cert-invalid"),
+        "expired": ("verified", "image-not-found", "sign-cert-expired"),
+        "packed": ("refuted", "image-not-found", "files-to-sign-compressed"),
+        "absent": ("refuted", "image-not-found", "files-to-sign-absent"),
+        "no-files": ("refuted", "image-not-found", "files-to-sign-none"),
+        "no-image": ("refuted", "image-not-found", "base-image-absent"),
+        "none-given": ("refuted", "image-not-found", "sign-image-none"),
+        "glob": ("verified", "image-not-found"),
+    }
+    for text in (path.read_text() for path in (tmp_path / "artifacts").rglob("*") if path.is_file()):
+        assert "PRIVATE KEY" not in text
+
+
+def test_a_file_that_is_signed_already_is_signed_again_and_said(
+    tmp_path: Path, bench: Workbench, pair: KeyPair
+) -> None:
+    first = [module("first", f"{bench.registry.host}/made/first:{bench.new}", KMOD,
+                    sign={**SIGN, "unsignedImage": unsigned(bench, "good")}), *signing(key_pair("first"))]  # fmt: skip
+    assert preflight(tmp_path / "1", bench, first, "--push-built-image").returncode == 0
+    taken = f"{bench.registry.host}/made/first:{bench.new}"
+    second = [module("second", bench.made("second"), KMOD, sign={**SIGN, "unsignedImage": taken}), *signing(pair)]
+    run = preflight(tmp_path / "2", bench, second, "--push-built-image")
+    assert run.returncode == 0, run.output
+    assert "CN=first" in finding(run, "second", "files-to-sign-signed")["sentence"]
+    (kmod,) = copied_out(bench, "made/second", tmp_path).values()
+    assert openssl_verifies(kmod, pair.cert, tmp_path)
+
+
+def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Workbench) -> None:
+    base = bench.kmods(compile_kmod(bench.new), "good")
+    host = bench.registry.host
+
+    def there(repository: str, tag: str, kernel: str) -> None:
+        member = Member(f"opt/lib/modules/{kernel}/{KMOD}.ko", compile_kmod(bench.old))
+        push(bench.registry, repository, tag, image([layer([member])]))
+
+    there("taken/latest", "latest", "4.18.0-1.el8.x86_64")
+    there("taken/shared", "6.1.0", bench.old)
+    there("taken/own", bench.new, "nothing-here")
+    manifests = [
+        *built("latest", f"{host}/taken/latest:latest", bench.copied(base)),
+        *built("shared", f"{host}/taken/shared:${{KERNEL_XYZ}}", bench.copied(base)),
+        *built("new-latest", f"{host}/taken/new:latest", bench.copied(base)),
+        *built("digest", f"{host}/taken/own@sha256:{'0' * 64}", bench.copied(base)),
+    ]
+    run = preflight(tmp_path, bench, manifests, "--push-built-image")
+    assert {name: (verdict[0], verdict[-1]) for name, verdict in run.verdicts().items()} == {
+        "latest": ("refuted", "push-refused"),
+        "shared": ("refuted", "push-refused"),
+        "new-latest": ("verified", "image-not-found"),
+        "digest": ("refuted", "push-digest"),
+    }
+    assert bench.old in finding(run, "shared", "push-refused")["sentence"]
+    allowed = preflight(tmp_path, bench, manifests[:4], "--push-built-image", "--overwrite")
+    assert allowed.returncode == 0, allowed.output
+    assert outcomes(preflight(tmp_path, bench, manifests[:4]), "shared")[0] == "verified"
+
+
+def test_a_registry_that_answers_503_builds_nothing(tmp_path: Path, bench: Workbench) -> None:
+    good = image([layer([Member(f"opt/lib/modules/{bench.new}/{KMOD}.ko", compile_kmod(bench.new))])])
+    with FaultyRegistry({"team/kmod:v1": good}) as registry:
+        registry.tell(Fault(MANIFESTS, status=503))
+        manifests = built("busy", f"{registry.host}/team/kmod:v1", bench.copied())
+        run = preflight(tmp_path, bench, manifests, "--push-built-image")
+    assert run.returncode == 10, run.output
+    assert outcomes(run, "busy") == ("undecided", "not needed", "not needed")
+    assert not (tmp_path / "artifacts/logs").exists()
