@@ -57,9 +57,15 @@ def image_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | Non
     return _credentials(plan, inventory, authfile, node_secrets(plan, inventory))
 
 
-def build_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None) -> Credentials:
-    """The credentials with which a plan's sections pull and push; the same rules as for its image."""
-    return _credentials(plan, inventory, authfile, builder_secrets(plan, inventory))
+def build_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None, in_job: bool) -> Credentials:
+    """The credentials with which a plan's sections pull and push; the same rules as for its image.
+
+    A Job is a Pod as any other: it has the account `default`, and none of the nodes' own logins.
+    """
+    if not in_job:
+        return _credentials(plan, inventory, authfile, builder_secrets(plan, inventory))
+    credentials = _credentials(plan, inventory, authfile, node_secrets(plan, inventory))
+    return replace(credentials, keyring=replace(credentials.keyring, node=()))
 
 
 def _credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None, named: tuple[Named, ...]) -> Credentials:

@@ -191,7 +191,7 @@ SOURCE_UNREAD = _kind(
     "source-unread",
     _UNDECIDED,
     "what the section names could not be read: {problem}",
-    "Let the account of this run read it (deploy/rbac-builds.yaml), then run again.",
+    "Let the account of this run read it (deploy/rbac.yaml and deploy/rbac-builds.yaml), then run again.",
 )
 DOCKERFILE_ABSENT = _kind(
     "dockerfile-absent",

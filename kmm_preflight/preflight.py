@@ -50,8 +50,7 @@ def owner_of(preflight: Preflight) -> Manifest:
     return {
         "apiVersion": f"{GROUP}/{preflight.dialect.api_version}",
         "kind": KIND,
-        "name": preflight.name,
-        "uid": preflight.identity[0],
+        "metadata": {"name": preflight.name, "uid": preflight.identity[0]},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,10 +32,10 @@ NOTE = (
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
-    """A registry without a login, and what builds take from it."""
+    """A registry without a login, what builds take from it, and a storage that keeps what was pulled once."""
     need_buildah()
     with Registry.plain(tmp_path_factory.mktemp("registry")) as registry:
-        yield Workbench(registry)
+        yield Workbench(registry, tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +46,15 @@ def pair() -> KeyPair:
 
 def preflight(tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str, **more: Any) -> Run:
     """A run for the newest kernel."""
-    folder = write_manifests(tmp_path / "manifests", manifests)
-    toolkit = f"--driver-toolkit={bench.toolkits[bench.new]}"
-    return run_preflight(tmp_path, f"--kernel={bench.new}", toolkit, f"--manifests={folder}", *options, **more)
+    shutil.rmtree(tmp_path / "manifests", ignore_errors=True)
+    return run_preflight(tmp_path, *bench.options(tmp_path / "manifests", manifests), *options, **more)
 
 
 def told(run: Run, name: str) -> Mapping[str, Any]:
     """What preflight.json has of a Module."""
-    (found,) = [one for one in run.document["modules"] if one["name"] == name]
-    return found
+    found: list[dict[str, Any]] = [one for one in run.document["modules"] if one["name"] == name]
+    assert len(found) == 1
+    return found[0]
 
 
 def outcomes(run: Run, name: str) -> tuple[str, ...]:
@@ -63,8 +64,9 @@ def outcomes(run: Run, name: str) -> tuple[str, ...]:
 
 def finding(run: Run, name: str, id: str) -> Mapping[str, Any]:
     """A finding of a Module."""
-    (found,) = [one for one in told(run, name)["findings"] if one["id"] == id]
-    return found
+    found: list[dict[str, Any]] = [one for one in told(run, name)["findings"] if one["id"] == id]
+    assert len(found) == 1
+    return found[0]
 
 
 def copied_out(bench: Workbench, repository: str, tmp_path: Path) -> dict[str, bytes]:
@@ -74,7 +76,7 @@ def copied_out(bench: Workbench, repository: str, tmp_path: Path) -> dict[str, b
     if skopeo("copy", "--quiet", *with_login, name, f"dir:{tmp_path / 'out'}").returncode:
         return {}
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    files = {}
+    files: dict[str, bytes] = {}
     for entry in manifest["layers"]:
         blob = tmp_path / "out" / entry["digest"].partition(":")[2]
         unpacked = tmp_path / "files" / blob.name
@@ -307,9 +309,10 @@ def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Work
         "digest": ("refuted", "push-digest"),
     }
     assert bench.old in finding(run, "shared", "push-refused")["sentence"]
-    allowed = preflight(tmp_path, bench, manifests[:4], "--push-built-image", "--overwrite")
+    two = manifests[:4]  # with their ConfigMaps
+    allowed = preflight(tmp_path, bench, two, "--push-built-image", "--overwrite")
     assert allowed.returncode == 0, allowed.output
-    assert outcomes(preflight(tmp_path, bench, manifests[:4]), "shared")[0] == "verified"
+    assert outcomes(preflight(tmp_path, bench, two), "shared")[0] == "verified"
 
 
 def test_a_registry_that_answers_503_builds_nothing(tmp_path: Path, bench: Workbench) -> None:

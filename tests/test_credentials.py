@@ -143,7 +143,7 @@ BUILDERS: Mapping[Key, Manifest] = {
     ("plan", "node", "builder"),
     [
         (PLAN, ["s"], ["s"]),
-        (PLAIN, ["one", "two"], ["push"]),
+        (PLAIN, ["one", "two"], ["push", "token"]),
         (replace(PLAIN, module=ModuleName("other", "m")), [], ["theirs"]),
         (replace(PLAIN, module=ModuleName("none", "m")), [], []),
     ],

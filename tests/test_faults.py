@@ -311,7 +311,7 @@ def test_undecided_image_is_never_built(faulty: FaultyRegistry, authority: Autho
     assert run.verdicts() == {
         "busy": ("undecided", "registry-unreachable"),
         "fine": ("verified",),
-        "gone": ("refuted", "image-not-found", "builder-none"),
+        "gone": ("refuted", "image-not-found", "dockerfile-absent"),
     }, run.output
     stages = {one["name"]: [stage["outcome"] for stage in one["stages"]] for one in run.document["modules"]}
     assert stages["busy"] == ["undecided", "not needed", "not needed"]

@@ -29,6 +29,7 @@ LEAST: dict[str, Any] = {
         },
     },
 }
+WORKERS = (("node-role.kubernetes.io/worker", ""),)
 KERNEL = TargetKernel("5.14.0+rt", "amd64", "", Flavour.RT, "", "")
 _GONE = object()
 
@@ -50,7 +51,8 @@ def _manifest(changes: dict[str, object]) -> dict[str, Any]:
 
 def test_the_least_module() -> None:
     mapping = KernelMapping(regexp="^.+$", container_image="r/i:t")
-    assert parse_module(LEAST, "unused") == Module(ModuleName("ns", "m"), Container((mapping,), module_name="kmod"))
+    container = Container((mapping,), module_name="kmod")
+    assert parse_module(LEAST, "unused") == Module(ModuleName("ns", "m"), container, selector=WORKERS)
 
 
 def test_the_whole_module() -> None:
@@ -110,6 +112,7 @@ def test_the_whole_module() -> None:
         ),
         deleting=True,
         secret="pull",
+        selector=WORKERS,
     )  # fmt: skip
 
 
@@ -122,7 +125,7 @@ def test_the_whole_module() -> None:
     ],
 )
 def test_without_a_loader(changes: dict[str, object]) -> None:
-    assert parse_module(_manifest(changes), "") == Module(ModuleName("ns", "m"), None)
+    assert parse_module(_manifest(changes), "") == Module(ModuleName("ns", "m"), None, selector=WORKERS)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -19,7 +20,7 @@ from tests.real.layout import Image, Member, image, layer, symlink
 from tests.real.push import push
 from tests.real.registry import Registry
 from tests.real.toolkit import push_toolkit
-from tests.runs import module
+from tests.runs import module, write_manifests
 
 NAMESPACE = "shapes"
 KMOD = "preflight_probe"
@@ -66,12 +67,19 @@ def key_pair(name: str = "preflight tests", days: int = 30) -> KeyPair:
 class Workbench:
     """A registry with a base image of a shell and a kmod, and driver toolkits of two kernels."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry, store: Path) -> None:
+        """Base images are kept in the store, so that only the first build takes the time to unpack them."""
+        self.registry, self.store = registry, store
         self.old, self.new = oldest_and_newest()
         self.base = f"{registry.host}/base/shell:1"
         push(registry, "base/shell", "1", _base(b"no kmod"))
         self.toolkits = {kernel: push_toolkit(registry, "toolkit", kernel, [kernel]) for kernel in (self.old, self.new)}
+
+    def options(self, folder: Path, documents: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The options of a run on these manifests for the newest kernel."""
+        written = write_manifests(folder, documents)
+        toolkit = f"--driver-toolkit={self.toolkits[self.new]}"
+        return [f"--kernel={self.new}", toolkit, f"--manifests={written}", f"--build-store={self.store}"]
 
     def kmods(self, data: bytes, tag: str) -> str:
         """A base image with a shell and /kmods/preflight_probe.ko."""

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from asn1crypto import parser
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_der_private_key,
     load_pem_private_key,
@@ -26,6 +25,9 @@ from kmm_preflight.kmod.signature import FIT_KEY, Certificate, parse_certificate
 from kmm_preflight.model import Finding
 
 KEY_BYTES = 64 << 10
+_SEQUENCE = b"\x30"
+# PKCS#8 has an algorithm there, PKCS#1 a number, SEC 1 bytes.
+_LABELS = {0x30: "PRIVATE KEY", 0x02: "RSA PRIVATE KEY", 0x04: "EC PRIVATE KEY"}
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,18 @@ def check_keys(
     return certificate, tuple(found)
 
 
-def as_pem(key: bytes) -> bytes:
-    """The key as sign-file takes it: PKCS#8 in PEM, not encrypted. Malformed, without a byte of it, if it is none.
+def pem_label(key: bytes) -> str:
+    """The words between the dashes that make PEM of a key in DER; "" for one that is in PEM.
 
-    sign-file reads keys with PEM_read_bio_PrivateKey alone, so that it refuses DER, which the documentation allows.
+    sign-file reads keys with PEM_read_bio_PrivateKey alone, so that it refuses DER, which KMM's documentation allows.
     """
-    return _read_key(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    if not key.startswith(_SEQUENCE):
+        return ""
+    try:
+        inside = parser.parse(key)[4]
+        return _LABELS.get(inside[parser.peek(inside)], "")  # what stands behind the version
+    except (ValueError, IndexError):
+        return ""
 
 
 def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime) -> Iterator[Finding]:
@@ -88,7 +96,7 @@ def _read_key(key: bytes) -> PrivateKeyTypes:
     """The private key; Malformed says what is there instead, and nothing that stands in it."""
     if len(key) > KEY_BYTES:
         raise Malformed(f"{len(key)} bytes")
-    load = load_der_private_key if key.startswith(b"\x30") else load_pem_private_key
+    load = load_der_private_key if key.startswith(_SEQUENCE) else load_pem_private_key
     try:
         # Without validation first: it looks for primes, and of a key that no kernel takes these can be very long.
         unfit = why_unfit(load(key, None, unsafe_skip_rsa_key_validation=True).public_key())

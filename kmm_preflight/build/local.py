@@ -33,6 +33,7 @@ HELD = "held"
 """The file in a run's folder that is locked while the run goes on."""
 STORE = "store"
 """The storage in a run's folder; a link where it is kept."""
+_IN_USE = "in-use"
 _BUILDS = "build"
 _RESULT = "result"
 _POLL_SECONDS = 0.1
@@ -188,15 +189,18 @@ class LocalBuilder:
             run=str(settings.folder / HELD),
         )
         driver.write_specification(folder, specification)
-        with (folder / "lives").open("w") as lock:
+        store = settings.folder / STORE
+        store.mkdir(exist_ok=True)
+        with (folder / "lives").open("w") as lock, (store / _IN_USE).open("a") as in_use:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(in_use, fcntl.LOCK_SH)
             subprocess.Popen(
                 [sys.executable, "-m", driver.__name__, str(folder)],
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=(folder / "trouble").open("w"),
-                pass_fds=[lock.fileno()],
+                pass_fds=[lock.fileno(), in_use.fileno()],
                 start_new_session=True,
             )
 
@@ -265,23 +269,27 @@ def _last_word(log: str) -> str:
 def remove_builds(folder: Path) -> None:
     """Ends the builds of a run, and removes its folder, whoever owns what in there; a kept storage stays."""
     _end_processes(folder)
-    _unmount(folder)
     store = folder / STORE
     if store.exists() and (program := find_program(os.defpath)):
         if store.is_symlink():
-            _forget_results(program, store, folder.name)
+            _tidy(program, store, folder.name)
         elif os.geteuid() != 0:
             # A user's storage holds files of his subordinate ids, which are his only in a namespace of his.
             _quietly(program, "unshare", "rm", "-rf", str(store))
+    _unmount(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _forget_results(program: str, store: Path, run: str) -> None:
-    """Takes what a run has made out of a storage that stays."""
+def _tidy(program: str, store: Path, run: str) -> None:
+    """Takes what a run has made out of a storage that stays; and what killed builds have left, unless it is in use."""
     base = base_command(program, store, "")
     names = _quietly(*base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
     if made := [name for name in names if f"/{run}" in name]:
         _quietly(*base, "rmi", "--force", *made)
+    with (store / _IN_USE).open("a") as in_use:
+        if _free(in_use.fileno()):
+            _quietly(*base, "rm", "--all")
+            _unmount(store.resolve())
 
 
 def _quietly(*command: str) -> str:

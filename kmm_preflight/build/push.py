@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kmm_preflight import findings
 from kmm_preflight.build.builder import Order
-from kmm_preflight.errors import NotFound, PlatformMissing
+from kmm_preflight.errors import AccessDenied, NotFound, PlatformMissing
 from kmm_preflight.model import Finding, Plan
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
@@ -34,6 +34,11 @@ def why_not_push(order: Order, plans: Iterable[Plan], images: Images, overwrite:
         return findings.PUSH_REFUSED(image=order.image, problem=f"nodes of another architecture load it: {exc.message}")
     except NotFound:
         return None
+    except AccessDenied as exc:
+        # Many registries say so of what is not there yet; whether it may be pushed, the push itself will tell.
+        if _names_kernel(name.tag, plan):
+            return None
+        return findings.PUSH_REFUSED(image=order.image, problem=f"whose it is cannot be seen: {exc.message}")
     if there.found.digest != there.found.manifest_digest:
         problem = "got an image index there, whose other architectures would be gone"
         return findings.PUSH_REFUSED(image=order.image, problem=problem)

@@ -12,14 +12,14 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from kmm_preflight import findings
-from kmm_preflight.build.builder import Files, Mounted, Order
-from kmm_preflight.build.keys import KeyNames, as_pem, check_keys
+from kmm_preflight.build.builder import Mounted, Order
+from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
 from kmm_preflight.build.recipe import Prepared, Terms, order_id, refused
 from kmm_preflight.build.sources import Sources, files_of, words_of
 from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.names import module_key, wanted_key
 from kmm_preflight.kmod.signature import Certificate, judge_signature, parse_certificate, signer_of
-from kmm_preflight.model import Finding, Plan, Sign, Stage
+from kmm_preflight.model import Finding, Plan, Severity, Sign, Stage
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
@@ -65,7 +65,7 @@ def prepare_sign(
     namespace = plan.module.namespace
     names = KeyNames(f"{namespace}/{sign.key_secret}", f"{namespace}/{sign.cert_secret}")
     certificate, told = check_keys(key.files[KEY], cert.files[CERT], names, now)
-    if certificate is None:
+    if certificate is None or any(one.severity is Severity.REFUTES for one in told):
         return Prepared(None, told)
     files = _files_to_sign(plan, sign, taken.image)
     if isinstance(files, Finding):
@@ -75,11 +75,11 @@ def prepare_sign(
         id=order_id(plan, Stage.SIGN),
         stage=Stage.SIGN,
         plan=plan,
-        dockerfile=dockerfile(taken.name, signer, files, plan.kernel.version),
+        dockerfile=dockerfile(taken.name, Signer(signer, pem_label(key.files[KEY])), files, plan.kernel.version),
         image=plan.image,
         push=terms.push,
         timeout=terms.timeout,
-        secrets=(_readable(key), cert),
+        secrets=(key, cert),
         images=tuple(dict.fromkeys((taken.name, signer))),
         pull_tls=sign.unsigned_image_registry_tls,
         push_tls=plan.tls,
@@ -100,27 +100,36 @@ def _secret(plan: Plan, name: str | None, part: str, sources: Sources) -> Mounte
     return Mounted(part, name, {part: files[part]})
 
 
-def _readable(key: Mounted) -> Mounted:
-    """The private key as sign-file reads it."""
-    files: Files = {KEY: as_pem(key.files[KEY])}
-    return Mounted(key.folder, key.secret, files)
+@dataclass(frozen=True)
+class Signer:
+    """The image with sign-file, and what must stand around a key in DER so that it reads it; "" for one in PEM."""
+
+    image: str
+    label: str
 
 
-def dockerfile(taken: str, signer: str, files: tuple[str, ...], kernel: str) -> str:
+def dockerfile(taken: str, signer: Signer, files: tuple[str, ...], kernel: str) -> str:
     """A Dockerfile that signs the files of an image with the signer's sign-file; no key is in any of its layers."""
-    out = [f"FROM {taken} AS source", f"FROM {signer} AS signer", "USER 0"]
+    out = [f"FROM {taken} AS source", f"FROM {signer.image} AS signer", "USER 0"]
     out += [f"COPY --from=source {json.dumps([f'/{path}', f'/signroot/{path}'])}" for path in files]
     tools = (f"/usr/src/kernels/{kernel}/scripts/sign-file", "/usr/local/bin/sign-file")
     find = f'for tool in {shlex.join(tools)}; do [ -x "$tool" ] && break; done'
     none = 'echo "sign-file is in none of the places where a driver toolkit or a signer image has it" >&2; exit 3'
     names = shlex.join(f"/signroot/{path}" for path in files)
-    secrets = f"/run/secrets/{KEY}/{KEY} /run/secrets/{CERT}/{CERT}"
-    sign = f'for file in {names}; do "$tool" {HASH} {secrets} "$file" || exit 1; done'
+    sign = f'for file in {names}; do {_sign(signer.label)} "$file" || exit 1; done'
     out.append(f'RUN {find}; [ -x "$tool" ] || {{ {none}; }}; {sign}')
     # Not `FROM source`: buildah of old miscounts the layers of a stage that stands on an earlier one.
     out.append(f"FROM {taken}")
     out += [f"COPY --from=signer {json.dumps([f'/signroot/{path}', f'/{path}'])}" for path in files]
     return "\n".join(out) + "\n"
+
+
+def _sign(label: str) -> str:
+    key, cert = f"/run/secrets/{KEY}/{KEY}", f"/run/secrets/{CERT}/{CERT}"
+    if not label:
+        return f'"$tool" {HASH} {key} {cert}'
+    pem = f"echo '-----BEGIN {label}-----'; base64 {key}; echo '-----END {label}-----'"
+    return f'{{ {pem}; }} | "$tool" {HASH} /dev/stdin {cert}'
 
 
 def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Finding:

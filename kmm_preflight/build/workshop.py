@@ -268,8 +268,8 @@ def _unavailable(exc: PreflightError, section: str, plan: Plan, keyring: Keyring
 
 
 def _concluded(stage: Stage, told: Iterable[Finding]) -> StageResult:
-    """A stage that the first finding decides."""
-    every = tuple(told)
+    """A stage that the first finding of the heaviest decides."""
+    every = tuple(sorted(told, key=lambda one: list(Severity).index(one.severity)))
     undecided = every[0].severity is Severity.UNDECIDED
     outcome = Outcome.UNDECIDED if undecided else Outcome.FAILED
     return StageResult(stage, outcome, every[0].sentence, every)

@@ -110,12 +110,13 @@ def image(
 ) -> Image:
     """An image of these layers, base first, with a config that names the architecture and the labels.
 
-    With a history it is one that others can be built on: buildah counts its entries.
+    With a history it is one that others can be built on: buildah counts its entries, and tells images by diff_ids.
     """
-    body = {"architecture": architecture, "os": "linux", "config": {"Labels": dict(labels or {})},
+    body: dict[str, object] = {"architecture": architecture, "os": "linux", "config": {"Labels": dict(labels or {})},
             "rootfs": {"type": "layers", "diff_ids": []}}  # fmt: skip
     if history:
-        body["history"] = [{"created_by": "the tests"} for _ in layers]
+        body |= {"history": [{"created_by": "the tests"} for _ in layers]}
+        body |= {"rootfs": {"type": "layers", "diff_ids": [_diff_id(one) for one in layers]}}
     config = Blob(json.dumps(body).encode(), DOCKER_CONFIG if docker else OCI_CONFIG)
     manifest: dict[str, object] = {"schemaVersion": 2}
     if keep_media_type:
@@ -123,6 +124,11 @@ def image(
     manifest |= {"config": config.descriptor(), "layers": [one.descriptor() for one in layers]}
     blob = Blob(json.dumps(manifest).encode(), DOCKER_MANIFEST if docker else OCI_MANIFEST)
     return Image(blob, [config, *layers], platform={"architecture": architecture, "os": "linux"})
+
+
+def _diff_id(one: Blob) -> str:
+    data = gzip.decompress(one.data) if one.media_type.endswith("gzip") else one.data
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def index(children: Sequence[Image], docker: bool = False, extra: Sequence[Mapping[str, object]] = ()) -> Image:

@@ -1,10 +1,10 @@
-"""Builds the control plane and the controller of Jobs into the cache of the tests: python -m tests.real.kubernetes."""
+"""Builds all programs of a cluster into the cache of the tests: python -m tests.real.kubernetes."""
 
 from __future__ import annotations
 
 import sys
 
-from .binaries import built
+from .binaries import KITS, built
 
 
 def _say(line: str) -> None:
@@ -13,6 +13,7 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.write(f"{built(_say)}\n{built(_say, ['job-controller'])}\n")
+        for kit in KITS:
+            sys.stdout.write(f"{built(_say, kit)}\n")
     except RuntimeError as problem:
         sys.exit(str(problem))

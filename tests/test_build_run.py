@@ -1,0 +1,217 @@
+"""Builds beside one another: how many, until when, what is left when somebody is killed, what is never shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.build import need_buildah
+from tests.real.kmod import compile_kmod
+from tests.real.registry import Registry
+from tests.runs import ROOT, Run, run_preflight
+from tests.workbench import SIGN, Workbench, built, key_pair, opaque, signing
+
+UPTIME = re.compile(r"^(begin|end) (\d+\.\d+)", re.MULTILINE)
+SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """A registry without a login."""
+    need_buildah()
+    with Registry.plain(tmp_path_factory.mktemp("registry")) as registry:
+        yield Workbench(registry, tmp_path_factory.mktemp("store"))
+
+
+def slow(bench: Workbench, name: str, seconds: float = SECONDS) -> list[dict[str, Any]]:
+    """A Module whose build tells when it began and ended."""
+    say = "{{ echo {} $(cat /proc/uptime); }}"
+    step = f"{say.format('begin')} && sleep {seconds} && {say.format('end')}"
+    return built(name, bench.made(name), bench.copied(bench.kmods(compile_kmod(bench.new), "good"), step))
+
+
+def preflight(tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str, **more: Any) -> Run:
+    """A run for the newest kernel."""
+    return run_preflight(tmp_path, *bench.options(tmp_path / "manifests", manifests), *options, **more)
+
+
+def at_a_time(logs: Path) -> int:
+    """The most builds whose steps were running at the same moment, by their own logs."""
+    moments = []
+    for log in logs.glob("*.log"):
+        times = {word: float(uptime) for word, uptime in UPTIME.findall(log.read_text())}
+        moments += [(times["begin"], 1), (times.get("end", float("inf")), -1)]
+    most = now = 0
+    for _, step in sorted(moments):
+        now += step
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("workers", ["0", "4"])
+def test_builds_overlap_within_the_bound_and_a_hanging_one_is_stopped(
+    tmp_path: Path, bench: Workbench, workers: str
+) -> None:
+    names = [f"m{number}" for number in range(7)]
+    manifests = [*slow(bench, "hangs", 600), *(one for name in names for one in slow(bench, name))]
+    options = ("--max-builds=3", "--build-timeout=20", "-n", workers)
+    run = preflight(tmp_path, bench, manifests, *options)
+    assert run.returncode == 1, run.output
+    verdicts = run.verdicts()
+    assert verdicts.pop("hangs") == ("refuted", "image-not-found", "build-timeout")
+    assert set(verdicts.values()) == {("verified", "image-not-found")}
+    assert at_a_time(tmp_path / "artifacts/logs") == 3
+    assert left_over(tmp_path) == []
+
+
+def left_over(tmp_path: Path) -> list[str]:
+    """What a run of this test has left: folders, mounts, processes."""
+    place = str(tmp_path)
+    folders = [str(path) for path in (tmp_path / "tmp").glob("kmm-preflight-*")]
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if f" {place}/tmp" in line]
+    return folders + mounts + [line for line in processes() if f"{place}/tmp" in line]
+
+
+def processes() -> list[str]:
+    """The command line of every process."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return lines
+
+
+def until(met: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Going:
+    """A run that goes on in the background, with a folder of its own for what is temporary."""
+
+    def __init__(self, tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str) -> None:
+        self.tmp = tmp_path / "tmp"
+        self.tmp.mkdir(exist_ok=True)
+        ours = bench.options(tmp_path / "manifests", manifests)
+        folders = [f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}"]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ours, *folders, *options]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(self.tmp)}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def building(self) -> bool:
+        """Whether a step of a build runs."""
+        return any("begin " in log.read_text() for log in self.tmp.glob("kmm-preflight-*/build/*/log"))
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+        return [pid for pid, line in lines.items() if b"exec(eval" in line]
+
+
+def test_a_run_that_is_told_to_end_in_mid_build_leaves_nothing(tmp_path: Path, bench: Workbench) -> None:
+    going = Going(tmp_path, bench, slow(bench, "ended", 600), "-n", "0")
+    until(going.building)
+    going.process.send_signal(signal.SIGTERM)
+    assert going.process.wait(60) == 2
+    until(lambda: left_over(tmp_path) == [], 10)
+
+
+def test_after_a_killed_worker_the_next_run_ends_right(tmp_path: Path, bench: Workbench) -> None:
+    manifests = [*slow(bench, "killed", 4), *slow(bench, "other", 1)]
+    going = Going(tmp_path, bench, manifests, "-n", "2")
+    until(going.building)
+    for worker in going.workers():
+        os.kill(worker, signal.SIGKILL)
+        break
+    assert going.process.wait(90) in (0, 10)
+    assert left_over(tmp_path) == []
+    run = preflight(tmp_path / "next", bench, manifests)
+    assert run.returncode == 0, run.output
+
+
+def test_after_a_run_that_was_killed_whole_the_next_one_leaves_nothing(tmp_path: Path, bench: Workbench) -> None:
+    going = Going(tmp_path, bench, slow(bench, "gone", 600), "-n", "0")
+    until(going.building)
+    for line in Path("/proc").glob("[0-9]*"):  # kill -9 of all that is the suite's: run, worker, driver
+        try:
+            command = (line / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if str(tmp_path) in command and ("pytest" in command or "driver" in command):
+            os.kill(int(line.name), signal.SIGKILL)
+    going.process.wait(20)
+    assert left_over(tmp_path)
+    quick = slow(bench, "gone", 0)
+    run = preflight(tmp_path, bench, quick, env={"TMPDIR": str(tmp_path / "tmp")})
+    assert run.returncode == 0, run.output
+    assert left_over(tmp_path) == []
+
+
+def test_keys_and_passwords_are_shown_nowhere(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    need_buildah()
+    pair, token = key_pair(), "a-token-that-nobody-may-see"
+    seen: list[str] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.02):
+            seen.extend(processes())
+
+    with Registry.with_htpasswd(tmp_path_factory.mktemp("login")) as registry:
+        bench = Workbench(registry, tmp_path_factory.mktemp("store"))
+        authfile = registry.authfile(tmp_path / "auth.json")
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": "shapes"},
+                  "type": "kubernetes.io/dockerconfigjson",
+                  "stringData": {".dockerconfigjson": authfile.read_text()}}  # fmt: skip
+        base = bench.kmods(compile_kmod(bench.new), "good")
+        step = "cat /run/secrets/token/value && env && ls -R /run/secrets"
+        manifests = [
+            *built("shows", bench.made("shows"), bench.copied(base, step), sign=SIGN, imageRepoSecret="login",
+                   build={"secrets": [{"name": "token"}]}),
+            opaque("token", {"value": token.encode()}), *signing(pair), secret,
+        ]  # fmt: skip
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            ca = [f"--registry-ca={registry.ca}"] if registry.ca else []
+            run = preflight(tmp_path, bench, manifests, "--push-built-image", *ca)
+        finally:
+            ended.set()
+            looking.join()
+        assert run.returncode == 0, run.output
+        hidden = [token, registry.password, pair.key.decode().splitlines()[1]]
+        log = next((tmp_path / "artifacts/logs").glob("shows-build-*.log")).read_text()
+        assert "***" in log
+        written = [path.read_bytes() for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
+        layers = [path.read_bytes() for path in unpacked(bench, tmp_path)]
+        for text in hidden:
+            assert text not in run.output
+            assert not any(text in line for line in seen)
+            assert not any(text.encode() in data for data in (*written, *layers))
+
+
+def unpacked(bench: Workbench, tmp_path: Path) -> list[Path]:
+    """Every blob of the registry, unpacked where it is a layer."""
+    blobs = [path for path in bench.registry.storage.rglob("data") if path.is_file()]
+    for number, blob in enumerate(blobs):
+        plain = subprocess.run(["zcat", "-f", blob], capture_output=True, check=True).stdout
+        (tmp_path / f"blob-{number}").write_bytes(plain)
+    return list(tmp_path.glob("blob-*"))
