@@ -153,7 +153,7 @@ def merged(base: Manifest, patch: Manifest) -> dict[str, object]:
 def _merged(base: object, patch: object) -> object:
     if isinstance(patch, Mapping):
         return merged(base if isinstance(base, Mapping) else {}, patch)
-    named, ours = _by_name(patch), _by_name(base)
+    named, ours = _by_name(patch), _by_name([] if base is None else base)
     if named is None or ours is None:
         return patch
     laid_over = {name: merged(ours.get(name, {}), one) for name, one in named.items()}

@@ -17,19 +17,22 @@ from kmm_preflight.model import Manifest
 LOG_BYTES = 8 << 20
 LAST_LINES, LAST_BYTES = 200, 64 << 10
 PULL_SECONDS = 120.0
+# A quota may have room again.
+NO_POD_SECONDS = 300.0
 _STEP = re.compile(r"(?:\[\d+/\d+\] )?(?:STEP \d|COMMIT |PUSH |SAVE |Pushing image |Pulling image ).*")
-# The kubelet does not try these again.
-_HOPELESS = ("InvalidImageName", "ErrImageNeverPull")
-_TROUBLED = (*_HOPELESS, "ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable",
+# Of reasons to wait that go away by themselves rarely, and of those that the kubelet does not try again.
+_TROUBLES = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable",
              "CreateContainerConfigError", "CreateContainerError", "RunContainerError")  # fmt: skip
+_PATIENCE = dict.fromkeys(_TROUBLES, PULL_SECONDS) | dict.fromkeys(("InvalidImageName", "ErrImageNeverPull"), 0.0)
 
 
 class Printed:
     """What an order's Pod prints. The last lines are kept: the Pod may be gone by the time when its end is seen."""
 
-    def __init__(self, api: Api, order: Order) -> None:
+    def __init__(self, api: Api, order: Order, container: str = "") -> None:
         self._api = api
         self._order = order
+        self._container = container
         self._last = ""
 
     def step(self, pod: str) -> str:
@@ -52,7 +55,7 @@ class Printed:
 
     def _read(self, pod: str, most: int, last_lines: int = 0) -> str:
         with suppress(Undecidable):  # a node that does not answer says nothing of the build
-            printed = self._api.log(pod, self._order.plan.module.namespace, most, last_lines)
+            printed = self._api.log(pod, self._order.plan.module.namespace, most, last_lines, self._container)
             if len(printed) >= most:
                 printed = printed[: printed.rfind(b"\n") + 1]  # of a secret that is cut nobody would know it
             return without_secrets(printed.decode("utf-8", "replace"), self._order)
@@ -70,15 +73,15 @@ class Obstacle:
 def obstacle(pod: Manifest | None) -> Obstacle:
     """What keeps a Pod from running, if anything."""
     if pod is None:
-        return Obstacle("no Pod yet")
+        return Obstacle("no Pod yet, see its events", NO_POD_SECONDS)
     status = Field(pod)["status"]
     for one in status["conditions"]:
         if one["type"].text() == "PodScheduled" and one["status"].text() == "False":
             return Obstacle(_said(one))
     for one in (*status["initContainerStatuses"], *status["containerStatuses"]):
         waiting = one["state"]["waiting"]
-        if (reason := waiting["reason"].text()) in _TROUBLED:
-            return Obstacle(_said(waiting), 0.0 if reason in _HOPELESS else PULL_SECONDS)
+        if reason := waiting["reason"].text():
+            return Obstacle(_said(waiting), _PATIENCE.get(reason))
     return Obstacle()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,9 @@ TAG_MIRRORS = Kind("config.openshift.io", "v1", "imagetagmirrorsets", namespaced
 CONTENT_POLICIES = Kind("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", namespaced=False)
 IMAGE_CONFIGS = Kind("config.openshift.io", "v1", "images", namespaced=False)
 PROXIES = Kind("config.openshift.io", "v1", "proxies", namespaced=False)
+JOBS = Kind("batch", "v1", "jobs", namespaced=True)
+PODS = Kind("", "v1", "pods", namespaced=True)
+BUILDS = Kind("build.openshift.io", "v1", "builds", namespaced=True)
 
 
 class Conflict(PreflightError):
@@ -63,14 +67,38 @@ class Api(Protocol):
     def server(self) -> str:
         """The API server's URL, for messages."""
 
-    def list(self, kind: Kind, namespace: str = "", name: str = "") -> tuple[Manifest, ...] | None:
-        """All objects of a kind, or those of a namespace or name; asked by pages. None where the API is not served."""
+    def serves(self, kind: Kind) -> bool:
+        """Whether the server has this resource, in this version of its group."""
+
+    def list(self, kind: Kind, namespace: str = "", name: str = "", labels: str = "") -> tuple[Manifest, ...] | None:
+        """All objects of a kind, or those of a namespace, a name or a label selector; asked by pages.
+
+        None where the API is not served.
+        """
 
     def get(self, kind: Kind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
         """The object, or of it nothing but apiVersion, kind and metadata; None when there is none."""
 
     def create(self, kind: Kind, manifest: Manifest, namespace: str = "") -> Manifest:
         """The object as the server made it; Malformed when its schema refuses it."""
+
+    def delete(self, kind: Kind, name: str, namespace: str = "", uid: str = "") -> None:
+        """Deletes the object, if it is there and has this uid, and what it owns a little later."""
+
+    def log(self, pod: str, namespace: str, most: int, last_lines: int = 0, container: str = "") -> bytes:
+        """The first bytes of what a container has printed, or of its last lines; none when it has no log.
+
+        Without a name it is the Pod's only container. Tried again for a few seconds only: whoever follows a log asks
+        anyway.
+        """
+
+    def execute(
+        self, pod: str, namespace: str, command: Sequence[str], most: int, container: str = ""
+    ) -> Iterator[bytes]:
+        """What a command prints that is run in a container, in pieces; not tried again.
+
+        Malformed when the command fails, BoundExceeded beyond so many bytes.
+        """
 
     def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False) -> Manifest:
         """The cluster-wide object after a JSON merge patch; Conflict when body names another resourceVersion."""

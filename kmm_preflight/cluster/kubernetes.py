@@ -8,20 +8,30 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import kubernetes
 import tenacity
+import websocket
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from kmm_preflight.cluster.api import Access, Conflict, Forbidden, Kind
+from kmm_preflight.cluster.api import BUILDS, JOBS, PODS, Access, Conflict, Forbidden, Kind
 from kmm_preflight.cluster.kubeconfig import Chosen, choose, token_subject
-from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError, Unreachable, Untrusted, UsageProblem
+from kmm_preflight.errors import (
+    AccessDenied,
+    BoundExceeded,
+    Malformed,
+    NotFound,
+    PreflightError,
+    Unreachable,
+    Untrusted,
+    UsageProblem,
+)
 from kmm_preflight.model import Manifest
 
 PAGE = 500
@@ -29,6 +39,7 @@ FIRST_SECONDS = 10.0
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 # A server that has just come back may refuse what it will allow once it has read its roles.
 DOUBT_SECONDS = 5.0
+LOG_SECONDS = 5.0
 RESTARTS = 3
 _BUSY = (429, 500, 502, 503, 504)
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1")
@@ -36,7 +47,14 @@ _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1")
 _AS_US = (("fieldManager", "kmm-preflight"),)
 _JSON = "application/json"
 _METADATA = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_ANYTHING = f"{_JSON}, */*"
 _MERGE_PATCH = "application/merge-patch+json"
+# Where the verbs are granted that only a builder in the cluster needs.
+_BUILDING = (JOBS, PODS, BUILDS)
+# Kubernetes' protocol of streams in a websocket: the first byte of a message names its channel.
+_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+# 1 is what the command prints, 2 what it complains, 3 how it ended.
+_STDERR_SHOWN = 500
 
 
 class _Expired(PreflightError):
@@ -54,6 +72,12 @@ class _Question:
     query: tuple[tuple[str, str], ...] = ()
     body: Manifest | None = None
     accept: str = _JSON
+    part: str = ""
+
+    @property
+    def words(self) -> str:
+        """Verb and resource, as RBAC has them."""
+        return f"{self.verb} {self.kind.resource}{'/' if self.part else ''}{self.part}"
 
 
 class KubernetesApi:
@@ -71,11 +95,21 @@ class KubernetesApi:
         """See Api."""
         return str(self._client.configuration.host)
 
-    def list(self, kind: Kind, namespace: str = "", name: str = "") -> tuple[Manifest, ...] | None:
+    def serves(self, kind: Kind) -> bool:
         """See Api."""
+        try:
+            answer = self._ask(_Question("get", kind, "GET", _base(kind)))
+        except NotFound:
+            return False
+        return any(one.get("name") == kind.plural for one in answer.get("resources") or ())
+
+    def list(self, kind: Kind, namespace: str = "", name: str = "", labels: str = "") -> tuple[Manifest, ...] | None:
+        """See Api."""
+        chosen = {"fieldSelector": f"metadata.name={name}" if name else "", "labelSelector": labels}
+        query = tuple((key, value) for key, value in chosen.items() if value)
         for _ in range(RESTARTS):
             try:
-                return self._pages(kind, namespace, name)
+                return self._pages(kind, namespace, query)
             except _Expired:
                 continue  # what was read belongs to a past that the rest does not: anew
             except NotFound:
@@ -83,12 +117,12 @@ class KubernetesApi:
         subject = f"API server {self.server}: list {kind.resource}"
         raise Unreachable(f"{subject}: the list expired {RESTARTS} times while it was read; run again")
 
-    def _pages(self, kind: Kind, namespace: str, name: str) -> tuple[Manifest, ...]:
+    def _pages(self, kind: Kind, namespace: str, chosen: tuple[tuple[str, str], ...]) -> tuple[Manifest, ...]:
         items: list[Manifest] = []
-        query = [("limit", str(PAGE)), *([("fieldSelector", f"metadata.name={name}")] if name else [])]
+        query = (("limit", str(PAGE)), *chosen)
         more: str | None = ""
         while more is not None:
-            asked = (*query, ("continue", more)) if more else tuple(query)
+            asked = (*query, ("continue", more)) if more else query
             page = self._ask(_Question("list", kind, "GET", _path(kind, namespace), asked))
             # Items of a list do not repeat what the list says of all of them.
             head = {"apiVersion": page.get("apiVersion"), "kind": str(page.get("kind", "")).removesuffix("List")}
@@ -108,6 +142,63 @@ class KubernetesApi:
         """See Api."""
         return self._ask(_Question("create", kind, "POST", _path(kind, namespace), _AS_US, manifest))
 
+    def delete(self, kind: Kind, name: str, namespace: str = "", uid: str = "") -> None:
+        """See Api."""
+        options: dict[str, object] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        body = {**options, "preconditions": {"uid": uid}} if uid else options
+        try:
+            self._ask(_Question("delete", kind, "DELETE", _path(kind, namespace, name), body=body))
+        except (NotFound, Conflict):  # gone already, or another one by now
+            return
+
+    def log(self, pod: str, namespace: str, most: int, last_lines: int = 0, container: str = "") -> bytes:
+        """See Api."""
+        lines = (("tailLines", str(last_lines)),) if last_lines else ()
+        path = f"{_path(PODS, namespace, pod)}/log"
+        query = (("limitBytes", str(most)), *lines, *_container(container))
+        question = _Question("get", PODS, "GET", path, query, accept=_ANYTHING, part="log")
+        try:
+            return self._tried(question, min(LOG_SECONDS, self._seconds))[:most]
+        except (NotFound, Malformed):  # the Pod is gone, or its container has not begun
+            return b""
+
+    def execute(
+        self, pod: str, namespace: str, command: Sequence[str], most: int, container: str = ""
+    ) -> Iterator[bytes]:
+        """See Api."""
+        words = tuple(("command", word) for word in command)
+        path = f"{_path(PODS, namespace, pod)}/exec"
+        query = (("stdout", "true"), ("stderr", "true"), *_container(container), *words)
+        question = _Question("get", PODS, "GET", path, query, part="exec")
+        subject = f"Pod {namespace}/{pod}: {' '.join(command)}"
+        stream = self._open(question)
+        try:
+            yield from _bounded(_stdout(stream, subject), most, subject)
+        except (websocket.WebSocketException, OSError) as exc:
+            raise self._unanswered(exc) from exc
+        finally:
+            stream.close()
+
+    def _open(self, question: _Question) -> websocket.WebSocket:
+        configuration = self._client.configuration
+        _, url, headers, *_ = self._serialized(question)
+        login = [f"{name}: {value}" for name, value in headers.items() if name.lower() == "authorization"]
+        stream = websocket.WebSocket(sslopt=_trust(configuration))
+        try:
+            # By the library's own way a server that does not answer would be waited for without an end.
+            stream.connect(  # type: ignore[no-untyped-call]  # nor does the library type it
+                f"ws{url.removeprefix('http')}",
+                header=login,
+                subprotocols=list(_PROTOCOLS),
+                timeout=READ_SECONDS,
+                **_way(configuration),
+            )
+        except websocket.WebSocketBadStatusException as exc:
+            raise self._refused(question, exc.status_code, _words(exc.resp_body or b"")) from exc
+        except (websocket.WebSocketException, OSError) as exc:
+            raise self._unanswered(exc) from exc
+        return stream
+
     def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False) -> Manifest:
         """See Api."""
         path = _path(kind, "", name) + (f"/{subresource}" if subresource else "")
@@ -115,9 +206,19 @@ class KubernetesApi:
         return self._ask(_Question("patch", kind, "PATCH", path, query, body))
 
     def _ask(self, question: _Question) -> dict[str, Any]:
-        deadline = time.monotonic() + self._seconds
+        text = self._tried(question, self._seconds)
+        try:
+            answer = json.loads(text)
+        except ValueError as exc:
+            raise Malformed(f"API server {self.server}: got no JSON for {question.path}") from exc
+        if not isinstance(answer, dict):
+            raise Malformed(f"API server {self.server}: got no object for {question.path}")
+        return answer
+
+    def _tried(self, question: _Question, seconds: float) -> bytes:
+        deadline = time.monotonic() + seconds
         tries = tenacity.Retrying(
-            stop=tenacity.stop_before_delay(self._seconds),
+            stop=tenacity.stop_before_delay(seconds),
             wait=tenacity.wait_exponential(multiplier=0.3, max=5) + tenacity.wait_random(0, 0.3),
             retry=tenacity.retry_if_exception(self._may_change),
             reraise=True,
@@ -132,36 +233,34 @@ class KubernetesApi:
             return True
         return isinstance(exc, AccessDenied) and time.monotonic() < self._doubted_until
 
-    def _once(self, question: _Question, deadline: float) -> dict[str, Any]:
+    def _once(self, question: _Question, deadline: float) -> bytes:
         status, text = self._send(question, max(1.0, deadline - time.monotonic()))
         if not 200 <= status < 300:
             raise self._refused(question, status, _words(text))
-        try:
-            answer = json.loads(text)
-        except ValueError as exc:
-            raise Malformed(f"API server {self.server}: got no JSON for {question.path}") from exc
-        if not isinstance(answer, dict):
-            raise Malformed(f"API server {self.server}: got no object for {question.path}")
-        return answer
+        return text
 
     def _send(self, question: _Question, seconds: float) -> tuple[int, bytes]:
-        headers = {"Accept": question.accept}
-        if question.body is not None:
-            headers["Content-Type"] = _MERGE_PATCH if question.method == "PATCH" else _JSON
         timeout = (min(CONNECT_SECONDS, seconds), min(READ_SECONDS, seconds))
         try:
-            request = self._client.param_serialize(
-                question.method,
-                question.path,
-                query_params=list(question.query),
-                header_params=headers,
-                body=question.body,
-                auth_settings=["BearerToken"],
-            )
-            response = self._client.call_api(*request, _request_timeout=timeout)
+            response = self._client.call_api(*self._serialized(question), _request_timeout=timeout)
             return response.status, response.read()
         except (HTTPError, OSError, ApiException) as exc:
             raise self._unanswered(exc) from exc
+
+    def _serialized(self, question: _Question) -> tuple[str, str, dict[str, str], Any, Any]:
+        """Method, URL, headers, body and form, with the login of now."""
+        headers = {"Accept": question.accept}
+        if question.body is not None:
+            headers["Content-Type"] = _MERGE_PATCH if question.method == "PATCH" else _JSON
+        method, url, sent, body, form = self._client.param_serialize(
+            question.method,
+            question.path,
+            query_params=list(question.query),
+            header_params=headers,
+            body=question.body,
+            auth_settings=["BearerToken"],
+        )
+        return method, url, sent or {}, body, form
 
     def _unanswered(self, exc: Exception) -> PreflightError:
         words = str(getattr(exc, "reason", None) or exc)
@@ -177,12 +276,13 @@ class KubernetesApi:
 
     def _refused(self, question: _Question, status: int, words: str) -> PreflightError:
         """Our error for an answer that is none, with the server's own words where it gave some."""
-        subject = f"API server {self.server}: {question.verb} {question.kind.resource} as {self._account}"
+        subject = f"API server {self.server}: {question.words} as {self._account}"
         match status:
             case 401:
                 return AccessDenied(f"{subject}: got 401 ({words}), expected a login that it takes; log in again")
             case 403:
-                return Forbidden(f"{subject}: got 403 ({words}); grant the verb, see deploy/rbac.yaml")
+                role = "deploy/rbac-builds.yaml" if question.kind in _BUILDING else "deploy/rbac.yaml"
+                return Forbidden(f"{subject}: got 403 ({words}); grant the verb, see {role}")
             case 404:
                 return NotFound(f"{subject}: got 404 ({words})")
             case 409:
@@ -274,10 +374,86 @@ def _strip_tokens(configuration: kubernetes.client.Configuration) -> None:
     configuration.refresh_api_key_hook = strip  # type: ignore[assignment]  # the library types it as its default
 
 
+def _trust(configuration: kubernetes.client.Configuration) -> dict[str, object]:
+    """The configuration's trust and certificate, as the websocket client takes them."""
+    required = ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE
+    given = {
+        "ca_certs": configuration.ssl_ca_cert,
+        "certfile": configuration.cert_file,
+        "keyfile": configuration.key_file,
+        "server_hostname": configuration.tls_server_name,
+    }
+    return {
+        "cert_reqs": required,
+        "check_hostname": bool(configuration.verify_ssl) and configuration.assert_hostname is not False,
+        **{name: value for name, value in given.items() if value},
+    }
+
+
+def _way(configuration: kubernetes.client.Configuration) -> dict[str, object]:
+    """The configuration's proxy, and that of no environment: see _choose_proxy."""
+    if not configuration.proxy:
+        return {"http_no_proxy": ["*"]}
+    proxy = urlsplit(str(configuration.proxy))
+    way: dict[str, object] = {
+        "http_proxy_host": proxy.hostname,
+        "http_proxy_port": proxy.port,
+        "http_no_proxy": str(configuration.no_proxy or "-").split(","),
+    }
+    login = {"http_proxy_auth": (unquote(proxy.username), unquote(proxy.password or ""))} if proxy.username else {}
+    return {**way, **login}
+
+
+def _stdout(stream: websocket.WebSocket, subject: str) -> Iterator[bytes]:
+    """The pieces of a command's output; Malformed when it ended badly, Unreachable when nobody tells how it ended."""
+    complaint = b""
+    while True:
+        opcode, data = stream.recv_data()
+        if opcode == websocket.ABNF.OPCODE_CLOSE or not data:
+            raise Unreachable(f"{subject}: the connection ended before the command did; run again")
+        match data[0]:
+            case _ if len(data) == 1:
+                continue  # a channel's first message, which is empty
+            case 1:
+                yield data[1:]
+            case 2:
+                complaint = (complaint + data[1:])[-_STDERR_SHOWN:]
+            case 3:
+                _expect_success(data[1:], complaint, subject)
+                return
+
+
+def _expect_success(status: bytes, complaint: bytes, subject: str) -> None:
+    """Of the command, by the Status object that is told at its end."""
+    try:
+        told = json.loads(status)
+    except ValueError:
+        told = None
+    if not isinstance(told, Mapping) or told.get("status") != "Success":
+        said = complaint.decode(errors="replace").strip()
+        raise Malformed(f"{subject}: got {_words(status)}{f' ({said})' if said else ''}, expected success")
+
+
+def _bounded(pieces: Iterator[bytes], most: int, subject: str) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            raise BoundExceeded(f"{subject}: got more than {most} bytes")
+        yield piece
+
+
+def _container(name: str) -> tuple[tuple[str, str], ...]:
+    return (("container", name),) if name else ()
+
+
+def _base(kind: Kind) -> str:
+    return f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+
+
 def _path(kind: Kind, namespace: str, name: str = "") -> str:
-    base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     inside = f"/namespaces/{quote(namespace, safe='')}" if kind.namespaced and namespace else ""
-    return f"{base}{inside}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
+    return f"{_base(kind)}{inside}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
 def _words(text: bytes) -> str:

@@ -1,0 +1,563 @@
+"""Builds as Jobs: the objects, and Pods that really build on a node, push, hand back, fail, hang and are taken away."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kmm_preflight.build.builder import Built, Mounted, Order
+from kmm_preflight.build.job import JobBuilder
+from kmm_preflight.build.job_manifest import TEXT_BYTES, JobSettings, job_of, merged
+from kmm_preflight.build.objects import clean_up, object_name
+from kmm_preflight.cluster.api import JOBS, Access, Api, Forbidden, Kind
+from kmm_preflight.cluster.kubernetes import connect
+from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Undecidable
+from kmm_preflight.model import Flavour, ModuleName, Plan, RegistryTLS, Stage, TargetKernel
+from tests.clusters import namespaces
+from tests.real.build import busybox
+from tests.real.builder_image import push_builder_image
+from tests.real.kubernetes.cluster import Cluster
+from tests.real.kubernetes.definitions import PREFLIGHTS
+from tests.real.kubernetes.real_node import RealNode, cluster_with_node, need_node
+from tests.real.layout import Member, image, layer, symlink
+from tests.real.push import push
+from tests.real.registry import Registry
+from tests.real.skopeo import access, skopeo
+from tests.runs import ROOT
+from tests.test_real_kubernetes import eventually, told
+
+PASSWORD = "correct horse battery"
+TOOLS = ("sh", "cat", "sleep", "sha256sum", "printf", "mkdir", "ls", "kill", "cp")
+KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, "", "")
+INSECURE = RegistryTLS(insecure=True)
+SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"
+ROLES: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac-builds.yaml").read_text()))
+ACCOUNTS = next(one for one in yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()) if "rules" in one)
+COMPILING = """\
+FROM {base}
+RUN echo '  CC [M] /build/probe.o' && echo "probe.c:7:3: error: too few arguments to function 'probe'" >&2 && exit 2
+"""
+
+
+class Place:
+    """A node with registries: what is pushed to one, and a builder."""
+
+    def __init__(self, node: RealNode, folder: Path, plain: Registry, login: Registry) -> None:
+        self.node = node
+        self.cluster = node.cluster
+        self.folder = folder
+        self.plain, self.login = plain, login
+        shell = [Member("bin/busybox", busybox(), mode=0o755), *(symlink(f"bin/{tool}", "busybox") for tool in TOOLS)]
+        made = image([layer(shell)], history=True)
+        for registry in (plain, login):
+            push(registry, "base", "1", made)
+        assert login.ca
+        self.authorities = login.ca.read_text()
+        self.builder_image = push_builder_image(plain)
+        self.api = as_client(self.cluster.kubeconfig())
+
+    @property
+    def base(self) -> str:
+        """An image with a shell, at the registry that asks for no login."""
+        return f"{self.plain.host}/base:1"
+
+    def settings(self, **more: Any) -> JobSettings:
+        """With the builder image."""
+        return JobSettings(**{"image": self.builder_image, "folder": self.folder / "archives", **more})
+
+    def builder(self, **more: Any) -> JobBuilder:
+        """As the admin."""
+        return JobBuilder(self.api, self.settings(**more))
+
+    def order(self, name: str, steps: str = "", **more: Any) -> Order:
+        """A build of that name on the base, which is not pushed and has no Secret unless more says so."""
+        plan = Plan(ModuleName("demo", name), KERNEL, f"{self.plain.host}/made/{name}:1", "probe")
+        text = f"FROM {self.base}\n{steps}"
+        made = {"plan": plan, "dockerfile": text, "image": plan.image, "push": False, "timeout": 60}
+        plain = {"pull_tls": INSECURE, "push_tls": INSECURE}
+        return Order(id=f"{name}-build-0123456789", stage=Stage.BUILD, **{**made, **plain, **more})
+
+    def result(self, order: Order, **more: Any) -> tuple[Built, list[str]]:
+        """The end of a build, and what was told meanwhile."""
+        words: list[str] = []
+        builder = self.builder(**more)
+        builder.start(order)
+        return builder.result(order, words.append), words
+
+    def job(self, order: Order) -> dict[str, Any]:
+        """The order's object."""
+        return dict(self.cluster.read(f"/apis/batch/v1/namespaces/demo/jobs/{object_name(order.id)}"))
+
+    def pods(self, order: Order) -> list[dict[str, Any]]:
+        """All Pods of the order."""
+        selector = f"app.kubernetes.io%2Finstance%3D{object_name(order.id)}"
+        return list(self.cluster.read(f"/api/v1/namespaces/demo/pods?labelSelector={selector}")["items"])
+
+    def running(self, order: Order) -> str:
+        """Wait until the order's Pod runs, and give its name."""
+        eventually(lambda: [pod["status"].get("phase") for pod in self.pods(order)] == ["Running"])
+        (pod,) = self.pods(order)
+        return str(pod["metadata"]["name"])
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, plain_registry: Registry, login_registry: Registry
+) -> Iterator[Place]:
+    """One for all tests of the file."""
+    need_node()
+    folder = tmp_path_factory.mktemp("jobs")
+    with cluster_with_node(folder, plain_registry, login_registry) as node:
+        node.cluster.apply_crds(PREFLIGHTS["list"])
+        node.cluster.apply(*namespaces("demo"))
+        place = Place(node, folder, plain_registry, login_registry)
+        eventually(lambda: bool(place.cluster.read("/api/v1/namespaces/demo/serviceaccounts/default")))
+        yield place
+        assert clean_up(place.api, (JOBS,), datetime.now(UTC)) == ()
+        clean_up(place.api, (JOBS,), datetime.now(UTC), everything=True)
+
+
+def as_client(kubeconfig: Path, seconds: float = 60) -> Api:
+    """The API server, as the option --kubeconfig gives it."""
+    return connect(Access((kubeconfig,), "--kubeconfig", None, seconds))
+
+
+def told_of(built: Built) -> tuple[str, str]:
+    """Id and sentence of what speaks against a build."""
+    assert built.finding, built.log
+    return built.finding.id, built.finding.sentence
+
+
+def contents(built: Built) -> dict[str, bytes]:
+    """All files of the image in an archive, by path."""
+    assert not built.finding, (built.finding, built.log)
+    transport, _, path = built.image.partition(":")
+    assert transport == "oci-archive"
+    found: dict[str, bytes] = {}
+    with tarfile.open(path) as archive:
+
+        def blob(digest: str) -> bytes:
+            file = archive.extractfile(f"blobs/{digest.replace(':', '/')}")
+            assert file
+            return file.read()
+
+        index = archive.extractfile("index.json")
+        assert index
+        (one,) = json.load(index)["manifests"]
+        for known in json.loads(blob(one["digest"]))["layers"]:
+            with tarfile.open(fileobj=io.BytesIO(blob(known["digest"]))) as files:
+                for member in files:
+                    file = files.extractfile(member) if member.isfile() else None
+                    found[member.name] = file.read() if file else b""
+    return found
+
+
+def secret(name: str, kind: str, data: Mapping[str, str]) -> dict[str, Any]:
+    """A Secret of the Module's namespace."""
+    metadata = {"name": name, "namespace": "demo"}
+    return {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "stringData": dict(data)}
+
+
+def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) -> None:
+    plan = Plan(ModuleName("demo", "probe"), KERNEL, "registry.example/kmods/probe:1", "probe", secret="pull")
+    order = Order(
+        id="probe-build-0123456789",
+        stage=Stage.BUILD,
+        plan=plan,
+        dockerfile="FROM base\nRUN echo $(KERNEL) $$\n",
+        image=plan.image,
+        push=True,
+        timeout=59.5,
+        arguments=(("KERNEL_VERSION", KERNEL.version), ("FLAGS", "$(HOME)")),
+        secrets=(Mounted("key", "signing-key", {"key": PASSWORD.encode()}),),
+        pull_tls=INSECURE,
+        selector=(("kmm", "yes"),),
+    )
+    patch = {"spec": {"tolerations": [{"key": "kmm"}], "containers": [{"name": "build", "resources": {"limits": {}}}]}}
+    job = job_of(order, JobSettings("builder:1", tmp_path, patch=patch, authorities="PEM"), ("pull",))
+    labels = {
+        "app.kubernetes.io/managed-by": "kmm-preflight",
+        "app.kubernetes.io/component": "build",
+        "app.kubernetes.io/instance": "probe-build-0123456789",
+        "kmm.node.kubernetes.io/module.name": "probe",
+        "kmm.node.kubernetes.io/target-kernel": "5.14.0-570.el9.x86_64_rt",
+    }
+    metadata: Any = job["metadata"]
+    assert metadata["labels"] == labels
+    assert (metadata["name"], metadata["namespace"]) == ("probe-build-0123456789", "demo")
+    spec: Any = job["spec"]
+    template = spec.pop("template")
+    assert spec == {
+        "backoffLimit": 0,
+        "completions": 1,
+        "parallelism": 1,
+        "activeDeadlineSeconds": 60,
+        "ttlSecondsAfterFinished": 600,
+    }
+    assert template["metadata"]["labels"] == labels
+    pod = template["spec"]
+    (container,) = pod.pop("containers")
+    assert pod == {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 15,
+        "nodeSelector": {"kmm": "yes"},
+        "tolerations": [{"key": "kmm"}],
+        "volumes": [
+            {"name": "storage", "emptyDir": {}},
+            {"name": "work", "emptyDir": {}},
+            {"name": "login-0", "secret": {"secretName": "pull", "optional": True, "defaultMode": 0o400}},
+            {"name": "secret-0", "secret": {"secretName": "signing-key", "optional": False, "defaultMode": 0o400}},
+        ],
+    }
+    assert container["command"][:2] == ["/bin/sh", "-c"]
+    assert container["args"] == [
+        f"--build-arg=KERNEL_VERSION={KERNEL.version}",
+        "--build-arg=FLAGS=$$(HOME)",
+        "--volume=/secrets/0:/run/secrets/key:ro",
+    ]
+    assert container["env"] == [
+        {"name": "IMAGE", "value": plan.image},
+        {"name": "PULL_TLS", "value": "--tls-verify=false"},
+        {"name": "PUSH_TLS", "value": ""},
+        {"name": "DOCKERFILE_0", "value": "FROM base\nRUN echo $$(KERNEL) $$$$\n"},
+        {"name": "REGISTRY_CA_0", "value": "PEM"},
+    ]
+    assert container["securityContext"] == {
+        "runAsUser": 0,
+        "runAsNonRoot": False,
+        "capabilities": {
+            "drop": ["ALL"],
+            "add": ["SYS_CHROOT", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETFCAP"],
+        },
+    }
+    assert (container["image"], container["resources"]) == ("builder:1", {"limits": {}})
+    assert "readinessProbe" not in container
+    assert PASSWORD not in json.dumps(job)
+    with pytest.raises(BoundExceeded, match=f"expected at most {TEXT_BYTES}"):
+        job_of(replace(order, dockerfile="#" * (TEXT_BYTES + 1)), JobSettings("builder:1", tmp_path), ())
+
+
+@pytest.mark.parametrize(
+    ("base", "patch", "result"),
+    [
+        ({"a": 1, "b": {"c": 2}}, {"b": {"d": 3}}, {"a": 1, "b": {"c": 2, "d": 3}}),
+        ({"a": 1, "b": 2}, {"a": None, "c": None}, {"b": 2}),
+        ({"a": [1]}, {"a": [2]}, {"a": [2]}),
+        ({"a": 1}, {"a": {"b": None, "c": 1}}, {"a": {"c": 1}}),
+        (
+            {"a": [{"name": "x", "v": 1}, {"name": "y"}]},
+            {"a": [{"name": "x", "w": 2}, {"name": "z"}]},
+            {"a": [{"name": "x", "v": 1, "w": 2}, {"name": "y"}, {"name": "z"}]},
+        ),
+        ({"a": [{"name": "x"}]}, {"a": [{"key": "t"}]}, {"a": [{"key": "t"}]}),
+        ({}, {"a": [{"name": "x", "v": None}]}, {"a": [{"name": "x"}]}),
+    ],
+)
+def test_a_patch_is_laid_over_a_template(
+    base: dict[str, object], patch: dict[str, object], result: dict[str, object]
+) -> None:
+    assert merged(base, patch) == result
+
+
+def test_it_builds_and_pushes_to_a_private_registry(place: Place) -> None:
+    logins = place.login.authfile(place.folder / "auth.json").read_text()
+    place.cluster.apply(
+        secret("pull", "kubernetes.io/dockerconfigjson", {".dockerconfigjson": logins}),
+        secret("token", "Opaque", {"key": PASSWORD}),
+    )
+    steps = (
+        f"FROM {place.login.host}/base:1\nARG KERNEL_VERSION\n"
+        'RUN sleep 3 && cat /run/secrets/token/key && echo "$KERNEL_VERSION" > /version\n'
+    )
+    order = place.order("private", push=True, pull_tls=RegistryTLS(), push_tls=RegistryTLS(), dockerfile=steps)
+    order = replace(
+        order,
+        plan=replace(order.plan, secret="pull"),
+        image=f"{place.login.host}/made/private:1",
+        arguments=(("KERNEL_VERSION", KERNEL.version),),
+        secrets=(Mounted("token", "token", {"key": PASSWORD.encode()}),),
+    )
+    builder = place.builder(authorities=place.authorities)
+    builder.start(order)
+    assert PASSWORD not in json.dumps(place.job(order))
+    assert place.login.password not in json.dumps([place.job(order), *place.pods(order)])
+    words: list[str] = []
+    built = builder.result(order, words.append)
+    assert (built.finding, built.image, built.pushed) == (None, order.image, True), built.log
+    assert any(one.startswith("Running: STEP 3/3: RUN sleep 3 ") for one in words), words
+    inspected = json.loads(_inspect(place, order.image))
+    assert f"pushed {order.image} as {inspected['Digest']}" in built.log
+    assert "***" in built.log
+    assert PASSWORD not in built.log + str(words)
+    assert place.login.password not in built.log
+    assert builder.publish(order, built) is built
+    assert not place.job(order)
+    eventually(lambda: not place.pods(order))
+
+
+def _inspect(place: Place, reference: str) -> str:
+    options = access(place.login, place.login.authfile(place.folder / "inspect.json"))
+    done = skopeo("inspect", *options, f"docker://{reference}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_logins_of_the_account_are_taken_in_either_shape(place: Place) -> None:
+    logins = json.loads(place.login.authfile(place.folder / "auth.json").read_text())
+    nothing = json.dumps({"auths": {"registry.example": {"auth": "YTpi"}}})
+    place.cluster.apply(
+        secret("first", "kubernetes.io/dockerconfigjson", {".dockerconfigjson": nothing}),
+        secret("second", "kubernetes.io/dockercfg", {".dockercfg": json.dumps(logins["auths"])}),
+        _account("first", "gone", "second"),
+    )
+    try:
+        order = place.order("account", dockerfile=f"FROM {place.login.host}/base:1\nRUN cp /bin/sh /copy\n")
+        built, _ = place.result(order, authorities=place.authorities)
+    finally:
+        place.cluster.apply(_account())
+    assert "copy" in contents(built)
+
+
+def _account(*secrets: str) -> dict[str, Any]:
+    named = [{"name": name} for name in secrets]
+    metadata = {"name": "default", "namespace": "demo"}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, "imagePullSecrets": named}
+
+
+def test_without_a_push_the_image_is_handed_back(place: Place) -> None:
+    # What Kubernetes would replace in a variable, what a shell would, and more than one variable may hold.
+    filling = "".join(f"# {'ä$' * 50} {number}\n" for number in range(1500))
+    steps = f"{filling}RUN printf '%s' '$(IMAGE) $$ ${{HOME}} \\ä' > /text && printf x >> /text\n"
+    order = place.order("handed", steps)
+    assert len(order.dockerfile.encode()) > 200_000
+    built, words = place.result(order)
+    files = contents(built)
+    assert files["text"].decode() == "$(IMAGE) $$ ${HOME} \\äx"
+    assert built.pushed is False
+    assert built.image == f"oci-archive:{place.folder}/archives/{order.id}.tar"
+    assert "SAVE the image" in built.log
+    assert words
+    assert not place.job(order)
+    assert list((place.folder / "archives").glob("*.partial")) == []
+
+
+def test_mirrors_and_insecure_registries_are_those_of_the_configuration(place: Place) -> None:
+    configuration = f"""\
+unqualified-search-registries = ["registry.example"]
+[[registry]]
+prefix = "registry.example"
+location = "registry.example"
+[[registry.mirror]]
+location = "{place.plain.host}"
+insecure = true
+"""
+    order = place.order("mirrored", dockerfile="FROM base:1\nRUN cp /bin/sh /copy\n", pull_tls=RegistryTLS())
+    built, _ = place.result(order, registries_conf=configuration)
+    assert "copy" in contents(built)
+
+
+def test_a_step_that_fails_is_told_with_its_lines(place: Place) -> None:
+    order = place.order("compiles", dockerfile=COMPILING.format(base=place.base))
+    built, _ = place.result(order)
+    id, sentence = told_of(built)
+    assert (id, built.image) == ("build-failed", "")
+    assert "Job demo/compiles-build-0123456789: got exit code 2 of buildah, expected 0" in sentence
+    assert built.finding
+    assert "probe.c:7:3: error: too few arguments to function 'probe'" in built.finding.lines
+    assert not place.job(order)
+
+
+def test_of_a_log_without_an_end_the_end_is_told(place: Place) -> None:
+    line = f"{'x' * 80} $i {PASSWORD}"
+    steps = f"RUN i=0; while [ $i -lt 90000 ]; do echo {line}; i=$((i+1)); done; echo error: the last; exit 2\n"
+    order = place.order("prints", steps, secrets=(Mounted("t", "token", {"key": PASSWORD.encode()}),))
+    place.cluster.apply(secret("token", "Opaque", {"key": PASSWORD}))
+    built, _ = place.result(order)
+    assert told_of(built)[0] == "build-failed"
+    assert built.finding
+    assert "error: the last" in built.finding.lines
+    assert "STEP 1/2" in built.log
+    assert "\n[…]\n" in built.log
+    assert 6 << 20 < len(built.log.encode()) < 9 << 20
+    assert not {word for word in PASSWORD.split() if word in built.log}
+
+
+def test_a_push_that_is_refused_is_told(place: Place) -> None:
+    order = place.order("refused", push=True, image=f"{place.login.host}/made/refused:1")
+    built, _ = place.result(order)
+    id, sentence = told_of(built)
+    assert id == "build-failed"
+    assert f"of the push to {order.image}, expected 0" in sentence
+    assert "unauthorized" in built.log or "authentication required" in built.log
+
+
+def test_a_build_that_hangs_is_stopped_at_its_deadline(place: Place) -> None:
+    order = place.order("hangs", "RUN echo waiting for nothing && sleep 600\n", timeout=10)
+    built, words = place.result(order)
+    id, sentence = told_of(built)
+    assert id == "build-timeout"
+    assert "within 10 s" in sentence
+    assert "waiting for nothing" in built.log
+    assert any("STEP 2/2" in one for one in words), words
+    assert not place.job(order)
+    eventually(lambda: not place.pods(order))
+
+
+def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None:
+    """All at once: each waits for its deadline."""
+    ended: dict[str, tuple[Built, list[str]]] = {}
+
+    def run(name: str, image: str, **more: Any) -> None:
+        order = place.order(name, timeout=8, **more)
+        ended[name] = place.result(order, image=image)
+
+    cases: dict[str, tuple[str, dict[str, Any]]] = {
+        "absent": (f"{place.plain.host}/no/such:1", {}),
+        "invalid": ("Not An Image", {}),
+        "shellless": (f"{place.plain.host}/base:1", {}),
+        "secretless": (place.builder_image, {"secrets": (Mounted("gone", "gone", {}),)}),
+        "nowhere": (place.builder_image, {"selector": (("no", "such-node"),)}),
+    }
+    threads = [threading.Thread(target=run, args=(name, image), kwargs=more) for name, (image, more) in cases.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sentences = {name: told_of(built) for name, (built, _) in ended.items()}
+    assert {id for id, _ in sentences.values()} == {"builder-failed"}, sentences
+    assert "ImagePull" in sentences["absent"][1]
+    assert "ContainerCreating" in sentences["secretless"][1]
+    assert "InvalidImageName" in sentences["invalid"][1]
+    assert "expected a build; does the image have buildah?" in sentences["shellless"][1]
+    assert "buildah: not found" in ended["shellless"][0].log
+    assert "Unschedulable: 0/1 nodes are available" in sentences["nowhere"][1]
+    assert any("Unschedulable" in one for one in ended["nowhere"][1])
+    assert any("ImagePull" in one for one in ended["absent"][1])
+    assert place.api.list(JOBS, "demo") == ()
+
+
+def test_a_pod_that_is_taken_away_says_nothing_of_the_build(place: Place) -> None:
+    order = place.order("taken", "RUN sleep 600\n")
+    builder = place.builder()
+    builder.start(order)
+    pod = place.running(order)
+    told(place.cluster, "delete", "pod", pod, "--namespace=demo", "--wait=false")
+    id, sentence = told_of(builder.result(order, print))
+    assert id == "builder-failed"
+    assert "its Pod" in sentence
+
+
+def test_what_goes_on_is_adopted_and_another_replaces_it(place: Place) -> None:
+    order = place.order("adopted", "RUN sleep 4 && cp /bin/sh /first\n")
+    builder = place.builder()
+    builder.start(order)
+    uid = place.job(order)["metadata"]["uid"]
+    pod = place.running(order)
+    place.builder().start(order)
+    assert (place.job(order)["metadata"]["uid"], len(place.pods(order))) == (uid, 1)
+    other = replace(order, dockerfile=f"FROM {place.base}\nRUN cp /bin/sh /second\n")
+    builder.start(other)
+    # Not before the first one's Pod has ended was the second one made.
+    assert pod not in {one["metadata"]["name"] for one in place.pods(order)}
+    assert place.job(order)["metadata"]["uid"] != uid
+    files = contents(builder.result(other, print))
+    assert "second" in files
+    assert "first" not in files
+
+
+def test_it_goes_with_its_owner(place: Place) -> None:
+    metadata = {"name": "next"}
+    spec = {"releaseImage": "registry.example/release:1"}
+    kind = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP"}
+    place.cluster.apply({**kind, "metadata": metadata, "spec": spec})
+    preflights = Kind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False)
+    order = place.order("owned", "RUN sleep 600\n")
+    place.builder(owner=place.api.get(preflights, "next")).start(order)
+    place.running(order)
+    told(place.cluster, "delete", "preflightvalidationsocp", "next")
+    eventually(lambda: not place.job(order) and not place.pods(order))
+
+
+def test_output_of_a_command_is_bounded_and_its_end_is_known(place: Place) -> None:
+    order = place.order("asked", "RUN sleep 600\n")
+    place.builder().start(order)
+    pod = place.running(order)
+
+    def output(*command: str, most: int = 1 << 20, name: str = pod) -> bytes:
+        return b"".join(place.api.execute(name, "demo", command, most))
+
+    every = bytes(range(256)) * 1024
+    written = "".join(f"\\{byte:03o}" for byte in range(256))
+    assert output("sh", "-c", f"for i in $(seq 1024); do printf '{written}'; done") == every
+    assert output("true") == b""
+    with pytest.raises(Malformed, match=r"exit code 3 .*no such thing"):
+        output("sh", "-c", "echo no such thing >&2; exit 3")
+    with pytest.raises(BoundExceeded, match="more than 1000 bytes"):
+        output("cat", "/dev/zero", most=1000)
+    with pytest.raises(NotFound, match="get pods/exec as"):
+        output("true", name="no-such-pod")
+    assert place.api.log("no-such-pod", "demo", 100) == b""
+    place.cluster.stop()
+    try:
+        with pytest.raises(Undecidable):
+            output("true")
+    finally:
+        place.cluster.start()
+    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [order.id]) == (f"jobs.batch demo/{order.id}",)
+
+
+def test_the_role_is_enough_and_all_of_it_is_used(place: Place) -> None:
+    cluster = place.cluster
+    kubeconfig = cluster.service_account_kubeconfig("kmm-preflight", "kmm-preflight")
+    accounts = [rule for rule in ACCOUNTS["rules"] if rule["resources"] == ["serviceaccounts"]]
+    ours = [rule for rule in ROLES[0]["rules"] if rule["apiGroups"] != ["build.openshift.io"]]
+    cluster.apply({**ROLES[0], "rules": [*ours, *accounts]}, *ROLES[1:])
+    granted = {(verb, resource) for rule in ours for verb in rule["verbs"] for resource in rule["resources"]}
+    eventually(lambda: _may(cluster, kubeconfig, "create", "pods/exec"))
+    cluster.forget()
+    account = as_client(kubeconfig)
+    builder = JobBuilder(account, place.settings())
+    order = place.order("account", "RUN sleep 2\n")
+    builder.start(order)
+    contents(builder.result(order, print))
+    assert clean_up(account, (JOBS,), datetime.now(UTC), [order.id]) == ()
+    used = _used(cluster) - {("list", "serviceaccounts")}
+    # The second verb of exec is looked up by the API server beside the first one.
+    assert granted - used == {("create", "pods/exec"), ("get", "pods")}
+    assert used <= granted
+
+    less = [{**rule, "verbs": ["get"]} if rule["resources"] == ["pods/exec"] else rule for rule in ours]
+    cluster.apply({**ROLES[0], "rules": [*less, *accounts]})
+    eventually(lambda: not _may(cluster, kubeconfig, "create", "pods/exec"))
+    builder.start(order)
+    with pytest.raises(Forbidden, match=r"pods/exec as .*deploy/rbac-builds\.yaml"):
+        builder.result(order, print)
+    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [order.id]) == (f"jobs.batch demo/{order.id}",)
+
+
+def _may(cluster: Cluster, kubeconfig: Path, verb: str, resource: str) -> bool:
+    resource, _, part = resource.partition("/")
+    question = ("auth", "can-i", verb, resource, f"--subresource={part}", "--namespace=demo")
+    return cluster.kubectl(*question, kubeconfig=kubeconfig).returncode == 0
+
+
+def _used(cluster: Cluster) -> set[tuple[str, str]]:
+    events = [event for event in cluster.requests() if event.user == SUBJECT and event.resource]
+    assert 403 not in {event.code for event in events}
+    return {
+        (event.verb, f"{event.resource}/{event.subresource}" if event.subresource else event.resource)
+        for event in events
+        if event.resource != "selfsubjectaccessreviews"
+    }
