@@ -212,7 +212,7 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 15,
-        "nodeSelector": {"kmm": "yes"},
+        "nodeSelector": {"kubernetes.io/arch": "amd64", "kmm": "yes"},
         "tolerations": [{"key": "kmm"}],
         "volumes": [
             {"name": "storage", "emptyDir": {}},
@@ -484,7 +484,7 @@ def test_it_goes_with_its_owner(place: Place) -> None:
     place.cluster.apply({**kind, "metadata": metadata, "spec": spec})
     preflights = Kind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False)
     order = place.order("owned", "RUN sleep 600\n")
-    place.builder(owner=place.api.get(preflights, "next")).start(order)
+    place.builder(owners={KERNEL.version: place.api.get(preflights, "next")}).start(order)
     place.running(order)
     told(place.cluster, "delete", "preflightvalidationsocp", "next")
     eventually(lambda: not place.job(order) and not place.pods(order))

@@ -171,7 +171,7 @@ def test_it_is_the_object_that_kmm_makes(cluster: Cluster, api: Api) -> None:
     )
     owner = api.get(Kind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False), "next")
     assert owner
-    OpenShiftBuilder(api, OpenShiftSettings(owner)).start(ORDER)
+    OpenShiftBuilder(api, OpenShiftSettings({KERNEL.version: owner})).start(ORDER)
     build = found(api)
     metadata = build["metadata"]
     assert build["spec"] == SPEC

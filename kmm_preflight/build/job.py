@@ -45,6 +45,11 @@ class JobBuilder:
         """See Builder."""
         settle(self._api, JOBS, job_of(order, self._settings, self._logins(order)))
 
+    def ended(self, order: Order) -> bool:
+        """See Remote. One that only waits to be fetched has ended too."""
+        found = self._api.get(JOBS, object_name(order.id), order.plan.module.namespace)
+        return found is None or ended(found) or Field(found)["status"]["ready"].number() > 0
+
     def result(self, order: Order, tell: Tell) -> Built:
         """See Builder."""
         return follow(_Watched(self._api, order, self._settings.folder), order.timeout, tell)

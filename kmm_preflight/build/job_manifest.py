@@ -33,14 +33,14 @@ _CAPABILITIES = ("SYS_CHROOT", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOW
 class JobSettings:
     """What all Jobs of a run share: the builder's image, and the folder for archives that they hand back.
 
-    owner is the PreflightValidationOCP, where there is one. authorities is PEM, trusted for every registry;
+    owners are the PreflightValidationOCPs that are answered, by kernel. authorities is PEM, trusted for every registry;
     registries_conf the whole text of containers-registries.conf(5), "" for the image's own. patch is laid over the
     Pod's template as `kubectl patch` does it: items that have names are found by them, other lists replaced.
     """
 
     image: str
     folder: Path
-    owner: Manifest | None = None
+    owners: Mapping[str, Manifest] = field(default_factory=dict)
     authorities: str = ""
     registries_conf: str = ""
     patch: Manifest = field(default_factory=dict)
@@ -57,7 +57,7 @@ def job_of(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Mani
         "ttlSecondsAfterFinished": KEPT_SECONDS,
         "template": merged(template, settings.patch),
     }
-    metadata = metadata_of(order, spec, settings.owner, {})
+    metadata = metadata_of(order, spec, settings.owners.get(order.plan.kernel.version), {})
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
@@ -70,7 +70,7 @@ def _pod(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Manife
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
-        "nodeSelector": dict(order.selector),
+        "nodeSelector": {"kubernetes.io/arch": order.plan.kernel.arch, **dict(order.selector)},
         "containers": [_container(order, settings, logins)],
         "volumes": [{"name": name, **volume} for name, volume in {**own, **auth, **secrets}.items()],
     }

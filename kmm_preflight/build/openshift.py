@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kmm_preflight.build.builder import Built, Mounted, Order, Tell
 from kmm_preflight.build.ending import broke, failed, timed_out
-from kmm_preflight.build.objects import delete, is_of, metadata_of, object_name, settle
+from kmm_preflight.build.objects import delete, ended, is_of, metadata_of, object_name, settle
 from kmm_preflight.build.pods import Obstacle, Printed, obstacle, past_deadline, started, taken
 from kmm_preflight.build.watched import follow
 from kmm_preflight.cluster.api import BUILDS, PODS, Api
@@ -38,9 +39,9 @@ _VOLUME = re.compile(r"[a-z0-9]([a-z0-9-]{0,54}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class OpenShiftSettings:
-    """What all Builds of a run share: owner is the PreflightValidationOCP, where there is one."""
+    """What all Builds of a run share: the PreflightValidationOCPs that are answered, by kernel."""
 
-    owner: Manifest | None = None
+    owners: Mapping[str, Manifest] = field(default_factory=dict)
 
 
 class OpenShiftBuilder:
@@ -59,7 +60,12 @@ class OpenShiftBuilder:
 
     def start(self, order: Order) -> None:
         """See Builder."""
-        settle(self._api, BUILDS, build_of(order, self._settings.owner))
+        settle(self._api, BUILDS, build_of(order, self._settings.owners.get(order.plan.kernel.version)))
+
+    def ended(self, order: Order) -> bool:
+        """See Remote."""
+        found = self._api.get(BUILDS, object_name(order.id), order.plan.module.namespace)
+        return found is None or ended(found)
 
     def result(self, order: Order, tell: Tell) -> Built:
         """See Builder."""
