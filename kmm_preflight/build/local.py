@@ -180,6 +180,8 @@ class LocalBuilder:
         proxies = settings.network.proxies
         given = {f"{scheme}_proxy": proxies[scheme] for scheme in ("http", "https", "no") if proxies.get(scheme)}
         own = {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+        if "XDG_RUNTIME_DIR" not in kept:
+            own["XDG_RUNTIME_DIR"] = str(folder / "tmp")  # else podman makes a place below /tmp that stays
         configuration = {"CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf")}
         specification = driver.Specification(
             commands=[list(command) for command in commands],
