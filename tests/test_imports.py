@@ -16,6 +16,7 @@ GLUE = ("fixtures", "reports", "preflight_tests", "tests")
 EDGES = {
     "urllib3": {"oci/registry.py", "oci/connections.py", "cluster/kubernetes.py"},
     "kubernetes": {"cluster/kubernetes.py"},
+    "websocket": {"cluster/stream.py"},
     "subprocess": {"oci/credential_helper.py", "build/local.py", "build/driver.py"},
     "socket": set[str](),
     "pytest": set[str](),

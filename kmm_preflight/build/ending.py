@@ -18,7 +18,7 @@ _ERRORS_ABOVE = 5
 _ERROR = re.compile(r"\berror:|\bfatal\b|undefined!|No such file|not found|denied", re.IGNORECASE)
 _HIDDEN = "***"
 # Shorter texts stand in any log by chance.
-_SECRET_CHARACTERS = 8
+_SECRET_CHARACTERS = 6
 
 
 def failed(log: str, problem: str) -> Finding:
@@ -63,9 +63,10 @@ def _secrets(order: Order) -> Iterator[str]:
 def _shapes(content: bytes) -> Iterator[str]:
     """A content as it may be printed: whole, line by line, encoded."""
     text = content.decode("utf-8", "replace").strip()
-    for shape in (text, *text.splitlines(), base64.b64encode(content).decode()):
-        if len(shape.strip()) >= _SECRET_CHARACTERS and not shape.startswith("-----"):
-            yield shape.strip()
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("-----")]
+    for shape in (text, *lines, base64.b64encode(content).decode()):
+        if len(shape) >= _SECRET_CHARACTERS:
+            yield shape
 
 
 def _shapes_of_login(credential: Credential) -> Iterator[str]:

@@ -8,23 +8,22 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import kubernetes
 import tenacity
-import websocket
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from kmm_preflight.cluster.api import BUILDS, JOBS, PODS, Access, Conflict, Forbidden, Kind
 from kmm_preflight.cluster.kubeconfig import Chosen, choose, token_subject
+from kmm_preflight.cluster.stream import TROUBLE, Stream, StreamRefused, words_of
 from kmm_preflight.errors import (
     AccessDenied,
-    BoundExceeded,
     Malformed,
     NotFound,
     PreflightError,
@@ -51,10 +50,6 @@ _ANYTHING = f"{_JSON}, */*"
 _MERGE_PATCH = "application/merge-patch+json"
 # Where the verbs are granted that only a builder in the cluster needs.
 _BUILDING = (JOBS, PODS, BUILDS)
-# Kubernetes' protocol of streams in a websocket: the first byte of a message names its channel.
-_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-# 1 is what the command prints, 2 what it complains, 3 how it ended.
-_STDERR_SHOWN = 500
 
 
 class _Expired(PreflightError):
@@ -170,34 +165,15 @@ class KubernetesApi:
         path = f"{_path(PODS, namespace, pod)}/exec"
         query = (("stdout", "true"), ("stderr", "true"), *_container(container), *words)
         question = _Question("get", PODS, "GET", path, query, part="exec")
-        subject = f"Pod {namespace}/{pod}: {' '.join(command)}"
-        stream = self._open(question)
-        try:
-            yield from _bounded(_stdout(stream, subject), most, subject)
-        except (websocket.WebSocketException, OSError) as exc:
-            raise self._unanswered(exc) from exc
-        finally:
-            stream.close()
-
-    def _open(self, question: _Question) -> websocket.WebSocket:
-        configuration = self._client.configuration
         _, url, headers, *_ = self._serialized(question)
-        login = [f"{name}: {value}" for name, value in headers.items() if name.lower() == "authorization"]
-        stream = websocket.WebSocket(sslopt=_trust(configuration))
+        login = tuple(f"{name}: {value}" for name, value in headers.items() if name.lower() == "authorization")
+        stream = Stream(url, login, self._client.configuration, subject=f"Pod {namespace}/{pod}: {' '.join(command)}")
         try:
-            # By the library's own way a server that does not answer would be waited for without an end.
-            stream.connect(  # type: ignore[no-untyped-call]  # nor does the library type it
-                f"ws{url.removeprefix('http')}",
-                header=login,
-                subprotocols=list(_PROTOCOLS),
-                timeout=READ_SECONDS,
-                **_way(configuration),
-            )
-        except websocket.WebSocketBadStatusException as exc:
-            raise self._refused(question, exc.status_code, _words(exc.resp_body or b"")) from exc
-        except (websocket.WebSocketException, OSError) as exc:
+            yield from stream.output(most)
+        except StreamRefused as exc:
+            raise self._refused(question, exc.status, words_of(exc.body)) from exc
+        except TROUBLE as exc:
             raise self._unanswered(exc) from exc
-        return stream
 
     def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False) -> Manifest:
         """See Api."""
@@ -236,7 +212,7 @@ class KubernetesApi:
     def _once(self, question: _Question, deadline: float) -> bytes:
         status, text = self._send(question, max(1.0, deadline - time.monotonic()))
         if not 200 <= status < 300:
-            raise self._refused(question, status, _words(text))
+            raise self._refused(question, status, words_of(text))
         return text
 
     def _send(self, question: _Question, seconds: float) -> tuple[int, bytes]:
@@ -374,75 +350,6 @@ def _strip_tokens(configuration: kubernetes.client.Configuration) -> None:
     configuration.refresh_api_key_hook = strip  # type: ignore[assignment]  # the library types it as its default
 
 
-def _trust(configuration: kubernetes.client.Configuration) -> dict[str, object]:
-    """The configuration's trust and certificate, as the websocket client takes them."""
-    required = ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE
-    given = {
-        "ca_certs": configuration.ssl_ca_cert,
-        "certfile": configuration.cert_file,
-        "keyfile": configuration.key_file,
-        "server_hostname": configuration.tls_server_name,
-    }
-    return {
-        "cert_reqs": required,
-        "check_hostname": bool(configuration.verify_ssl) and configuration.assert_hostname is not False,
-        **{name: value for name, value in given.items() if value},
-    }
-
-
-def _way(configuration: kubernetes.client.Configuration) -> dict[str, object]:
-    """The configuration's proxy, and that of no environment: see _choose_proxy."""
-    if not configuration.proxy:
-        return {"http_no_proxy": ["*"]}
-    proxy = urlsplit(str(configuration.proxy))
-    way: dict[str, object] = {
-        "http_proxy_host": proxy.hostname,
-        "http_proxy_port": proxy.port,
-        "http_no_proxy": str(configuration.no_proxy or "-").split(","),
-    }
-    login = {"http_proxy_auth": (unquote(proxy.username), unquote(proxy.password or ""))} if proxy.username else {}
-    return {**way, **login}
-
-
-def _stdout(stream: websocket.WebSocket, subject: str) -> Iterator[bytes]:
-    """The pieces of a command's output; Malformed when it ended badly, Unreachable when nobody tells how it ended."""
-    complaint = b""
-    while True:
-        opcode, data = stream.recv_data()
-        if opcode == websocket.ABNF.OPCODE_CLOSE or not data:
-            raise Unreachable(f"{subject}: the connection ended before the command did; run again")
-        match data[0]:
-            case _ if len(data) == 1:
-                continue  # a channel's first message, which is empty
-            case 1:
-                yield data[1:]
-            case 2:
-                complaint = (complaint + data[1:])[-_STDERR_SHOWN:]
-            case 3:
-                _expect_success(data[1:], complaint, subject)
-                return
-
-
-def _expect_success(status: bytes, complaint: bytes, subject: str) -> None:
-    """Of the command, by the Status object that is told at its end."""
-    try:
-        told = json.loads(status)
-    except ValueError:
-        told = None
-    if not isinstance(told, Mapping) or told.get("status") != "Success":
-        said = complaint.decode(errors="replace").strip()
-        raise Malformed(f"{subject}: got {_words(status)}{f' ({said})' if said else ''}, expected success")
-
-
-def _bounded(pieces: Iterator[bytes], most: int, subject: str) -> Iterator[bytes]:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > most:
-            raise BoundExceeded(f"{subject}: got more than {most} bytes")
-        yield piece
-
-
 def _container(name: str) -> tuple[tuple[str, str], ...]:
     return (("container", name),) if name else ()
 
@@ -454,15 +361,6 @@ def _base(kind: Kind) -> str:
 def _path(kind: Kind, namespace: str, name: str = "") -> str:
     inside = f"/namespaces/{quote(namespace, safe='')}" if kind.namespaced and namespace else ""
     return f"{_base(kind)}{inside}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
-
-
-def _words(text: bytes) -> str:
-    """What the Status object of a refusal says."""
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return "no words"
-    return str(told.get("message") or "no words") if isinstance(told, Mapping) else "no words"
 
 
 def _distrusted(exc: BaseException | None) -> bool:

@@ -1,0 +1,79 @@
+"""What a Dockerfile takes from elsewhere, and what in it speaks of the running kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmm_preflight.build.dockerfile import read_dockerfile
+
+TOOLKIT = {"DTK_AUTO": "quay.io/dtk@sha256:1", "KERNEL_FULL_VERSION": "5.14.0-570.el9.x86_64"}
+
+
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [
+        ("FROM a/b:1", ("a/b:1",)),
+        ("from a/b:1 as Builder\nfrom builder", ("a/b:1",)),
+        ("FROM scratch", ()),
+        ("", ()),
+        ("# FROM a/b\nFROM --platform=linux/amd64 c/d AS x", ("c/d",)),
+        ("ARG DTK_AUTO\nFROM ${DTK_AUTO} AS builder\nFROM ubi9/ubi-minimal", (TOOLKIT["DTK_AUTO"], "ubi9/ubi-minimal")),
+        ("ARG BASE=a/b\nARG TAG=1\nFROM $BASE:${TAG}", ("a/b:1",)),
+        ('ARG BASE="a/b" TAG=2\nFROM ${BASE}:${TAG:-9}', ("a/b:2",)),
+        ("FROM ${BASE:-a/b}", ("a/b",)),
+        ("FROM a/b\nARG C=d\nFROM ${C:-e/f}", ("a/b", "e/f")),
+        ("FROM a/b\nFROM a/b", ("a/b",)),
+        ("FROM a \\\n  AS one\n# between\nFROM \\\n\n# and here\n  b", ("a", "b")),
+        ("# escape=`\nFROM a `\n AS x\nRUN dir \\\nFROM b", ("a", "b")),
+        (
+            "FROM a AS one\nCOPY --from=one /x /y\nCOPY --from=0 /x /y\nCOPY --from=c/d:1 --chown=1 /x /y",
+            ("a", "c/d:1"),
+        ),
+        ("FROM a\nRUN --mount=type=bind,from=c/d,target=/x ls", ("a", "c/d")),
+        ("FROM a\nRUN <<EOF\nFROM b\nEOF\nFROM c", ("a", "c")),
+        ("FROM a\nRUN cat <<< FROM\nFROM b", ("a", "b")),
+        ("FROM a\nRUN echo $((1<<3))\nFROM b", ("a", "b")),
+        ("FROM a\nCOPY <<-'END' /x\nFROM b\n  END\nFROM c", ("a", "c")),
+    ],
+)
+def test_images(text: str, images: tuple[str, ...]) -> None:
+    assert read_dockerfile(text, TOOLKIT).images == images
+    assert read_dockerfile(text, TOOLKIT).unresolved == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "unresolved"),
+    [
+        ("ARG BASE\nFROM ${BASE}", ("FROM ${BASE}",)),
+        ("FROM a AS x\nARG B=c\nFROM $B", ("FROM $B",)),
+        ("FROM ${BASE", ("FROM ${BASE",)),
+    ],
+)
+def test_what_leads_to_no_image(text: str, unresolved: tuple[str, ...]) -> None:
+    assert read_dockerfile(text, {}).unresolved == unresolved
+
+
+@pytest.mark.parametrize(
+    ("run", "running", "depmod"),
+    [
+        ("make KVER=${KERNEL_FULL_VERSION}", (), ()),
+        ("make -C /lib/modules/$(uname -r)/build", ("uname -r",), ()),
+        ("make -C /lib/modules/`uname  -r`/build && uname -m", ("uname  -r",), ()),
+        ("cat /proc/version", ("/proc/version",), ()),
+        ("depmod -b /opt ${KERNEL_FULL_VERSION}", (), ()),
+        ("depmod -b /opt", (), ("depmod -b /opt",)),
+        ("depmod -a && ls", (), ("depmod -a",)),
+        ("cp x /opt; /sbin/depmod --basedir /opt; true", (), ("depmod --basedir /opt",)),
+        ("depmod --basedir=/opt 5.14.0", (), ()),
+        ("depmod -b /opt -F /boot/System.map 5.14", (), ()),
+        ("echo depmodule", (), ()),
+    ],
+)
+def test_what_is_of_the_running_kernel(run: str, running: tuple[str, ...], depmod: tuple[str, ...]) -> None:
+    read = read_dockerfile(f"FROM a\nRUN {run}\n", {})
+    assert (read.running_kernel, read.depmod) == (running, depmod)
+
+
+def test_comments_say_nothing() -> None:
+    read = read_dockerfile("FROM a\n# RUN uname -r\nRUN ls \\\n# uname -r\n && true", {})
+    assert (read.running_kernel, read.depmod) == ((), ())

@@ -1,0 +1,41 @@
+"""What of a log gets into a finding, and what of it nobody may see."""
+
+from __future__ import annotations
+
+import base64
+
+from kmm_preflight.build.builder import Mounted, Order
+from kmm_preflight.build.ending import LAST_LINES, excerpt, failed, without_secrets
+from kmm_preflight.model import Flavour, ModuleName, Plan, Stage, TargetKernel
+from kmm_preflight.oci.auth import Credential, Keychain
+from kmm_preflight.oci.keyring import Keyring
+
+KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
+PLAN = Plan(ModuleName("ns", "m"), KERNEL, "r/i:t")
+KEY = b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nsho\n-----END PRIVATE KEY-----\n"
+LOGIN = Keychain("a file", {"r": Credential("someone", "a pass word", "an-identity-token")})
+ORDER = Order("m-build-1", Stage.BUILD, PLAN, "FROM a", "r/i:t", False, 1.0,
+              secrets=(Mounted("key", "s", {"key": KEY, "pin": b"1234"}),), keyring=Keyring((LOGIN,)))  # fmt: skip
+
+
+def test_the_last_lines_and_errors_above_them() -> None:
+    log = "\n".join(["first", "x.c:3:1: error: no", *(f"line {number}" for number in range(LAST_LINES)), ""])
+    assert excerpt(log) == ("x.c:3:1: error: no", "…", *(f"line {number}" for number in range(LAST_LINES)))
+
+
+def test_a_short_log_is_told_whole() -> None:
+    assert excerpt("one\n\n  two  \n") == ("one", "  two")
+    assert excerpt("") == ()
+
+
+def test_lines_are_safe_to_print() -> None:
+    assert excerpt("\x1b[31mred\x1b[0m ::error::x") == ("\\x1b[31mred\\x1b[0m : :error: :x",)
+    assert failed("::stop::", "x").lines == (": :stop::",)
+
+
+def test_no_part_of_a_secret_or_a_login_is_shown() -> None:
+    whole = base64.b64encode(KEY).decode()
+    pair = base64.b64encode(b"someone:a pass word").decode()
+    text = f"{KEY.decode()} {whole} a pass word {pair} an-identity-token MIIEvQIBADANBgkq"
+    assert without_secrets(text, ORDER) == "***\n *** *** *** *** ***"
+    assert without_secrets("sho 1234 -----BEGIN PRIVATE KEY-----", ORDER) == "sho 1234 -----BEGIN PRIVATE KEY-----"
