@@ -54,7 +54,7 @@ class Stream:
     subject: str
 
     def output(self, most: int) -> Iterator[bytes]:
-        """Runs the command and gives what it prints, in pieces; raises TROUBLE and StreamRefused beside what Api says."""
+        """Runs the command and gives what it prints, in pieces; raises TROUBLE or StreamRefused too."""
         stream = self._open()
         try:
             yield from _bounded(_stdout(stream, self.subject), most, self.subject)
