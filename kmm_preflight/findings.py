@@ -193,6 +193,12 @@ SOURCE_UNREAD = _kind(
     "what the section names could not be read: {problem}",
     "Let the account of this run read it (deploy/rbac.yaml and deploy/rbac-builds.yaml), then run again.",
 )
+SOURCE_INVALID = _kind(
+    "source-invalid",
+    _REFUTES,
+    "what the section names cannot be used: {problem}",
+    "Correct the object; an API server would not have taken it.",
+)
 DOCKERFILE_ABSENT = _kind(
     "dockerfile-absent",
     _REFUTES,
@@ -330,14 +336,14 @@ FILES_TO_SIGN_SIGNED = _kind(
     "one alone, which will be by the Module's key",
     "Take the file from filesToSign if that signature is the one that is wanted, else strip it in the Dockerfile.",
 )
-KMOD_NOT_TO_BE_SIGNED = _kind(
-    "kmod-not-signed",
-    _WARNING,
-    "the sign section does not name the kmod {kmod} itself: got {got}",
-    "Add its path to filesToSign: where Secure Boot is on, a node refuses it unsigned.",
-)
-
 # Pushing what was made.
+IMAGE_SHARED = _kind(
+    "image-shared",
+    _REFUTES,
+    "{other} takes the same image {image}, and does not find what it loads in what was made: {problem}",
+    "Give each its own name, with ${{MOD_NAME}} or ${{KERNEL_FULL_VERSION}} in it, or let one build make the kmods of "
+    "all.",
+)
 PUSH_REFUSED = _kind(
     "push-refused",
     _REFUTES,

@@ -149,6 +149,15 @@ def _judge_kmod(plan: Plan, image: Image) -> tuple[Finding | None, tuple[Finding
     return worst, () if plan.kmod else (note,)
 
 
+def kmods_of(plan: Plan, image: Image) -> list[Located]:
+    """The files in the kernel's folder that modprobe may take for the plan's kmod; none where there is no folder."""
+    try:
+        folder = image.files.resolve(plan.folder)
+    except LinkBroken:
+        return []
+    return list(_candidates(image, folder.path, _wanted_name(plan))) if folder else []
+
+
 def _wanted_name(plan: Plan) -> Callable[[str], bool]:
     """Which file names are the plan's kmod; with rawArgs every kmod is."""
     if plan.kmod is None:

@@ -243,6 +243,13 @@ class Verdict:
         return tuple(finding for result in self.results for finding in result.findings)
 
     @property
+    def open_findings(self) -> tuple[Finding, ...]:
+        """Those that leave something to do: not what a later stage has mended."""
+        mended = self.conclusion is Conclusion.VERIFIED
+        results = [one for one in self.results if not (mended and one.outcome is Outcome.FALLS_THROUGH)]
+        return tuple(finding for result in results for finding in result.findings)
+
+    @property
     def image(self) -> JudgedImage | None:
         """The image judged last."""
         return next((result.image for result in reversed(self.results) if result.image), None)

@@ -44,4 +44,4 @@ def finding_ids(verdict: Verdict) -> str:
 
 def remedies(verdict: Verdict) -> list[str]:
     """What to do, once each."""
-    return list(dict.fromkeys(finding.remedy for finding in verdict.findings))
+    return list(dict.fromkeys(finding.remedy for finding in verdict.open_findings))

@@ -63,7 +63,8 @@ def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> N
             terminal.line(f"    {finding.id}: {finding.sentence}")
             for line in finding.lines:
                 terminal.line(f"    | {line}")
-            terminal.line(f"    remedy: {finding.remedy}")
+            if finding in verdict.open_findings:
+                terminal.line(f"    remedy: {finding.remedy}")
         if verdict.carried_over or (not verdict.findings and verdict.conclusion is not Conclusion.VERIFIED):
             terminal.line(f"    {verdict.reason}")
 

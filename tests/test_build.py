@@ -315,6 +315,54 @@ def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Work
     assert outcomes(preflight(tmp_path, bench, two), "shared")[0] == "verified"
 
 
+def test_two_that_take_one_name_must_both_find_their_kmod_there(tmp_path: Path, bench: Workbench) -> None:
+    base = bench.kmods(compile_kmod(bench.new), "good")
+    there = Member(f"opt/lib/modules/{bench.new}/other.ko", compile_kmod(bench.new))
+    push(bench.registry, "shared/name", bench.new, image([layer([there])]))
+    name = f"{bench.registry.host}/shared/name:${{KERNEL_FULL_VERSION}}"
+    manifests = [*built("maker", name, bench.copied(base)), module("other", name, "other")]
+    run = preflight(tmp_path, bench, manifests, "--push-built-image")
+    assert run.verdicts() == {"maker": ("refuted", "kmod-absent", "image-shared"), "other": ("verified",)}
+    assert "shapes/other@" in finding(run, "maker", "image-shared")["sentence"]
+    assert preflight(tmp_path, bench, manifests[2:]).returncode == 0  # what was there is there
+
+
+def test_a_kmod_that_filestosign_does_not_reach_is_refuted(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
+    folder = f"opt/lib/modules/{bench.new}"
+    kmod = compile_kmod(bench.new)
+    source = unsigned(bench, "two", Member(f"{folder}/{KMOD}.ko", kmod), Member(f"kmods/{KMOD}.ko", kmod))
+    sign = {**SIGN, "unsignedImage": source, "filesToSign": [f"/kmods/{KMOD}.ko"]}
+    run = preflight(tmp_path, bench, [module("elsewhere", bench.made("elsewhere"), KMOD, sign=sign), *signing(pair)])
+    assert run.verdicts() == {"elsewhere": ("refuted", "image-not-found", "signature-missing")}
+    assert f"/{folder}/{KMOD}.ko" in finding(run, "elsewhere", "signature-missing")["sentence"]
+
+
+def test_what_no_api_server_would_take_is_refused_and_writes_nowhere(tmp_path: Path, bench: Workbench) -> None:
+    escaped = tmp_path / "escaped"
+    up = "../" * 30 + str(escaped)[1:]
+    manifests = [
+        *built("key", bench.made("x"), bench.copied(), build={"secrets": [{"name": "key"}]}),
+        opaque("key", {up: b"a secret"}),
+        *built("name", bench.made("x"), bench.copied(), build={"secrets": [{"name": "../../trav"}]}),
+        *built("text", bench.made("x"), "FROM a\n# \ud800"),
+        *built("empty", bench.made("x"), ""),
+    ]
+    run = preflight(tmp_path, bench, manifests)
+    assert {name: (verdict[0], verdict[-1]) for name, verdict in run.verdicts().items()} == {
+        "key": ("refuted", "source-invalid"),
+        "name": ("refuted", "source-invalid"),
+        "text": ("refuted", "source-invalid"),
+        "empty": ("refuted", "dockerfile-absent"),
+    }
+    assert not escaped.exists()
+
+
+def test_a_command_that_is_not_there_is_the_dockerfile_s_fault(tmp_path: Path, bench: Workbench) -> None:
+    manifests = built("missing", bench.made("missing"), bench.copied(step="no-such-command"))
+    run = preflight(tmp_path, bench, manifests)
+    assert run.verdicts()["missing"][:3] == ("refuted", "image-not-found", "build-failed")
+
+
 def test_a_registry_that_answers_503_builds_nothing(tmp_path: Path, bench: Workbench) -> None:
     good = image([layer([Member(f"opt/lib/modules/{bench.new}/{KMOD}.ko", compile_kmod(bench.new))])])
     with FaultyRegistry({"team/kmod:v1": good}) as registry:

@@ -29,6 +29,10 @@ TOOLKIT = {"DTK_AUTO": "quay.io/dtk@sha256:1", "KERNEL_FULL_VERSION": "5.14.0-57
             "FROM a AS one\nCOPY --from=one /x /y\nCOPY --from=0 /x /y\nCOPY --from=c/d:1 --chown=1 /x /y",
             ("a", "c/d:1"),
         ),
+        ("ARG TARGETARCH\nFROM a:${TARGETARCH}", ("a:amd64",)),
+        ("\ufeffFROM a", ("a",)),
+        ("FROM a\n# a\u2028FROM b", ("a",)),
+        ("FROM a\nRUN --mount=type=bind,from=${B},target=/x ls", ("a",)),
         ("FROM a\nRUN --mount=type=bind,from=c/d,target=/x ls", ("a", "c/d")),
         ("FROM a\nRUN <<EOF\nFROM b\nEOF\nFROM c", ("a", "c")),
         ("FROM a\nRUN cat <<< FROM\nFROM b", ("a", "b")),
@@ -77,3 +81,8 @@ def test_what_is_of_the_running_kernel(run: str, running: tuple[str, ...], depmo
 def test_comments_say_nothing() -> None:
     read = read_dockerfile("FROM a\n# RUN uname -r\nRUN ls \\\n# uname -r\n && true", {})
     assert (read.running_kernel, read.depmod) == ((), ())
+
+
+def test_an_image_of_another_architecture() -> None:
+    read = read_dockerfile("FROM --platform=linux/arm64 a AS x\nFROM --platform=$TARGETPLATFORM b\nFROM c", {}, "s390x")
+    assert (read.images, dict(read.platforms), read.stages) == (("a", "b", "c"), {"a": "arm64", "b": "s390x"}, 3)

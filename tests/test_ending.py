@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 from kmm_preflight.build.builder import Mounted, Order
 from kmm_preflight.build.ending import LAST_LINES, excerpt, failed, without_secrets
@@ -38,4 +39,6 @@ def test_no_part_of_a_secret_or_a_login_is_shown() -> None:
     pair = base64.b64encode(b"someone:a pass word").decode()
     text = f"{KEY.decode()} {whole} a pass word {pair} an-identity-token MIIEvQIBADANBgkq"
     assert without_secrets(text, ORDER) == "***\n *** *** *** *** ***"
+    wrapped = base64.encodebytes(KEY * 3).decode()
+    assert without_secrets(wrapped, replace(ORDER, secrets=(Mounted("k", "s", {"k": KEY * 3}),))).split() == ["***"] * 4
     assert without_secrets("sho 1234 -----BEGIN PRIVATE KEY-----", ORDER) == "sho 1234 -----BEGIN PRIVATE KEY-----"

@@ -6,11 +6,11 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from kmm_preflight.build.builder import Builder, Built, Order, Tell
 from kmm_preflight.errors import PreflightError
@@ -28,7 +28,8 @@ class Remote(Builder, Protocol):
 class Bounded:
     """See Builder. What finds no place waits, and is started by whichever process sees that there is one.
 
-    Orders stand as files in a folder of the run: waiting, going, or refused by the cluster.
+    So is the result of a build taken that has ended, for its objects do not wait for ever. Orders stand as files in a
+    folder of the run: waiting, going, or refused by the cluster; beside them results that were taken before.
     """
 
     def __init__(self, builder: Remote, folder: Path, places: int) -> None:
@@ -36,7 +37,8 @@ class Bounded:
         self._folder = folder
         self._places = places
         self.name, self.keeps, self.pushes_first = builder.name, builder.keeps, builder.pushes_first
-        for state in ("waiting", "going", "refused"):
+        self._left: set[str] = set()
+        for state in ("waiting", "going", "refused", "taken"):
             (folder / state).mkdir(parents=True, exist_ok=True)
 
     def start(self, order: Order) -> None:
@@ -51,17 +53,27 @@ class Bounded:
         """See Builder."""
         self._await_place(order, tell)
         done = threading.Event()
-        # A build that is waited for must not keep others from the places that became free.
+        # A build that is waited for must keep others neither from free places nor from what they have made.
         filling = threading.Thread(target=self._keep_filling, args=(done,), daemon=True)
         filling.start()
         try:
-            return self._builder.result(order, tell)
+            with self._taking(order, seconds=-1):
+                return self._taken(order, tell)
         finally:
             done.set()
             filling.join()
             with self._locked():
-                (self._folder / "going" / order.id).unlink(missing_ok=True)
                 self._fill()
+
+    def _taken(self, order: Order, tell: Tell) -> Built:
+        known = self._folder / "taken" / order.id
+        try:
+            if known.exists():
+                taken: Built = pickle.loads(known.read_bytes())
+                return taken
+            return self._builder.result(order, tell)
+        finally:
+            (self._folder / "going" / order.id).unlink(missing_ok=True)
 
     def publish(self, order: Order, built: Built) -> Built:
         """See Builder."""
@@ -88,6 +100,27 @@ class Bounded:
         while not done.wait(_PAUSE_SECONDS):
             with self._locked():
                 self._fill()
+            self._take()
+
+    def _take(self) -> None:
+        """Takes results for whoever will ask for them."""
+        for order in self._orders("going"):
+            if order.id not in self._left and self._has_ended(order):
+                with suppress(Timeout), self._taking(order, seconds=0):
+                    self._keep(order)
+
+    def _keep(self, order: Order) -> None:
+        known = self._folder / "taken" / order.id
+        if known.exists() or not (self._folder / "going" / order.id).exists():
+            return
+        try:
+            built = self._builder.result(order, lambda _: None)
+        except PreflightError:
+            self._left.add(order.id)  # whoever waits for it will see what the trouble is
+            return
+        made = Path(f"{known}.new")
+        made.write_bytes(pickle.dumps(built))
+        made.replace(known)
 
     def _fill(self) -> None:
         """Starts what waits, as far as there are places."""
@@ -104,13 +137,23 @@ class Bounded:
                 (self._folder / "going" / order.id).write_bytes(pickle.dumps(order))
 
     def _going(self) -> int:
-        return sum(not self._has_ended(pickle.loads(path.read_bytes())) for path in (self._folder / "going").iterdir())
+        return sum(not self._has_ended(order) for order in self._orders("going"))
+
+    def _orders(self, state: str) -> Iterator[Order]:
+        for path in sorted((self._folder / state).iterdir()):
+            with suppress(FileNotFoundError):  # its end was seen in the meantime
+                order: Order = pickle.loads(path.read_bytes())
+                yield order
 
     def _has_ended(self, order: Order) -> bool:
         try:
             return self._builder.ended(order)
         except PreflightError:
             return False  # whoever waits for it will see what the trouble is
+
+    def _taking(self, order: Order, seconds: float) -> FileLock:
+        """Held by whoever takes the result; Timeout when that is another one for so long."""
+        return FileLock(self._folder / f"{order.id}.lock", timeout=seconds, thread_local=False)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

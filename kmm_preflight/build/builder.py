@@ -32,7 +32,8 @@ class Order:
 
     id is the same for the same plan and stage in every run, and names files and objects. image is the result's name,
     which is pushed to it only where push says so. images are the names of all images that the Dockerfile takes from,
-    with the arguments in place. selector has the labels of nodes that may build; timeout is in seconds.
+    with the arguments in place; platforms has the architecture of those that are taken for one of their own. selector
+    has the labels of nodes that may build; timeout is in seconds.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Order:
     arguments: tuple[tuple[str, str], ...] = ()
     secrets: tuple[Mounted, ...] = ()
     images: tuple[str, ...] = ()
+    platforms: Mapping[str, str] = field(default_factory=dict)
     pull_tls: RegistryTLS = VERIFIED_HTTPS
     push_tls: RegistryTLS = VERIFIED_HTTPS
     keyring: Keyring = field(default_factory=Keyring, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shlex
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kmm_preflight.errors import Malformed
+from kmm_preflight.kernel import architecture
 from kmm_preflight.template import substitute
 
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*(?P<char>[`\\])\s*", re.IGNORECASE)
@@ -35,6 +37,7 @@ class Instruction:
 class Dockerfile:
     """images are the names that are pulled, each once, in order; unresolved are texts that lead to no name.
 
+    platforms has the architecture (Go's spelling) of images that are taken for one by name; stages is their number.
     running_kernel and depmod are pieces of text that speak of the running kernel, or of none.
     """
 
@@ -42,24 +45,35 @@ class Dockerfile:
     unresolved: tuple[str, ...]
     running_kernel: tuple[str, ...]
     depmod: tuple[str, ...]
+    platforms: Mapping[str, str]
+    stages: int
 
 
-def read_dockerfile(text: str, arguments: Mapping[str, str]) -> Dockerfile:
-    """What the text takes from elsewhere when it is built with these arguments."""
-    instructions = list(_instructions(text))
-    images, unresolved = _images(instructions, arguments)
+def read_dockerfile(text: str, arguments: Mapping[str, str], arch: str = "amd64") -> Dockerfile:
+    """What the text takes from elsewhere when it is built with these arguments for linux/arch."""
+    instructions = list(_instructions(text.removeprefix("\ufeff")))
+    target = {"TARGETPLATFORM": f"linux/{arch}", "TARGETOS": "linux", "TARGETARCH": arch}
+    images, unresolved, platforms = _images(instructions, {**_here(), **target, **arguments})
     runs = [one.rest for one in instructions if one.name == "RUN"]
     return Dockerfile(
         images=tuple(dict.fromkeys(images)),
         unresolved=tuple(dict.fromkeys(unresolved)),
         running_kernel=tuple(dict.fromkeys(hit[0] for run in runs for hit in _RUNNING_KERNEL.finditer(run))),
         depmod=tuple(dict.fromkeys(call for run in runs for call in _depmod_without_kernel(run))),
+        platforms=platforms,
+        stages=sum(one.name == "FROM" for one in instructions),
     )
+
+
+def _here() -> dict[str, str]:
+    """What builders tell of the machine that builds: as far as is known, this one."""
+    arch = architecture(platform.machine()) or "amd64"
+    return {"BUILDPLATFORM": f"linux/{arch}", "BUILDOS": "linux", "BUILDARCH": arch}
 
 
 def _instructions(text: str) -> Iterator[Instruction]:
     escape = _escape_character(text)
-    lines = deque(text.splitlines())
+    lines = deque(text.replace("\r\n", "\n").split("\n"))
     while lines:
         hit = _INSTRUCTION.fullmatch(_joined(lines, escape).strip())
         if hit is None:
@@ -103,16 +117,22 @@ def _until(lines: deque[str], end: str) -> list[str]:
     return taken[:-1]
 
 
-def _images(instructions: list[Instruction], arguments: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    known: dict[str, str] = {}  # arguments before the first FROM are the only ones that a FROM sees
+def _images(
+    instructions: list[Instruction], arguments: Mapping[str, str]
+) -> tuple[list[str], list[str], dict[str, str]]:
+    # Arguments before the first FROM are the only ones that a FROM sees, beside those that tell of platforms.
+    known = {name: value for name, value in arguments.items() if name.startswith(("TARGET", "BUILD"))}
     stages: list[str] = []
     images: list[str] = []
     unresolved: list[str] = []
+    platforms: dict[str, str] = {}
     for one in instructions:
         if one.name == "ARG" and not stages:
             known |= _declared(one.rest, known, arguments)
         elif one.name == "FROM":
-            name, stage = _from(one.rest, known)
+            name, stage, wanted = _from(one.rest, known)
+            if wanted:
+                platforms[name] = wanted
             if not name:
                 unresolved.append(f"FROM {one.rest.strip()}")
             elif name.lower() not in stages and name != "scratch":
@@ -120,7 +140,7 @@ def _images(instructions: list[Instruction], arguments: Mapping[str, str]) -> tu
             stages.append(stage.lower())
         elif one.name in ("COPY", "ADD", "RUN"):
             images += [name for name in _taken(one) if name.lower() not in stages and not name.isdecimal()]
-    return images, unresolved
+    return images, unresolved, platforms
 
 
 def _declared(rest: str, known: Mapping[str, str], arguments: Mapping[str, str]) -> dict[str, str]:
@@ -138,13 +158,16 @@ def _words(text: str) -> list[str]:
         return text.split()
 
 
-def _from(rest: str, known: Mapping[str, str]) -> tuple[str, str]:
-    """The image, "" when its arguments leave nothing, and the name of the stage that begins."""
+def _from(rest: str, known: Mapping[str, str]) -> tuple[str, str, str]:
+    """The image, "" when its arguments leave nothing, the name of the stage that begins, and its own architecture."""
+    wanted = ""
     while hit := _FLAG.match(rest):
         rest = rest[hit.end() :]
+        if hit["name"] == "platform":
+            wanted = _expanded((hit["value"] or "").strip("\"'"), known).partition("/")[2].partition("/")[0]
     name, *more = rest.split() or [""]
     stage = more[1] if len(more) == 2 and more[0].lower() == "as" else ""
-    return _expanded(name.strip("\"'"), known), stage
+    return _expanded(name.strip("\"'"), known), stage, wanted
 
 
 def _expanded(text: str, known: Mapping[str, str]) -> str:
@@ -157,9 +180,10 @@ def _expanded(text: str, known: Mapping[str, str]) -> str:
 
 def _taken(one: Instruction) -> list[str]:
     """Stages or images from which files are copied or mounted."""
+    rest, found = one.rest, list[str]()
     if one.name == "RUN":
-        return [hit["image"] for hit in _MOUNT_FROM.finditer(one.rest)]
-    rest, found = one.rest, []
+        found = [hit["image"] for hit in _MOUNT_FROM.finditer(rest)]
+        rest = ""
     while hit := _FLAG.match(rest):
         rest = rest[hit.end() :]
         if hit["name"] == "from" and hit["value"]:

@@ -24,7 +24,8 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 SPECIFICATION, RESULT, LOG, STATE = "specification", "result", "log", "state"
-LOG_HEAD_BYTES, LOG_TAIL_LINES = 8 << 20, 2000
+LOG_HEAD_BYTES, LOG_TAIL_BYTES = 8 << 20, 1 << 20
+_UNABLE = -127
 _POLL_SECONDS = 0.1
 _LOOK_AFTER_RUN_SECONDS = 2.0
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -122,7 +123,7 @@ def _run(specification: Specification, folder: Path, run: Watched) -> Result:
     number, code = 0, 0
     with (folder / LOG).open("wb", buffering=0) as log:
         for number, command in enumerate(specification.commands):
-            process = _begin(command, specification.environment, log)
+            process = _begin(command, specification.environment, folder, log)
             if isinstance(process, int):
                 return Result(number, process)
             reader = threading.Thread(target=_copy, args=(process.stdout, log), daemon=True)
@@ -142,29 +143,40 @@ def _run(specification: Specification, folder: Path, run: Watched) -> Result:
     return Result(number, code)
 
 
-def _begin(command: Sequence[str], environment: dict[str, str], log: BinaryIO) -> subprocess.Popen[bytes] | int:
+def _begin(
+    command: Sequence[str], environment: dict[str, str], folder: Path, log: BinaryIO
+) -> subprocess.Popen[bytes] | int:
+    """The process, in the build's folder; a code of no process where there is none."""
     try:
         return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
-    except OSError as exc:
-        log.write(f"{command[0]}: {exc.strerror}\n".encode())
-        return 127  # as a shell has it
+    except (OSError, ValueError) as exc:
+        log.write(f"Error: {command[0]} cannot be run: {exc}\n".encode("utf-8", "replace"))
+        return _UNABLE
 
 
 def _copy(source: BinaryIO, log: BinaryIO) -> None:
-    """What is printed, as it comes; of more than is worth keeping the beginning and the last lines."""
-    written, tail = 0, deque[bytes](maxlen=LOG_TAIL_LINES)
-    left_out = 0
+    """What is printed, as it comes; of more than is worth keeping the beginning and the end."""
+    written, kept, left_out = 0, 0, 0
+    tail = deque[bytes]()
     for line in iter(lambda: source.readline(1 << 16), b""):
         if written < LOG_HEAD_BYTES:
             log.write(line)
             written += len(line)
-        else:
-            left_out += len(tail) == LOG_TAIL_LINES
-            tail.append(line)
+            continue
+        tail.append(line)
+        kept += len(line)
+        while kept > LOG_TAIL_BYTES:
+            kept -= len(tail[0])
+            left_out += len(tail.popleft())
     if left_out:
-        log.write(f"… {left_out} lines left out …\n".encode())
+        log.write(f"\n… {left_out} bytes left out …\n".encode())
     log.write(b"".join(tail))
 
 

@@ -19,6 +19,8 @@ _ERROR = re.compile(r"\berror:|\bfatal\b|undefined!|No such file|not found|denie
 _HIDDEN = "***"
 # Shorter texts stand in any log by chance.
 _SECRET_CHARACTERS = 6
+# Of lines of base64, as base64(1) and openssl break them.
+_WIDTHS = (76, 64)
 
 
 def failed(log: str, problem: str) -> Finding:
@@ -64,7 +66,9 @@ def _shapes(content: bytes) -> Iterator[str]:
     """A content as it may be printed: whole, line by line, encoded."""
     text = content.decode("utf-8", "replace").strip()
     lines = [line.strip() for line in text.splitlines() if not line.startswith("-----")]
-    for shape in (text, *lines, base64.b64encode(content).decode()):
+    encoded = base64.b64encode(content).decode()
+    wrapped = [encoded[start : start + width] for width in _WIDTHS for start in range(0, len(encoded), width)]
+    for shape in (text, *lines, encoded, *wrapped):
         if len(shape) >= _SECRET_CHARACTERS:
             yield shape
 

@@ -24,6 +24,7 @@ from kmm_preflight.build.builder import Built, Order, Tell
 from kmm_preflight.build.ending import broke, excerpt, failed, timed_out, without_secrets
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.connections import Network
+from kmm_preflight.oci.reference import LayoutReference, parse_name
 from kmm_preflight.oci.registries import Registries
 from kmm_preflight.outside import clean
 
@@ -34,6 +35,9 @@ HELD = "held"
 STORE = "store"
 """The storage in a run's folder; a link where it is kept."""
 _IN_USE = "in-use"
+_INPUT = "input"
+_STEP_FAILED = 'building at STEP "RUN'
+_RUNNING = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: (?!FROM)", re.MULTILINE)
 _BUILDS = "build"
 _RESULT = "result"
 _POLL_SECONDS = 0.1
@@ -87,7 +91,7 @@ class LocalBuilder:
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it had started the build
         folder.mkdir(mode=0o700, parents=True)
         (folder / "context").mkdir()
-        (folder / "Dockerfile").write_text(order.dockerfile)
+        (folder / "Dockerfile").write_text(_from_here(folder, order))
         for mounted in order.secrets:
             place = folder / "secrets" / mounted.folder
             place.mkdir(parents=True)
@@ -108,6 +112,9 @@ class LocalBuilder:
         (folder / "auth.json").unlink(missing_ok=True)
         if result is None:
             return Built(broke(log, "its process ended before it had a result"), log=log)
+        if result.stopped and not _RUNNING.search(log):
+            problem = f"got no image pulled within {order.timeout:.0f} s, expected the first step to run"
+            return Built(broke(log, problem), log=log)
         if result.stopped:
             return Built(timed_out(log, order.timeout), log=log)
         if result.code:
@@ -138,7 +145,7 @@ class LocalBuilder:
 
     def _name(self, order: Order) -> str:
         """The result's name in the storage, which other runs may use too."""
-        return f"localhost/{self._settings.folder.name}:{order.id}"
+        return f"localhost/kmm-preflight:{self._settings.folder.name}.{order.id}"
 
     def _base(self) -> list[str]:
         """The program with the run's own storage."""
@@ -218,6 +225,16 @@ class LocalBuilder:
                 time.sleep(_POLL_SECONDS)
 
 
+def _from_here(folder: Path, order: Order) -> str:
+    """The Dockerfile of an order; one that takes a layout of ours takes it by a path that is plain wherever we are."""
+    taken = order.images[0] if order.images else ""
+    layout = parse_name(taken) if taken.startswith("oci:") else None
+    if not isinstance(layout, LayoutReference):
+        return order.dockerfile
+    (folder / _INPUT).symlink_to(layout.path)
+    return order.dockerfile.replace(f"FROM {taken}", f"FROM oci:{_INPUT}:{layout.tag}")
+
+
 def base_command(program: str, store: Path, storage_driver: str) -> list[str]:
     """The program with a storage of its own."""
     where = [f"--root={store / 'root'}", f"--runroot={store / 'r'}"]
@@ -252,8 +269,9 @@ def _read_log(folder: Path) -> str:
 
 def _is_not_its_fault(result: driver.Result, log: str) -> bool:
     """Whether the builder broke, rather than a step of the Dockerfile."""
-    set_up = result.code == 125 and _NOT_ITS_FAULT.search(_last_word(log))
-    return bool(result.command or result.code < 0 or result.code == 127 or set_up)
+    words = _last_word(log)
+    set_up = result.code == 125 and _NOT_ITS_FAULT.search(words) and _STEP_FAILED not in words
+    return bool(result.command or result.code < 0 or set_up)
 
 
 def _problem(log: str, code: int) -> str:
@@ -274,29 +292,39 @@ def remove_builds(folder: Path) -> None:
     store = folder / STORE
     if store.exists() and (program := find_program(os.defpath)):
         if store.is_symlink():
-            _tidy(program, store, folder.name)
-        elif os.geteuid() != 0:
-            # A user's storage holds files of his subordinate ids, which are his only in a namespace of his.
-            _quietly(program, "unshare", "rm", "-rf", str(store))
-    _unmount(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+            _tidy(program, folder)
+        if os.geteuid() != 0:
+            # A user's builds leave files of his subordinate ids, which are his only in a namespace of his.
+            places = [str(place) for place in (store, folder / _BUILDS) if not place.is_symlink()]
+            _quietly(folder, program, "unshare", "rm", "-rf", *places)
+    _unmount(folder, folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name != HELD:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if not [path for path in folder.glob("*") if path.name != HELD]:
+        shutil.rmtree(folder, ignore_errors=True)  # else a later run finds it, by its lock, and tries again
 
 
-def _tidy(program: str, store: Path, run: str) -> None:
+def _tidy(program: str, folder: Path) -> None:
     """Takes what a run has made out of a storage that stays; and what killed builds have left, unless it is in use."""
+    store = folder / STORE
     base = base_command(program, store, "")
-    names = _quietly(*base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
-    if made := [name for name in names if f"/{run}" in name]:
-        _quietly(*base, "rmi", "--force", *made)
+    names = _quietly(folder, *base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
+    if made := [name for name in names if folder.name in name or name.startswith("localhost/input")]:
+        _quietly(folder, *base, "rmi", "--force", *made)
     with (store / _IN_USE).open("a") as in_use:
         if _free(in_use.fileno()):
-            _quietly(*base, "rm", "--all")
-            _unmount(store.resolve())
+            _quietly(folder, *base, "rm", "--all")
+            _unmount(folder, store.resolve())
 
 
-def _quietly(*command: str) -> str:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
-    return done.stdout
+def _quietly(folder: Path, *command: str) -> str:
+    """Runs a command of the clean-up, which leaves nothing outside of the run's folder either."""
+    environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
+    ran = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120
+    )
+    return ran.stdout
 
 
 def _end_processes(folder: Path) -> None:
@@ -323,8 +351,8 @@ def _is_of(process: Path, folder: str) -> bool:
     return False
 
 
-def _unmount(folder: Path) -> None:
+def _unmount(folder: Path, below: Path) -> None:
     """What a builder that was killed has left mounted; only root's are to be seen here."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for place in reversed([place for place in mounts if place.startswith(f"{folder}/")]):
-        _quietly("umount", "-l", place)
+    for place in reversed([place for place in mounts if place.startswith(f"{below}/")]):
+        _quietly(folder, "umount", "-l", place)

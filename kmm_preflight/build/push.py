@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from kmm_preflight import findings
 from kmm_preflight.build.builder import Order
 from kmm_preflight.errors import AccessDenied, NotFound, PlatformMissing
@@ -16,18 +14,12 @@ from kmm_preflight.outside import listed
 from kmm_preflight.template import normalized
 
 
-def why_not_push(order: Order, plans: Iterable[Plan], images: Images, overwrite: bool) -> Finding | None:
+def why_not_push(order: Order, images: Images) -> Finding | None:
     """Whose the name is, when pushing to it needs --overwrite; None when it may be pushed to.
 
     Raises what asking for the image raises, but not that there is none.
     """
-    if overwrite:
-        return None
     plan, name = order.plan, Reference.parse(order.image)
-    others = sorted({one.kernel.version for one in plans if one.image == plan.image and one.kernel != plan.kernel})
-    if others:
-        problem = f"its name is the same for kernel {listed(others)}, whose nodes would load what is made for another"
-        return findings.PUSH_REFUSED(image=order.image, problem=problem)
     try:
         there = images.image(order.image, plan.kernel.arch, order.keyring, order.push_tls)
     except PlatformMissing as exc:

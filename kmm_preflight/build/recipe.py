@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from kmm_preflight import findings
 from kmm_preflight.build.builder import Mounted, Order
 from kmm_preflight.build.dockerfile import Dockerfile, read_dockerfile
-from kmm_preflight.build.sources import Sources, files_of, texts_of, words_of
+from kmm_preflight.build.sources import Sources, files_of, text_of, texts_of, words_of
+from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Build, Finding, Plan, Stage
+from kmm_preflight.module import is_name
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.outside import listed
@@ -64,9 +66,12 @@ def prepare_build(plan: Plan, build: Build, sources: Sources, keyring: Keyring, 
     mounted = _secrets(plan, build, sources)
     if isinstance(mounted, Finding):
         return refused(mounted)
-    read = read_dockerfile(text, dict(arguments))
+    read = read_dockerfile(text, dict(arguments), plan.kernel.arch)
     if read.unresolved:
         return refused(findings.BASE_IMAGE_UNRESOLVED(got=listed(list(read.unresolved))))
+    if not read.stages:
+        key = f"{plan.module.namespace}/{build.dockerfile_config_map}"
+        return refused(findings.DOCKERFILE_ABSENT(got="a text without FROM", config_map=key))
     image = intermediate_image(plan.image, plan.module) if plan.sign else plan.image
     if terms.push and Reference.parse(plan.image).digest:
         return refused(findings.PUSH_DIGEST(image=plan.image))
@@ -81,6 +86,7 @@ def prepare_build(plan: Plan, build: Build, sources: Sources, keyring: Keyring, 
         arguments=arguments,
         secrets=mounted,
         images=read.images,
+        platforms=read.platforms,
         pull_tls=build.base_image_registry_tls,
         push_tls=plan.tls,
         keyring=keyring,
@@ -96,7 +102,7 @@ def _dockerfile(plan: Plan, build: Build, sources: Sources) -> str | Finding:
         return findings.DOCKERFILE_ABSENT(got="no such ConfigMap", config_map=words_of(key))
     texts = texts_of(config_map)
     if DOCKERFILE_KEY in texts:
-        return texts[DOCKERFILE_KEY]
+        return text_of(config_map, DOCKERFILE_KEY, f"ConfigMap {words_of(key)}")
     near = [name for name in texts if name.lower() in (DOCKERFILE_KEY, "containerfile")]
     if near:
         return findings.DOCKERFILE_KEY(config_map=words_of(key), got=listed(near))
@@ -106,6 +112,8 @@ def _dockerfile(plan: Plan, build: Build, sources: Sources) -> str | Finding:
 def _secrets(plan: Plan, build: Build, sources: Sources) -> tuple[Mounted, ...] | Finding:
     mounted = []
     for name in dict.fromkeys(build.secrets):
+        if not is_name(name):  # it becomes a folder's
+            raise Malformed(f"the build section names Secret {name!r}: expected lower case letters, digits, - and .")
         key = (plan.module.namespace, name)
         secret = sources.secret(key)
         if secret is None:

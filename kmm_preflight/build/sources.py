@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Protocol
 
 from kmm_preflight.build.builder import Files
 from kmm_preflight.cluster.inventory import Key
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest
+
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 class Sources(Protocol):
@@ -31,13 +34,30 @@ def files_of(secret: Manifest, subject: str) -> Files:
     """The contents of a Secret by key; Malformed, with the key and none of the value, for what is no base64."""
     encoded, plain = (part if isinstance(part := secret.get(name), dict) else {} for name in ("data", "stringData"))
     files = {}
+    for key in (*encoded, *plain):
+        if not _KEY.fullmatch(str(key)) or str(key) in (".", ".."):
+            raise Malformed(f"{subject}: got a key {key!r}, expected letters, digits, -, _ and .")
     for key, value in encoded.items():
         try:
             files[str(key)] = base64.b64decode("".join(str(value).split()), validate=True)
         except ValueError as exc:
             raise Malformed(f"{subject}: key {key} is no base64") from exc
     # stringData is what a manifest may hold before the API server has encoded it.
-    return files | {str(key): str(value).encode() for key, value in plain.items()}
+    return files | {str(key): _encoded(str(value), f"{subject}: key {key}") for key, value in plain.items()}
+
+
+def text_of(config_map: Manifest, key: str, subject: str) -> str:
+    """A text of a ConfigMap; Malformed when it is none that a file can hold."""
+    text = texts_of(config_map)[key]
+    _encoded(text, f"{subject}: key {key}")
+    return text
+
+
+def _encoded(text: str, subject: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise Malformed(f"{subject} holds no text (half a character at {exc.start})") from exc
 
 
 def words_of(key: Key) -> str:

@@ -106,6 +106,8 @@ class Workshop:
         def begin() -> Prepared:
             try:
                 prepared = self._prepare(plan, stage)
+            except Malformed as exc:
+                return refused(findings.SOURCE_INVALID(problem=exc.message))
             except PreflightError as exc:
                 return refused(findings.SOURCE_UNREAD(problem=exc.message))
             if prepared.order and self._shop.builder:
@@ -126,7 +128,7 @@ class Workshop:
         order = prepared.order
         problem = self._unpullable(order)
         if problem is None and order.push and order.image == plan.image:
-            problem = why_not_push(order, self._shop.plans, self._shop.images, self._shop.terms.overwrite)
+            problem = self._why_not_push(order)
         return replace(prepared, order=None, findings=(problem, *prepared.findings)) if problem else prepared
 
     def _prepare_build(self, plan: Plan) -> Prepared:
@@ -134,9 +136,7 @@ class Workshop:
         credentials = self._shop.credentials[plan.id]
         if credentials.problem:
             return refused(credentials.problem)
-        prepared = prepare_build(plan, plan.build, self._shop.sources, credentials.keyring, self._shop.terms)
-        told = (credentials.note,) if credentials.note else ()
-        return replace(prepared, findings=(*prepared.findings, *told))
+        return prepare_build(plan, plan.build, self._shop.sources, credentials.keyring, self._shop.terms)
 
     def _prepare_sign(self, plan: Plan) -> Prepared:
         assert plan.sign
@@ -183,7 +183,8 @@ class Workshop:
             except Malformed as exc:  # a builder would take layouts and archives from its own disk, too
                 return findings.BASE_IMAGE_UNRESOLVED(got=exc.message)
             try:
-                self._image(name, order.plan, order.keyring, order.pull_tls).check_layers()
+                arch = order.platforms.get(name, order.plan.kernel.arch)
+                self._shop.images.image(name, arch, order.keyring, order.pull_tls).check_layers()
             except PreflightError as exc:
                 return _unavailable(exc, section, order.plan, order.keyring)
         return None
@@ -225,19 +226,46 @@ class Workshop:
             if wrong := [one for one in told if one.severity in (Severity.REFUTES, Severity.UNDECIDED)]:
                 every = (*wrong, *(one for one in judged.findings if one not in wrong))
                 return replace(_concluded(order.stage, every), image=image)
+        if order.image == plan.image and (problem := self._not_for_others(plan, order, built, tls)):
+            return replace(_concluded(order.stage, (problem, *judged.findings)), image=image)
         where = f"pushed to {order.image}" if built.pushed else "not pushed"
         reason = f"{_WORDS[order.stage]}, its result has the kmod where modprobe looks ({where})"
         return StageResult(order.stage, Outcome.VERIFIED, reason, judged.findings, image)
 
+    def _why_not_push(self, order: Order) -> Finding | None:
+        if self._shop.terms.overwrite:
+            return None
+        if self._shop.builder and self._shop.builder.pushes_first:  # then it cannot be looked at whom it would serve
+            plan = order.plan
+            others = [one for one in self._shop.plans if one.image == plan.image and one.kernel != plan.kernel]
+            if others:
+                problem = f"its name is the same for {others[0].id}, whose nodes would load what is made for another"
+                return findings.PUSH_REFUSED(image=order.image, problem=problem)
+        return why_not_push(order, self._shop.images)
+
+    def _not_for_others(self, plan: Plan, order: Order, built: Built, tls: RegistryTLS) -> Finding | None:
+        """The first plan of the run that takes the same name and would not find its kmod in what was made."""
+        if self._shop.terms.overwrite:
+            return None
+        for other in self._shop.plans:
+            if other.image != plan.image or other.id == plan.id or other.unresolved:
+                continue
+            made = replace(other, image=built.image, tls=tls, recorded=None, notes=())
+            judged = judge_image(made, self._shop.images, Credentials(order.keyring))
+            if judged.outcome is not Outcome.VERIFIED:
+                return findings.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
+        return None
+
     def _published(self, order: Order, built: Built, proved: StageResult, builder: Builder) -> StageResult:
         """The result with what became of the push; looked at once more whose tag it is, just before."""
-        problem = why_not_push(order, self._shop.plans, self._shop.images, self._shop.terms.overwrite)
-        if problem is None:
-            published = builder.publish(order, built)
-            problem = published.finding
+        try:
+            problem = self._why_not_push(order) or builder.publish(order, built).finding
+            if problem is None:
+                found = self._image(order.image, order.plan, order.keyring, order.push_tls).found.judged()
+        except PreflightError as exc:
+            problem = findings.PUSH_FAILED(image=order.image, problem=exc.message)
         if problem:
             return replace(_concluded(order.stage, (problem, *proved.findings)), image=proved.image)
-        found = self._image(order.image, order.plan, order.keyring, order.push_tls).found.judged()
         return replace(proved, reason=f"{_WORDS[order.stage]}, proved and pushed to {order.image}", image=found)
 
     def _keep_log(self, order: Order, log: str) -> str:

@@ -90,9 +90,9 @@ class Layout:
         self._listed = [_listed(entry) for entry in index["manifests"]]
 
     def _read(self, name: str) -> bytes:
-        file, _ = self._files.open(name)
+        file, size = self._files.open(name)
         with file:
-            body = file.read(MANIFEST_BYTES + 1)
+            body = file.read(min(size, MANIFEST_BYTES + 1))  # behind it an archive has other files
         if len(body) > MANIFEST_BYTES:
             raise BoundExceeded(f"{self.path}/{name}: more than {MANIFEST_BYTES} bytes")
         return body
