@@ -41,6 +41,7 @@ _RUNNING = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: (?!FROM)", re.MULTI
 _BUILDS = "build"
 _RESULT = "result"
 _POLL_SECONDS = 0.1
+_PODMAN_CHARACTERS = 50
 _STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: .*", re.MULTILINE)
 # buildah ends with 125 for most of what is not a command's own failure; this is not the Dockerfile's fault.
 _NOT_ITS_FAULT = re.compile(
@@ -244,6 +245,15 @@ def base_command(program: str, store: Path, storage_driver: str) -> list[str]:
 def find_program(path: str) -> str:
     """The builder's program on a PATH, "" when there is none."""
     return next((found for name in PROGRAMS if (found := shutil.which(name, path=path))), "")
+
+
+def why_unfit(program: str, folder: Path) -> str:
+    """Why nothing can be built in a run's folder there, "" when it can: builders take some paths for something else."""
+    if {":", ","} & set(str(folder)):
+        return f"got TMPDIR {folder.parent}, expected a path without : and ,"
+    if program.endswith("podman") and len(str(folder / STORE / "r")) > _PODMAN_CHARACTERS:
+        return f"got TMPDIR {folder.parent}, expected a shorter one for podman, whose runroot may have 50 characters"
+    return ""
 
 
 def _free(descriptor: int) -> bool:
