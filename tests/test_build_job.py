@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kmm_preflight.build.access import registries_conf
 from kmm_preflight.build.builder import Built, Mounted, Order
 from kmm_preflight.build.job import JobBuilder
 from kmm_preflight.build.job_manifest import TEXT_BYTES, JobSettings, job_of, merged
@@ -23,6 +24,8 @@ from kmm_preflight.cluster.api import JOBS, Access, Api, Forbidden, Kind
 from kmm_preflight.cluster.kubernetes import connect
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Undecidable
 from kmm_preflight.model import Flavour, ModuleName, Plan, RegistryTLS, Stage, TargetKernel
+from kmm_preflight.oci.mirrors import MirrorRule, Mirrors
+from kmm_preflight.oci.registries import Registries
 from tests.clusters import namespaces
 from tests.real.build import busybox
 from tests.real.builder_image import push_builder_image
@@ -233,6 +236,7 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
         {"name": "PUSH_TLS", "value": ""},
         {"name": "DOCKERFILE_0", "value": "FROM base\nRUN echo $$(KERNEL) $$$$\n"},
         {"name": "REGISTRY_CA_0", "value": "PEM"},
+        {"name": "REGISTRIES_0", "value": registries_conf((plan.image,), RegistryTLS(), Registries())},
     ]
     assert container["securityContext"] == {
         "runAsUser": 0,
@@ -353,18 +357,11 @@ def test_without_a_push_the_image_is_handed_back(place: Place) -> None:
     assert list((place.folder / "archives").glob("*.partial")) == []
 
 
-def test_mirrors_and_insecure_registries_are_those_of_the_configuration(place: Place) -> None:
-    configuration = f"""\
-unqualified-search-registries = ["registry.example"]
-[[registry]]
-prefix = "registry.example"
-location = "registry.example"
-[[registry.mirror]]
-location = "{place.plain.host}"
-insecure = true
-"""
-    order = place.order("mirrored", dockerfile="FROM base:1\nRUN cp /bin/sh /copy\n", pull_tls=RegistryTLS())
-    built, _ = place.result(order, registries_conf=configuration)
+def test_mirrors_and_registries_on_loopback_are_asked_as_the_suite_asks_them(place: Place) -> None:
+    rule = MirrorRule("registry.example", (place.plain.host,), by_digest=False)
+    name = "registry.example/base:1"
+    order = place.order("mirrored", dockerfile=f"FROM {name}\nRUN cp /bin/sh /copy\n", pull_tls=RegistryTLS())
+    built, _ = place.result(replace(order, images=(name,)), registries=Registries(Mirrors((rule,))))
     assert "copy" in contents(built)
 
 
@@ -420,7 +417,7 @@ def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None
     ended: dict[str, tuple[Built, list[str]]] = {}
 
     def run(name: str, image: str, **more: Any) -> None:
-        order = place.order(name, timeout=8, **more)
+        order = place.order(name, timeout=20, **more)
         ended[name] = place.result(order, image=image)
 
     cases: dict[str, tuple[str, dict[str, Any]]] = {

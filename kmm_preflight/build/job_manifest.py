@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kmm_preflight.build.access import registries_conf
 from kmm_preflight.build.builder import Order
 from kmm_preflight.build.job_script import SCRIPT, TOLD, WORK
 from kmm_preflight.build.objects import labels_of, metadata_of
 from kmm_preflight.errors import BoundExceeded
-from kmm_preflight.model import Manifest, RegistryTLS
+from kmm_preflight.model import VERIFIED_HTTPS, Manifest, RegistryTLS
+from kmm_preflight.oci.registries import Registries
 
 TEXT_BYTES = 1 << 20
 """Of what is handed to the Pod as text: etcd takes 1.5 MB of an object, a container's environment 2 MB."""
@@ -34,7 +36,7 @@ class JobSettings:
     """What all Jobs of a run share: the builder's image, and the folder for archives that they hand back.
 
     owners are the PreflightValidationOCPs that are answered, by kernel. authorities is PEM, trusted for every registry;
-    registries_conf the whole text of containers-registries.conf(5), "" for the image's own. patch is laid over the
+    registries is how the cluster reaches them: the image's own configuration does not count. patch is laid over the
     Pod's template as `kubectl patch` does it: items that have names are found by them, other lists replaced.
     """
 
@@ -42,7 +44,7 @@ class JobSettings:
     folder: Path
     owners: Mapping[str, Manifest] = field(default_factory=dict)
     authorities: str = ""
-    registries_conf: str = ""
+    registries: Registries = field(default_factory=Registries)
     patch: Manifest = field(default_factory=dict)
 
 
@@ -84,7 +86,7 @@ def _container(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> 
     texts = {
         "DOCKERFILE": order.dockerfile,
         "REGISTRY_CA": settings.authorities,
-        "REGISTRIES": settings.registries_conf,
+        "REGISTRIES": registries_conf((*order.images, order.image), VERIFIED_HTTPS, settings.registries),
     }
     if (size := sum(len(text.encode()) for text in texts.values())) > TEXT_BYTES:
         raise BoundExceeded(f"Dockerfile and certificate authorities: got {size} bytes, expected at most {TEXT_BYTES}")
