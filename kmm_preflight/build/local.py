@@ -308,9 +308,11 @@ def remove_builds(folder: Path) -> None:
             places = [str(place) for place in (store, folder / _BUILDS) if not place.is_symlink()]
             _quietly(folder, program, "unshare", "rm", "-rf", *places)
     _unmount(folder, folder)
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name != HELD:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in list(folder.glob("*")):
+        if path.name == HELD:
+            continue
+        with suppress(OSError):  # of another run that removes the same; or it stays, and the folder too
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     if not [path for path in folder.glob("*") if path.name != HELD]:
         shutil.rmtree(folder, ignore_errors=True)  # else a later run finds it, by its lock, and tries again
 

@@ -201,6 +201,8 @@ class RealNode:
             "resolvConf": str(PLACE / "resolv.conf"),
             "volumePluginDir": str(PLACE / "volume-plugins"),
             "serializeImagePulls": False,
+            # A log that is taken away in the middle of a test is one that nobody can look at.
+            "containerLogMaxSize": "200Mi",
         }
 
     def _ready(self) -> bool:
