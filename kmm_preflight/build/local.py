@@ -298,8 +298,11 @@ def _last_word(log: str) -> str:
 
 def remove_builds(folder: Path) -> None:
     """Ends the builds of a run, and removes its folder, whoever owns what in there; a kept storage stays."""
-    _end_processes(folder)
     store = folder / STORE
+    if not (folder / _BUILDS).exists():
+        shutil.rmtree(folder, ignore_errors=True)  # nothing was built; another run may be removing it, too
+        return
+    _end_processes(folder)
     if store.exists() and (program := find_program(os.defpath)):
         if store.is_symlink():
             _tidy(program, folder)
@@ -308,13 +311,18 @@ def remove_builds(folder: Path) -> None:
             places = [str(place) for place in (store, folder / _BUILDS) if not place.is_symlink()]
             _quietly(folder, program, "unshare", "rm", "-rf", *places)
     _unmount(folder, folder)
-    for path in list(folder.glob("*")):
-        if path.name == HELD:
-            continue
+    for path in _without_lock(folder):
         with suppress(OSError):  # of another run that removes the same; or it stays, and the folder too
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    if not [path for path in folder.glob("*") if path.name != HELD]:
+    if not _without_lock(folder):
         shutil.rmtree(folder, ignore_errors=True)  # else a later run finds it, by its lock, and tries again
+
+
+def _without_lock(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.name != HELD]
+    except FileNotFoundError:
+        return []
 
 
 def _tidy(program: str, folder: Path) -> None:
