@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterable, Iterator
 
 from kmm_preflight.errors import Malformed
@@ -18,10 +17,9 @@ from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credential_helper import login_of
 from kmm_preflight.oci.keyring import Keyring, candidates
 from kmm_preflight.oci.mirrors import Hop, MirrorRule
-from kmm_preflight.oci.reference import Reference
+from kmm_preflight.oci.reference import Reference, on_loopback
 from kmm_preflight.oci.registries import Registries
 
-_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 _WILDCARD = "*."
 
 
@@ -82,8 +80,7 @@ def registries_conf(images: Iterable[str], tls: RegistryTLS, registries: Registr
 
 def _is_insecure(hop: Hop, tls: RegistryTLS, registries: Registries) -> bool:
     allowed = registries.tls(hop, tls)
-    loopback = _LOOPBACK.fullmatch(hop.reference.host) is not None
-    return loopback or allowed.insecure or allowed.insecure_skip_tls_verify
+    return on_loopback(hop.reference.host) or allowed.insecure or allowed.insecure_skip_tls_verify
 
 
 def _registry(scope: str, insecure: bool) -> list[str]:

@@ -30,6 +30,7 @@ from kmm_preflight.outside import clean
 
 PROGRAMS = ("buildah", "podman")
 LOG_BYTES = 16 << 20
+_LAST_BYTES = 64 << 10
 HELD = "held"
 """The file in a run's folder that is locked while the run goes on."""
 STORE = "store"
@@ -61,7 +62,7 @@ class LocalSettings:
     """Where and how builds run here: folder is the run's own, in which `held` is locked while the run goes on.
 
     kept is where base images stay for a later run, None for a storage that is the run's own. places is how many builds
-    go on at a time, environment the caller's, storage_driver "" for buildah's own choice.
+    go on at a time, environment the caller's.
     """
 
     program: str
@@ -71,7 +72,6 @@ class LocalSettings:
     network: Network
     registries: Registries
     environment: Mapping[str, str] = field(repr=False)
-    storage_driver: str = ""
 
 
 class LocalBuilder:
@@ -128,8 +128,7 @@ class LocalBuilder:
         folder = self._folder(order).with_suffix(".push")
         folder.mkdir(mode=0o700)
         self._write_access(folder, order, (order.image,), order.push_tls)
-        digest = folder / "digest"
-        command = [*self._base(), "push", "--quiet", *self._access(folder), "--digestfile", str(digest)]
+        command = [*self._base(), "push", "--quiet", *self._access(folder)]
         self._drive(folder, [[*command, self._name(order), f"docker://{order.image}"]], order)
         self._wait(folder, lambda words: None)
         result = driver.read_result(folder)
@@ -154,7 +153,7 @@ class LocalBuilder:
         if self._settings.kept and not store.is_symlink():
             with suppress(FileExistsError):
                 store.symlink_to(self._settings.kept)
-        return base_command(self._settings.program, store, self._settings.storage_driver)
+        return base_command(self._settings.program, store)
 
     def _build(self, order: Order, folder: Path, name: str) -> list[str]:
         isolation = [] if self._settings.environment.get("BUILDAH_ISOLATION") else ["--isolation=chroot"]
@@ -236,10 +235,9 @@ def _from_here(folder: Path, order: Order) -> str:
     return order.dockerfile.replace(f"FROM {taken}", f"FROM oci:{_INPUT}:{layout.tag}")
 
 
-def base_command(program: str, store: Path, storage_driver: str) -> list[str]:
+def base_command(program: str, store: Path) -> list[str]:
     """The program with a storage of its own."""
-    where = [f"--root={store / 'root'}", f"--runroot={store / 'r'}"]
-    return [program, *where, *([f"--storage-driver={storage_driver}"] if storage_driver else [])]
+    return [program, f"--root={store / 'root'}", f"--runroot={store / 'r'}"]
 
 
 def find_program(path: str) -> str:
@@ -267,12 +265,14 @@ def _free(descriptor: int) -> bool:
 def _doing(folder: Path) -> str:
     if not (folder / driver.STATE).exists():
         return "waits for a place"
-    steps = _STEP.findall(_read_log(folder)[-(64 << 10) :])
+    steps = _STEP.findall(_read_log(folder, last=_LAST_BYTES))
     return clean(steps[-1]) if steps else "builds"
 
 
-def _read_log(folder: Path) -> str:
+def _read_log(folder: Path, last: int = LOG_BYTES) -> str:
+    """The log, or so many of its last bytes."""
     with suppress(FileNotFoundError), (folder / driver.LOG).open("rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - last))
         return log.read(LOG_BYTES).decode("utf-8", "replace")
     return ""
 
@@ -328,7 +328,7 @@ def _without_lock(folder: Path) -> list[Path]:
 def _tidy(program: str, folder: Path) -> None:
     """Takes what a run has made out of a storage that stays; and what killed builds have left, unless it is in use."""
     store = folder / STORE
-    base = base_command(program, store, "")
+    base = base_command(program, store)
     names = _quietly(folder, *base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
     if made := [name for name in names if folder.name in name or name.startswith("localhost/input")]:
         _quietly(folder, *base, "rmi", "--force", *made)

@@ -176,10 +176,14 @@ def _names(folder: str, part: str, files: FileSystem) -> list[str]:
 
 
 def _file(path: str, files: FileSystem) -> Located | None:
-    located = _resolved(path, files)
-    if located and located.entry.kind is Kind.HARDLINK:
-        located = files.hardlink_target(located)
+    located = _target(path, files)
     return Located(path, located.entry, located.layer) if located and located.entry.kind is Kind.FILE else None
+
+
+def _target(path: str, files: FileSystem) -> Located | None:
+    """What a path leads to, of a hard link the file itself."""
+    located = _resolved(path, files)
+    return files.hardlink_target(located) if located and located.entry.kind is Kind.HARDLINK else located
 
 
 def _resolved(path: str, files: FileSystem) -> Located | None:
@@ -202,9 +206,7 @@ def _signed_already(files: Iterable[str], image: Image) -> tuple[Finding, ...]:
 
 def content(path: str, image: Image) -> bytes:
     """The bytes of a file that a path of the image leads to; BoundExceeded when it is larger than any kmod."""
-    located = _resolved(path, image.files)
-    if located and located.entry.kind is Kind.HARDLINK:
-        located = image.files.hardlink_target(located)
+    located = _target(path, image.files)
     if located is None:
         return b""
     file = image.content(located)

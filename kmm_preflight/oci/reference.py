@@ -20,6 +20,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{{1,5}}))?")
 _REPOSITORY_CHARACTERS = 255
+_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 _DOCKER_HUB = "docker.io"
 _DOCKER_HUB_OF_OLD = "index.docker.io"
 
@@ -29,6 +30,11 @@ def parse_digest(text: str) -> Digest:
     if not _DIGEST.fullmatch(text):
         raise Malformed(f"digest: got {text!r}, expected sha256: or sha512: and lower case hexadecimal digits")
     return Digest(text)
+
+
+def on_loopback(host: str) -> bool:
+    """Whether host[:port] is this very machine, where a registry may speak plain HTTP."""
+    return _LOOPBACK.fullmatch(host) is not None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ urllib3's errors become ours here and in connections.py, once.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,12 +30,11 @@ from kmm_preflight.oci.connections import BUSY, Connections, trouble
 from kmm_preflight.oci.document import MANIFEST_BYTES, MANIFEST_TYPES, Descriptor, digest_of
 from kmm_preflight.oci.keyring import candidates
 from kmm_preflight.oci.login import Login
-from kmm_preflight.oci.reference import Reference, parse_digest
+from kmm_preflight.oci.reference import Reference, on_loopback, parse_digest
 
 _PIECE = 1 << 18
 _NO_SUCH_RANGE = 416
 _HUB = "registry-1.docker.io"
-_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
 class RegistryRepository:
@@ -205,7 +203,7 @@ class RegistryRepository:
         # What has answered by HTTPS once is not asked otherwise: the login would go in the open.
         if self._scheme == "http" or self._answered:
             return False
-        return self._tls.insecure or bool(_LOOPBACK.fullmatch(self._host))
+        return self._tls.insecure or on_loopback(self._host)
 
     def _request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
