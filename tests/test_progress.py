@@ -167,8 +167,11 @@ class Terminal:
         return Screen(self.raw(), self.columns)
 
 
+OnTerminal = tuple[subprocess.Popen[bytes], FaultyRegistry]
+
+
 @contextmanager
-def on_terminal(tmp_path: Path, terminal: Terminal, hang_s: float, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def on_terminal(tmp_path: Path, terminal: Terminal, hang_s: float, *options: str) -> Iterator[OnTerminal]:
     """A run over six Modules on a terminal of its own, with which it is interrupted; m3 waits for its manifest."""
     images = {f"kmods/m{number}:1": kmod_image(number) for number in range(MODULES)}
     with FaultyRegistry(images, Fault("m3/manifests", times=1, hang_s=hang_s)) as registry:
@@ -184,7 +187,7 @@ def on_terminal(tmp_path: Path, terminal: Terminal, hang_s: float, *options: str
             start_new_session=True,
         )
         try:
-            yield process
+            yield process, registry
         finally:
             process.kill()
             process.wait()
@@ -199,7 +202,7 @@ def stands_alone(screen: Screen) -> bool:
 @pytest.mark.parametrize("workers", [ONE_PROCESS, TWO_WORKERS])
 def test_a_terminal_shows_what_is_running_and_nothing_is_left_of_it(tmp_path: Path, workers: tuple[str, ...]) -> None:
     terminal = Terminal()
-    with on_terminal(tmp_path, terminal, 2.5, "--color=yes", *workers) as process:
+    with on_terminal(tmp_path, terminal, 2.5, "--color=yes", *workers) as (process, _):
         assert process.wait(60) == 0, terminal.raw()
     screen = terminal.close()
     assert any("demo/m3 Image 1 s" in one for one in terminal.drawn()), terminal.raw()
@@ -214,7 +217,7 @@ def test_a_terminal_shows_what_is_running_and_nothing_is_left_of_it(tmp_path: Pa
 
 def test_the_last_row_is_cut_to_the_width_of_the_terminal(tmp_path: Path) -> None:
     terminal = Terminal(columns=22)
-    with on_terminal(tmp_path, terminal, 2.5, "-n", "0", "--color=no") as process:
+    with on_terminal(tmp_path, terminal, 2.5, "-n", "0", "--color=no") as (process, _):
         assert process.wait(60) == 0, terminal.raw()
     screen = terminal.close()
     assert "3/6 done · demo/m3 Im" in terminal.drawn()
@@ -226,7 +229,7 @@ def test_the_last_row_is_cut_to_the_width_of_the_terminal(tmp_path: Path) -> Non
 @pytest.mark.parametrize("workers", [ONE_PROCESS, TWO_WORKERS])
 def test_ctrl_c_leaves_nothing_of_the_last_row(tmp_path: Path, workers: tuple[str, ...]) -> None:
     terminal = Terminal()
-    with on_terminal(tmp_path, terminal, 60, *workers) as process:
+    with on_terminal(tmp_path, terminal, 60, *workers) as (process, _):
         wait_for(lambda: any("demo/m3 Image 1 s" in one for one in terminal.drawn()))
         os.write(terminal.keyboard, b"\x03")
         assert process.wait(60) == 2, terminal.raw()
@@ -240,9 +243,9 @@ def test_ctrl_c_leaves_nothing_of_the_last_row(tmp_path: Path, workers: tuple[st
 
 def test_a_killed_worker_is_told_on_rows_of_its_own(tmp_path: Path) -> None:
     terminal = Terminal()
-    with on_terminal(tmp_path, terminal, 60, "-n", "2") as process:
+    with on_terminal(tmp_path, terminal, 60, "-n", "2") as (process, registry):
         wait_for(lambda: any("demo/m3 Image 1 s" in one for one in terminal.drawn()))
-        os.kill(waiting_worker(process), signal.SIGKILL)  # type: ignore[arg-type]
+        os.kill(waiting_worker(process.pid, registry, slow=3), signal.SIGKILL)
         assert process.wait(60) == 10, terminal.raw()
     screen = terminal.close()
     assert stands_alone(screen), screen.text

@@ -64,22 +64,22 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """The children of a run."""
-    told = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+def workers_of(run: int) -> list[int]:
+    """The children of a run, which is given as its process id."""
+    told = Path(f"/proc/{run}/task/{run}/children").read_text()
     return [int(child) for child in told.split()]
 
 
-def waiting_worker(process: subprocess.Popen[str]) -> int:
-    """The child whose main thread waits for a socket: an idle one waits for a lock instead."""
-    waits = ("7", "45", "271")  # poll, recvfrom, ppoll of x86-64
+def waiting_worker(run: int, registry: FaultyRegistry, slow: int) -> int:
+    """The child that asked for the slow Module's manifest: whoever holds the client's end of that connection."""
+    port = next(seen.port for seen in registry.requests() if f"m{slow}/manifests" in seen.path)
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    socket = next(f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port)
+    return next(child for child in workers_of(run) if socket in _open_files(child))
 
-    def waiting() -> list[int]:
-        told = {child: Path(f"/proc/{child}/syscall").read_text().split()[0] for child in workers_of(process)}
-        return [child for child, call in told.items() if call in waits]
 
-    wait_for(lambda: len(waiting()) == 1)
-    return waiting()[0]
+def _open_files(pid: int) -> set[str]:
+    return {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
 
 
 def finished(process: subprocess.Popen[str], tmp_path: Path) -> tuple[str, dict[str, Any], ElementTree.Element]:
@@ -109,8 +109,8 @@ def rest(but: int, verdict: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("slow", [0, MODULES // 2, MODULES - 1], ids=["first", "middle", "last"])
 def test_a_killed_worker_leaves_its_step_undecided_and_the_rest_run(tmp_path: Path, slow: int) -> None:
-    with slow_run(tmp_path, slow, "-n", "2") as (process, _):
-        os.kill(waiting_worker(process), signal.SIGKILL)
+    with slow_run(tmp_path, slow, "-n", "2") as (process, registry):
+        os.kill(waiting_worker(process.pid, registry, slow), signal.SIGKILL)
         output, document, junit = finished(process, tmp_path)
     assert process.returncode == document["exitCode"] == 10, output
     assert verdicts(document) == rest(slow, "undecided")
@@ -122,7 +122,7 @@ def test_a_killed_worker_leaves_its_step_undecided_and_the_rest_run(tmp_path: Pa
 
 def test_every_worker_killed_is_never_green(tmp_path: Path) -> None:
     with slow_run(tmp_path, 0, "-n", "2", "--max-worker-restart=0") as (process, _):
-        for child in workers_of(process):
+        for child in workers_of(process.pid):
             os.kill(child, signal.SIGKILL)
         output, document, _ = finished(process, tmp_path)
     # xdist itself may stumble when the last one goes while it is being told something: an internal error, 3.
@@ -147,7 +147,7 @@ def test_a_second_signal_changes_nothing(tmp_path: Path, workers: str, pause: fl
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_signal_ends_the_run_with_whole_reports(tmp_path: Path, number: signal.Signals, workers: str) -> None:
     with slow_run(tmp_path, 3, "-n", workers) as (process, _):
-        children = workers_of(process)
+        children = workers_of(process.pid)
         process.send_signal(number)
         output, document, _ = finished(process, tmp_path)
     assert process.returncode == document["exitCode"] == 2, output

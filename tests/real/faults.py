@@ -60,6 +60,8 @@ class Seen:
     method: str
     path: str
     headers: Message[str, str]
+    port: int = 0
+    """The client's own, by which its process can be found."""
 
 
 class FaultyRegistry(LocalServer):
@@ -127,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*request)
 
     def do_GET(self) -> None:
-        seen = Seen(self.command, self.path, self.headers)
+        seen = Seen(self.command, self.path, self.headers, self.client_address[1])
         self._owner.record(seen)
         if not self._owner.admits(seen):
             self._refuse(HTTPStatus.UNAUTHORIZED)
