@@ -1,0 +1,63 @@
+"""Which relocations a kmod asks the loader for, and which of them no loader does (loader-reference 1, step 14)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from kmm_preflight.kmod.sections import ALWAYS, NOBITS, REL, RELA, Flaw, Section, Sections
+from kmm_preflight.kmod.unpacked import Bytes
+
+_ENTRY_BYTES = 24
+_LITTLE = sys.byteorder == "little"
+# NONE, 64, PC32, PLT32, 32, 32S, PC64: the types that every x86_64 loader of the range knows.
+_X86_TYPES = frozenset((0, 1, 2, 4, 10, 11, 24))
+_X86_EIGHT_BYTES = frozenset((1, 24))
+
+
+def relocation_flaws(sections: Sections, symbols: int) -> Iterator[Flaw]:
+    """What the loader refuses, or does not survive; symbols is how many there are. Types are known for x86_64 only."""
+    for one in sections.all:
+        if one.kind in (REL, RELA) and one.info < len(sections.all) and sections.all[one.info].loaded:
+            if one.kind == REL:
+                yield Flaw(ALWAYS, "relocations without addends")
+                continue
+            yield from _flaws(sections, one, sections.all[one.info], symbols)
+
+
+def _flaws(sections: Sections, table: Section, target: Section, symbols: int) -> Iterator[Flaw]:
+    content = sections.content(table)
+    entries = memoryview(content[: len(content) // _ENTRY_BYTES * _ENTRY_BYTES])
+    places = _numbers(entries, 8, 0, sections.machine.order)
+    low, high = (8, 12) if sections.machine.order == "<" else (12, 8)
+    types = _numbers(entries, 4, low, sections.machine.order)
+    if max(_numbers(entries, 4, high, sections.machine.order), default=0) >= symbols:
+        yield Flaw(ALWAYS, f"a relocation of {target.name} by a symbol that there is not")
+    if max(places, default=0) >= max(target.size, 1):
+        yield Flaw(ALWAYS, f"a relocation beyond the end of {target.name}")
+    elif sections.machine.word == "x86_64":
+        yield from _x86(sections.data, target, places, types)
+
+
+def _numbers(entries: memoryview, size: int, at: int, order: str) -> list[int]:
+    """One number of each entry; in one go, as there can be 100,000."""
+    words = entries.cast("B")
+    if (order == "<") is not _LITTLE:
+        return [int.from_bytes(words[place : place + size], "big" if order == ">" else "little")
+                for place in range(at, len(words), _ENTRY_BYTES)]  # fmt: skip
+    return words.cast("Q" if size == 8 else "I")[at // size :: _ENTRY_BYTES // size].tolist()
+
+
+def _x86(data: Bytes, target: Section, places: list[int], types: list[int]) -> Iterator[Flaw]:
+    """Unknown types; and places that hold something already, which this loader takes for a sign of damage."""
+    if unknown := set(types) - _X86_TYPES:
+        yield Flaw(ALWAYS, f"a relocation of type {min(unknown)} in {target.name}")
+        return
+    if target.kind == NOBITS:
+        return
+    content = data[target.offset : target.offset + target.size]
+    for place, kind in zip(places, types, strict=True):
+        size = 8 if kind in _X86_EIGHT_BYTES else 4
+        if kind and any(content[place : place + size]):
+            yield Flaw(ALWAYS, f"a relocation in {target.name} where byte {place} is not zero")
+            return
