@@ -1,0 +1,89 @@
+"""What is known of a target kernel from its own files: the side of the loader that a kmod is judged against."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from kmm_preflight.kmod.configuration import Configuration
+from kmm_preflight.kmod.machine import MACHINES, Machine
+from kmm_preflight.kmod.symvers import Symvers
+from kmm_preflight.kmod.vermagic import expected_vermagic
+
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+_RHEL = re.compile(r"\.el\d")
+_DEBIAN = re.compile(r"-(?:\d+-)?(?:rt-|cloud-)?(?:amd64|arm64|s390x|powerpc64le)\b|\+deb\d|\+bpo")
+_MODVERSIONS = "modversions "
+
+
+class Family(Enum):
+    """Whose loader it is: distributions patch what is refused."""
+
+    MAINLINE = "mainline"
+    RHEL = "RHEL"
+    DEBIAN = "Debian"
+
+
+def kernel_family(release: str, configuration: Configuration | None) -> Family:
+    """Told by the kernel at hand: its release, and the compiler that its .config names."""
+    if _RHEL.search(release):
+        return Family.RHEL
+    compiler = configuration.options.get("CC_VERSION_TEXT", "") if configuration else "Debian"
+    return Family.DEBIAN if _DEBIAN.search(release) and "Debian" in compiler else Family.MAINLINE
+
+
+@dataclass(frozen=True)
+class KernelFiles:
+    """A target kernel as its files tell it; None is what was not to be had. arch is Go's spelling.
+
+    in_tree_vermagic and struct_size come from any in-tree kmod; in_tree holds the names of all of them, built_in of what
+    is in vmlinux, and with_parameters those of these that have a folder in /sys/module; - is spelled _ in names.
+    """
+
+    release: str
+    arch: str
+    symvers: Symvers | None
+    configuration: Configuration | None
+    in_tree_vermagic: str | None = None
+    struct_size: int | None = None
+    in_tree: frozenset[str] = frozenset()
+    built_in: frozenset[str] = frozenset()
+    with_parameters: frozenset[str] = frozenset()
+
+    @property
+    def machine(self) -> Machine:
+        """The architecture as its loader tells it from an object's header."""
+        return MACHINES[self.arch]
+
+    @property
+    def family(self) -> Family:
+        """Whose loader it is."""
+        return kernel_family(self.release, self.configuration)
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The mainline release that the kernel is based on; (0, 0) when its name does not say."""
+        found = _VERSION.match(self.release)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    @property
+    def vermagic(self) -> str | None:
+        """The kernel's version magic: an in-tree kmod's, else what its .config makes of it."""
+        if self.in_tree_vermagic is not None or self.configuration is None:
+            return self.in_tree_vermagic
+        return expected_vermagic(self.release, self.arch, self.configuration)
+
+    @property
+    def versioned(self) -> bool | None:
+        """Whether the kernel compares symbol versions."""
+        if self.configuration is not None:
+            return self.configuration.on("MODVERSIONS")
+        if self.symvers is not None:
+            return self.symvers.versioned
+        return None if self.in_tree_vermagic is None else _MODVERSIONS in self.in_tree_vermagic
+
+    @property
+    def takes_unversioned(self) -> bool | None:
+        """Whether a kmod without versions or version magic is taken, with a taint."""
+        return self.configuration.on("MODULE_FORCE_LOAD") if self.configuration else None
