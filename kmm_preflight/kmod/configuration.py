@@ -48,7 +48,7 @@ def parse_release(text: bytes) -> str:
 def built_in_with_parameters(modinfo: Iterable[str]) -> frozenset[str]:
     """The built-in modules that have a parameter or a version, and so a folder in /sys/module.
 
-    modinfo: the strings of modules.builtin.modinfo, such as `workqueue.parm=…`.
+    modinfo: the strings of modules.builtin.modinfo, such as `workqueue.parmtype=…`.
     """
-    owners = (re.match(r"([\w-]+)\.(?:parm|version)=", line) for line in modinfo)
+    owners = (re.match(r"([\w-]+)\.(?:parm|parmtype|version)=", line) for line in modinfo)
     return frozenset(owner[1].replace("-", "_") for owner in owners if owner)

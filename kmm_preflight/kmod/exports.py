@@ -43,7 +43,7 @@ def unversioned_exports(sections: Sections) -> bool:
 def _by_symbols(sections: Sections, symbols: Symbols) -> Mapping[str, Export]:
     tables = {number: one.name for number, one in enumerate(sections.all) if one.name in dict(_PAIRS)}
     crcs, spaces = symbols.placed("__crc_"), symbols.placed("__kstrtabns_")
-    found = {}
+    found: dict[str, Export] = {}
     for name, entry in symbols.placed("__ksymtab_").items():
         table = tables.get(entry.section)
         if table is not None and len(found) < _ENTRIES:

@@ -37,8 +37,8 @@ def kernel_family(release: str, configuration: Configuration | None) -> Family:
 class KernelFiles:
     """A target kernel as its files tell it; None is what was not to be had. arch is Go's spelling.
 
-    in_tree_vermagic and struct_size come from any in-tree kmod; in_tree holds the names of all of them, built_in of what
-    is in vmlinux, and with_parameters those of these that have a folder in /sys/module; - is spelled _ in names.
+    in_tree_vermagic and struct_size come from any in-tree kmod. in_tree holds the names of all, built_in of what is in
+    vmlinux, with_parameters those of these that have a folder in /sys/module; - is spelled _ in names.
     """
 
     release: str
@@ -87,3 +87,8 @@ class KernelFiles:
     def takes_unversioned(self) -> bool | None:
         """Whether a kmod without versions or version magic is taken, with a taint."""
         return self.configuration.on("MODULE_FORCE_LOAD") if self.configuration else None
+
+    @property
+    def refuses_incomplete_versions(self) -> bool:
+        """Whether a symbol that the kmod's versions do not name is refused: Debian's own patch does, others warn."""
+        return self.family is Family.DEBIAN

@@ -31,10 +31,13 @@ class Modinfo:
         return tuple(self._values(tag, 1000))
 
     def _values(self, tag: str, most: int) -> list[str]:
-        wanted, values, at = f"\0{tag}=".encode(), [], 0
+        wanted, at = f"\0{tag}=".encode(), 0
+        values: list[str] = []
         while len(values) < most and (at := self._text.find(wanted, at)) >= 0:
             at += len(wanted)
-            values.append(self._text[at : min(self._text.index(b"\0", at), at + _VALUE_BYTES)].decode("utf-8", "replace"))
+            values.append(
+                self._text[at : min(self._text.index(b"\0", at), at + _VALUE_BYTES)].decode("utf-8", "replace")
+            )
             at -= 1 if self._text[at : at + 1] == b"\0" else 0
         return values
 

@@ -34,7 +34,8 @@ class Stripped(Malformed):
 class KernelObject:
     """What the loader decides on. name is the module's own, not its file's; flags are the ELF header's.
 
-    flaws are what some or all kernels refuse in the object itself. struct_size is that of struct module where it was
+    flaws are what some or all kernels refuse in the object itself, unrelocatable what they find when they link it.
+    struct_size is that of struct module where it was
     built. needed is in the loader's order.
     """
 
@@ -51,6 +52,7 @@ class KernelObject:
     sections: frozenset[str]
     writable_code: tuple[str, ...]
     flaws: tuple[Flaw, ...]
+    unrelocatable: tuple[Flaw, ...]
 
     @property
     def proprietary(self) -> bool:
@@ -87,7 +89,8 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         common=symbols.common(),
         sections=frozenset(one.name for one in sections.all),
         writable_code=_writable_code(sections),
-        flaws=(*sections.flaws, *unnamed, *symbols.flaws(), *relocation_flaws(sections, symbols.count)),
+        flaws=(*sections.flaws, *unnamed, *symbols.flaws()),
+        unrelocatable=tuple(relocation_flaws(sections, symbols.count)),
     )
 
 

@@ -76,7 +76,9 @@ class Symbols:
         special = (_LIVEPATCH, _ABSOLUTE, _COMMON)
         beyond = {section for _, _, section, _ in self._entries if section >= self._sections} - {*special}
         if beyond:
-            yield Flaw(ALWAYS, f"a symbol in section {min(beyond)}, expected one of the {self._sections} that there are")
+            yield Flaw(
+                ALWAYS, f"a symbol in section {min(beyond)}, expected one of the {self._sections} that there are"
+            )
         if any(start >= len(self._names) for start, *_ in self._entries):
             yield Flaw(ALWAYS, "a symbol whose name lies outside the string table")
         if not (self._names.startswith(b"\0") and self._names.endswith(b"\0")):

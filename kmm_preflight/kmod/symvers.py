@@ -1,4 +1,4 @@
-"""Module.symvers: what a kernel exports, parsed once into a sorted file that is searched in place (loader-reference 2)."""
+"""Module.symvers: what a kernel exports, parsed once into a sorted file, searched in place (loader-reference 2)."""
 
 from __future__ import annotations
 

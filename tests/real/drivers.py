@@ -98,5 +98,13 @@ def _make(release: str, folder: Path, *arguments: str) -> None:
     need_tool("gcc-12", "apt-get install gcc-12")
     make = need_tool("make", "apt-get install make")
     # BTF wants pahole where the headers bring a vmlinux; none of the kmods is about it.
-    command = [make, "-k", "-j2", "-C", str(headers(release)), f"M={folder.resolve()}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
+    command = [
+        make,
+        "-k",
+        "-j2",
+        "-C",
+        str(headers(release)),
+        f"M={folder.resolve()}",
+        "CONFIG_DEBUG_INFO_BTF_MODULES=",
+    ]
     run([*command, *arguments, "modules"], folder)

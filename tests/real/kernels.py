@@ -37,7 +37,9 @@ _IN_TREE = (
 @cache
 def releases() -> tuple[str, ...]:
     """The releases whose headers the mirror has, oldest first; names move with the mirror."""
-    found = run([need_tool("apt-cache", "a Debian 12 machine"), "search", "--names-only", "^linux-headers-6"], Path("/"))
+    found = run(
+        [need_tool("apt-cache", "a Debian 12 machine"), "search", "--names-only", "^linux-headers-6"], Path("/")
+    )
     return tuple(sorted(_HEADERS.findall(found.stdout), key=_numbers))
 
 
@@ -47,7 +49,7 @@ def _numbers(release: str) -> tuple[list[int], str]:
 
 @cache
 def chosen() -> tuple[str, ...]:
-    """Kernels as upgrades meet them: each plain 6.1 but those in the middle, the newest rt and cloud, the newest 6.12."""
+    """Kernels as upgrades meet them: the oldest 6.1 and the newest four, the newest rt and cloud, the newest 6.12."""
     old = [release for release in releases() if re.fullmatch(r"6\.1\.0-\d+-amd64", release)]
     need("a choice of Debian's kernels", len(old) > 1, ENABLE)
     newest = old[-1].removesuffix("-amd64")
@@ -87,3 +89,29 @@ def _unpack_image(release: str, scratch: Path) -> Path:
     if (tree / "usr/lib").is_dir():
         checked(["sh", "-c", "mkdir -p lib && cp -R usr/lib/. lib/ && rm -r usr"], tree)
     return tree
+
+
+@cache
+def in_tree_dependencies(release: str) -> dict[str, tuple[Path, tuple[str, ...]]]:
+    """The in-tree kmods at hand by name: the file, and what is loaded before it, in that order, as depmod says."""
+    index = kept(f"kernel-index-{release}", lambda scratch: _index(release, scratch))
+    found = {}
+    for line in (index / "lib/modules" / release / "modules.dep").read_text().splitlines():
+        path, _, needed = line.partition(":")
+        before = tuple(_key(one) for one in reversed(needed.split()))
+        found[_key(path)] = (in_tree(release) / path, before)
+    return found
+
+
+def _key(path: str) -> str:
+    return path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+
+
+def _index(release: str, scratch: Path) -> Path:
+    depmod = need_tool("depmod", "apt-get install kmod")
+    folder = scratch / "out/lib/modules" / release
+    folder.mkdir(parents=True)
+    for path in in_tree(release).iterdir():
+        (folder / path.name).symlink_to(path)
+    checked([depmod, "-b", str(scratch / "out"), release], scratch)
+    return scratch / "out"

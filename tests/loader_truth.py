@@ -1,0 +1,164 @@
+"""Pairs of a kmod and a kernel, each with our verdict and the kernel's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kmm_preflight.kmod.configuration import built_in_with_parameters, parse_configuration, parse_release
+from kmm_preflight.kmod.kernel_files import KernelFiles
+from kmm_preflight.kmod.loader import judge_kmod, read_kmod
+from kmm_preflight.kmod.machine import MACHINES
+from kmm_preflight.kmod.names import module_key
+from kmm_preflight.kmod.object import KernelObject, read_object
+from kmm_preflight.kmod.resolution import Neighbours
+from kmm_preflight.kmod.symvers import SymversStore
+from kmm_preflight.kmod.unpacked import unpacked
+from kmm_preflight.model import Finding, Severity
+
+from .real import kernels
+from .real.cache import cache_folder
+from .real.defects import DEFECTS
+from .real.drivers import drivers, singles
+from .real.kernels import in_tree, in_tree_dependencies
+from .real.kmod import headers
+from .real.qemu import Answer, Trial, answers
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A kmod that was built for one kernel, before another. before: the kmods of its build that it depends on."""
+
+    kernel: str
+    build: str
+    label: str
+    kmod: bytes
+    before: tuple[bytes, ...]
+    in_tree: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.label} for {self.build} on {self.kernel}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What both say of a pair."""
+
+    pair: Pair
+    findings: tuple[Finding, ...]
+    answer: Answer
+
+    @property
+    def loads(self) -> bool | None:
+        """Our verdict; None is undecided."""
+        weights = {finding.severity for finding in self.findings}
+        if Severity.REFUTES in weights:
+            return False
+        return None if Severity.UNDECIDED in weights else True
+
+
+@cache
+def known(release: str) -> KernelFiles:
+    """A kernel of Debian as its packages tell it."""
+    folder, tree = headers(release), in_tree(release)
+    store = SymversStore(cache_folder() / "symvers")
+    digest = f"sha256-{release.encode().hex().ljust(64, '0')[:64]}"
+    symvers = store.find(digest) or store.keep(digest, [(folder / "Module.symvers").read_bytes()])
+    order = (tree / "modules.order").read_text().split()
+    built_in = (tree / "modules.builtin").read_text().split()
+    tags = (tree / "modules.builtin.modinfo").read_text("utf-8", "replace").split("\0")
+    return KernelFiles(
+        release=parse_release((folder / "include/generated/utsrelease.h").read_bytes()),
+        arch="amd64",
+        symvers=symvers,
+        configuration=parse_configuration((folder / ".config").read_bytes()),
+        struct_size=in_tree_object(release, sorted(in_tree_dependencies(release))[0]).struct_size,
+        in_tree=frozenset(module_key(Path(line).name) for line in order),
+        built_in=frozenset(module_key(Path(line).name) for line in built_in),
+        with_parameters=built_in_with_parameters(tags),
+    )
+
+
+def in_tree_object(release: str, key: str) -> KernelObject:
+    """An in-tree kmod, as read."""
+    return read_object(in_tree_bytes(release, key), MACHINES["amd64"])
+
+
+@cache
+def in_tree_bytes(release: str, key: str) -> bytes:
+    """The object of an in-tree kmod, unpacked."""
+    with unpacked(in_tree_dependencies(release)[key][0]) as data:
+        return data[:]
+
+
+def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, bytes]) -> Pair:
+    """The pair, with what the kmod says that it depends on: kmods of the same build, and in-tree ones."""
+    found = re.search(rb"\0depends=([^\0]*)\0", kmod)
+    mine: list[bytes] = []
+    names: list[str] = []
+    for name in found[1].decode().split(",") if found else ():
+        other = next((content for key, content in others.items() if module_key(key) == module_key(name)), None)
+        if other is not None:
+            nested = pair(kernel, build, name, other, others)
+            mine += [*nested.before, other]
+            names += nested.in_tree
+        elif module_key(name) in in_tree_dependencies(kernel):
+            names += [*in_tree_dependencies(kernel)[module_key(name)][1], module_key(name)]
+    if "libcrc32c" in names:  # its init wants the algorithm, which no index names
+        names.insert(0, "crc32c_generic")
+    return Pair(kernel, build, label, kmod, tuple(dict.fromkeys(mine)), tuple(dict.fromkeys(names)))
+
+
+def driver_pairs(kernel: str, build: str) -> Iterator[Pair]:
+    """The real drivers of a build before a kernel."""
+    built = drivers(build)
+    for name, kmod in built.items():
+        yield pair(kernel, build, name, kmod, built)
+
+
+def single_pairs(kernel: str, build: str) -> Iterator[Pair]:
+    """The small kmods of a build before a kernel."""
+    built = singles(build)
+    for name, kmod in built.items():
+        yield pair(kernel, build, name, kmod, built)
+
+
+def defect_pairs(kernel: str, build: str) -> Iterator[Pair]:
+    """Kmods with one defect each, before a kernel."""
+    built = singles(build)
+    for label, (name, change) in DEFECTS.items():
+        kmod = built[name]
+        if b"preempt_rt" in kmod and "preempt" in label:
+            continue
+        yield pair(kernel, build, label, change(kmod), built)
+
+
+def judge(one: Pair) -> tuple[Finding, ...]:
+    """Our verdict on a pair."""
+    kernel = known(one.kernel)
+    kmod = read_kmod(one.label, one.kmod, kernel)
+    if isinstance(kmod, Finding):
+        return (kmod,)
+    loaded: tuple[KernelObject, ...] = ()
+    for content in one.before:
+        other, around = read_object(content, kernel.machine), Neighbours(loaded, (), frozenset(one.in_tree))
+        if not refused(judge_kmod("", other, kernel, around)):
+            loaded += (other,)
+    return judge_kmod(one.label, kmod, kernel, Neighbours(loaded, (), frozenset(one.in_tree)))
+
+
+def refused(findings: tuple[Finding, ...]) -> bool:
+    """Whether one of the findings refutes."""
+    return any(finding.severity is Severity.REFUTES for finding in findings)
+
+
+def judged(kernel: str, pairs: list[Pair]) -> list[Judged]:
+    """What both say of all pairs of a kernel; the kernel in one boot."""
+    trials = [Trial(one.kmod, (*(in_tree_bytes(kernel, name) for name in one.in_tree), *one.before)) for one in pairs]
+    return [Judged(one, judge(one), answer) for one, answer in zip(pairs, answers(kernel, trials), strict=True)]
+
+
+__all__ = ["Judged", "Pair", "defect_pairs", "driver_pairs", "judged", "kernels", "known", "single_pairs"]
