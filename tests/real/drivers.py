@@ -17,20 +17,17 @@ SINGLE = Path(__file__).with_name("kmod_source") / "single"
 PACKAGES: dict[str, tuple[str, ...]] = {
     "acpi-call-dkms": (".",),
     "bbswitch-dkms": (".",),
-    "dpdk-kmods-dkms": (".",),
     "gost-crypto-dkms": (".",),
+    "lime-forensics-dkms": (".",),
     "jool-dkms": ("src/mod/common", "src/mod/nat64", "src/mod/siit"),
     "nat-rtsp-dkms": (".",),
     "openrazer-driver-dkms": ("driver",),
     "rapiddisk-dkms": (".",),
-    "tp-smapi-dkms": (".",),
     "v4l2loopback-dkms": (".",),
     "vpoll-dkms": (".",),
     "xtables-addons-dkms": ("extensions",),
 }
 _ARGUMENTS = {
-    "tp-smapi-dkms": ["HDAPS=1"],
-    "dpdk-kmods-dkms": ["MODULE_CFLAGS=-fno-PIE"],
     "xtables-addons-dkms": ["XA_ABSTOPSRCDIR=..", "XA_TOPSRCDIR=.."],
 }
 
