@@ -10,11 +10,10 @@ from pathlib import Path
 
 from kmm_preflight.kmod.configuration import built_in_with_parameters, parse_configuration, parse_release
 from kmm_preflight.kmod.kernel_files import KernelFiles
-from kmm_preflight.kmod.loader import judge_kmod, read_kmod
+from kmm_preflight.kmod.loader import judge_chain, read_kmod
 from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject, read_object
-from kmm_preflight.kmod.resolution import Neighbours
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding, Severity
@@ -112,53 +111,49 @@ def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, 
     return Pair(kernel, build, label, kmod, tuple(dict.fromkeys(mine)), tuple(dict.fromkeys(names)))
 
 
-def driver_pairs(kernel: str, build: str) -> Iterator[Pair]:
-    """The real drivers of a build before a kernel."""
-    built = drivers(build)
-    for name, kmod in built.items():
-        yield pair(kernel, build, name, kmod, built)
+def builds() -> tuple[str, ...]:
+    """The kernels that the drivers are built for: before and after an upgrade, real-time, and another major one."""
+    chosen = kernels.chosen()
+    newest = next(release for release in reversed(chosen) if release.startswith("6.1.") and release.count("-") == 2)
+    others = [release for release in chosen if "-rt-" in release or release.startswith("6.12")]
+    return (chosen[0], chosen[1], newest, *others)
 
 
-def single_pairs(kernel: str, build: str) -> Iterator[Pair]:
-    """The small kmods of a build before a kernel."""
-    built = singles(build)
-    for name, kmod in built.items():
-        yield pair(kernel, build, name, kmod, built)
+def pairs(kernel: str) -> Iterator[Pair]:
+    """All pairs of a kernel: its own small kmods with one defect each, then small kmods and drivers of each build."""
+    yield from defect_pairs(kernel)
+    for build in dict.fromkeys((kernel, *builds())):
+        built = singles(build)
+        yield from (pair(kernel, build, name, kmod, built) for name, kmod in built.items())
+    for build in builds():
+        built = drivers(build)
+        yield from (pair(kernel, build, name, kmod, built) for name, kmod in built.items())
 
 
-def defect_pairs(kernel: str, build: str) -> Iterator[Pair]:
-    """Kmods with one defect each, before a kernel."""
-    built = singles(build)
+def defect_pairs(kernel: str) -> Iterator[Pair]:
+    """Kmods of the kernel's own build with one defect each."""
+    built = singles(kernel)
     for label, (name, change) in DEFECTS.items():
-        kmod = built[name]
-        if b"preempt_rt" in kmod and "preempt" in label:
-            continue
-        yield pair(kernel, build, label, change(kmod), built)
+        yield pair(kernel, kernel, label, change(built[name]), built)
 
 
 def judge(one: Pair) -> tuple[Finding, ...]:
     """Our verdict on a pair."""
-    kernel = known(one.kernel)
-    kmod = read_kmod(one.label, one.kmod, kernel)
-    if isinstance(kmod, Finding):
-        return (kmod,)
-    loaded: tuple[KernelObject, ...] = ()
-    for content in one.before:
-        other, around = read_object(content, kernel.machine), Neighbours(loaded, (), frozenset(one.in_tree))
-        if not refused(judge_kmod("", other, kernel, around)):
-            loaded += (other,)
-    return judge_kmod(one.label, kmod, kernel, Neighbours(loaded, (), frozenset(one.in_tree)))
+    kernel, chain = known(one.kernel), []
+    for content in (*one.before, one.kmod):
+        kmod = read_kmod(one.label, content, kernel)
+        if isinstance(kmod, Finding):
+            return (kmod,)
+        chain.append((kmod.name if content != one.kmod else one.label, kmod))
+    return judge_chain(chain, kernel, in_tree=frozenset(one.in_tree))
 
 
-def refused(findings: tuple[Finding, ...]) -> bool:
-    """Whether one of the findings refutes."""
-    return any(finding.severity is Severity.REFUTES for finding in findings)
+def judged(kernel: str, asked: list[Pair]) -> list[Judged]:
+    """What both say of the pairs of a kernel; the kernel in one boot."""
+    trials = [Trial(one.kmod, (*(in_tree_bytes(kernel, name) for name in one.in_tree), *one.before)) for one in asked]
+    return [Judged(one, judge(one), answer) for one, answer in zip(asked, answers(kernel, trials), strict=True)]
 
 
-def judged(kernel: str, pairs: list[Pair]) -> list[Judged]:
-    """What both say of all pairs of a kernel; the kernel in one boot."""
-    trials = [Trial(one.kmod, (*(in_tree_bytes(kernel, name) for name in one.in_tree), *one.before)) for one in pairs]
-    return [Judged(one, judge(one), answer) for one, answer in zip(pairs, answers(kernel, trials), strict=True)]
-
-
-__all__ = ["Judged", "Pair", "defect_pairs", "driver_pairs", "judged", "kernels", "known", "single_pairs"]
+def refuting(findings: tuple[Finding, ...]) -> Finding | None:
+    """The first finding that refutes."""
+    return next((finding for finding in findings if finding.severity is Severity.REFUTES), None)

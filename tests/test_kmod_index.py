@@ -124,9 +124,7 @@ FOLDERS: dict[str, Callable[[Path], object]] = {
     "a dependency behind a dangling link": dangling,
     "no index": lambda folder: (folder / "modules.dep.bin").unlink(),
     "only the text": lambda folder: remove(*folder.glob("modules.*.bin")),
-    "only modules.dep.bin": lambda folder: (
-        [path.unlink() for path in folder.glob("modules.*") if path.name != "modules.dep.bin"] and None
-    ),
+    "only modules.dep.bin": lambda folder: remove(*(set(folder.glob("modules.*")) - {folder / "modules.dep.bin"})),
     "an empty index": rewritten(lambda _: b""),
     "an index of 11 bytes": rewritten(lambda data: data[:11]),
     "only a head": rewritten(lambda data: data[:12]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kmm_preflight import findings
@@ -63,6 +63,25 @@ def judge_kmod(name: str, kmod: KernelObject, kernel: KernelFiles, around: Neigh
     return tuple(finding for check in _CHECKS for finding in check(case))
 
 
+def judge_chain(
+    kmods: Sequence[tuple[str, KernelObject]],
+    kernel: KernelFiles,
+    beside: tuple[KernelObject, ...] = (),
+    in_tree: frozenset[str] = frozenset(),
+) -> tuple[Finding, ...]:
+    """What speaks against loading kmods one after the other: names and objects in modprobe's order.
+
+    The wanted one is last; modprobe stops at the first that is refused. beside are the image's other kmods, in_tree the
+    kernel's own that are loaded before all of these.
+    """
+    objects = tuple(kmod for _, kmod in kmods)
+    return tuple(
+        finding
+        for number, (name, kmod) in enumerate(kmods)
+        for finding in judge_kmod(name, kmod, kernel, Neighbours(objects[:number], beside, in_tree))
+    )
+
+
 def _object(case: _Case) -> Iterator[Finding]:
     """(2) What the loader refuses in the object itself, and ppc64's ABI with the architecture (3)."""
     flaw = next((flaw for flaw in case.kmod.flaws if flaw.since <= case.kernel.version), None)
@@ -118,7 +137,7 @@ def _versions(case: _Case) -> Iterator[Finding]:
 def _vermagic(case: _Case) -> Iterator[Finding]:
     """(8) The whole string, or from its first blank on where both sides have symbol versions."""
     got, expected = case.kmod.modinfo.vermagic, case.kernel.vermagic
-    if got is None:
+    if got is None or any(_layout(case)):  # one cause, and the loader tells that one first
         return
     if expected is None or case.kernel.versioned is None:
         yield case.missing(".config")
