@@ -26,6 +26,8 @@ from .real.kernels import in_tree, in_tree_dependencies
 from .real.kmod import headers
 from .real.qemu import Answer, Trial, answers
 
+IN_TREE = 60
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -57,6 +59,11 @@ class Judged:
         if Severity.REFUTES in weights:
             return False
         return None if Severity.UNDECIDED in weights else True
+
+    @property
+    def words(self) -> str:
+        """The kernel's own, without the times."""
+        return re.sub(r"^\[ *[\d.]+\] ", "", self.answer.said, flags=re.MULTILINE)
 
 
 @cache
@@ -106,7 +113,8 @@ def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, 
             names += nested.in_tree
         elif module_key(name) in in_tree_dependencies(kernel):
             names += [*in_tree_dependencies(kernel)[module_key(name)][1], module_key(name)]
-    if "libcrc32c" in names:  # its init wants the algorithm, which no index names
+    if "libcrc32c" in names and "crc32c_generic" in in_tree_dependencies(kernel):
+        # Its init wants the algorithm, which no index names.
         names.insert(0, "crc32c_generic")
     return Pair(kernel, build, label, kmod, tuple(dict.fromkeys(mine)), tuple(dict.fromkeys(names)))
 
@@ -120,14 +128,22 @@ def builds() -> tuple[str, ...]:
 
 
 def pairs(kernel: str) -> Iterator[Pair]:
-    """All pairs of a kernel: its own small kmods with one defect each, then small kmods and drivers of each build."""
+    """All pairs of a kernel: kmods with one defect each, small ones, in-tree ones, and the drivers of each build."""
     yield from defect_pairs(kernel)
-    for build in dict.fromkeys((kernel, *builds())):
+    for build in dict.fromkeys((kernel, builds()[0], builds()[-2])):
         built = singles(build)
         yield from (pair(kernel, build, name, kmod, built) for name, kmod in built.items())
+    yield from in_tree_pairs(kernel)
     for build in builds():
         built = drivers(build)
         yield from (pair(kernel, build, name, kmod, built) for name, kmod in built.items())
+
+
+def in_tree_pairs(kernel: str) -> Iterator[Pair]:
+    """Some of the kernel's own kmods that need no other, which it takes."""
+    names = sorted(name for name, (_, before) in in_tree_dependencies(kernel).items() if not before)
+    for name in names[:: max(1, len(names) // IN_TREE)][:IN_TREE]:
+        yield Pair(kernel, kernel, name, in_tree_bytes(kernel, name), (), ())
 
 
 def defect_pairs(kernel: str) -> Iterator[Pair]:

@@ -85,10 +85,10 @@ def _by_tables(sections: Sections, symbols: Symbols) -> Mapping[str, Export]:
         exported, checks = sections.named(table), sections.named(crcs)
         if exported is None:
             continue
-        addends = _addends(sections, exported)
+        targets = _targets(sections, symbols, exported)
         for number in range(min(exported.size // size, _ENTRIES)):
-            name = _text(strings, addends.get(number * size + word))
-            space = _text(strings, addends.get(number * size + 2 * word))
+            name = _text(strings, targets.get(number * size + word))
+            space = _text(strings, targets.get(number * size + 2 * word))
             if name:
                 crc = _number(sections, checks, 4 * number) if checks else None
                 found[name] = Export(crc, table.endswith("_gpl"), space)
@@ -101,10 +101,11 @@ def _text(strings: bytes, start: int | None) -> str:
     return strings[start : start + _NAME_BYTES].partition(b"\0")[0].decode("utf-8", "replace")
 
 
-def _addends(sections: Sections, section: Section) -> dict[int, int]:
-    """The addends of the relocations of a section, by the place that each is for."""
+def _targets(sections: Sections, symbols: Symbols, section: Section) -> dict[int, int]:
+    """Where in their sections the relocations of a section lead, by the place that each is for."""
     number = next(number for number, one in enumerate(sections.all) if one is section)
     tables = (one for one in sections.all if one.kind == RELA and one.info == number)
     content = sections.content(next(tables, None))
     whole = content[: min(len(content) // 24, 3 * _ENTRIES) * 24]
-    return {place: addend for place, addend in struct.iter_unpack(f"{sections.machine.order}Q8xq", whole)}
+    entries = struct.iter_unpack(f"{sections.machine.order}QQq", whole)
+    return {place: symbols.at(what >> 32).value + addend for place, what, addend in entries}

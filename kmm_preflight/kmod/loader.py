@@ -18,9 +18,9 @@ from kmm_preflight.kmod.vermagic import same_vermagic
 from kmm_preflight.model import Finding
 from kmm_preflight.outside import listed
 
-# The first releases that refuse writable code, that let arm64 do without long jumps no more, and that read ppc64's ABI.
-_STRICT, _ARM64_JUMPS, _PPC64_ABI = (5, 8), (6, 5), (6, 12)
-_BTF_REFUSES = (5, 11)
+# The first releases that refuse writable code, that want long jumps on arm64 however they are built, that read ppc64's
+# ABI, and that refuse type data which does not fit.
+_STRICT, _ARM64_JUMPS, _PPC64_ABI, _BTF_REFUSES = (5, 8), (6, 5), (6, 12), (5, 11)
 
 
 @dataclass(frozen=True)

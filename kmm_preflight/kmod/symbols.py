@@ -93,6 +93,12 @@ class Symbols:
             if section != _UNDEFINED and start in starts
         }
 
+    def at(self, number: int) -> Placed:
+        """The symbol of that number in the table; the first one, and one that there is not, is nowhere."""
+        known = 0 < number <= len(self._entries)
+        _, _, section, value = self._entries[number - 1] if known else (0, 0, _UNDEFINED, 0)
+        return Placed(section, value)
+
     def absolute(self, symbol: Placed) -> bool:
         """Whether the value is a number and no place."""
         return symbol.section == _ABSOLUTE

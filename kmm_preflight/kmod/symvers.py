@@ -22,6 +22,7 @@ from kmm_preflight.oci.compression import decompressed
 # 25,000 to 35,000 symbols are 1.5 to 2.5 MB.
 SYMVERS_BYTES = 64 << 20
 _SYMBOLS = 1 << 20
+_LINE_BYTES = 1 << 14
 _MAGIC = b"kmm-preflight symvers 1\n"
 _HEAD = struct.Struct(f">{len(_MAGIC)}s32sQ")  # magic, sha256 of all that follows it, number of symbols
 _GPL = frozenset(("EXPORT_SYMBOL_GPL", "EXPORT_UNUSED_SYMBOL_GPL"))
@@ -60,6 +61,8 @@ def parse_symvers(text: Iterable[bytes]) -> Iterator[Exported]:
             number += 1
             if line:
                 yield _exported(line, number)
+        if len(rest) > _LINE_BYTES:
+            raise Malformed(f"Module.symvers: line {number + 1} has no end")
     if rest:
         raise Malformed(f"Module.symvers: line {number + 1} is cut short")
 

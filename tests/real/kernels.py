@@ -79,16 +79,20 @@ def _unpack_image(release: str, scratch: Path) -> Path:
     got = run(["apt-get", "download", package], scratch)
     need(f"the package {package}", got.returncode == 0, f"{ENABLE} ({got.stderr.strip()[-300:]})")
     (archive,) = scratch.glob("*.deb")
-    wanted = ["./boot/vmlinuz-*", "./boot/config-*", "./lib/modules/*/modules.*", "./usr/lib/modules/*/modules.*"]
+    image_parts(archive, scratch / "tree")
+    return scratch / "tree"
+
+
+def image_parts(archive: Path, tree: Path) -> None:
+    """Unpack of a kernel's package what tests want: the kernel, what it says of itself, some of its kmods."""
+    tree.mkdir(exist_ok=True)
+    wanted = ["./boot/*", "./lib/modules/*/modules.*", "./usr/lib/modules/*/modules.*"]
     folders = [f"./{root}lib/modules/*/kernel/{one}" for root in ("", "usr/") for one in _IN_TREE]
-    tree = scratch / "tree"
-    tree.mkdir()
     patterns = " ".join(f"'{one}'" for one in [*wanted, *folders])
-    unpack = f"dpkg-deb --fsys-tarfile {archive.name} | tar -x -C tree --wildcards {patterns} 2>/dev/null"
-    run(["sh", "-c", unpack], scratch)  # tar ends 2 when a pattern matches nothing
-    if (tree / "usr/lib").is_dir():
-        checked(["sh", "-c", "mkdir -p lib && cp -R usr/lib/. lib/ && rm -r usr"], tree)
-    return tree
+    unpack = f"dpkg-deb --fsys-tarfile {archive} | tar -x -C {tree} --wildcards {patterns} 2>/dev/null"
+    run(["sh", "-c", unpack], tree)  # tar ends 2 when a pattern matches nothing
+    if (tree / "usr/lib/modules").is_dir():
+        checked(["sh", "-c", "mkdir -p lib && cp -R usr/lib/modules lib/ && rm -r usr/lib/modules"], tree)
 
 
 @cache

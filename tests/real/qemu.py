@@ -21,6 +21,7 @@ _BUSYBOX = "/bin/busybox"
 _ARGUMENTS = "console=ttyS0 quiet panic=-1 initcall_debug loglevel=1 nokaslr mitigations=off tsc=unstable"
 _INIT = """#!/bin/busybox sh
 export PATH=/bin
+exec >/dev/ttyS1 2>&1
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -89,14 +90,18 @@ def _archive(trials: Sequence[Trial]) -> bytes:
 def _boot(kernel: Path, archive: bytes, arguments: str, count: int, scratch: Path) -> Path:
     (scratch / "initrd").write_bytes(archive)
     command = [need_tool("qemu-system-x86_64", "apt-get install qemu-system-x86"), "-accel", "tcg", "-m", "1024"]
-    command += ["-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel), "-initrd", str(scratch / "initrd")]
+    command += ["-display", "none", "-no-reboot", "-nic", "none", "-kernel", str(kernel)]
+    # What the kernel says by itself goes to the first port, and cannot fall into the answers on the second.
+    command += ["-initrd", str(scratch / "initrd"), "-serial", "stdio", "-serial", f"file:{scratch / 'said'}"]
     done = subprocess.run(
         [*command, "-append", f"{_ARGUMENTS} {arguments}"], capture_output=True, timeout=SECONDS, check=False
     )
-    log = done.stdout.decode("utf-8", "replace").replace("\r", "")
+    log = (scratch / "said").read_text("utf-8", "replace").replace("\r", "")
     told = {int(number): _answer(int(status), said) for number, status, said in _TRIAL.findall(log)}
     if len(told) < count:
-        raise RuntimeError(f"the kernel answered {len(told)} of {count} questions:\n{log[-4000:]}")
+        raise RuntimeError(
+            f"the kernel answered {len(told)} of {count} questions:\n{log[-4000:]}\n{done.stdout[-4000:]!r}"
+        )
     answer = scratch / "answers.json"
     answer.write_text(json.dumps([asdict(told[number]) for number in range(count)]))
     return answer
