@@ -60,11 +60,6 @@ class Judged:
             return False
         return None if Severity.UNDECIDED in weights else True
 
-    @property
-    def words(self) -> str:
-        """The kernel's own, without the times."""
-        return re.sub(r"^\[ *[\d.]+\] ", "", self.answer.said, flags=re.MULTILINE)
-
 
 @cache
 def known(release: str) -> KernelFiles:

@@ -50,13 +50,13 @@ def side_by_side(place: int) -> list[Judged]:
 @pytest.mark.parametrize("place", PLACES)
 def test_the_kernel_agrees(place: int) -> None:
     decided = [one for one in side_by_side(place) if one.loads is not None]
-    assert [f"{one.pair}: {one.words}" for one in decided if one.loads is not one.answer.loaded] == []
+    assert [f"{one.pair}: {one.answer}" for one in decided if one.loads is not one.answer.loaded] == []
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_kernel_says_what_the_first_finding_says(place: int) -> None:
     other = [
-        f"{one.pair}: {finding.id}, {one.words}"
+        f"{one.pair}: {finding.id}, {one.answer}"
         for one in side_by_side(place)
         if (finding := refuting(one.findings)) and not one.pair.before
         if not re.search(WORDS[finding.id], one.answer.said)

@@ -6,12 +6,12 @@ import stat
 from collections.abc import Mapping
 
 _TRAILER = "TRAILER!!!"
-_FOLDERS = ("bin", "dev", "k", "proc", "sys", "tmp", "lib", "lib/modules")
-_DEVICES = {"console": (5, 1), "null": (1, 3), "ttyS1": (4, 65)}
+_FOLDERS = ("dev", "k", "proc", "sys")
+_DEVICES = {"console": (5, 1), "null": (1, 3), "kmsg": (1, 11), "ttyS1": (4, 65)}
 
 
 def initramfs(files: Mapping[str, bytes]) -> bytes:
-    """The archive with these files, all executable, the usual folders, a console and a second serial port."""
+    """The archive with these files, all executable, the usual folders and devices."""
     parts = [_entry(folder, stat.S_IFDIR | 0o755, b"") for folder in _FOLDERS]
     parts += [_entry(f"dev/{name}", stat.S_IFCHR | 0o600, b"", device) for name, device in _DEVICES.items()]
     parts += [_entry(name, stat.S_IFREG | 0o755, content) for name, content in files.items()]
