@@ -6,14 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from kmm_preflight.kmod.configuration import built_in_with_parameters, parse_configuration, parse_release
-from kmm_preflight.kmod.kernel_files import KernelFiles
+from kmm_preflight.kmod.configuration import parse_release
+from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
 from kmm_preflight.kmod.loader import judge_chain, read_kmod
-from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.names import module_key
-from kmm_preflight.kmod.object import KernelObject, read_object
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding, Severity
@@ -25,8 +22,28 @@ from .real.drivers import drivers, singles
 from .real.kernels import in_tree, in_tree_dependencies
 from .real.kmod import headers
 from .real.qemu import Answer, Trial, answers
+from .runs import ROOT
 
 IN_TREE = 60
+HEAD = """\
+# The loader's own answers
+
+A kmod before a kernel: the suite's verdict, from files alone, and what the kernel itself says when it is told to load the
+kmod in a virtual machine. Both must agree. Where a kmod needs others, these are loaded first; pairs that the suite leaves
+undecided (they need an in-tree kmod that is not there) are not counted.
+
+- *built for* is the kernel whose headers the kmod was compiled against, or whose own kmod it is. The drivers are those of
+  Debian's -dkms packages, as far as they compile.
+- Labels such as `no symbol table` are small kmods with that one defect; `tests/real/defects.py` makes them.
+
+`python -m tests.loader_truth` writes this page anew, and `tests/test_kmod_loader_truth.py` holds that both agree on all
+pairs. Which kernels there are moves with Debian's mirror.
+
+## On each kernel
+
+| kernel | pairs | the kernel loads | both agree |
+|---|---|---|---|
+"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,23 @@ class Judged:
             return False
         return None if Severity.UNDECIDED in weights else True
 
+    @property
+    def verdict(self) -> str:
+        """Ours in a word: the first finding that refutes, or that it loads."""
+        finding = refuting(self.findings)
+        return finding.id if finding else "loads"
+
+    @property
+    def own(self) -> str:
+        """The kernel's in a word."""
+        return "loads" if self.answer.loaded else f"refuses: {self.answer.errno}"
+
+    @property
+    def words(self) -> str:
+        """The first line of the kernel's log, as far as it is about the refusal."""
+        line = "" if self.answer.loaded else self.answer.said.partition("\n")[0]
+        return f"`{line[:100].replace('|', '/')}`" if line else ""
+
 
 @cache
 def known(release: str) -> KernelFiles:
@@ -68,24 +102,15 @@ def known(release: str) -> KernelFiles:
     store = SymversStore(cache_folder() / "symvers")
     digest = f"sha256-{release.encode().hex().ljust(64, '0')[:64]}"
     symvers = store.find(digest) or store.keep(digest, [(folder / "Module.symvers").read_bytes()])
-    order = (tree / "modules.order").read_text().split()
-    built_in = (tree / "modules.builtin").read_text().split()
-    tags = (tree / "modules.builtin.modinfo").read_text("utf-8", "replace").split("\0")
-    return KernelFiles(
-        release=parse_release((folder / "include/generated/utsrelease.h").read_bytes()),
-        arch="amd64",
-        symvers=symvers,
-        configuration=parse_configuration((folder / ".config").read_bytes()),
-        struct_size=in_tree_object(release, sorted(in_tree_dependencies(release))[0]).struct_size,
-        in_tree=frozenset(module_key(Path(line).name) for line in order),
-        built_in=frozenset(module_key(Path(line).name) for line in built_in),
-        with_parameters=built_in_with_parameters(tags),
+    release_itself = parse_release((folder / "include/generated/utsrelease.h").read_bytes())
+    raw = RawFiles(
+        configuration=(folder / ".config").read_bytes(),
+        in_tree=in_tree_bytes(release, sorted(in_tree_dependencies(release))[0]),
+        order=(tree / "modules.order").read_bytes(),
+        built_in=(tree / "modules.builtin").read_bytes(),
+        built_in_tags=(tree / "modules.builtin.modinfo").read_bytes(),
     )
-
-
-def in_tree_object(release: str, key: str) -> KernelObject:
-    """An in-tree kmod, as read."""
-    return read_object(in_tree_bytes(release, key), MACHINES["amd64"])
+    return read_kernel_files(release_itself, "amd64", symvers, raw)
 
 
 @cache
@@ -165,6 +190,30 @@ def judged(kernel: str, asked: list[Pair]) -> list[Judged]:
     return [Judged(one, judge(one), answer) for one, answer in zip(asked, answers(kernel, trials), strict=True)]
 
 
+def table() -> Iterator[str]:
+    """docs/loader-truth.md, line by line: what came of each kernel, and all pairs of one."""
+    yield from HEAD.splitlines()
+    for kernel in kernels.chosen():
+        decided = [one for one in judged(kernel, list(pairs(kernel))) if one.loads is not None]
+        agreed = sum(one.loads is one.answer.loaded for one in decided)
+        yield f"| {kernel} | {len(decided)} | {sum(one.answer.loaded for one in decided)} | {agreed} |"
+    shown = builds()[2]
+    yield from (
+        "",
+        f"## On {shown}",
+        "",
+        "| kmod | built for | verdict | the kernel | its words |",
+        "|---|---|---|---|---|",
+    )
+    for one in judged(shown, list(pairs(shown))):
+        if one.loads is not None:
+            yield f"| {one.pair.label} | {one.pair.build} | {one.verdict} | {one.own} | {one.words} |"
+
+
 def refuting(findings: tuple[Finding, ...]) -> Finding | None:
     """The first finding that refutes."""
     return next((finding for finding in findings if finding.severity is Severity.REFUTES), None)
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "loader-truth.md").write_text("\n".join(table()) + "\n")

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from kmm_preflight.kmod.configuration import Configuration
+from kmm_preflight.kmod.configuration import Configuration, built_in_with_parameters, parse_configuration
 from kmm_preflight.kmod.machine import MACHINES, Machine
-from kmm_preflight.kmod.symvers import Symvers
+from kmm_preflight.kmod.names import module_key
+from kmm_preflight.kmod.object import read_object
+from kmm_preflight.kmod.symvers import VMLINUX, Symvers
+from kmm_preflight.kmod.unpacked import Bytes
 from kmm_preflight.kmod.vermagic import expected_vermagic
 
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 _RHEL = re.compile(r"\.el\d")
 _DEBIAN = re.compile(r"-(?:\d+-)?(?:rt-|cloud-)?(?:amd64|arm64|s390x|powerpc64le)\b|\+deb\d|\+bpo")
 _MODVERSIONS = "modversions "
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """The bytes of a kernel's files, None for what was not to be had.
+
+    configuration is .config; in_tree any of its own kmods, unpacked; order, built_in and built_in_tags are
+    modules.order, modules.builtin and modules.builtin.modinfo.
+    """
+
+    configuration: bytes | None = None
+    in_tree: Bytes | None = None
+    order: bytes | None = None
+    built_in: bytes | None = None
+    built_in_tags: bytes | None = None
 
 
 class Family(Enum):
@@ -92,3 +111,35 @@ class KernelFiles:
     def refuses_incomplete_versions(self) -> bool:
         """Whether a symbol that the kmod's versions do not name is refused: Debian's own patch does, others warn."""
         return self.family is Family.DEBIAN
+
+
+def read_kernel_files(release: str, arch: str, symvers: Symvers | None, raw: RawFiles) -> KernelFiles:
+    """What the files tell of the kernel of this release; arch is Go's spelling.
+
+    Malformed when one of them is not what it should be.
+    """
+    own = read_object(raw.in_tree, MACHINES[arch]) if raw.in_tree is not None else None
+    order = _names(raw.order) or (_keys(symvers.providers() - {VMLINUX}) if symvers else frozenset())
+    return KernelFiles(
+        release=release,
+        arch=arch,
+        symvers=symvers,
+        configuration=parse_configuration(raw.configuration) if raw.configuration is not None else None,
+        in_tree_vermagic=own.modinfo.vermagic if own else None,
+        struct_size=own.struct_size if own else None,
+        in_tree=order,
+        built_in=_names(raw.built_in),
+        with_parameters=built_in_with_parameters(_text(raw.built_in_tags).split("\0")),
+    )
+
+
+def _names(lines: bytes | None) -> frozenset[str]:
+    return _keys(_text(lines).split())
+
+
+def _keys(paths: Iterable[str]) -> frozenset[str]:
+    return frozenset(module_key(path.rpartition("/")[2]) for path in paths)
+
+
+def _text(content: bytes | None) -> str:
+    return (content or b"").decode("utf-8", "replace")
