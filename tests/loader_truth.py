@@ -28,12 +28,12 @@ IN_TREE = 60
 HEAD = """\
 # The loader's own answers
 
-A kmod before a kernel: the suite's verdict, from files alone, and what the kernel itself says when it is told to load the
-kmod in a virtual machine. Both must agree. Where a kmod needs others, these are loaded first; pairs that the suite leaves
-undecided (they need an in-tree kmod that is not there) are not counted.
+A kmod before a kernel: the suite's verdict, from files alone, and what the kernel itself says when it is told to load
+the kmod in a virtual machine. Both must agree. Where a kmod needs others, these are loaded first; pairs that the suite
+leaves undecided (they need an in-tree kmod that is not there) are not counted.
 
-- *built for* is the kernel whose headers the kmod was compiled against, or whose own kmod it is. The drivers are those of
-  Debian's -dkms packages, as far as they compile.
+- *built for* is the kernel whose headers the kmod was compiled against, or whose own kmod it is. The drivers are those
+  of Debian's -dkms packages, as far as they compile.
 - Labels such as `no symbol table` are small kmods with that one defect; `tests/real/defects.py` makes them.
 
 `python -m tests.loader_truth` writes this page anew, and `tests/test_kmod_loader_truth.py` holds that both agree on all
