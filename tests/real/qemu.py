@@ -19,7 +19,7 @@ from .kmod import run
 from .requirement import need, need_tool
 
 # A boot takes seconds; on a machine that does much else it takes minutes.
-SECONDS = 900
+SECONDS = 300
 _JUDGE = Path(__file__).with_name("kmod_source") / "judge.c"
 # initcall_debug: whether a kmod's init was reached tells the loader's refusal from the driver's own. The timer check
 # fails now and then where QEMU gets little time.

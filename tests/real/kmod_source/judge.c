@@ -39,15 +39,24 @@ static int load(const char *name)
 	return answer;
 }
 
-/* In a process of its own, which a driver's own fault may end; then 255. */
+/* In a process of its own, which a driver's own fault may end; then 255. One that hangs ends the VM. */
 static int apart(int (*work)(const char *), const char *name)
 {
-	int status;
+	int status, waited;
 	pid_t child = fork();
 
 	if (!child)
 		_exit(work(name));
-	return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+	for (waited = 0; waited < 20000; waited++) {
+		if (waitpid(child, &status, WNOHANG))
+			return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+		usleep(1000);
+	}
+	puts("@hangs");
+	fflush(stdout);
+	tcdrain(1);
+	reboot(RB_POWER_OFF);
+	return 255;
 }
 
 static int unload(const char *name)
