@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from kmm_preflight.kmod.configuration import parse_release
 from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
 from kmm_preflight.kmod.loader import judge_chain, read_kmod
 from kmm_preflight.kmod.names import module_key
-from kmm_preflight.kmod.symvers import SymversStore
+from kmm_preflight.kmod.object import KernelObject
+from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding, Severity
 
-from .real import kernels
+from .real import foreign, kernels
 from .real.cache import cache_folder
 from .real.defects import DEFECTS
 from .real.drivers import drivers, singles
@@ -99,9 +103,7 @@ class Judged:
 def known(release: str) -> KernelFiles:
     """A kernel of Debian as its packages tell it."""
     folder, tree = headers(release), in_tree(release)
-    store = SymversStore(cache_folder() / "symvers")
-    digest = f"sha256-{release.encode().hex().ljust(64, '0')[:64]}"
-    symvers = store.find(digest) or store.keep(digest, [(folder / "Module.symvers").read_bytes()])
+    symvers = table_of(folder)
     release_itself = parse_release((folder / "include/generated/utsrelease.h").read_bytes())
     raw = RawFiles(
         configuration=(folder / ".config").read_bytes(),
@@ -120,6 +122,39 @@ def in_tree_bytes(release: str, key: str) -> bytes:
         return data[:]
 
 
+@cache
+def known_arm64() -> KernelFiles:
+    """The newest kernel for arm64."""
+    folder, tree = foreign.headers("arm64"), foreign.in_tree("arm64")
+    with unpacked(sorted(tree.rglob("*.ko"))[0]) as own:
+        raw = RawFiles(
+            configuration=(folder / ".config").read_bytes(),
+            in_tree=own[:],
+            order=(tree / "modules.order").read_bytes(),
+            built_in_tags=(tree / "modules.builtin.modinfo").read_bytes(),
+        )
+    return read_kernel_files(foreign.release("arm64"), "arm64", table_of(folder), raw)
+
+
+def table_of(folder: Path) -> Symvers:
+    """The kernel's symbols, parsed once."""
+    text = (folder / "Module.symvers").read_bytes()
+    store, digest = SymversStore(cache_folder() / "symvers"), f"sha256:{hashlib.sha256(text).hexdigest()}"
+    return store.find(digest) or store.keep(digest, [text])
+
+
+def arm64_pairs() -> Iterator[Pair]:
+    """The small kmods for arm64, those with one defect that they can have, and some in-tree ones."""
+    release, built = foreign.release("arm64"), foreign.singles()
+    for name, kmod in built.items():
+        yield pair(release, release, name, kmod, built)
+    for label, (name, change) in DEFECTS.items():
+        with suppress(AssertionError, ValueError, KeyError):  # not every defect can be had here
+            yield pair(release, release, label, change(built[name]), built)
+    for path in sorted(foreign.in_tree("arm64").glob("kernel/fs/nls/*.ko"))[:20]:
+        yield Pair(release, release, path.stem, path.read_bytes(), (), ())
+
+
 def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, bytes]) -> Pair:
     """The pair, with what the kmod says that it depends on: kmods of the same build, and in-tree ones."""
     found = re.search(rb"\0depends=([^\0]*)\0", kmod)
@@ -131,7 +166,7 @@ def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, 
             nested = pair(kernel, build, name, other, others)
             mine += [*nested.before, other]
             names += nested.in_tree
-        elif module_key(name) in in_tree_dependencies(kernel):
+        elif not is_arm64(kernel) and module_key(name) in in_tree_dependencies(kernel):
             names += [*in_tree_dependencies(kernel)[module_key(name)][1], module_key(name)]
     if "libcrc32c" in names and "crc32c_generic" in in_tree_dependencies(kernel):
         # Its init wants the algorithm, which no index names.
@@ -175,7 +210,8 @@ def defect_pairs(kernel: str) -> Iterator[Pair]:
 
 def judge(one: Pair) -> tuple[Finding, ...]:
     """Our verdict on a pair."""
-    kernel, chain = known(one.kernel), []
+    kernel = known_arm64() if is_arm64(one.kernel) else known(one.kernel)
+    chain: list[tuple[str, KernelObject]] = []
     for content in (*one.before, one.kmod):
         kmod = read_kmod(one.label, content, kernel)
         if isinstance(kmod, Finding):
@@ -187,14 +223,21 @@ def judge(one: Pair) -> tuple[Finding, ...]:
 def judged(kernel: str, asked: list[Pair]) -> list[Judged]:
     """What both say of the pairs of a kernel; the kernel in one boot."""
     trials = [Trial(one.kmod, (*(in_tree_bytes(kernel, name) for name in one.in_tree), *one.before)) for one in asked]
-    return [Judged(one, judge(one), answer) for one, answer in zip(asked, answers(kernel, trials), strict=True)]
+    told = answers(kernel, trials, "arm64" if is_arm64(kernel) else "amd64")
+    return [Judged(one, judge(one), answer) for one, answer in zip(asked, told, strict=True)]
+
+
+def is_arm64(kernel: str) -> bool:
+    """Whether the release is that of the kernel for arm64."""
+    return kernel.endswith("-arm64")
 
 
 def table() -> Iterator[str]:
     """docs/loader-truth.md, line by line: what came of each kernel, and all pairs of one."""
     yield from HEAD.splitlines()
-    for kernel in kernels.chosen():
-        decided = [one for one in judged(kernel, list(pairs(kernel))) if one.loads is not None]
+    for kernel in (*kernels.chosen(), foreign.release("arm64")):
+        asked = arm64_pairs() if is_arm64(kernel) else pairs(kernel)
+        decided = [one for one in judged(kernel, list(asked)) if one.loads is not None]
         agreed = sum(one.loads is one.answer.loaded for one in decided)
         yield f"| {kernel} | {len(decided)} | {sum(one.answer.loaded for one in decided)} | {agreed} |"
     shown = builds()[2]

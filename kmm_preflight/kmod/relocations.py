@@ -13,10 +13,13 @@ _LITTLE = sys.byteorder == "little"
 # NONE, 64, PC32, PLT32, 32, 32S, PC64: the types that every x86_64 loader of the range knows.
 _X86_TYPES = frozenset((0, 1, 2, 4, 10, 11, 24))
 _X86_EIGHT_BYTES = frozenset((1, 24))
+# Absolute and relative numbers, and all parts of instructions that hold an address, by the ABI's numbers.
+_ARM64_TYPES = frozenset((0, *range(256, 281), *range(282, 294), 299))
+_TYPES = {"x86_64": _X86_TYPES, "aarch64": _ARM64_TYPES}
 
 
 def relocation_flaws(sections: Sections, symbols: int) -> Iterator[Flaw]:
-    """What the loader refuses, or does not survive; symbols is how many there are. Types are known for x86_64 only."""
+    """What the loader refuses, or does not survive. symbols is how many there are; types are x86_64's and aarch64's."""
     for one in sections.all:
         if one.kind in (REL, RELA) and one.info < len(sections.all) and sections.all[one.info].loaded:
             if one.kind == REL:
@@ -35,6 +38,8 @@ def _flaws(sections: Sections, table: Section, target: Section, symbols: int) ->
         yield Flaw(ALWAYS, f"a relocation of {target.name} by a symbol that there is not")
     if max(places, default=0) >= max(target.size, 1):
         yield Flaw(ALWAYS, f"a relocation beyond the end of {target.name}")
+    elif unknown := set(types) - _TYPES.get(sections.machine.word, frozenset(types)):
+        yield Flaw(ALWAYS, f"a relocation of type {min(unknown)} in {target.name}")
     elif sections.machine.word == "x86_64":
         yield from _x86(sections.data, target, places, types)
 
@@ -49,10 +54,7 @@ def _numbers(entries: memoryview, size: int, at: int, order: str) -> list[int]:
 
 
 def _x86(data: Bytes, target: Section, places: list[int], types: list[int]) -> Iterator[Flaw]:
-    """Unknown types; and places that hold something already, which this loader takes for a sign of damage."""
-    if unknown := set(types) - _X86_TYPES:
-        yield Flaw(ALWAYS, f"a relocation of type {min(unknown)} in {target.name}")
-        return
+    """Places that hold something already, which this loader takes for a sign of damage."""
     if target.kind == NOBITS:
         return
     content = data[target.offset : target.offset + target.size]

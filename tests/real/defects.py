@@ -36,7 +36,8 @@ def objcopy(*arguments: str) -> Change:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "kmod.ko")
             path.write_bytes(kmod)
-            tool = need_tool("objcopy", "apt-get install binutils")
+            name = "aarch64-linux-gnu-objcopy" if kmod[18] == 183 else "objcopy"
+            tool = need_tool(name, "apt-get install binutils gcc-12-aarch64-linux-gnu")
             subprocess.run([tool, *arguments, str(path)], check=True, capture_output=True, timeout=60)
             return path.read_bytes()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 
 from .cache import kept
+from .drivers import SINGLE
 from .kernels import image_parts
 from .kmod import checked, run
+from .kmod import headers as amd64_headers
 from .requirement import need, need_tool
 
 # Go's spelling to Debian's, and to the end of a kernel's name there.
@@ -34,6 +38,44 @@ def headers(arch: str) -> Path:
 def in_tree(arch: str) -> Path:
     """The folder of that kernel with some of its in-tree kmods."""
     return _packages(arch) / "lib/modules" / release(arch)
+
+
+def vmlinuz(arch: str) -> Path:
+    """That kernel as a boot loader starts it."""
+    return _packages(arch) / f"boot/vmlinuz-{release(arch)}"
+
+
+def singles() -> dict[str, bytes]:
+    """The small kmods for arm64, by a cross compiler; without the one whose assembler is x86's."""
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SINGLE.iterdir()))).hexdigest()[:12]
+    folder = kept(f"singles/{release('arm64')}/{version}", _cross_compile)
+    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.ko"))}
+
+
+def _cross_compile(scratch: Path) -> Path:
+    """With this machine's build tools: Debian's headers share all but what an architecture generates."""
+    compiler = need_tool("aarch64-linux-gnu-gcc-12", "apt-get install gcc-12-aarch64-linux-gnu")
+    kernel = release("arm64")
+    host = amd64_headers(kernel.replace("-arm64", "-amd64")).parent.parent
+    tree = scratch / "tree/usr"
+    shutil.copytree(headers("arm64"), tree / "src" / headers("arm64").name, symlinks=True)
+    (common,) = (host / "src").glob("*-common")
+    (tree / "src" / common.name).symlink_to(common)
+    (tree / "lib").symlink_to(host / "lib")
+    (tree / "src" / headers("arm64").name / "Makefile").write_text(f"include ../{common.name}/Makefile\n")
+    work = scratch / "work"
+    shutil.copytree(SINGLE, work)
+    (work / "pf_writable_code.c").unlink()
+    objects = " ".join(f"{path.stem}.o" for path in sorted(work.glob("*.c")))
+    (work / "Kbuild").write_text(f"obj-m := {objects}\nCFLAGS_pf_common.o := -fcommon\n")
+    arguments = ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", f"CC={compiler}", "KBUILD_MODPOST_WARN=1"]
+    build = str(tree / "src" / headers("arm64").name)
+    checked(["make", "-j2", "-C", build, f"M={work}", *arguments, "modules"], work)
+    made = scratch / "made"
+    made.mkdir()
+    for path in work.glob("*.ko"):
+        path.rename(made / path.name)
+    return made
 
 
 def _packages(arch: str) -> Path:

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 
 _TRAILER = "TRAILER!!!"
 _FOLDERS = ("dev", "k", "proc", "sys")
-_DEVICES = {"console": (5, 1), "null": (1, 3), "kmsg": (1, 11), "ttyS1": (4, 65)}
+_DEVICES = {"console": (5, 1), "null": (1, 3), "kmsg": (1, 11)}
 
 
-def initramfs(files: Mapping[str, bytes]) -> bytes:
-    """The archive with these files, all executable, the usual folders and devices."""
+def initramfs(files: Mapping[str, bytes], devices: Mapping[str, tuple[int, int]]) -> bytes:
+    """The archive with these files, all executable, the usual folders and devices, and those by major and minor."""
     parts = [_entry(folder, stat.S_IFDIR | 0o755, b"") for folder in _FOLDERS]
-    parts += [_entry(f"dev/{name}", stat.S_IFCHR | 0o600, b"", device) for name, device in _DEVICES.items()]
+    parts += [
+        _entry(f"dev/{name}", stat.S_IFCHR | 0o600, b"", device) for name, device in (_DEVICES | dict(devices)).items()
+    ]
     parts += [_entry(name, stat.S_IFREG | 0o755, content) for name, content in files.items()]
     return b"".join([*parts, _entry(_TRAILER, 0, b"")])
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from . import foreign, kernels
 from .cache import kept
 from .initramfs import initramfs
-from .kernels import vmlinuz
 from .kmod import run
 from .requirement import need, need_tool
 
@@ -34,6 +34,33 @@ _NOISE = re.compile(
 
 
 @dataclass(frozen=True)
+class _Machine:
+    """How QEMU is called for an architecture, who compiles for it, the port for answers by major and minor."""
+
+    command: tuple[str, ...]
+    package: str
+    compiler: str
+    arguments: str
+    answers: tuple[int, int]
+
+
+# On x86_64 what the kernel says by itself goes to the first port, and cannot fall into the answers on the second; on
+# aarch64 there is one port, and the kernel is told to be quiet.
+_MACHINES = {
+    "amd64": _Machine(
+        ("qemu-system-x86_64", "-accel", "tcg", "-serial", "stdio"), "qemu-system-x86", "gcc-12", _ARGUMENTS, (4, 65)
+    ),
+    "arm64": _Machine(
+        ("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a57"),
+        "qemu-system-arm",
+        "aarch64-linux-gnu-gcc-12",
+        "console=ttyAMA0 loglevel=0 panic=-1 initcall_debug",
+        (204, 64),
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Trial:
     """A kmod to load, and what is loaded before it, in that order."""
 
@@ -50,19 +77,20 @@ class Answer:
     said: str
 
 
-def answers(release: str, trials: Sequence[Trial], arguments: str = "") -> list[Answer]:
+def answers(release: str, trials: Sequence[Trial], arch: str = "amd64") -> list[Answer]:
     """The kernel's answers, in the order of the trials: from one boot, or from the cache where it was asked before."""
-    kernel = vmlinuz(release)
-    archive = _archive(trials)
-    told = hashlib.sha256(archive + kernel.name.encode() + _ARGUMENTS.encode() + arguments.encode()).hexdigest()[:24]
+    machine = _MACHINES[arch]
+    kernel = kernels.vmlinuz(release) if arch == "amd64" else foreign.vmlinuz(arch)
+    archive = _archive(trials, machine)
+    asked = hashlib.sha256(archive + kernel.name.encode() + repr(machine).encode()).hexdigest()[:24]
     path = kept(
-        f"answers/{release}/{told}.json", lambda scratch: _boot(kernel, archive, arguments, len(trials), scratch)
+        f"answers/{release}/{asked}.json", lambda scratch: _boot(machine, kernel, archive, len(trials), scratch)
     )
     return [Answer(**one) for one in json.loads(path.read_text())]
 
 
-def _archive(trials: Sequence[Trial]) -> bytes:
-    files = {"init": _judge().read_bytes()}
+def _archive(trials: Sequence[Trial], machine: _Machine) -> bytes:
+    files = {"init": _judge(machine).read_bytes()}
     lines = []
     for number, trial in enumerate(trials):
         names = []
@@ -70,31 +98,29 @@ def _archive(trials: Sequence[Trial]) -> bytes:
             names.append(hashlib.sha256(content).hexdigest()[:16])
             files.setdefault(f"k/{names[-1]}", content)
         lines.append(f"{number} {' '.join(names)}\n")
-    return initramfs(files | {"list": "".join(lines).encode()})
+    return initramfs(files | {"list": "".join(lines).encode()}, {"answers": machine.answers})
 
 
-def _judge() -> Path:
+def _judge(machine: _Machine) -> Path:
     """The only program in the VM, from its source."""
     version = hashlib.sha256(_JUDGE.read_bytes()).hexdigest()[:12]
-    return kept(f"judge-{version}", _compile)
+    return kept(f"judge-{machine.compiler}-{version}", lambda scratch: _compile(machine.compiler, scratch))
 
 
-def _compile(scratch: Path) -> Path:
-    compiler = need_tool("gcc-12", "apt-get install gcc-12")
+def _compile(name: str, scratch: Path) -> Path:
+    compiler = need_tool(name, "apt-get install gcc-12 gcc-12-aarch64-linux-gnu")
     done = run([compiler, "-O2", "-static", "-o", "judge", str(_JUDGE)], scratch)
-    need("a C library to link with", done.returncode == 0, f"apt-get install libc6-dev ({done.stderr[-300:]})")
+    enable = f"apt-get install libc6-dev libc6-dev-arm64-cross ({done.stderr[-300:]})"
+    need("a C library to link with", done.returncode == 0, enable)
     return scratch / "judge"
 
 
-def _boot(kernel: Path, archive: bytes, arguments: str, count: int, scratch: Path) -> Path:
+def _boot(machine: _Machine, kernel: Path, archive: bytes, count: int, scratch: Path) -> Path:
     (scratch / "initrd").write_bytes(archive)
-    command = [need_tool("qemu-system-x86_64", "apt-get install qemu-system-x86"), "-accel", "tcg", "-m", "1024"]
-    command += ["-display", "none", "-no-reboot", "-nic", "none", "-kernel", str(kernel)]
-    # What the kernel says by itself goes to the first port, and cannot fall into the answers on the second.
-    command += ["-initrd", str(scratch / "initrd"), "-serial", "stdio", "-serial", f"file:{scratch / 'said'}"]
-    done = subprocess.run(
-        [*command, "-append", f"{_ARGUMENTS} {arguments}"], capture_output=True, timeout=SECONDS, check=False
-    )
+    command = [need_tool(machine.command[0], f"apt-get install {machine.package}"), *machine.command[1:]]
+    command += ["-m", "1024", "-display", "none", "-no-reboot", "-nic", "none", "-kernel", str(kernel)]
+    command += ["-initrd", str(scratch / "initrd"), "-serial", f"file:{scratch / 'said'}"]
+    done = subprocess.run([*command, "-append", machine.arguments], capture_output=True, timeout=SECONDS, check=False)
     log = (scratch / "said").read_text("utf-8", "replace").replace("\r", "")
     told = {int(number): _answer(int(code), said) for number, code, said in _TRIAL.findall(log)}
     if len(told) < count:

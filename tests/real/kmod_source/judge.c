@@ -114,7 +114,7 @@ int main(void)
 
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
-	if (!freopen("/dev/ttyS1", "w", stdout))
+	if (!freopen("/dev/answers", "w", stdout))
 		return 1;
 	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
 	list = fopen("/list", "r");
