@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from kmm_preflight import findings
 from kmm_preflight.kmod.configuration import Configuration
 from kmm_preflight.kmod.kernel_files import Family, KernelFiles, kernel_family
-from kmm_preflight.kmod.loader import judge_chain, judge_kmod, read_kmod
+from kmm_preflight.kmod.loader import judge_chain, judge_kmod, read_kmod, read_kmod_file
 from kmm_preflight.kmod.object import KernelObject, read_object
 from kmm_preflight.kmod.resolution import ALONE, Neighbours
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
@@ -370,8 +371,12 @@ def test_the_abi_of_ppc64_since_6_12(symvers: Symvers) -> None:
     assert ids(kernel, replace(made, flags=1)) == ["kmod-architecture"]
 
 
-def test_stripped_exports_are_read_from_their_tables(tmp_path: Path) -> None:
-    """See tests/test_kmod_object.py for those of real kmods."""
-    crcs = struct.pack("<I", 0x7777)
-    made = Object(sections={"__ksymtab": bytes(12), "__kcrctab": crcs, "__ksymtab_strings": b"mine\0"})
-    assert read(made).exports == {}, "no relocation names it"
+def test_a_file_is_read_packed_or_not(rhel: KernelFiles, tmp_path: Path) -> None:
+    path = tmp_path / "made.ko.gz"
+    path.write_bytes(gzip.compress(Object().packed()))
+    kmod = read_kmod_file("made.ko", path, rhel)
+    assert isinstance(kmod, KernelObject)
+    assert kmod.name == "made"
+    path.write_bytes(b"")
+    got = "an empty file"
+    assert read_kmod_file("made.ko", path, rhel) == findings.KMOD_NOT_LOADABLE(kmod="made.ko", got=got, kernel=RHEL9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kmm_preflight import findings
 from kmm_preflight.errors import Malformed
@@ -13,7 +14,7 @@ from kmm_preflight.kmod.object import KernelObject, NoModule, Stripped, read_obj
 from kmm_preflight.kmod.resolution import ALONE, Neighbours, Refusals, read_crcs, resolve
 from kmm_preflight.kmod.sections import SINCE_COUNTED, WrongMachine
 from kmm_preflight.kmod.symvers import LAYOUT, VMLINUX, Exported
-from kmm_preflight.kmod.unpacked import Bytes
+from kmm_preflight.kmod.unpacked import Bytes, unpacked
 from kmm_preflight.kmod.vermagic import same_vermagic
 from kmm_preflight.model import Finding
 from kmm_preflight.outside import listed
@@ -49,6 +50,15 @@ def read_kmod(name: str, data: Bytes, kernel: KernelFiles) -> KernelObject | Fin
         return findings.KMOD_NO_MODULE(kmod=name, got=exc.message)
     except Stripped as exc:
         return findings.KMOD_STRIPPED(kmod=name, got=exc.message)
+    except Malformed as exc:
+        return findings.KMOD_NOT_LOADABLE(kmod=name, got=exc.message, kernel=kernel.release)
+
+
+def read_kmod_file(name: str, path: Path, kernel: KernelFiles) -> KernelObject | Finding:
+    """The same from a file, packed or not."""
+    try:
+        with unpacked(path) as data:
+            return read_kmod(name, data, kernel)
     except Malformed as exc:
         return findings.KMOD_NOT_LOADABLE(kmod=name, got=exc.message, kernel=kernel.release)
 
