@@ -96,8 +96,10 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
 
 def _name(this: bytes) -> tuple[str, tuple[Flaw, ...]]:
     name, end, _ = this[_NAME_AT : _NAME_AT + _NAME_BYTES].partition(b"\0")
-    flaw = Flaw(ALWAYS, "a struct module without a name")
-    return name.decode("utf-8", "replace"), () if name and end else (flaw,)
+    words = "" if name and end else "a struct module without a name"
+    if any(this[:_NAME_AT]) or any(this[_NAME_AT + _NAME_BYTES :]):
+        words = "a struct module that holds more than its name"
+    return name.decode("utf-8", "replace"), (Flaw(ALWAYS, words),) if words else ()
 
 
 def _needed(symbols: Symbols, machine: Machine) -> list[Needed]:

@@ -15,16 +15,22 @@ _X86_TYPES = frozenset((0, 1, 2, 4, 10, 11, 24))
 _X86_EIGHT_BYTES = frozenset((1, 24))
 # Absolute and relative numbers, and all parts of instructions that hold an address, by the ABI's numbers.
 _ARM64_TYPES = frozenset((0, *range(256, 281), *range(282, 294), 299))
+_FAR = 1 << 31
 _TYPES = {"x86_64": _X86_TYPES, "aarch64": _ARM64_TYPES}
 
 
 def relocation_flaws(sections: Sections, symbols: int) -> Iterator[Flaw]:
     """What the loader refuses, or does not survive. symbols is how many there are; types are x86_64's and aarch64's."""
     for one in sections.all:
-        if one.kind in (REL, RELA) and one.info < len(sections.all) and sections.all[one.info].loaded:
-            if one.kind == REL:
-                yield Flaw(ALWAYS, "relocations without addends")
-                continue
+        if one.kind not in (REL, RELA):
+            continue
+        if one.info >= len(sections.all):
+            yield Flaw(
+                ALWAYS, f"relocations of section {one.info}, expected one of the {len(sections.all)} that there are"
+            )
+        elif sections.all[one.info].loaded and one.kind == REL:
+            yield Flaw(ALWAYS, "relocations without addends")
+        elif sections.all[one.info].loaded:
             yield from _flaws(sections, one, sections.all[one.info], symbols)
 
 
@@ -41,6 +47,7 @@ def _flaws(sections: Sections, table: Section, target: Section, symbols: int) ->
     elif unknown := set(types) - _TYPES.get(sections.machine.word, frozenset(types)):
         yield Flaw(ALWAYS, f"a relocation of type {min(unknown)} in {target.name}")
     elif sections.machine.word == "x86_64":
+        yield from _far(entries, target, types)
         yield from _x86(sections.data, target, places, types)
 
 
@@ -51,6 +58,15 @@ def _numbers(entries: memoryview, size: int, at: int, order: str) -> list[int]:
         return [int.from_bytes(words[place : place + size], "big" if order == ">" else "little")
                 for place in range(at, len(words), _ENTRY_BYTES)]  # fmt: skip
     return words.cast("Q" if size == 8 else "I")[at // size :: _ENTRY_BYTES // size].tolist()
+
+
+def _far(entries: memoryview, target: Section, types: list[int]) -> Iterator[Flaw]:
+    """Numbers that no 32 bits hold, wherever the kmod is put."""
+    addends = [number - (1 << 64) if number >> 63 else number for number in _numbers(entries, 8, 16, "<")]
+    if min(addends, default=0) >= -_FAR and max(addends, default=0) < _FAR:
+        return
+    if any(not -_FAR <= one < _FAR and kind not in _X86_EIGHT_BYTES for one, kind in zip(addends, types, strict=True)):
+        yield Flaw(ALWAYS, f"a relocation in {target.name} farther than 2 GiB")
 
 
 def _x86(data: Bytes, target: Section, places: list[int], types: list[int]) -> Iterator[Flaw]:

@@ -54,6 +54,7 @@ class Section:
     size: int
     link: int
     info: int
+    alignment: int
 
     @property
     def loaded(self) -> bool:
@@ -111,8 +112,8 @@ def read_sections(data: Bytes, machine: Machine) -> Sections:
     strings = _names(data, headers, names, end)
     flaws = [] if headers[names][1] == STRTAB else [Flaw(SINCE_COUNTED, "section names outside a string table")]
     sections = [
-        Section(_name(strings, header[0]), header[1], *header[2:8])
-        for header in headers  # name, kind, flags, address, offset, size, link, info
+        Section(_name(strings, header[0]), header[1], *header[2:9])
+        for header in headers  # name, kind, flags, address, offset, size, link, info, alignment
     ]
     flaws += _checked(sections, [header[0] for header in headers], len(strings), end)
     return Sections(data, machine, flags, tuple(sections), tuple(flaws))
@@ -163,7 +164,10 @@ def _checked(sections: list[Section], names: list[int], strings: int, end: int) 
         if one.kind == SYMTAB and not 0 < one.link < len(sections):
             raise Malformed(f"symbol names in section {one.link}, expected one of the {len(sections)} that there are")
         if name >= strings:
-            yield Flaw(ALWAYS if one.loaded else SINCE_COUNTED, f"no name for section {number}")
+            # Kernels before 6.4 check this only of loaded sections, and read the names of all.
+            yield Flaw(ALWAYS, f"no name for section {number}")
+        if one.alignment & (one.alignment - 1):
+            yield Flaw(ALWAYS, f"section {number} aligned to {one.alignment} bytes, expected a power of two")
     yield from _counted(sections)
 
 

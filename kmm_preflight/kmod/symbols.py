@@ -50,6 +50,7 @@ class Symbols:
         )  # name, binding and type, section, value; without the first, which is nobody's
         self._names = sections.content(sections.all[table.link])
         self._sections = len(sections.all)
+        self._sizes = [one.size for one in sections.all]
 
     def name(self, start: int) -> str:
         """The name that begins there in the string table."""
@@ -79,6 +80,9 @@ class Symbols:
             yield Flaw(
                 ALWAYS, f"a symbol in section {min(beyond)}, expected one of the {self._sections} that there are"
             )
+        sizes = self._sizes
+        if any(section < len(sizes) and value > sizes[section] for _, _, section, value in self._entries if section):
+            yield Flaw(ALWAYS, "a symbol beyond the end of its section")
         if any(start >= len(self._names) for start, *_ in self._entries):
             yield Flaw(ALWAYS, "a symbol whose name lies outside the string table")
         if not (self._names.startswith(b"\0") and self._names.endswith(b"\0")):
