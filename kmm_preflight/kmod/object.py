@@ -75,7 +75,7 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         raise Stripped("no symbol table")
     symbols = Symbols(sections, table)
     dotted = machine.word == "ppc64le"
-    name, unnamed = _name(sections.content(this))
+    name, unnamed = _name(sections.content(this), machine)
     return KernelObject(
         machine=machine,
         name=name,
@@ -94,10 +94,11 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
     )
 
 
-def _name(this: bytes) -> tuple[str, tuple[Flaw, ...]]:
+def _name(this: bytes, machine: Machine) -> tuple[str, tuple[Flaw, ...]]:
     name, end, _ = this[_NAME_AT : _NAME_AT + _NAME_BYTES].partition(b"\0")
     words = "" if name and end else "a struct module without a name"
-    if any(this[:_NAME_AT]) or any(this[_NAME_AT + _NAME_BYTES :]):
+    # Elsewhere relocations write over what stands there; x86_64 refuses to.
+    if machine.word == "x86_64" and (any(this[:_NAME_AT]) or any(this[_NAME_AT + _NAME_BYTES :])):
         words = "a struct module that holds more than its name"
     return name.decode("utf-8", "replace"), (Flaw(ALWAYS, words),) if words else ()
 
