@@ -53,12 +53,12 @@ def _versions(versions: Sequence[tuple[str, int]], order: str) -> bytes:
 
 
 def _symbols(symbols: Sequence[Symbol], sections: list[str], order: str) -> tuple[bytes, bytes]:
-    strings, table = b"\0", bytes(24)
+    strings, table, numbers = bytearray(1), bytearray(24), {name: at + 1 for at, name in enumerate(sections)}
     for one in symbols:
-        number = one.section if isinstance(one.section, int) else sections.index(one.section) + 1
+        number = one.section if isinstance(one.section, int) else numbers[one.section]
         table += struct.pack(f"{order}IBBHQQ", len(strings), 0x20 if one.weak else 0x10, 0, number, one.value, 0)
         strings += one.name.encode() + b"\0"
-    return strings, table
+    return bytes(strings), bytes(table)
 
 
 def _linked(machine: Machine, named: Mapping[str, bytes], strings: bytes, table: bytes, flags: int) -> bytes:

@@ -6,10 +6,12 @@ import gzip
 import lzma
 import random
 import resource
+import struct
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,8 @@ from kmm_preflight.kmod.symbols import Needed
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding
+
+from .objects import ABSOLUTE, COMMON, Object, Symbol
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -205,6 +209,48 @@ def test_headers_that_claim_much_cost_little(kernel: KernelFiles) -> None:
     for _ in range(200):
         data = b"\x7fELF" + bytes(12) + b"\1\0\x3e\0" + chance.randbytes(38) + b"\x40\0\xff\xff\1\0" + bytes(1 << 16)
         assert isinstance(read_kmod("claims.ko", data, kernel), Finding)
+
+
+HOSTILE: dict[str, Object] = {
+    "names that all begin alike": Object(
+        symbols=[Symbol("__crc_" * (1 << 20), ABSOLUTE)], sections={"__ksymtab": bytes(12), "__kcrctab": bytes(4)}
+    ),
+    "a million tags": Object(modinfo=["a"] * (1 << 20)),
+    "a million tags of a kind": Object(modinfo=["import_ns="] * (1 << 18)),
+    "a million versions": Object(versions=[("a", 1)] * (1 << 19)),
+    "many needed": Object(symbols=[Symbol("a" * 200)] * 150_000),
+    "many tentative": Object(symbols=[Symbol("a" * 200, COMMON)] * 100_000),
+    "many exports of one large section": Object(
+        symbols=[Symbol(f"__{kind}_{number}", ".large" if kind != "ksymtab" else "__ksymtab", number)
+                 for number in range(20_000) for kind in ("ksymtab", "crc", "kstrtabns")],
+        sections={"__ksymtab": bytes(12 * 20_000), "__kcrctab": bytes(4), ".large": b"x" * (16 << 20)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_an_object_that_asks_for_much_costs_little(label: str, kernel: KernelFiles) -> None:
+    data = HOSTILE[label].packed()
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with suppress(BoundExceeded):
+        kmod = read_kmod("hostile.ko", data, kernel)
+        if isinstance(kmod, KernelObject):
+            judge_kmod("hostile.ko", kmod, kernel)
+    assert time.perf_counter() - begun < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10, "KiB"
+
+
+def test_headers_that_share_their_relocations_are_not_followed(built: Mapping[str, bytes]) -> None:
+    kmod, order = built["pf_plain"], "<IIQQQQIIQQ"
+    start = int.from_bytes(kmod[40:48], "little")
+    count = int.from_bytes(kmod[60:62], "little")
+    large = kmod[:start] + bytes(8 << 20)
+    headers = kmod[start : start + 64 * count]
+    shared = struct.pack(order, 0, 4, 0, 0, start, 8 << 20, 0, 1, 8, 24)
+    data = bytearray(large + headers + shared * (60_000 - count))
+    data[40:48], data[60:62] = len(large).to_bytes(8, "little"), (60_000).to_bytes(2, "little")
+    with pytest.raises(BoundExceeded, match="relocations"):
+        read_object(bytes(data), AMD64)
 
 
 def test_judging_takes_milliseconds(kernel: KernelFiles) -> None:

@@ -11,6 +11,8 @@ from kmm_preflight.kmod.symbols import Placed, Symbols
 
 _NAME_BYTES = 512
 _ENTRIES = 1 << 16
+_STRINGS_BYTES = 16 << 20
+_RELOCATION_BYTES = 24
 _PAIRS = (("__ksymtab", "__kcrctab"), ("__ksymtab_gpl", "__kcrctab_gpl"))
 # Three relative numbers of 32 bits, or three addresses: value, name, namespace.
 _RELATIVE, _ADDRESSES = (12, 4), (24, 8)
@@ -65,20 +67,20 @@ def _inside(sections: Sections, symbol: Placed) -> bool:
 
 
 def _number(sections: Sections, section: Section, at: int) -> int | None:
-    content = sections.content(section)[at : at + 4]
+    content = sections.part(section, at, 4)
     return int(struct.unpack(f"{sections.machine.order}I", content)[0]) if len(content) == 4 else None
 
 
 def _string(sections: Sections, symbol: Placed | None) -> str:
     if symbol is None or not _inside(sections, symbol):
         return ""
-    content = sections.content(sections.all[symbol.section])
-    return content[symbol.value : symbol.value + _NAME_BYTES].partition(b"\0")[0].decode("utf-8", "replace")
+    content = sections.part(sections.all[symbol.section], symbol.value, _NAME_BYTES)
+    return content.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _by_tables(sections: Sections, symbols: Symbols) -> Mapping[str, Export]:
     """Entry i of a table belongs to CRC i; the names are found by the relocations of the entries."""
-    strings = sections.content(sections.named("__ksymtab_strings"))
+    strings = sections.bounded(sections.named("__ksymtab_strings"), _STRINGS_BYTES)
     size, word = _RELATIVE if sections.machine.word in ("x86_64", "aarch64") else _ADDRESSES
     found = {}
     for table, crcs in _PAIRS:
@@ -105,7 +107,7 @@ def _targets(sections: Sections, symbols: Symbols, section: Section) -> dict[int
     """Where in their sections the relocations of a section lead, by the place that each is for."""
     number = next(number for number, one in enumerate(sections.all) if one is section)
     tables = (one for one in sections.all if one.kind == RELA and one.info == number)
-    content = sections.content(next(tables, None))
-    whole = content[: min(len(content) // 24, 3 * _ENTRIES) * 24]
+    content = sections.bounded(next(tables, None), 3 * _ENTRIES * _RELOCATION_BYTES)
+    whole = content[: len(content) // _RELOCATION_BYTES * _RELOCATION_BYTES]
     entries = struct.iter_unpack(f"{sections.machine.order}QQq", whole)
     return {place: symbols.at(what >> 32).value + addend for place, what, addend in entries}

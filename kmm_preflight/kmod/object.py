@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.exports import Export, read_exports, unversioned_exports
 from kmm_preflight.kmod.machine import Machine
-from kmm_preflight.kmod.modinfo import GPL_COMPATIBLE, Modinfo
+from kmm_preflight.kmod.modinfo import GPL_COMPATIBLE, MODINFO_BYTES, Modinfo
 from kmm_preflight.kmod.relocations import relocation_flaws
 from kmm_preflight.kmod.sections import ALLOC, ALWAYS, EXEC, NOBITS, NULL, WRITE, Flaw, Sections, read_sections
 from kmm_preflight.kmod.symbols import Needed, Symbols, symbol_table
@@ -18,6 +18,7 @@ from kmm_preflight.kmod.versions import Versions, read_versions
 _THIS_MODULE = ".gnu.linkonce.this_module"
 # struct module on all 64-bit kernels: state and list, then the name.
 _NAME_AT, _NAME_BYTES = 24, 56
+_STRUCT_BYTES = 1 << 20
 # What the kernel holds for proprietary whatever it says.
 _NEVER_FREE = frozenset(("driverloader", "lve"))
 
@@ -75,13 +76,13 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         raise Stripped("no symbol table")
     symbols = Symbols(sections, table)
     dotted = machine.word == "ppc64le"
-    name, unnamed = _name(sections.content(this), machine)
+    name, unnamed = _name(sections.bounded(this, _STRUCT_BYTES), machine)
     return KernelObject(
         machine=machine,
         name=name,
         struct_size=this.size,
         flags=sections.flags,
-        modinfo=Modinfo(sections.content(sections.named(".modinfo"))),
+        modinfo=Modinfo(sections.bounded(sections.named(".modinfo"), MODINFO_BYTES)),
         needed=tuple(_needed(symbols, machine)),
         exports=read_exports(sections, symbols),
         unversioned_exports=unversioned_exports(sections),

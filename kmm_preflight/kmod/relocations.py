@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 
+from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.sections import ALWAYS, NOBITS, REL, RELA, Flaw, Section, Sections
 from kmm_preflight.kmod.unpacked import Bytes
 
 _ENTRY_BYTES = 24
+# A driver of 100 MiB has 500,000, those of its debug data among them.
+_ENTRIES = 4_000_000
 _LITTLE = sys.byteorder == "little"
 # NONE, 64, PC32, PLT32, 32, 32S, PC64: the types that every x86_64 loader of the range knows.
 _X86_TYPES = frozenset((0, 1, 2, 4, 10, 11, 24))
@@ -20,10 +24,14 @@ _TYPES = {"x86_64": _X86_TYPES, "aarch64": _ARM64_TYPES}
 
 
 def relocation_flaws(sections: Sections, symbols: int) -> Iterator[Flaw]:
-    """What the loader refuses, or does not survive. symbols is how many there are; types are x86_64's and aarch64's."""
-    for one in sections.all:
-        if one.kind not in (REL, RELA):
-            continue
+    """What the loader refuses, or does not survive. symbols is how many there are; types are x86_64's and aarch64's.
+
+    BoundExceeded for more than four million.
+    """
+    tables = [one for one in sections.all if one.kind in (REL, RELA)]
+    if sum(one.size for one in tables) > _ENTRIES * _ENTRY_BYTES:
+        raise BoundExceeded(f"kmod: more than {_ENTRIES} relocations")
+    for one in tables:
         if one.info >= len(sections.all):
             yield Flaw(
                 ALWAYS, f"relocations of section {one.info}, expected one of the {len(sections.all)} that there are"
@@ -70,7 +78,10 @@ def _far(entries: memoryview, target: Section, types: list[int]) -> Iterator[Fla
 
 
 def _x86(data: Bytes, target: Section, places: list[int], types: list[int]) -> Iterator[Flaw]:
-    """Places that hold something already, which this loader takes for a sign of damage."""
+    """Places that hold something already, which this loader takes for a sign of damage: in the file, or by then."""
+    written = sorted(place for place, kind in zip(places, types, strict=True) if kind)
+    if any(after - place < 4 for place, after in pairwise(written)):
+        yield Flaw(ALWAYS, f"two relocations of one place in {target.name}")
     if target.kind == NOBITS:
         return
     content = data[target.offset : target.offset + target.size]

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kmm_preflight.errors import Malformed
+from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.machine import Machine, machine_word
 from kmm_preflight.kmod.unpacked import Bytes
 
@@ -85,6 +85,18 @@ class Sections:
         if section is None or section.kind in (NULL, NOBITS):
             return b""
         return self.data[section.offset : section.offset + section.size]
+
+    def part(self, section: Section, at: int, size: int) -> bytes:
+        """That many of the section's bytes from a place on, fewer at its end."""
+        if section.kind in (NULL, NOBITS) or at >= section.size:
+            return b""
+        return self.data[section.offset + at : section.offset + min(at + size, section.size)]
+
+    def bounded(self, section: Section | None, most: int) -> bytes:
+        """The section's bytes; BoundExceeded when there are more than that."""
+        if section is not None and section.kind not in (NULL, NOBITS) and section.size > most:
+            raise BoundExceeded(f"kmod: {section.size} bytes in section {section.name}, expected at most {most}")
+        return self.content(section)
 
 
 def read_sections(data: Bytes, machine: Machine) -> Sections:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.sections import ALWAYS, SINCE_STRINGS, SYMTAB, Flaw, Section, Sections
 
 # A driver of 100 MiB has 200,000.
-_SYMBOLS = 2_000_000
+_SYMBOLS = 500_000
+_STRINGS_BYTES = 64 << 20
+_COMMON_TOLD = 1000
 _NEEDED = 100_000
 _ENTRY_BYTES = 24
 # KSYM_NAME_LEN of the newest kernels; no kernel exports a longer name.
@@ -39,16 +42,14 @@ class Symbols:
     """The first symbol table, as the loader takes it."""
 
     def __init__(self, sections: Sections, table: Section) -> None:
-        """BoundExceeded for more than two million symbols."""
+        """BoundExceeded for more than half a million symbols, or 64 MiB of names."""
         order = sections.machine.order
-        content = sections.content(table)
+        content = sections.bounded(table, _SYMBOLS * _ENTRY_BYTES)
         self.count = len(content) // _ENTRY_BYTES
-        if self.count > _SYMBOLS:
-            raise BoundExceeded(f"kmod: {self.count} symbols, expected at most {_SYMBOLS}")
         self._entries = list(
             struct.iter_unpack(f"{order}IBxHQ8x", content[_ENTRY_BYTES : self.count * _ENTRY_BYTES])
         )  # name, binding and type, section, value; without the first, which is nobody's
-        self._names = sections.content(sections.all[table.link])
+        self._names = sections.bounded(sections.all[table.link], _STRINGS_BYTES)
         self._sections = len(sections.all)
         self._sizes = [one.size for one in sections.all]
 
@@ -70,7 +71,7 @@ class Symbols:
     def common(self) -> tuple[str, ...]:
         """Tentative definitions, for which the loader has no room; the compiler's own marks are none."""
         names = (self.name(start) for start, _, section, _ in self._entries if section == _COMMON)
-        return tuple(name for name in names if not name.startswith("__gnu_lto"))
+        return tuple(islice((name for name in names if not name.startswith("__gnu_lto")), _COMMON_TOLD))
 
     def flaws(self) -> Iterator[Flaw]:
         """Symbols in sections that there are not, and names that are none."""
@@ -115,6 +116,10 @@ def symbol_table(sections: Sections) -> Section | None:
 
 def _positions(text: bytes, wanted: bytes) -> Iterator[int]:
     at = text.find(wanted)
+    count = 0
     while at >= 0:
         yield at
         at = text.find(wanted, at + 1)
+        count += 1
+        if count > _SYMBOLS:
+            raise BoundExceeded(f"kmod: more than {_SYMBOLS} names with {wanted!r}")

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.sections import Sections
 
 _ENTRY_BYTES = 64
@@ -29,12 +28,12 @@ def read_versions(sections: Sections, dotted: bool) -> Versions:
     """The sections __versions, __version_ext_crcs and __version_ext_names. dotted: a leading dot is dropped."""
     basic = sections.named("__versions")
     return Versions(
-        _basic(sections.content(basic), sections.machine.order, dotted) if basic else None, _extended(sections)
+        _basic(sections.bounded(basic, _ENTRIES * _ENTRY_BYTES), sections.machine.order, dotted) if basic else None,
+        _extended(sections),
     )
 
 
 def _basic(section: bytes, order: str, dotted: bool) -> Mapping[str, int]:
-    _bound(len(section) // _ENTRY_BYTES)
     versions: dict[str, int] = {}
     whole = section[: len(section) // _ENTRY_BYTES * _ENTRY_BYTES]
     for crc, padded in struct.iter_unpack(f"{order}Q56s", whole):
@@ -47,15 +46,10 @@ def _extended(sections: Sections) -> Mapping[str, int] | None:
     crcs, names = sections.named("__version_ext_crcs"), sections.named("__version_ext_names")
     if crcs is None or names is None:
         return None
-    numbers = sections.content(crcs)
-    _bound(len(numbers) // 4)
+    numbers = sections.bounded(crcs, _ENTRIES * 4)
     values = struct.unpack(f"{sections.machine.order}{len(numbers) // 4}I", numbers[: len(numbers) // 4 * 4])
     versions: dict[str, int] = {}
-    for crc, name in zip(values, sections.content(names).split(b"\0", len(values)), strict=False):
+    texts = sections.bounded(names, _ENTRIES * _ENTRY_BYTES).split(b"\0", len(values))
+    for crc, name in zip(values, texts, strict=False):
         versions.setdefault(name.decode("utf-8", "replace"), crc)
     return versions
-
-
-def _bound(count: int) -> None:
-    if count > _ENTRIES:
-        raise BoundExceeded(f"kmod: versions of {count} symbols, expected at most {_ENTRIES}")
