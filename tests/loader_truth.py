@@ -206,6 +206,18 @@ def defect_pairs(kernel: str) -> Iterator[Pair]:
     built = singles(kernel)
     for label, (name, change) in DEFECTS.items():
         yield pair(kernel, kernel, label, change(built[name]), built)
+    yield from neighbour_pairs(kernel, built)
+
+
+def neighbour_pairs(kernel: str, built: Mapping[str, bytes]) -> Iterator[Pair]:
+    """Good kmods after others that do them no good."""
+    proprietary = built["pf_gives"].replace(b"license=GPL\0", b"license=GPX\0")
+    for name in ("pf_takes", "pf_takes_gpl", "pf_takes_both", "pf_takes_namespace"):
+        yield Pair(kernel, kernel, f"{name} after a proprietary owner", built[name], (proprietary,), ())
+    lacking = built["pf_gives"].replace(b"pf_given_in_namespace", b"pf_given_in_namespacX")
+    yield Pair(kernel, kernel, "an owner without the symbol", built["pf_takes_namespace"], (lacking,), ())
+    twice = built["pf_clash"].replace(b"misc_registeX", b"pf_given\0isteX")
+    yield Pair(kernel, kernel, "exports what a kmod before it has", twice, (built["pf_gives"],), ())
 
 
 def judge(one: Pair) -> tuple[Finding, ...]:

@@ -294,6 +294,10 @@ def test_a_proprietary_owner_makes_its_users_proprietary(rhel: KernelFiles, symv
     versions = [("mine", 0x7777), DEVICE_ADD]
     assert ids(rhel, using("mine", "device_add", versions=versions), owner) == ["kmod-symbols-gpl"]
     assert ids(rhel, using("device_add", "mine", versions=versions), owner) == ["kmod-proprietary-owner"]
+    itself = Neighbours(before=(read(exporting("mine", table="__ksymtab_gpl", modinfo=PROPRIETARY)),))
+    assert ids(rhel, using("mine", versions=versions), itself) == ["kmod-proprietary-owner"], (
+        "GPL-only, and proprietary"
+    )
     assert (
         ids(
             KernelFiles(RHEL8, "amd64", symvers, configuration()), using("mine", "device_add", versions=versions), owner

@@ -110,12 +110,12 @@ class _Resolver:
             yield mine
 
     def _use(self, name: str, provided: Provided) -> None:
+        self._uses_gpl |= provided.gpl
         if provided.proprietary and self._kernel.version >= _INHERITED:
             if self._uses_gpl:
                 self._found.mixed.append(name)
                 return
             self._proprietary = True
-        self._uses_gpl |= provided.gpl
         self._compare(name, provided)
 
     def _compare(self, name: str, provided: Provided) -> None:
