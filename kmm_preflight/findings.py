@@ -170,6 +170,204 @@ MAPPING_SECRET_ABSENT = _kind(
     "Put the Secret among the manifests, or pass --authfile.",
 )
 
+# What the loader of the target kernel says of the kmod, in its order.
+KMOD_NOT_LOADABLE = _kind(
+    "kmod-not-loadable",
+    _REFUTES,
+    "{kmod} is not a loadable object: got {got}, as the loader of {kernel} reads it",
+    "Build the kmod again, and look at what is done to the file afterwards (strip, objcopy, signing, copying).",
+)
+KMOD_ARCHITECTURE = _kind(
+    "kmod-architecture",
+    _REFUTES,
+    "{kmod} is built for another architecture: got {got}, expected {expected}",
+    "Build the kmod for {expected}, in an image of that platform.",
+)
+KMOD_NO_MODULE = _kind(
+    "kmod-no-module",
+    _REFUTES,
+    "{kmod} is an object, but no kernel module: got {got}, expected what kbuild links into each .ko",
+    "Install the .ko that kbuild makes, not one of the .o files that it is linked from.",
+)
+KMOD_STRIPPED = _kind(
+    "kmod-stripped",
+    _REFUTES,
+    "{kmod} is stripped of its symbols: got {got}, expected the table that the loader links with",
+    "Strip with --strip-debug at most, and before signing.",
+)
+KMOD_OTHER_KERNEL = _kind(
+    "kmod-other-kernel",
+    _REFUTES,
+    "{kmod} is built for another kernel than {kernel}: got {got}, expected {expected}",
+    "Build the kmod against the kernel-devel package of {kernel}.",
+)
+KMOD_VERMAGIC = _kind(
+    "kmod-vermagic",
+    _REFUTES,
+    "{kmod} has the version magic of another kernel: got {got}, expected {expected}",
+    "Build the kmod against the kernel-devel package of {kernel}, in the same flavour.",
+)
+KMOD_UNVERSIONED = _kind(
+    "kmod-unversioned",
+    _WARNING,
+    "{kmod} does not tell all of what it was built for: got no {what}, expected that; it loads, and taints the kernel",
+    "Build the kmod with the Module.symvers of {kernel} at hand, and do not remove sections from it.",
+)
+KMOD_UNVERSIONED_REFUSED = _kind(
+    "kmod-unversioned-refused",
+    _REFUTES,
+    "{kmod} does not tell what it was built for: got no {what}, expected that on {kernel}, which refuses to guess",
+    "Build the kmod with the Module.symvers of {kernel} at hand, and do not remove sections from it.",
+)
+KMOD_LIVEPATCH = _kind(
+    "kmod-livepatch",
+    _REFUTES,
+    "{kmod} is marked as a livepatch: got livepatch= in its modinfo, expected none on {kernel}, which cannot livepatch",
+    "Load it only on kernels that are built with CONFIG_LIVEPATCH.",
+)
+KMOD_SECTIONS = _kind(
+    "kmod-sections",
+    _REFUTES,
+    "{kmod} has sections that {kernel} does not take: got {got}, expected {expected}",
+    "Link the kmod with kbuild's own linker script and flags.",
+)
+KMOD_SYMBOLS_ABSENT = _kind(
+    "kmod-symbols-absent",
+    _REFUTES,
+    "{kmod} needs what nobody exports: got {symbols}, expected them in {kernel} or another kmod of the image",
+    "Port the kmod to {kernel}, or install the kmod that exports the symbol into the image.",
+)
+KMOD_SYMBOLS_GPL = _kind(
+    "kmod-symbols-gpl",
+    _REFUTES,
+    "{kmod} may not use what is for GPL kmods only: got {symbols} with the licence {license}, expected one that the "
+    "kernel takes for the GPL",
+    "State the licence with the exact words that the kernel knows, such as GPL or Dual MIT/GPL, or use other symbols.",
+)
+KMOD_PROPRIETARY_OWNER = _kind(
+    "kmod-proprietary-owner",
+    _REFUTES,
+    "{kmod} mixes GPL-only symbols with those of a proprietary kmod: got {symbols}, expected only one of the two",
+    "Use either GPL-only symbols or the proprietary kmod, but not both in one kmod.",
+)
+KMOD_SYMBOLS_DIFFER = _kind(
+    "kmod-symbols-differ",
+    _REFUTES,
+    "{kmod} is built with other versions of {count} of its {all} symbols: got {symbols}, expected those of {kernel}",
+    "Build the kmod against the kernel-devel package of {kernel}, and the kmods that it uses together with it.",
+)
+KMOD_SYMBOLS_UNVERSIONED = _kind(
+    "kmod-symbols-unversioned",
+    _WARNING,
+    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each",
+    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
+)
+KMOD_SYMBOLS_UNVERSIONED_REFUSED = _kind(
+    "kmod-symbols-unversioned-refused",
+    _REFUTES,
+    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each, "
+    "without which {kernel} refuses",
+    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
+)
+KMOD_NAMESPACE = _kind(
+    "kmod-namespace",
+    _REFUTES,
+    "{kmod} uses symbols of namespaces that it does not import: got {symbols}, expected MODULE_IMPORT_NS of each",
+    "Add MODULE_IMPORT_NS for the namespace to the kmod's source.",
+)
+KMOD_ORDER = _kind(
+    "kmod-order",
+    _REFUTES,
+    "{kmod} needs kmods of the image that are not loaded before it: got {symbols}, expected a line of modules.dep.bin "
+    "that loads them first",
+    "Run depmod in the Dockerfile after all kmods are installed, or name them in modulesLoadingOrder.",
+)
+KMOD_NEEDS_IN_TREE = _kind(
+    "kmod-needs-in-tree",
+    _UNDECIDED,
+    "{kmod} needs in-tree kmods to be loaded before it: got no line of modules.dep.bin that loads {modules}, expected "
+    "one, for {symbols}",
+    "Run depmod with the link host to the node's own modules in place, as KMM's documentation shows, or see to it that "
+    "nodes have them loaded.",
+)
+KMOD_COMMON = _kind(
+    "kmod-common",
+    _REFUTES,
+    "{kmod} has tentative definitions, for which the loader has no room: got {symbols}, expected none",
+    "Compile the kmod with -fno-common.",
+)
+KMOD_EXPORTS_CLASH = _kind(
+    "kmod-exports-clash",
+    _REFUTES,
+    "{kmod} exports what is exported already: got {symbols}, expected names of its own",
+    "Rename the exported functions, or do not load the other kmod before this one.",
+)
+KMOD_EXPORTS_IN_TREE = _kind(
+    "kmod-exports-in-tree",
+    _WARNING,
+    "{kmod} exports what in-tree kmods export: got {symbols}, expected names of its own; one of the two is refused",
+    "Name the in-tree kmod in inTreeModulesToRemove if this one replaces it.",
+)
+KMOD_BTF = _kind(
+    "kmod-btf",
+    _UNDECIDED,
+    "{kmod} carries type data (BTF) of another kernel build: got that of {got}, expected that of {kernel}, which "
+    "refuses what does not fit",
+    "Build the kmod beside {kernel}, or without a vmlinux at hand so that it has no .BTF.",
+)
+KMOD_NAME_BUILT_IN = _kind(
+    "kmod-name-built-in",
+    _REFUTES,
+    "{kmod} has the name of code that {kernel} has built in: got {name}, expected one that is not in /sys/module",
+    "Rename the kmod.",
+)
+KMOD_NAME_IN_TREE = _kind(
+    "kmod-name-in-tree",
+    _WARNING,
+    "{kmod} has the name of an in-tree kmod: got {name}, expected one of its own; while the other is loaded, modprobe "
+    "says that all is well and loads nothing",
+    "Name the in-tree kmod in inTreeModulesToRemove.",
+)
+KERNEL_INPUT_MISSING = _kind(
+    "kernel-input-missing",
+    _UNDECIDED,
+    "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it beside the kernel's headers",
+    "Name a driver toolkit or a kernel-devel package that belongs to {kernel}.",
+)
+
+# The index by which modprobe finds a kmod.
+INDEX_ABSENT = _kind(
+    "index-absent",
+    _REFUTES,
+    "modprobe finds no kmod in /{folder}: got {got}, expected modules.dep.bin",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+)
+INDEX_DAMAGED = _kind(
+    "index-damaged",
+    _REFUTES,
+    "/{folder}/modules.dep.bin is no index: got {got}",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+)
+INDEX_LACKS_KMOD = _kind(
+    "index-lacks-kmod",
+    _REFUTES,
+    "/{folder}/modules.dep.bin does not name {kmod}: got {got}, expected {kmod}",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+)
+INDEX_STALE = _kind(
+    "index-stale",
+    _REFUTES,
+    "/{folder}/modules.dep.bin leads to no file: got {path} for {kmod}, expected the kmod there",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+)
+INDEX_DEPENDENCY_MISSING = _kind(
+    "index-dependency-missing",
+    _WARNING,
+    "/{folder}/modules.dep.bin names what is not there: got {paths} to load before {kmod}, expected files; modprobe "
+    "then loads {kmod} alone",
+    "Install the kmod that is missing, or run depmod -b {directory} {kernel} again.",
+)
+
 # Stages that cannot run.
 BUILDER_NONE = _kind(
     "builder-none",

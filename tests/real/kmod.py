@@ -21,7 +21,7 @@ _TOOLS = {"apt-get": "a Debian 12 machine", "dpkg-deb": "a Debian 12 machine", "
 def debian_headers() -> tuple[str, ...]:
     """The kernel releases whose headers Debian's mirror has now, oldest first; the names move with the mirror."""
     search = [need_tool("apt-cache", "a Debian 12 machine"), "search", "--names-only"]
-    listed = _run([*search, r"^linux-headers-6\.1\.0-[0-9]+-amd64$"], Path("/")).stdout
+    listed = run([*search, r"^linux-headers-6\.1\.0-[0-9]+-amd64$"], Path("/")).stdout
     return tuple(release for release, _ in sorted(_PACKAGE.findall(listed), key=lambda found: int(found[1])))
 
 
@@ -47,16 +47,22 @@ def _unpack(kernel: str, scratch: Path) -> Path:
     """Download the three packages and make them work at any place."""
     for tool, enable in _TOOLS.items():
         need_tool(tool, enable)
-    common = f"linux-headers-{kernel.removesuffix('-amd64')}-common"
-    packages = [f"linux-headers-{kernel}", common, "linux-kbuild-6.1"]
-    got = _run(["apt-get", "download", *packages], scratch)
+    packages = [f"linux-headers-{kernel}", *_depends(f"linux-headers-{kernel}")]
+    common = next((package for package in packages if "-common" in package), "")
+    got = run(["apt-get", "download", *packages], scratch)
     need(f"the package {packages[0]}", got.returncode == 0, f"apt-get update ({got.stderr.strip()[-300:]})")
     tree = scratch / "tree"
     for package in scratch.glob("*.deb"):
-        _checked(["dpkg-deb", "-x", str(package), str(tree)], scratch)
+        checked(["dpkg-deb", "-x", str(package), str(tree)], scratch)
     # The package includes /usr/src/…-common/Makefile; its other links are relative and work anywhere.
     (tree / f"usr/src/linux-headers-{kernel}/Makefile").write_text(f"include ../{common}/Makefile\n")
     return tree
+
+
+def _depends(package: str) -> list[str]:
+    """The packages that headers need to be whole: those of all flavours, and the tools of the build."""
+    told = run([need_tool("apt-cache", "a Debian 12 machine"), "depends", package], Path("/")).stdout
+    return re.findall(r"Depends: (linux-(?:headers|kbuild)-\S+)", told)
 
 
 def _make(kernel: str, name: str, scratch: Path) -> Path:
@@ -66,15 +72,17 @@ def _make(kernel: str, name: str, scratch: Path) -> Path:
         need_tool(tool, enable)
     (scratch / f"{name}.c").write_bytes(SOURCE.read_bytes())
     (scratch / "Kbuild").write_text(f"obj-m := {name}.o\n")
-    _checked(["make", "-C", str(build), f"M={scratch}", "modules"], scratch)
+    checked(["make", "-C", str(build), f"M={scratch}", "modules"], scratch)
     return scratch / f"{name}.ko"
 
 
-def _checked(command: list[str], folder: Path) -> None:
-    done = _run(command, folder)
+def checked(command: list[str], folder: Path) -> None:
+    """Run it in the folder; what it said is in the error when it fails."""
+    done = run(command, folder)
     if done.returncode:
         raise RuntimeError(f"{command[0]} ended {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
-def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run it in the folder, for five minutes at most."""
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)

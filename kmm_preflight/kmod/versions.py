@@ -1,0 +1,55 @@
+"""Which CRCs a kmod expects of the symbols that it uses: both forms of modversions (loader-reference 1.3)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kmm_preflight.kmod.sections import Sections
+
+_ENTRY_BYTES = 64
+_ENTRIES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The CRCs by symbol; of a symbol that stands twice the first counts.
+
+    A basic CRC has eight bytes, so that a number beyond 32 bits is possible and equals no CRC of a kernel. extended is
+    None without that form; kernels that know it read it instead of the basic one.
+    """
+
+    basic: Mapping[str, int] | None
+    extended: Mapping[str, int] | None
+
+
+def read_versions(sections: Sections, dotted: bool) -> Versions:
+    """The sections __versions, __version_ext_crcs and __version_ext_names. dotted: a leading dot is dropped."""
+    basic = sections.named("__versions")
+    return Versions(
+        _basic(sections.bounded(basic, _ENTRIES * _ENTRY_BYTES), sections.machine.order, dotted) if basic else None,
+        _extended(sections),
+    )
+
+
+def _basic(section: bytes, order: str, dotted: bool) -> Mapping[str, int]:
+    versions: dict[str, int] = {}
+    whole = section[: len(section) // _ENTRY_BYTES * _ENTRY_BYTES]
+    for crc, padded in struct.iter_unpack(f"{order}Q56s", whole):
+        name = padded.partition(b"\0")[0].decode("utf-8", "replace")
+        versions.setdefault(name.removeprefix(".") if dotted else name, crc)
+    return versions
+
+
+def _extended(sections: Sections) -> Mapping[str, int] | None:
+    crcs, names = sections.named("__version_ext_crcs"), sections.named("__version_ext_names")
+    if crcs is None or names is None:
+        return None
+    numbers = sections.bounded(crcs, _ENTRIES * 4)
+    values = struct.unpack(f"{sections.machine.order}{len(numbers) // 4}I", numbers[: len(numbers) // 4 * 4])
+    versions: dict[str, int] = {}
+    texts = sections.bounded(names, _ENTRIES * _ENTRY_BYTES).split(b"\0", len(values))
+    for crc, name in zip(values, texts, strict=False):
+        versions.setdefault(name.decode("utf-8", "replace"), crc)
+    return versions

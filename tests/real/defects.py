@@ -1,0 +1,157 @@
+"""Kmods with one defect each, made from good ones byte by byte or with objcopy."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .requirement import need_tool
+
+Change = Callable[[bytes], bytes]
+
+
+def replaced(old: bytes, new: bytes) -> Change:
+    """All occurrences, which there must be, by bytes of the same length."""
+    assert len(old) == len(new)
+
+    def change(kmod: bytes) -> bytes:
+        assert old in kmod, f"{old!r} is not in the kmod"
+        return kmod.replace(old, new)
+
+    return change
+
+
+def at(place: int, new: bytes) -> Change:
+    """Bytes at a place of the file."""
+    return lambda kmod: kmod[:place] + new + kmod[place + len(new) :]
+
+
+def objcopy(*arguments: str) -> Change:
+    """What objcopy makes of it."""
+
+    def change(kmod: bytes) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "kmod.ko")
+            path.write_bytes(kmod)
+            name = "aarch64-linux-gnu-objcopy" if kmod[18] == 183 else "objcopy"
+            tool = need_tool(name, "apt-get install binutils gcc-12-aarch64-linux-gnu")
+            subprocess.run([tool, *arguments, str(path)], check=True, capture_output=True, timeout=60)
+            return path.read_bytes()
+
+    return change
+
+
+def version_of(symbol: str, crc: bytes) -> Change:
+    """The entry of a symbol in __versions with another CRC of eight bytes."""
+
+    def change(kmod: bytes) -> bytes:
+        place = kmod.index(symbol.encode().ljust(56, b"\0"))
+        return kmod[: place - 8] + crc + kmod[place:]
+
+    return change
+
+
+def section_field(name: str, field: int, value: int) -> Change:
+    """One of the ten fields of the header of a section: 1 its type, 2 its flags, 4 its offset, 5 its size."""
+
+    def change(kmod: bytes) -> bytes:
+        (start,) = struct.unpack_from("<Q", kmod, 40)
+        count, names = struct.unpack_from("<HH", kmod, 60)
+        headers = [list(struct.unpack_from("<IIQQQQIIQQ", kmod, start + 64 * number)) for number in range(count)]
+        strings = kmod[headers[names][4] : headers[names][4] + headers[names][5]]
+        for header in headers:
+            if strings[header[0] :].startswith(name.encode() + b"\0"):
+                header[field] = value
+        packed = b"".join(struct.pack("<IIQQQQIIQQ", *header) for header in headers)
+        return kmod[:start] + packed + kmod[start + len(packed) :]
+
+    return change
+
+
+def renamed(old: str, new: str) -> Change:
+    """A name that no tool changes in all its places."""
+    return replaced(old.encode(), new.encode())
+
+
+# What each is made of, by label: the small kmod, and the change.
+DEFECTS: Mapping[str, tuple[str, Change]] = {
+    "cut in the middle": ("pf_plain", lambda kmod: kmod[: len(kmod) // 2]),
+    "cut by one byte": ("pf_plain", lambda kmod: kmod[:-1]),
+    "64 zero bytes": ("pf_plain", lambda _: bytes(64)),
+    "only a header": ("pf_plain", lambda kmod: kmod[:64]),
+    "bytes behind the end": ("pf_plain", lambda kmod: kmod + b"more"),
+    "machine of aarch64": ("pf_plain", at(18, struct.pack("<H", 183))),
+    "machine of i386": ("pf_plain", at(18, struct.pack("<H", 3))),
+    "an executable": ("pf_plain", at(16, struct.pack("<H", 2))),
+    "says 32 bits": ("pf_plain", at(4, b"\1")),
+    "says big-endian": ("pf_plain", at(5, b"\2")),
+    "section headers of 63 bytes": ("pf_plain", at(58, struct.pack("<H", 63))),
+    "no section names": ("pf_plain", at(62, struct.pack("<H", 0))),
+    "a section beyond the end": ("pf_plain", section_field(".modinfo", 4, 1 << 40)),
+    "this_module not loaded": ("pf_plain", section_field(".gnu.linkonce.this_module", 2, 0)),
+    "this_module of another name": ("pf_plain", objcopy("--rename-section", ".gnu.linkonce.this_module=.other")),
+    "no symbol table": ("pf_plain", objcopy("--strip-all")),
+    "unneeded symbols stripped": ("pf_gives", objcopy("--strip-unneeded")),
+    "no .modinfo": ("pf_plain", objcopy("--rename-section", ".modinfo=.other")),
+    "no versions": ("pf_plain", objcopy("--rename-section", "__versions=.other")),
+    "versions not loaded": ("pf_plain", section_field("__versions", 2, 0)),
+    "no versions, other release": (
+        "pf_plain",
+        lambda kmod: objcopy("--rename-section", "__versions=.other")(replaced(b"vermagic=6.1", b"vermagic=6.9")(kmod)),
+    ),
+    "other release": ("pf_plain", lambda kmod: kmod.replace(b"vermagic=6.", b"vermagic=5.")),
+    "no preempt in vermagic": ("pf_plain", replaced(b" SMP preempt", b" SMP prexxxt")),
+    "vermagic without its last blank": ("pf_plain", replaced(b"modversions \0", b"modversions\0\0")),
+    "licence GPLv2": ("pf_gpl", replaced(b"license=GPL\0", b"license=GPX\0")),
+    "licence nobody needs": ("pf_plain", replaced(b"license=GPL\0", b"license=GPX\0")),
+    "no import of the namespace": ("pf_namespace", replaced(b"import_ns=", b"import_xx=")),
+    "import of another namespace": ("pf_namespace", replaced(b"import_ns=CRYPTO_", b"import_ns=KRYPTO_")),
+    "other module_layout": ("pf_plain", version_of("module_layout", bytes(8))),
+    "other CRC": ("pf_gpl", version_of("device_add", struct.pack("<Q", 1))),
+    "other CRC of a weak one": ("pf_weak_found", version_of("misc_deregister", struct.pack("<Q", 1))),
+    "upper half of a CRC": (
+        "pf_gpl",
+        lambda kmod: at(kmod.index(b"device_add".ljust(56, b"\0")) - 4, b"\1\0\0\0")(kmod),
+    ),
+    "no version of a symbol": ("pf_gpl", lambda kmod: kmod.replace(b"device_add".ljust(56, b"\0"), bytes(56))),
+    "no version of module_layout": (
+        "pf_plain",
+        lambda kmod: kmod.replace(b"module_layout".ljust(56, b"\0"), bytes(56)),
+    ),
+    "exports what vmlinux has": ("pf_clash", renamed("misc_registeX", "misc_register")),
+    "exports what an in-tree kmod has": ("pf_clash_in_tree", renamed("v4l2_device_registeX", "v4l2_device_register")),
+    "no CRCs of its exports": (
+        "pf_gives",
+        objcopy("--rename-section", "__kcrctab=.crcs", "--rename-section", "__kcrctab_gpl=.more_crcs"),
+    ),
+    "unknown relocation": (
+        "pf_plain",
+        lambda kmod: _first_relocation(kmod, ".rela.gnu.linkonce.this_module", struct.pack("<I", 99)),
+    ),
+    "relocation of what is not zero": (
+        "pf_plain",
+        lambda kmod: _under_relocation(kmod, ".gnu.linkonce.this_module", b"\1"),
+    ),
+}
+
+
+def _section(kmod: bytes, wanted: str) -> tuple[int, int]:
+    """Offset and size."""
+    (start,) = struct.unpack_from("<Q", kmod, 40)
+    count, names = struct.unpack_from("<HH", kmod, 60)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", kmod, start + 64 * number) for number in range(count)]
+    strings = kmod[headers[names][4] : headers[names][4] + headers[names][5]]
+    found = next(header for header in headers if strings[header[0] :].startswith(wanted.encode() + b"\0"))
+    return found[4], found[5]
+
+
+def _first_relocation(kmod: bytes, table: str, kind: bytes) -> bytes:
+    return at(_section(kmod, table)[0] + 8, kind)(kmod)
+
+
+def _under_relocation(kmod: bytes, section: str, byte: bytes) -> bytes:
+    (place,) = struct.unpack_from("<Q", kmod, _section(kmod, f".rela{section}")[0])
+    return at(_section(kmod, section)[0] + place, byte)(kmod)

@@ -1,0 +1,177 @@
+"""Module.symvers and the rest of what a kernel says of itself."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import time
+from pathlib import Path
+
+import pytest
+
+from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.kmod.configuration import (
+    Configuration,
+    built_in_with_parameters,
+    parse_configuration,
+    parse_release,
+)
+from kmm_preflight.kmod.symvers import Damaged, Exported, Symvers, SymversStore, parse_symvers, write_symvers
+from kmm_preflight.kmod.vermagic import expected_vermagic, same_vermagic
+
+DIGEST = f"sha256:{7:064}"
+LINES = b"0x0000000a\tbeta\tvmlinux\tEXPORT_SYMBOL_GPL\t\n0xffffffff\talpha\tnet/a\tEXPORT_SYMBOL\tSPACE\n"
+ALPHA = Exported("alpha", 0xFFFFFFFF, "net/a", gpl=False, namespace="SPACE")
+BETA = Exported("beta", 10, "vmlinux", gpl=True, namespace="")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"0x1\ts\tvmlinux\tEXPORT_SYMBOL\n", Exported("s", 1, "vmlinux", gpl=False, namespace="")),
+        (b"0x1\ts\tvmlinux\tEXPORT_SYMBOL\t\n", Exported("s", 1, "vmlinux", gpl=False, namespace="")),
+        (b"0x1\ts\tN\tvmlinux\tEXPORT_SYMBOL_GPL\n", Exported("s", 1, "vmlinux", gpl=True, namespace="N")),
+        (b"0x1\ts\t\tnet/a\tEXPORT_SYMBOL\n", Exported("s", 1, "net/a", gpl=False, namespace="")),
+        (b"0x1\ts\tnet/a\tEXPORT_SYMBOL_GPL_FUTURE\n", Exported("s", 1, "net/a", gpl=False, namespace="")),
+        (b"0x1\ts\tnet/a\tEXPORT_UNUSED_SYMBOL_GPL\n", Exported("s", 1, "net/a", gpl=True, namespace="")),
+    ],
+    ids=["four columns", "five", "namespace third", "no namespace third", "for the future", "unused"],
+)
+def test_all_orders_of_columns(line: bytes, expected: Exported) -> None:
+    assert list(parse_symvers([line])) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"<html>\n", "line 1 is b'<html>'"),
+        (LINES + b"0x1\ts\n", "line 3 is"),
+        (b"0xzz\ts\tvmlinux\tEXPORT_SYMBOL\n", "expected a CRC"),
+        (LINES[:-5], "line 2 is cut short"),
+        (gzip.compress(LINES)[:-9], "stream"),
+        (bytes(1 << 20), "line 1 has no end"),
+    ],
+)
+def test_what_is_none_is_malformed(text: bytes, words: str) -> None:
+    with pytest.raises(Malformed, match=words):
+        list(parse_symvers([text]))
+
+
+@pytest.mark.parametrize("text", [LINES, gzip.compress(LINES), lzma.compress(LINES)], ids=["plain", "gz", "xz"])
+def test_a_table_finds_what_was_kept(text: bytes, tmp_path: Path) -> None:
+    kept = SymversStore(tmp_path / "store").keep(DIGEST, [text[:9], text[9:]])
+    found = SymversStore(tmp_path / "store").find(DIGEST)
+    assert found is not None
+    for table in (kept, found):
+        assert [table.find(name) for name in ("alpha", "beta", "alph", "gamma", "")] == [ALPHA, BETA, None, None, None]
+        assert (len(table), table.versioned, sorted(table.providers())) == (2, False, ["net/a", "vmlinux"])
+
+
+def test_vmlinux_counts_where_two_provide(tmp_path: Path) -> None:
+    text = b"0x1\ts\tnet/a\tEXPORT_SYMBOL\n0x2\ts\tvmlinux\tEXPORT_SYMBOL\n0x3\ts\tnet/b\tEXPORT_SYMBOL\n"
+    assert SymversStore(tmp_path).keep(DIGEST, [text]).find("s") == Exported("s", 2, "vmlinux", gpl=False, namespace="")
+
+
+def test_an_empty_table_finds_nothing(tmp_path: Path) -> None:
+    assert SymversStore(tmp_path).keep(DIGEST, []).find("alpha") is None
+
+
+def test_a_damaged_table_is_none(tmp_path: Path) -> None:
+    store = SymversStore(tmp_path)
+    store.keep(DIGEST, [LINES])
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert store.find(DIGEST) is None
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert store.find(DIGEST) is None
+    with pytest.raises(Damaged):
+        Symvers(path)
+
+
+def test_only_digests_name_a_table(tmp_path: Path) -> None:
+    assert SymversStore(tmp_path).find("../../etc/passwd") is None
+
+
+def test_a_text_beyond_all_bounds_is_not_read() -> None:
+    with pytest.raises(BoundExceeded):
+        write_symvers(io.BytesIO(), parse_symvers([b"\n" * (1 << 20)] * 65))
+
+
+def test_a_real_table_answers_in_milliseconds(tmp_path: Path) -> None:
+    from .real.kernels import chosen
+    from .real.kmod import headers
+
+    text = (headers(chosen()[0]) / "Module.symvers").read_bytes()
+    table = SymversStore(tmp_path).keep(DIGEST, [text])
+    names = [line.split("\t")[1] for line in text.decode().splitlines()]
+    assert len(table) == len(names)
+    begun = time.perf_counter()
+    assert all(table.find(name) for name in names[::100])
+    assert (time.perf_counter() - begun) / len(names[::100]) < 0.001
+    assert table.versioned
+
+
+def test_a_configuration() -> None:
+    text = b'# comment\nCONFIG_MODULES=y\nCONFIG_A=m\n# CONFIG_B is not set\nCONFIG_C="x y"\nCONFIG_MODVERSIONS=y\n'
+    configuration = parse_configuration(text)
+    assert configuration.options == {"MODULES": "y", "A": "m", "C": "x y", "MODVERSIONS": "y"}
+    assert [configuration.on(name) for name in ("MODULES", "A", "B")] == [True, False, False]
+    with pytest.raises(Malformed):
+        parse_configuration(b"<html>")
+
+
+def test_a_release() -> None:
+    assert parse_release(b'#define UTS_RELEASE "6.1.0-56-amd64"\n') == "6.1.0-56-amd64"
+    with pytest.raises(Malformed):
+        parse_release(b'#define UTS_RELEASE "a b"\n')
+
+
+def test_built_in_modules_with_a_folder() -> None:
+    tags = ["a.license=GPL", "b-c.parm=x:y", "d.parmtype=x:int", "e.version=1", "f.g.parm=no", ""]
+    assert built_in_with_parameters(tags) == {"b_c", "d", "e"}
+
+
+BASE = ("SMP", "MODULE_UNLOAD", "MODVERSIONS")
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "expected"),
+    [
+        ("amd64", (*BASE, "PREEMPT_BUILD", "PREEMPT_DYNAMIC"), "R SMP preempt mod_unload modversions "),
+        ("amd64", (*BASE, "PREEMPT_RT", "PREEMPT_BUILD"), "R SMP preempt_rt mod_unload modversions "),
+        ("amd64", ("PREEMPT",), "R preempt "),
+        ("arm64", BASE, "R SMP mod_unload modversions aarch64"),
+        (
+            "ppc64le",
+            (*BASE, "MPROFILE_KERNEL", "RELOCATABLE"),
+            "R SMP mod_unload modversions mprofile-kernel relocatable ",
+        ),
+        (
+            "ppc64le",
+            (*BASE, "ARCH_USING_PATCHABLE_FUNCTION_ENTRY", "RELOCATABLE"),
+            "R SMP mod_unload modversions patchable-function-entry relocatable ",
+        ),
+        ("s390x", BASE, "R SMP mod_unload modversions "),
+    ],
+)
+def test_version_magic(arch: str, options: tuple[str, ...], expected: str) -> None:
+    assert expected_vermagic("R", arch, Configuration(dict.fromkeys(options, "y"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("kmod", "kernel", "versioned", "same"),
+    [
+        ("A SMP ", "A SMP ", False, True),
+        ("B SMP ", "A SMP ", False, False),
+        ("B SMP ", "A SMP ", True, True),
+        ("B SMP", "A SMP ", True, False),
+        ("B", "A", True, True),
+        ("", "A SMP ", True, False),
+    ],
+)
+def test_which_magic_is_taken(kmod: str, kernel: str, versioned: bool, same: bool) -> None:
+    assert same_vermagic(kmod, kernel, versioned) is same
