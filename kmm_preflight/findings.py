@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kmm_preflight import errors
@@ -171,6 +172,13 @@ MAPPING_SECRET_ABSENT = _kind(
 )
 
 # What the loader of the target kernel says of the kmod, in its order.
+TOOLKIT_UNREAD = _kind(
+    "toolkit-unread",
+    _UNDECIDED,
+    "nothing is known of {kernel}, so that its kmod is not proved: got {problem}, expected the files of that kernel in "
+    "driver toolkit {toolkit}",
+    "See to it that the driver toolkit can be pulled from here, or ask for less with --proof=node.",
+)
 KMOD_NOT_LOADABLE = _kind(
     "kmod-not-loadable",
     _REFUTES,
@@ -332,7 +340,7 @@ KERNEL_INPUT_MISSING = _kind(
     "kernel-input-missing",
     _UNDECIDED,
     "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it beside the kernel's headers",
-    "Name a driver toolkit or a kernel-devel package that belongs to {kernel}.",
+    "Name a driver toolkit that has the files of {kernel} (--driver-toolkit), or ask for less with --proof=node.",
 )
 
 # The index by which modprobe finds a kmod.
@@ -691,6 +699,11 @@ _OF_TROUBLE: dict[type[errors.PreflightError], Kind] = {
     errors.Truncated: TRANSFER_TRUNCATED,
     errors.BoundExceeded: BOUND_EXCEEDED,
 }
+
+
+def heaviest_first(told: Iterable[Finding]) -> list[Finding]:
+    """Those that refute, then what is undecided, then warnings and notes; else in the order given."""
+    return sorted(told, key=lambda one: list(Severity).index(one.severity))
 
 
 def of_trouble(trouble: errors.PreflightError, kernel: str) -> Finding:

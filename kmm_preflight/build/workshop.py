@@ -19,7 +19,7 @@ from kmm_preflight.build.recipe import Prepared, Terms, order_id, prepare_build,
 from kmm_preflight.build.signing import Input, judge_signed, prepare_sign
 from kmm_preflight.build.sources import Sources
 from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError
-from kmm_preflight.image import Credentials, judge_image
+from kmm_preflight.image import Credentials, Deeper, judge_image
 from kmm_preflight.model import (
     VERIFIED_HTTPS,
     Finding,
@@ -58,7 +58,8 @@ class Watcher(Protocol):
 class Shop:
     """With what a run builds: the builder, None with the reason why there is none, and the terms.
 
-    credentials of builds by plan id; plans are all plans of the run. logs is the folder among the artifacts.
+    credentials of builds by plan id; plans are all plans of the run. What was made is proved as deep as images are.
+    logs is the folder among the artifacts.
     """
 
     builder: Builder | None
@@ -68,6 +69,7 @@ class Shop:
     images: Images
     credentials: Mapping[str, Credentials] = field(repr=False)
     plans: tuple[Plan, ...]
+    deeper: Deeper
     logs: Path
     now: Callable[[], datetime]
 
@@ -214,7 +216,7 @@ class Workshop:
         """The image stage's own check on the result, and of a signed one its signatures."""
         tls = plan.tls if built.pushed else VERIFIED_HTTPS
         made = replace(plan, image=built.image, tls=tls, recorded=None, notes=())
-        judged = judge_image(made, self._shop.images, Credentials(order.keyring))
+        judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._shop.deeper)
         image = _as(judged.image, order, built)
         if judged.outcome is not Outcome.VERIFIED:
             reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
@@ -251,7 +253,7 @@ class Workshop:
             if other.image != plan.image or other.id == plan.id or other.unresolved:
                 continue
             made = replace(other, image=built.image, tls=tls, recorded=None, notes=())
-            judged = judge_image(made, self._shop.images, Credentials(order.keyring))
+            judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._shop.deeper)
             if judged.outcome is not Outcome.VERIFIED:
                 return findings.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
         return None
@@ -297,7 +299,7 @@ def _unavailable(exc: PreflightError, section: str, plan: Plan, keyring: Keyring
 
 def _concluded(stage: Stage, told: Iterable[Finding]) -> StageResult:
     """A stage that the first finding of the heaviest decides."""
-    every = tuple(sorted(told, key=lambda one: list(Severity).index(one.severity)))
+    every = tuple(findings.heaviest_first(told))
     undecided = every[0].severity is Severity.UNDECIDED
     outcome = Outcome.UNDECIDED if undecided else Outcome.FAILED
     return StageResult(stage, outcome, every[0].sentence, every)
