@@ -585,8 +585,20 @@ PUSHED_BEFORE_PROOF = _kind(
 SIGNATURE_MISSING = _kind(
     "signature-missing",
     _REFUTES,
-    "/{path} is not signed: got {got}, expected a signature by {expected}",
+    "/{path} is not signed: got {got}, expected {expected}",
     "Name the kmod in filesToSign, or sign it with sign-file; strip it before, and change nothing afterwards.",
+)
+KMOD_UNSIGNED = _kind(
+    "kmod-unsigned",
+    _NOTE,
+    "/{path} is not signed: nodes with Secure Boot or module.sig_enforce=1 would refuse it",
+    "None is needed where nodes do not enforce signatures; else add a sign section to the Module.",
+)
+SIGNATURE_SIGNER = _kind(
+    "signature-signer",
+    _WARNING,
+    "the signature of /{path} is whole, but not verified: got one by {got}, expected its certificate to verify it with",
+    "Compare the signer with the certificate that nodes trust, or give the suite the Secret of certSecret.",
 )
 SIGNATURE_BROKEN = _kind(
     "signature-broken",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kmm_preflight import findings
+from kmm_preflight.build.sources import Sources
 from kmm_preflight.errors import PreflightError
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
@@ -18,6 +19,7 @@ from kmm_preflight.oci.filesystem import LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import Kind
 from kmm_preflight.proof import Depth, Proving
+from kmm_preflight.signatures import judge_required, judge_signed, judge_unasked
 
 # Of the image's other kmods, for who exports what.
 _BESIDE = 256
@@ -33,14 +35,22 @@ class Kernels(Protocol):
 class Loading:
     """Judges what lies beyond the path, as deep as the run asks."""
 
-    def __init__(self, proving: Proving, kernels: Kernels) -> None:
-        self._proving, self._kernels = proving, kernels
+    def __init__(self, proving: Proving, kernels: Kernels, sources: Sources) -> None:
+        """sources has the Secrets in which certificates of sign sections are."""
+        self._proving, self._kernels, self._sources = proving, kernels, sources
 
     def judge(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
         """All that speaks against the plan's kmods in the image, and what there is to tell of them.
 
         Raises what reading the image raises.
         """
+        return self._judge(plan, image, signed=True)
+
+    def judge_unsigned(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
+        """The same of an image whose kmods are still to be signed."""
+        return self._judge(plan, image, signed=False)
+
+    def _judge(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
         if not self._proving.depth.reaches(Depth.NODE) or plan.kmod is None:
             return ()
         found = _look_up(plan, plan.kmod, image)
@@ -48,7 +58,13 @@ class Loading:
             return (found,)
         if not self._proving.depth.reaches(Depth.KERNEL):
             return found.notes
-        return (*found.notes, *self._judge_kmods(plan, image, found.paths))
+        signatures = self._judge_signatures(plan, image, found.paths) if signed else ()
+        return (*found.notes, *signatures, *self._judge_kmods(plan, image, found.paths))
+
+    def _judge_signatures(self, plan: Plan, image: Image, paths: tuple[str, ...]) -> tuple[Finding, ...]:
+        if plan.sign:
+            return judge_signed(plan, plan.sign, image, self._sources)
+        return judge_required(image, paths) if self._proving.require_signature else judge_unasked(image, paths)
 
     def _judge_kmods(self, plan: Plan, image: Image, paths: tuple[str, ...]) -> tuple[Finding, ...]:
         try:
