@@ -15,6 +15,7 @@ from kmm_preflight import findings
 from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
 from kmm_preflight.kmod.elf import why_not_elf
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
+from kmm_preflight.kmod.signature import packed_below_signature
 from kmm_preflight.model import (
     Finding,
     JudgedImage,
@@ -221,7 +222,10 @@ def _judge_file(image: Image, located: Located) -> Finding | None:
         target = linked
     if target is None or target.entry.kind is not Kind.FILE:
         return findings.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
-    got = why_not_elf(image.content(target))
+    file = image.content(target)
+    got = why_not_elf(file)
+    if got and (packed := packed_below_signature(file)):
+        return findings.SIGNATURE_COMPRESSED(path=located.path, packed=packed)
     return findings.KMOD_NOT_ELF(path=located.path, got=got) if got else None
 
 

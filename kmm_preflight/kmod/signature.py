@@ -11,6 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from asn1crypto import algos, cms, core
 from asn1crypto import x509 as asn1
@@ -233,6 +234,14 @@ def _is_foreign(data: bytes | bytearray, at: int) -> bool:
     """Whether it is a signature of another type than a kernel knows, in front of which enough is left."""
     _, _, kind, *_, size = _HEADER.unpack_from(data, at)
     return bool(kind != _PKCS7 and size < at)
+
+
+def packed_below_signature(path: Path) -> str:
+    """How the file is compressed if a signature stands behind what is, "" else: modprobe cannot unpack that."""
+    with path.open("rb") as file:
+        packed = _packing(file.read(len(XZ)))
+        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+        return packed if file.read() == MAGIC else ""
 
 
 def signer_of(data: bytes) -> str:
