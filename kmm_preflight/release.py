@@ -10,22 +10,23 @@ from typing import Protocol
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, looks_like_kernel
-from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, TargetKernel
+from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, Severity, TargetKernel
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.tar import Kind
+from kmm_preflight.os_image import STREAM_LABEL, Toolkits, compare_with_os, os_image_tags
 from kmm_preflight.outside import listed
+from kmm_preflight.packages import LISTS
 
 PUBLIC_RELEASES = "quay.io/openshift-release-dev/ocp-release"
 IMAGE_REFERENCES = "release-manifests/image-references"
 TOOLKIT_RELEASE = "etc/driver-toolkit-release.json"
 KERNEL_SOURCES = "usr/src/kernels"
-STREAM_LABEL = "io.openshift.os.streamclass"
 MULTI = "multi"
-FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE})
-"""What is read of release and toolkit images."""
+FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE}) | LISTS
+"""What is read of release, toolkit and OS images."""
 
 _FILE_BYTES = 32 << 20
 _VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z._-]+)?")
@@ -85,7 +86,8 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         for arch in arches
         if arch == arches[0] or arch in choice.arches
     ]
-    version, toolkits = parse_image_references(_references(image, name), name)
+    references = _references(image, name)
+    version, toolkits = parse_image_references(references, name)
     read = [
         (tag, *toolkit)
         for tag, reference in toolkits.items()
@@ -103,14 +105,29 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         ]
         named = ", ".join(stream for stream in choice.streams if stream in missing)
         raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
-    release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read))
-    kernels: dict[str, TargetKernel] = {}
-    for kernel in (kernel for _, _, several in read for kernel in several):
-        kernels.setdefault(kernel.version, kernel)
-    return release, tuple(kernels.values())
+    theirs = Toolkits([(one, kernels) for _, one, kernels in read], len(toolkits) == 1, not choice.streams)
+    kernels, notes = compare_with_os(images, os_image_tags(references), theirs, keyring)
+    release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes)
+    return release, _each_once(kernels)
 
 
 Kernels = tuple[TargetKernel, ...]
+
+
+def _each_once(kernels: Kernels) -> Kernels:
+    """One of each version: the first, or the first of the heaviest problem, since nodes of any stream may boot it."""
+    once: dict[str, TargetKernel] = {}
+    for kernel in kernels:
+        known = once.get(kernel.version)
+        if known is None or _heavier(kernel, known):
+            once[kernel.version] = kernel
+    return tuple(once.values())
+
+
+def _heavier(one: TargetKernel, other: TargetKernel) -> bool:
+    weights = [Severity.UNDECIDED, Severity.REFUTES]
+    mine, its = [weights.index(each.problem.severity) + 1 if each.problem else 0 for each in (one, other)]
+    return mine > its
 
 
 def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:

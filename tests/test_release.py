@@ -18,9 +18,9 @@ from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
+from kmm_preflight.os_image import STREAM_LABEL
 from kmm_preflight.release import (
     FILES,
-    STREAM_LABEL,
     Choice,
     Kernels,
     ToolkitKernels,
@@ -78,7 +78,16 @@ def _target(version: str, reference: str = DTK, stream: str = "rhel-9", flavour:
 def test_read_release(tmp_path: Path) -> None:
     release, toolkit = _release(("driver-toolkit", DTK)), _toolkit(_named(KERNEL, f"{KERNEL}+rt"))
     assert _read(tmp_path, {NAME: release, DTK: toolkit}) == (
-        Release(NAME, release.digest, "4.99.0", (DriverToolkit(DTK, toolkit.digest, "rhel-9", "amd64", "9.6"),)),
+        Release(
+            NAME,
+            release.digest,
+            "4.99.0",
+            (DriverToolkit(DTK, toolkit.digest, "rhel-9", "amd64", "9.6"),),
+            (
+                f"kernel {KERNEL} (rhel-9, amd64, standard) was not compared with that of the OS image which nodes "
+                "boot: the release has no OS image of this stream",
+            ),
+        ),
         (_target(KERNEL),),
     )
 
