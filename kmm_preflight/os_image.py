@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kmm_preflight import findings
-from kmm_preflight.errors import DigestMismatch, Malformed, PreflightError, Truncated, Unreachable
+from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed, PreflightError, Truncated, Unreachable
 from kmm_preflight.fields import Field
 from kmm_preflight.kernel import looks_like_kernel
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, TargetKernel
@@ -125,6 +125,10 @@ def read_candidates(images: Images, tags: Sequence[Tag], arch: str, keyring: Key
             found += [one] if (one := _os_image(tag, image)) else []
         except PreflightError as exc:
             failed.append(exc)
+    if len(tags) > CANDIDATES:
+        failed.append(
+            BoundExceeded(f"got {len(tags)} tags that may be OS images, of which {CANDIDATES} were looked at")
+        )
     return Candidates(tuple(found), tuple(failed))
 
 
@@ -209,7 +213,7 @@ def _hinted(kernel: TargetKernel, one: OSImage | None, why: str) -> tuple[Target
         told = one.labels.get(label, "")
         if not looks_like_kernel(told):
             continue
-        if _packaged(kernel.version)[0] == _packaged(told)[0]:
+        if _packaged(kernel.version)[0] == told:
             return kernel, f"{said}; its label {label} names the same kernel, which is no proof"
         expected = f"{told} as label {label} of {one.tag.reference} says"
         problem = findings.KERNEL_UNCLEAR(got=kernel.version, toolkit=kernel.provenance, expected=expected, why=why)

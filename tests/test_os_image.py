@@ -27,7 +27,7 @@ from kmm_preflight.report import EXIT_REFUTED, EXIT_UNDECIDED
 from .demo import BUILD, manifests, module
 from .os_images import OS, RPMS, extensions_image, extensions_list, node_image, node_list, rpm_layer
 from .real.faults import BLOBS, Fault, FaultyRegistry
-from .real.layout import Blob, Image, Member, folder, image, index, layer, write_layout
+from .real.layout import OCI_LAYER, Blob, Image, Member, folder, image, index, layer, write_layout
 from .runs import run_preflight
 
 RELEASE = "host.example/release:4.99.0-x86_64"
@@ -200,6 +200,28 @@ CASES = {
         },
         [(KERNEL, DIFFERS)],
     ),
+    "the same without labels": Case(
+        {"driver-toolkit": DTK, "rhel-coreos": NODE, "rhel-coreos-x": NODE_10},
+        {DTK: toolkit(KERNEL), NODE: node_image(node_list(KERNEL)), NODE_10: node_image(node_list(NEWER))},
+        [(KERNEL, DIFFERS)],
+    ),
+    "with both labels it is an OS image, as MCO has it": Case(
+        {"driver-toolkit": DTK, "rhel-coreos": NODE},
+        {
+            DTK: toolkit(KERNEL),
+            NODE: node_image(node_list(NEWER), stream="rhel-9", io_openshift_os_extensions="true"),
+        },
+        [(KERNEL, DIFFERS)],
+    ),
+    "extensions of a stream without an OS image": Case(
+        {"driver-toolkit": DTK, "rhel-coreos": NODE, "rhel-coreos-extensions": EXTENSIONS},
+        {
+            DTK: toolkit(KERNEL),
+            NODE: node_image(node_list(KERNEL), stream="rhel-9"),
+            EXTENSIONS: extensions_image(extensions_list(), stream="rhel-10"),
+        },
+        [(KERNEL, same())],
+    ),
     "no labels, RHEL by the tag's name": Case(
         {"driver-toolkit": DTK, "driver-toolkit-10": DTK_10, "rhel-coreos": NODE, "rhel-coreos-10": NODE_10},
         {
@@ -213,6 +235,15 @@ CASES = {
     "OKD, whose toolkit is of another stream": Case(
         {"driver-toolkit": DTK, "stream-coreos": NODE},
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(TEN), stream="centos-10")},
+        [(KERNEL, DIFFERS)],
+    ),
+    "the same beside machine-os-content, which nodes do not boot any more": Case(
+        {"driver-toolkit": DTK, "machine-os-content": NODE_10, "stream-coreos": NODE},
+        {
+            DTK: toolkit(KERNEL),
+            NODE: node_image(node_list(TEN), stream="centos-10"),
+            NODE_10: node_image(node_list(KERNEL)),
+        },
         [(KERNEL, DIFFERS)],
     ),
     "by the source repository": Case(
@@ -315,6 +346,12 @@ CASES = {
         [(KERNEL, "")],
         ["tag rhel-coreos of the release: got no pull spec, expected from.name"],
     ),
+    "more tags than are looked at": Case(
+        {"driver-toolkit": DTK, **{f"rhel-coreos-{number}": NODE for number in range(20, 37)}, "rhel-coreos": NODE},
+        {DTK: toolkit(KERNEL), NODE: node_image(node_list(KERNEL))},
+        [(KERNEL, "")],
+        ["got 18 tags that may be OS images, of which 16 were looked at"],
+    ),
     "one kernel in two streams, one of which boots another": Case(
         {"driver-toolkit": DTK, "driver-toolkit-10": DTK_10, "rhel-coreos": NODE, "rhel-coreos-10": NODE_10},
         {
@@ -386,7 +423,7 @@ def test_a_real_payload() -> None:
 
 
 QUICK = Patience(connect_seconds=2, read_seconds=2, backoff_seconds=0.01, retry_after_seconds=1, grace_seconds=1)
-LARGE = layer([Member("usr/share/large", os.urandom(9 << 20))])
+LARGE = layer([Member("usr/share/large", os.urandom(9 << 20))], OCI_LAYER)
 RPMS_LAYER = rpm_layer(f"kernel-rt-core-{KERNEL}")
 
 
@@ -454,28 +491,32 @@ def test_only_the_layers_at_the_top_are_asked_for(
     assert {seen.method for seen in registry.requests() if BLOBS in seen.path} <= {"HEAD"}, "a later run fetches none"
 
 
+GONE = Fault("os/rhel-coreos/", status=404)
+
+
 @pytest.mark.parametrize(
     ("fault", "problem", "words"),
     [
-        (Fault("os/rhel-coreos/", status=503), "registry-unreachable", "the kernel of the OS image is not known: "),
+        (Fault("os/rhel-coreos-9-x/", status=503), "registry-unreachable", "the kernel of the OS image is not known: "),
         (
             Fault(node_list(KERNEL).digest, status=500),
             "registry-unreachable",
             "the kernel of the OS image is not known",
         ),
         (Fault(node_list(KERNEL).digest, wrong_bytes=True), "digest-mismatch", "the kernel of the OS image is not"),
-        (Fault("os/rhel-coreos/", status=404), "", "was not compared"),
+        (GONE, "", "was not compared"),
         (Fault("os/rhel-coreos/", status=403), "", "was not compared"),
     ],
-    ids=["503", "500 of the list", "altered", "not there", "refused"],
+    ids=["503 of one, another is not there", "500 of the list", "altered", "not there", "refused"],
 )
 def test_an_os_image_that_cannot_be_read(
     registry: FaultyRegistry, tmp_path: Path, fault: Fault, problem: str, words: str
 ) -> None:
     """Undecided where another run may read it; else it is said."""
     images = {"driver-toolkit": toolkit(KERNEL), "rhel-coreos": node_image(node_list(KERNEL))}
-    name = serve(registry, images)
-    registry.tell(fault)
+    name = serve(registry, {**images, "rhel-coreos-9-x": images["rhel-coreos"]})
+    there = fault.path.startswith("sha256:")
+    registry.tell(fault, Fault("os/rhel-coreos-9-x/", status=404), *([] if there else [GONE]))
     result, (kernel,) = ask(registry, tmp_path, name, Choice())
     assert (kernel.problem.id if kernel.problem else "") == problem
     assert words in (kernel.problem.sentence if kernel.problem else result.notes[0])

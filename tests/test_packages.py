@@ -35,13 +35,13 @@ from kmm_preflight.packages import (
 )
 
 from .os_images import OS, RPMS, extensions_image, extensions_list, node_image, node_list, package_list, rpm_layer
-from .real.layout import Blob, Image, Member, folder, image, layer, symlink, write_layout
+from .real.layout import OCI_LAYER, Blob, Image, Member, folder, image, layer, symlink, write_layout
 
 KERNEL, OTHER = "5.14.0-570.19.1.el9_6.x86_64", "5.14.0-570.21.1.el9_6.x86_64"
 OLD_RT = "5.14.0-284.30.1.rt14.315.el9_2.x86_64"
 RT, PAGES_64K = "kernel-rt-core", "kernel-64k-core"
 BUILD = layer([folder("usr"), folder("usr/share"), ("usr/share/buildinfo/labels.json", b"{}")])
-LARGE = layer([("usr/share/large", os.urandom(9 << 20))])
+LARGE = layer([("usr/share/large", os.urandom(9 << 20))], OCI_LAYER)
 
 
 def _read(tmp_path: Path, one: Image, kernel: Callable[[Read], ListedKernel] = node_kernel) -> ListedKernel:
