@@ -28,13 +28,14 @@ LISTS = frozenset({NODE_LIST, EXTENSIONS_LIST})
 """The files whose bytes are read."""
 
 NODE_LAYER_BYTES = 8 << 20
-EXTENSIONS_LAYER_BYTES = 512 << 20  # the RPMs of 4.13 to 4.18 are one layer of some 300 MB
+# The RPMs are one layer of some 300 MB: until 4.18 nothing else names them, and some builds put the list in with them.
+EXTENSIONS_LAYER_BYTES = 512 << 20
 LAYERS = 4
 LIST_BYTES = 4 << 20
 PACKAGES = 20_000
 _RPMS = ("usr/share/rpm-ostree/extensions", "extensions")  # the second in machine-os-content
-# Builds of 4.22 put the one behind the list of packages (openshift/os#1938).
-_METADATA = ("usr/share/buildinfo/", "usr/share/openshift/")
+# What Red Hat's builds say of themselves; those of 4.22 say it behind the list of packages (openshift/os#1938).
+_METADATA = ("usr/share/buildinfo/", "root/buildinfo/", "usr/share/openshift/")
 _EPOCH = re.compile(r"\d+:")
 
 

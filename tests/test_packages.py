@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,12 +36,14 @@ from kmm_preflight.packages import (
 )
 
 from .os_images import OS, RPMS, extensions_image, extensions_list, node_image, node_list, package_list, rpm_layer
+from .real.build import buildah_image
 from .real.layout import OCI_LAYER, Blob, Image, Member, folder, image, layer, symlink, write_layout
+from .real.registry import Registry
 
 KERNEL, OTHER = "5.14.0-570.19.1.el9_6.x86_64", "5.14.0-570.21.1.el9_6.x86_64"
 OLD_RT = "5.14.0-284.30.1.rt14.315.el9_2.x86_64"
 RT, PAGES_64K = "kernel-rt-core", "kernel-64k-core"
-BUILD = layer([folder("usr"), folder("usr/share"), ("usr/share/buildinfo/labels.json", b"{}")])
+BUILD = layer([folder("usr"), ("usr/share/buildinfo/labels.json", b"{}"), ("root/buildinfo/sets.json", b"{}")])
 LARGE = layer([("usr/share/large", os.urandom(9 << 20))], OCI_LAYER)
 
 
@@ -122,6 +125,7 @@ def test_a_list_of_too_many_packages() -> None:
 
 
 _RT = partial(extension_kernel, package=RT)
+_RT_LIST = json.dumps({RT: KERNEL}).encode()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,11 @@ _RT = partial(extension_kernel, package=RT)
             extensions_image(extensions_list(kernel_rt_core=f"1:{KERNEL}"), BUILD),
             ListedKernel(KERNEL, EXTENSIONS_LIST),
             id="list with an epoch, and labels",
+        ),
+        pytest.param(
+            image([OS, layer([(EXTENSIONS_LIST, _RT_LIST), (f"{RPMS}/kernel-rt-core-{OTHER}.rpm", b"rpm")])]),
+            ListedKernel(KERNEL, EXTENSIONS_LIST),
+            id="list and RPMs in one layer",
         ),
         pytest.param(
             image([OS, rpm_layer(f"kernel-rt-core-{OLD_RT}", f"kernel-rt-modules-{OTHER}", "kernel-rt-core-x")]),
@@ -188,3 +197,27 @@ def test_64k_is_a_package_of_its_own() -> None:
     assert extension_versions(listed, PAGES_64K) == {"5.14.0-570.17.1.el9_6.aarch64"}
     names = [f"kernel-core-{KERNEL}.rpm", f"{PAGES_64K}-5.14.0-427.1.1.el9_4.aarch64.rpm"]
     assert rpm_versions(names, PAGES_64K) == {"5.14.0-427.1.1.el9_4.aarch64"}
+
+
+CONTAINERFILE = f"""\
+FROM scratch AS build
+COPY vmlinuz /usr/lib/modules/k/vmlinuz
+FROM build AS metadata
+COPY meta.json /{NODE_LIST}
+COPY labels.json /usr/share/buildinfo/labels.json
+FROM build
+COPY --from=metadata /usr/share/openshift /usr/share/openshift
+COPY --from=metadata /usr/share/buildinfo /usr/share/buildinfo
+LABEL io.openshift.metalayer=true
+"""
+"""The steps in which node images of 4.22 are made."""
+
+
+def test_a_node_image_that_buildah_made(tmp_path: Path) -> None:
+    files = {"vmlinuz": b"vmlinuz", "meta.json": package_list(KERNEL), "labels.json": b"{}"}
+    with Registry.plain(tmp_path / "registry") as registry:
+        buildah_image(tmp_path, CONTAINERFILE, files, registry, "os", "1")
+        images = Images(Network(), Cache(tmp_path / "cache"), None, Wanted(paths=LISTS))
+        made = images.image(f"{registry.host}/os:1", None, Keyring(), VERIFIED_HTTPS)
+        assert len(made.found.manifest.layers) == 3
+        assert node_kernel(made) == ListedKernel(KERNEL, NODE_LIST)
