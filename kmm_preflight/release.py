@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from kmm_preflight.comparison import Toolkits, compare_with_os
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, kernel_flavour, looks_like_kernel
@@ -16,7 +17,7 @@ from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.tar import Kind
-from kmm_preflight.os_image import STREAM_LABEL, Toolkits, compare_with_os, os_image_tags
+from kmm_preflight.os_image import STREAM_LABEL, os_image_tags
 from kmm_preflight.outside import listed
 from kmm_preflight.packages import LISTS
 

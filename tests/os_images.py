@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from kmm_preflight.os_image import STREAM_LABEL
+from kmm_preflight.os_image import SOURCE, STREAM_LABEL
 from kmm_preflight.packages import EXTENSIONS_LIST, NODE_LIST
+from kmm_preflight.release import IMAGE_REFERENCES, TOOLKIT_RELEASE
 
 from .real.layout import Blob, Image, Member, image, layer
 
@@ -14,6 +15,29 @@ METALAYER = {"io.openshift.metalayer": "true"}
 RPMS = "usr/share/rpm-ostree/extensions"
 OS = layer([("usr/lib/os-release", b"ID=rhel\n"), ("usr/lib/modules/k/vmlinuz", b"vmlinuz" * 999)])
 """What stands below the lists, and need not be fetched."""
+Tags = Mapping[str, str]
+
+
+def references(tags: Tags, sources: Tags = {}) -> bytes:  # noqa: B006
+    """image-references with the tags; sources has the repository of some."""
+    listed = [
+        {"name": name, "annotations": {SOURCE: sources.get(name, "")}, "from": {"kind": "DockerImage", "name": spec}}
+        for name, spec in {"etcd": "x", **tags}.items()
+    ]
+    return json.dumps({"kind": "ImageStream", "metadata": {"name": "4.99.0"}, "spec": {"tags": listed}}).encode()
+
+
+def release(tags: Tags, sources: Tags = {}, architecture: str = "amd64") -> Image:  # noqa: B006
+    """A release image with these tags."""
+    return image([layer([(IMAGE_REFERENCES, references(tags, sources))])], architecture)
+
+
+def toolkit(kernel: str, rt: str = "", stream: str = "", architecture: str = "amd64", *more: Member) -> Image:
+    """A driver toolkit of a kernel."""
+    rhel = kernel.partition(".el")[2][:1].replace("1", "10") + ".6"
+    named = json.dumps({"KERNEL_VERSION": kernel, "RT_KERNEL_VERSION": rt, "RHEL_VERSION": rhel}).encode()
+    labels = {STREAM_LABEL: stream} if stream else {}
+    return image([layer([Member(TOOLKIT_RELEASE, named), *more])], architecture, labels)
 
 
 def package_list(*kernels: str, package: str = "kernel-core") -> bytes:
