@@ -171,6 +171,23 @@ MAPPING_SECRET_ABSENT = _kind(
     "Put the Secret among the manifests, or pass --authfile.",
 )
 
+# The kernel itself.
+KERNEL_DIFFERS = _kind(
+    "kernel-differs",
+    _REFUTES,
+    "driver toolkit and OS image of the release have different kernels: got {got} in {toolkit}, expected {expected} in "
+    "{image}, which is what nodes boot",
+    "Take a release whose driver toolkit has its OS image's kernel, or build for {expected} and judge with "
+    "--kernel={expected}.",
+)
+KERNEL_UNCLEAR = _kind(
+    "kernel-unclear",
+    _UNDECIDED,
+    "driver toolkit and OS image of the release seem to have different kernels: got {got} in {toolkit}, expected "
+    "{expected}, and no proof of either: {why}",
+    "Look which kernel the OS image has, and judge with --kernel.",
+)
+
 # What the loader of the target kernel says of the kmod, in its order.
 TOOLKIT_UNREAD = _kind(
     "toolkit-unread",

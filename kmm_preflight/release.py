@@ -7,29 +7,32 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from kmm_preflight.comparison import Toolkits, compare_with_os
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
-from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, looks_like_kernel
-from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, TargetKernel
+from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, kernel_flavour, looks_like_kernel
+from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, Severity, TargetKernel
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.tar import Kind
+from kmm_preflight.os_image import STREAM_LABEL, os_image_tags
 from kmm_preflight.outside import listed
+from kmm_preflight.packages import LISTS
 
 PUBLIC_RELEASES = "quay.io/openshift-release-dev/ocp-release"
 IMAGE_REFERENCES = "release-manifests/image-references"
 TOOLKIT_RELEASE = "etc/driver-toolkit-release.json"
 KERNEL_SOURCES = "usr/src/kernels"
-STREAM_LABEL = "io.openshift.os.streamclass"
 MULTI = "multi"
-FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE})
-"""What is read of release and toolkit images."""
+FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE}) | LISTS
+"""What is read of release, toolkit and OS images."""
 
 _FILE_BYTES = 32 << 20
 _VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z._-]+)?")
 _TOOLKIT = re.compile(r"driver-toolkit(-\d+)?")
+_MAYBE_TOOLKIT = re.compile(r"driver-toolkit(-.+)?")
 
 
 class Images(Protocol):
@@ -85,7 +88,8 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         for arch in arches
         if arch == arches[0] or arch in choice.arches
     ]
-    version, toolkits = parse_image_references(_references(image, name), name)
+    references = _references(image, name)
+    version, toolkits = parse_image_references(references, name)
     read = [
         (tag, *toolkit)
         for tag, reference in toolkits.items()
@@ -103,14 +107,29 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         ]
         named = ", ".join(stream for stream in choice.streams if stream in missing)
         raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
-    release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read))
-    kernels: dict[str, TargetKernel] = {}
-    for kernel in (kernel for _, _, several in read for kernel in several):
-        kernels.setdefault(kernel.version, kernel)
-    return release, tuple(kernels.values())
+    theirs = Toolkits([(one, kernels) for _, one, kernels in read], len(toolkits) == 1, not choice.streams)
+    kernels, notes = compare_with_os(images, os_image_tags(references), theirs, keyring)
+    release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes)
+    return release, _each_once(kernels)
 
 
 Kernels = tuple[TargetKernel, ...]
+
+
+def _each_once(kernels: Kernels) -> Kernels:
+    """One of each version: the first, or the first of the heaviest problem, since nodes of any stream may boot it."""
+    once: dict[str, TargetKernel] = {}
+    for kernel in kernels:
+        known = once.get(kernel.version)
+        if known is None or _heavier(kernel, known):
+            once[kernel.version] = kernel
+    return tuple(once.values())
+
+
+def _heavier(one: TargetKernel, other: TargetKernel) -> bool:
+    weights = [Severity.UNDECIDED, Severity.REFUTES]
+    mine, its = [weights.index(each.problem.severity) + 1 if each.problem else 0 for each in (one, other)]
+    return mine > its
 
 
 def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
@@ -171,10 +190,10 @@ def parse_image_references(document: Field, name: str) -> tuple[str, dict[str, s
 
 
 def toolkit_references(tags: Iterable[tuple[str, object]]) -> dict[str, str]:
-    """The pull specs of the driver toolkits among a payload's tags; Malformed when one has none."""
+    """The pull specs of what may be driver toolkits among a payload's tags; Malformed when one has none."""
     toolkits: dict[str, str] = {}
     for tag, reference in tags:
-        if not _TOOLKIT.fullmatch(tag) or tag in toolkits:
+        if not _MAYBE_TOOLKIT.fullmatch(tag) or tag in toolkits:
             continue
         if not isinstance(reference, str) or not reference:
             raise Malformed(f"tag {tag} of {IMAGE_REFERENCES}: got no pull spec, expected from.name")
@@ -206,11 +225,14 @@ def kernel_of_flavour(kernels: ToolkitKernels, flavour: Flavour) -> str:
 def _read_toolkit(
     images: Images, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
 ) -> tuple[DriverToolkit, Kernels] | None:
-    """A toolkit with its kernels, None when its stream was not chosen."""
+    """A toolkit with its kernels, None when its stream was not chosen.
+
+    A tag of an unknown name is one when its label says of which stream. The stream is the label's where there is one.
+    """
     image = images.image(reference, arch or None, keyring, VERIFIED_HTTPS)
     config = image.config()
     label = config.labels.get(STREAM_LABEL, "")
-    if label and not _chosen(choice, label, tag):
+    if not (_chosen(choice, label, tag) if label else _TOOLKIT.fullmatch(tag)):
         return None
     body = read_file(image, TOOLKIT_RELEASE)
     if body is None:
@@ -233,8 +255,8 @@ def _chosen(choice: Choice, stream: str, tag: str) -> bool:
 
 
 def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour: Flavour) -> TargetKernel:
-    if flavour is Flavour.PAGES_64K:
-        version, place = _kernel_64k(image, toolkit), KERNEL_SOURCES
+    if flavour is Flavour.PAGES_64K or (flavour is Flavour.RT and not named.rt):
+        version, place = _kernel_by_folder(image, toolkit, flavour), KERNEL_SOURCES
     else:
         version, place = kernel_of_flavour(named, flavour), TOOLKIT_RELEASE
     return TargetKernel(
@@ -247,14 +269,17 @@ def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour
     )
 
 
-def _kernel_64k(image: Image, toolkit: DriverToolkit) -> str:
-    """The 64k kernel, which only the folders of kernel-64k-devel tell (openshift-reference 2.2)."""
+def _kernel_by_folder(image: Image, toolkit: DriverToolkit, flavour: Flavour) -> str:
+    """The kernel of a flavour by the folders of kernel-*-devel (openshift-reference 2.2); UsageProblem unless one fits.
+
+    Every layer of the toolkit is read for it.
+    """
     try:
         folder = image.files.resolve(KERNEL_SOURCES)
     except LinkBroken:
         folder = None
     have = image.files.children(folder.path) if folder else []
-    for version in have:
-        if version.endswith("+64k") and looks_like_kernel(version):
-            return version
-    raise UsageProblem(f"--flavour 64k: driver toolkit {toolkit.reference} has kernels {listed(have)}")
+    fit = [one for one in have if looks_like_kernel(one) and kernel_flavour(one) is flavour and "debug" not in one]
+    if len(fit) != 1:
+        raise UsageProblem(f"--flavour {flavour.value}: driver toolkit {toolkit.reference} has kernels {listed(have)}")
+    return fit[0]

@@ -74,6 +74,7 @@ def _kernel(kernel: TargetKernel) -> dict[str, object]:
         "flavour": kernel.flavour.value,
         "driverToolkit": kernel.driver_toolkit,
         "provenance": kernel.provenance,
+        "problem": kernel.problem.id if kernel.problem else None,
     }
 
 
