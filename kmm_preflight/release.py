@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
-from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, looks_like_kernel
+from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, kernel_flavour, looks_like_kernel
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, TargetKernel
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
@@ -43,12 +43,53 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
+class Want:
+    """Kernels that nodes need of a release; what is "" or None here is left to the Choice."""
+
+    stream: str = ""
+    arch: str = ""
+    flavour: Flavour | None = None
+
+    def takes(self, kernel: TargetKernel) -> bool:
+        """Whether this is one of them."""
+        return (
+            self.stream in ("", kernel.stream)
+            and self.arch in ("", kernel.arch)
+            and self.flavour in (None, kernel.flavour)
+        )
+
+    @property
+    def words(self) -> str:
+        """Stream, architecture and flavour, for a message."""
+        return " ".join(word for word in (self.stream, self.arch, self.flavour.value if self.flavour else "") if word)
+
+
+EVERY = frozenset({Want()})
+"""The wants where no node says which."""
+
+
+@dataclass(frozen=True)
 class Choice:
-    """Which of a release's kernels are asked for; empty means: its own architecture, all streams, standard."""
+    """Which of a release's kernels are asked for; empty means: its own architecture, all streams, standard.
+
+    wants are what nodes need of it; where none says an architecture or a flavour, those chosen here are read.
+    """
 
     arches: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
     flavours: tuple[Flavour, ...] = (Flavour.STANDARD,)
+    wants: frozenset[Want] = EVERY
+
+    def wanted_arches(self) -> tuple[str, ...]:
+        """The architectures that nodes have."""
+        return tuple(sorted({want.arch for want in self.wants if want.arch}))
+
+    def flavours_for(self, stream: str, arch: str) -> tuple[Flavour, ...]:
+        """The flavours to be read of a toolkit: those chosen first."""
+        wants = [want for want in self.wants if want.stream in ("", stream) and want.arch in ("", arch)]
+        chosen = self.flavours if any(want.flavour is None for want in wants) else ()
+        named = {want.flavour for want in wants}
+        return tuple(dict.fromkeys((*chosen, *(one for one in Flavour if one in named))))
 
 
 @dataclass(frozen=True)
@@ -58,6 +99,15 @@ class ToolkitKernels:
     standard: str
     rt: str
     rhel_version: str
+
+    @property
+    def stream(self) -> str:
+        """The stream of a toolkit whose label does not tell it."""
+        return f"rhel-{self.rhel_version.partition('.')[0]}"
+
+    def of(self, flavour: Flavour) -> str:
+        """The kernel that the JSON names of a flavour, "" where it names none; 64k stands in no JSON."""
+        return {Flavour.STANDARD: self.standard, Flavour.RT: self.rt}.get(flavour, "")
 
 
 def release_name(text: str, arches: tuple[str, ...]) -> str:
@@ -74,7 +124,7 @@ def release_name(text: str, arches: tuple[str, ...]) -> str:
 
 
 def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[Release, Kernels]:
-    """The release behind the name, and the kernels that the choice takes of it.
+    """The release behind the name, and the kernels that the choice takes of it, one for each stream and architecture.
 
     Malformed when it is no release image; UsageProblem when it lacks a stream or architecture that was chosen; else
     what reading images raises.
@@ -90,10 +140,10 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         (tag, *toolkit)
         for tag, reference in toolkits.items()
         for arch in arches
-        if (toolkit := _read_toolkit(images, tag, reference, arch or image.config().arch, choice, keyring))
+        if (toolkit := _needed_toolkit(images, tag, reference, arch or image.config().arch, choice, keyring))
     ]
     missing = set(choice.streams).difference(*((tag, toolkit.stream) for tag, toolkit, _ in read))
-    if missing:
+    if missing and choice.wants:
         arch = arches[0] or image.config().arch
         every = Choice(flavours=())
         have = [
@@ -104,16 +154,50 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         named = ", ".join(stream for stream in choice.streams if stream in missing)
         raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
     release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read))
-    kernels: dict[str, TargetKernel] = {}
-    for kernel in (kernel for _, _, several in read for kernel in several):
-        kernels.setdefault(kernel.version, kernel)
-    return release, tuple(kernels.values())
+    return release, tuple(kernel for _, _, several in read for kernel in several)
 
 
 Kernels = tuple[TargetKernel, ...]
 
 
+def read_streams(images: Images, name: str, arches: tuple[str, ...], keyring: Keyring) -> tuple[str, tuple[str, ...]]:
+    """The release's version, and the streams of its driver toolkits in the payload's order.
+
+    Of an index the first of the architectures is read that it has; others may be missing. No layer of a toolkit is
+    needed where its label tells the stream. Raises what read_release raises.
+    """
+    platforms = images.platforms(name, keyring) or ()
+    arch = next((one for one in (*arches, *ARCHITECTURES) if one in platforms), None)
+    image = images.image(name, arch, keyring, VERIFIED_HTTPS)
+    version, toolkits = parse_image_references(_references(image, name), name)
+    arch = arch or image.config().arch or None
+    return version, tuple(_stream(images, reference, arch, keyring) for reference in toolkits.values())
+
+
+def _stream(images: Images, reference: str, arch: str | None, keyring: Keyring) -> str:
+    image = images.image(reference, arch, keyring, VERIFIED_HTTPS)
+    return image.config().labels.get(STREAM_LABEL, "") or _named(image, reference).stream
+
+
 def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
+    """The architectures that are read: those that nodes have, as far as the release has them, and those chosen.
+
+    No other child of an index is asked for, since it may be missing (openshift-reference 1.3).
+    """
+    wanted = choice.wanted_arches()
+    if not wanted:
+        return _chosen_architectures(images, name, choice, keyring)
+    platforms = images.platforms(name, keyring)
+    if platforms is None:
+        return (None,)
+    have = tuple(arch for arch in wanted if arch in platforms)
+    if not have or any(not want.arch for want in choice.wants):
+        chosen = _chosen_architectures(images, name, choice, keyring)
+        have = tuple(dict.fromkeys(one for one in (*chosen, *have) if one))
+    return have
+
+
+def _chosen_architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
     """The chosen architectures; the image's own (None) where nothing was chosen, of an index amd64."""
     if choice.arches and MULTI not in choice.arches:
         return choice.arches
@@ -196,11 +280,25 @@ def parse_toolkit(document: Field) -> ToolkitKernels:
     return ToolkitKernels(standard.text(), rt if looks_like_kernel(rt) else "", rhel.text())
 
 
-def kernel_of_flavour(kernels: ToolkitKernels, flavour: Flavour) -> str:
-    """The version for standard or rt; UsageProblem when the toolkit names no rt kernel. 64k stands in no JSON."""
-    if flavour is Flavour.RT and not kernels.rt:
-        raise UsageProblem(f"--flavour rt: the driver toolkit of kernel {kernels.standard} names no rt kernel")
-    return kernels.rt if flavour is Flavour.RT else kernels.standard
+def kernel_of_flavour(named: ToolkitKernels, flavour: Flavour, folders: tuple[str, ...] = ()) -> str:
+    """The kernel of a flavour: what the JSON names, else the first of these folders; UsageProblem without one."""
+    version = named.of(flavour) or next((one for one in folders if kernel_flavour(one) is flavour), "")
+    if version:
+        return version
+    have = listed(list(dict.fromkeys((named.standard, *folders))))
+    raise UsageProblem(f"--flavour {flavour.value}: the driver toolkit of kernel {named.standard} has kernels {have}")
+
+
+def _needed_toolkit(
+    images: Images, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
+) -> tuple[DriverToolkit, Kernels] | None:
+    """The same; None also where it is not there for an architecture that nodes have and nobody chose."""
+    try:
+        return _read_toolkit(images, tag, reference, arch, choice, keyring)
+    except PlatformMissing:
+        if arch in choice.arches or arch not in choice.wanted_arches():
+            raise
+        return None
 
 
 def _read_toolkit(
@@ -212,31 +310,51 @@ def _read_toolkit(
     label = config.labels.get(STREAM_LABEL, "")
     if label and not _chosen(choice, label, tag):
         return None
+    arch = arch or config.arch
+    if label and not choice.flavours_for(label, arch) and choice.flavours:
+        return None
+    named = _named(image, reference)
+    stream = label or named.stream
+    flavours = choice.flavours_for(stream, arch)
+    if not _chosen(choice, stream, tag) or (choice.flavours and not flavours):
+        return None
+    toolkit = DriverToolkit(reference, image.found.digest, stream, arch, named.rhel_version)
+    kernels = (_kernel(image, toolkit, named, flavour, choice) for flavour in flavours)
+    return toolkit, tuple(kernel for kernel in kernels if kernel)
+
+
+def _named(image: Image, reference: str) -> ToolkitKernels:
+    """What the JSON of a toolkit names."""
     body = read_file(image, TOOLKIT_RELEASE)
     if body is None:
         raise Malformed(f"driver toolkit {reference}: it has no {TOOLKIT_RELEASE}")
     subject = f"driver toolkit {reference}: {TOOLKIT_RELEASE}"
     document = parse_json(body, subject)
     try:
-        named = parse_toolkit(document)
+        return parse_toolkit(document)
     except Malformed as exc:
         raise Malformed(f"{subject}: {exc.message}") from exc
-    stream = label or f"rhel-{named.rhel_version.partition('.')[0]}"
-    if not _chosen(choice, stream, tag):
-        return None
-    toolkit = DriverToolkit(reference, image.found.digest, stream, arch or config.arch, named.rhel_version)
-    return toolkit, tuple(_kernel(image, toolkit, named, flavour) for flavour in choice.flavours)
 
 
 def _chosen(choice: Choice, stream: str, tag: str) -> bool:
     return not choice.streams or stream in choice.streams or tag in choice.streams
 
 
-def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour: Flavour) -> TargetKernel:
-    if flavour is Flavour.PAGES_64K:
-        version, place = _kernel_64k(image, toolkit), KERNEL_SOURCES
-    else:
-        version, place = kernel_of_flavour(named, flavour), TOOLKIT_RELEASE
+def _kernel(
+    image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour: Flavour, choice: Choice
+) -> TargetKernel | None:
+    """The toolkit's kernel of a flavour; None where it has none and nodes asked for it, UsageProblem where a user did.
+
+    The JSON never names 64k, and of some releases not rt; the folders of kernel-*-devel do (openshift-reference 2).
+    """
+    have = () if named.of(flavour) else _in_folders(image)
+    try:
+        version = kernel_of_flavour(named, flavour, have)
+    except UsageProblem:
+        if flavour in choice.flavours and any(want.flavour is None for want in choice.wants):
+            raise
+        return None
+    place = KERNEL_SOURCES if have else TOOLKIT_RELEASE
     return TargetKernel(
         version=version,
         arch=kernel_architecture(version) or toolkit.arch or "amd64",
@@ -247,14 +365,10 @@ def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour
     )
 
 
-def _kernel_64k(image: Image, toolkit: DriverToolkit) -> str:
-    """The 64k kernel, which only the folders of kernel-64k-devel tell (openshift-reference 2.2)."""
+def _in_folders(image: Image) -> tuple[str, ...]:
+    """The kernels whose headers the toolkit has."""
     try:
         folder = image.files.resolve(KERNEL_SOURCES)
     except LinkBroken:
         folder = None
-    have = image.files.children(folder.path) if folder else []
-    for version in have:
-        if version.endswith("+64k") and looks_like_kernel(version):
-            return version
-    raise UsageProblem(f"--flavour 64k: driver toolkit {toolkit.reference} has kernels {listed(have)}")
+    return tuple(one for one in (image.files.children(folder.path) if folder else ()) if looks_like_kernel(one))

@@ -12,6 +12,7 @@ import pytest
 from kmm_preflight.errors import Malformed, NotFound, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.model import DriverToolkit, Flavour, Release, TargetKernel
+from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.images import Images
@@ -127,7 +128,8 @@ def test_one_unknown_stream_among_others(tmp_path: Path, streams: tuple[str, ...
 def test_two_streams_with_one_kernel_are_one_target(tmp_path: Path) -> None:
     release, kernels = _read(tmp_path, {**TWO, DTK_10: _toolkit(_named(KERNEL), "rhel-10")})
     assert [one.stream for one in release.toolkits] == ["rhel-9", "rhel-10"]
-    assert kernels == (NINE,)
+    assert kernels == (NINE, _target(KERNEL, DTK_10, "rhel-10"))
+    assert [target.kernel for target in everywhere(kernels)] == [NINE]
 
 
 GONE = layer([("release-manifests/.wh.image-references", b""), ("etc/.wh.driver-toolkit-release.json", b"")])
@@ -220,7 +222,8 @@ def test_not_there(tmp_path: Path, images: Mapping[str, Image], missing: str) ->
 def test_no_rt_kernel(tmp_path: Path, rt: str | None) -> None:
     images = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL, rt))}
     assert _read(tmp_path, images)[1] == (NINE,)
-    with pytest.raises(UsageProblem, match=f"--flavour rt: the driver toolkit of kernel {KERNEL} names no rt kernel"):
+    words = f"--flavour rt: the driver toolkit of kernel {KERNEL} has kernels {KERNEL}$"
+    with pytest.raises(UsageProblem, match=words):
         _read(tmp_path, images, Choice(flavours=(Flavour.RT,)))
 
 
@@ -243,16 +246,19 @@ def test_64k_is_read_from_the_headers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "have"),
     [
-        ([], "nothing"),
-        ([folder(f"{SOURCES}/{KERNEL}"), folder(f"{SOURCES}/x+64k")], f"{KERNEL}, x\\+64k"),
-        ([symlink(SOURCES, "nowhere")], "nothing"),
-        ([Member(SOURCES, b"a file")], "nothing"),
+        ([], KERNEL),
+        (
+            [folder(f"{SOURCES}/{KERNEL}"), folder(f"{SOURCES}/5.0.0+rt"), folder(f"{SOURCES}/x+64k")],
+            f"{KERNEL}, 5.0.0\\+rt",
+        ),
+        ([symlink(SOURCES, "nowhere")], KERNEL),
+        ([Member(SOURCES, b"a file")], KERNEL),
     ],
     ids=["no folder", "others", "dangling link", "a file"],
 )
 def test_no_64k_kernel(tmp_path: Path, members: list[Member], have: str) -> None:
     images = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL), "", "amd64", *members)}
-    with pytest.raises(UsageProblem, match=f"--flavour 64k: driver toolkit {DTK} has kernels {have}$"):
+    with pytest.raises(UsageProblem, match=f"--flavour 64k: the driver toolkit of kernel {KERNEL} has kernels {have}$"):
         _read(tmp_path, images, Choice(flavours=(Flavour.PAGES_64K,)))
 
 
