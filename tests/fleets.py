@@ -23,6 +23,10 @@ AMD_9, ARM_9, RT_9 = f"{NINE}.x86_64", f"{NINE}.aarch64", f"{NINE}.x86_64+rt"
 AMD_10, ARM_10, RT_10 = f"{TEN}.x86_64", f"{TEN}.aarch64", f"{TEN}.x86_64+rt"
 OLD_IMAGE, OWN_IMAGE = "quay.io/os@sha256:" + "1" * 64, "quay.io/team/os@sha256:" + "2" * 64
 
+# What the API server asks for of a node, beside what matters here.
+_INFO = dict.fromkeys(("machineID", "systemUUID", "bootID", "osImage", "containerRuntimeVersion", "kubeletVersion",
+                       "kubeProxyVersion"), "")  # fmt: skip
+
 
 def node(name: str, *roles: str, arch: str = "amd64", kernel: str = TODAY, labels: Mapping[str, str] = {},
          **more: Any) -> Object:  # fmt: skip
@@ -36,7 +40,7 @@ def node(name: str, *roles: str, arch: str = "amd64", kernel: str = TODAY, label
         "kind": "Node",
         "metadata": {"name": name, "labels": {**known, **labels}, "annotations": notes},
         "spec": {"taints": more.get("taints", [])},
-        "status": {"nodeInfo": {"architecture": arch, "kernelVersion": kernel, "operatingSystem": system}},
+        "status": {"nodeInfo": {**_INFO, "architecture": arch, "kernelVersion": kernel, "operatingSystem": system}},
     }
 
 
@@ -80,7 +84,8 @@ def streams(default: str, version: str = "v1") -> Object:
     """The OSImageStream."""
     status = {"defaultStream": default, "availableStreams": []}
     metadata = {"name": "cluster"}
-    return {"apiVersion": f"{MCO}/{version}", "kind": "OSImageStream", "metadata": metadata, "status": status}
+    kind = {"apiVersion": f"{MCO}/{version}", "kind": "OSImageStream"}
+    return {**kind, "metadata": metadata, "spec": {"defaultStream": default}, "status": status}
 
 
 def cluster_version(*history: tuple[str, str]) -> Object:

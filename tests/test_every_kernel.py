@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters import namespaces, serve, serve_machines
+from tests.real.kubernetes.cluster import Cluster
+from tests.real.kubernetes.definitions import released
+
 from .fleets import (
     AMD_9,
     ARM_9,
     ARM_10,
     RT_9,
+    RT_10,
     TODAY,
     Object,
     module,
+    pool,
     release_options,
     show,
 )
@@ -29,6 +35,7 @@ MODULES = [
     module("later", {"gpu": "yes"}),
     module("lost", {"node-role.kubernetes.io/rt": ""}, regexp=f"^{TODAY}"),
 ]
+MACHINES = {"nodes", "machineconfigpools", "machineconfigs", "machineosconfigs", "osimagestreams", "clusterversions"}
 SHOW = {
     "everywhere": {AMD_9, ARM_9, RT_9, ARM_10},
     "rt": {RT_9},
@@ -97,3 +104,31 @@ def test_each_module_on_each_kernel_that_its_nodes_will_boot(tmp_path: Path, rel
         RT_9: ["pool rt (2 nodes)"],
         ARM_10: ["pool edge (1 node, paused)"],
     }
+
+
+def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None:
+    """Pools and streams as OpenShift defines them."""
+    names = ("machineconfigpools.yaml", "osimagestreams.yaml")
+    definitions = [released("openshift") / name for name in names]
+    with Cluster(tmp_path / "cluster") as cluster:
+        serve(cluster, tmp_path)
+        serve_machines(cluster, tmp_path, *definitions)
+        cluster.apply(*namespaces("demo"), *show(), *MODULES)
+        cluster.forget()
+        run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig('reader')}", "-n0")
+        asked = [f"{event.verb} {event.resource} {event.name}".strip() for event in cluster.requests()]
+        assert run.returncode == 1, run.output
+        assert cases(run) == SHOW
+        assert run.document["assumed"] == []
+        assert [one for one in asked if one.split()[1] in MACHINES] == [
+            "list nodes",
+            "list machineconfigpools",
+            *(f"get machineconfigs rendered-{name}-1" for name in ("edge", "master", "rt", "worker")),
+            "get osimagestreams cluster",
+            "get clusterversions version",
+            "list machineosconfigs",
+        ]
+        cluster.apply(pool("rt", stream="rhel-10"))
+        run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig('reader')}", "-n0", "--collect-only")
+        assert f"[demo/rt@{RT_10}]" in run.output
+        assert f"[demo/rt@{RT_9}]" not in run.output

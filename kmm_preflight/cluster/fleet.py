@@ -98,10 +98,9 @@ def _configs(ask: _Asking, pools: Sequence[Manifest]) -> list[Manifest]:
         aims.append(configuration["name"].text())
         sources += [one["name"].text() for one in configuration["source"]]
     mine = sorted({name for name in sources if name and not _OWN.fullmatch(name)})
-    return [
-        *_each(ask, [name for name in dict.fromkeys(aims) if name], NO_CONFIGS),
-        *_each(ask, mine, NO_SOURCES),
-    ]
+    refused = len(ask.lacking)
+    rendered = _each(ask, [name for name in dict.fromkeys(aims) if name], NO_CONFIGS)
+    return rendered if len(ask.lacking) > refused else [*rendered, *_each(ask, mine, NO_SOURCES)]
 
 
 def _each(ask: _Asking, names: Sequence[str], instead: str) -> list[Manifest]:
