@@ -161,3 +161,33 @@ def release_options(folder: Path, images: Mapping[str, Image] | None = None) -> 
     """The options of a run on a layout that holds the release."""
     layout = write_layout(folder / "images", images or release_images())
     return f"--release-image={RELEASE}", f"--image-layout={layout}"
+
+
+def layered(name: str, containerfile: str, version: str = "v1") -> Object:
+    """The MachineOSConfig of a pool that the cluster builds."""
+    files = [{"containerfileArch": "NoArch", "content": containerfile}]
+    spec: Object = {"machineConfigPool": {"name": name}}
+    spec |= {"containerFile": files} if version == "v1" else {"buildInputs": {"containerFile": files}}
+    return {"apiVersion": f"{MCO}/{version}", "kind": "MachineOSConfig", "metadata": {"name": name}, "spec": spec}
+
+
+def node_pool(name: str, stream: str = "", arch: str = "amd64", configs: Iterable[str] = (),
+              labels: Mapping[str, str] = {}, **more: str) -> Object:  # fmt: skip
+    """A NodePool; more: namespace, paused, release."""
+    spec: Object = {
+        "arch": arch,
+        "config": [{"name": one} for one in configs],
+        "nodeLabels": dict(labels),
+        "release": {"image": more.get("release", "")},
+    }
+    spec |= {"osImageStream": {"name": stream}} if stream else {}
+    spec |= {"pausedUntil": more["paused"]} if "paused" in more else {}
+    metadata = {"name": name, "namespace": more.get("namespace", "clusters")}
+    return {"apiVersion": "hypershift.openshift.io/v1beta1", "kind": "NodePool", "metadata": metadata, "spec": spec}
+
+
+def config_map(name: str, *configs: Object) -> Object:
+    """A ConfigMap with the MachineConfigs of a NodePool."""
+    text = "\n---\n".join(json.dumps(one) for one in configs)
+    metadata = {"name": name, "namespace": "clusters"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config": text}}

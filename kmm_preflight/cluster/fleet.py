@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -32,6 +33,10 @@ NO_NODES = f"{ALL_KERNELS}, because no node tells which it boots"
 NO_POOLS = "nodes are judged on every stream of the release and in the flavour that they boot today"
 NO_CONFIGS = "a pool boots the flavour that its nodes boot today, and no image of its own"
 NO_SOURCES = "no pool boots an image of its own"
+NO_NODE_POOLS = (
+    "NodePools stand in the management cluster, which was not asked: nodes are judged in the flavour that they boot "
+    "today, on the stream that hosted clusters of this release have"
+)
 NO_LAYERS = "no pool boots an image that the cluster builds"
 
 
@@ -67,9 +72,10 @@ def read_fleet(api: Api) -> Fleet:
     if not nodes:
         return Fleet(lacking=(f"{NO_NODES}: the cluster has none",))
     pools = ask.list(POOLS, NO_POOLS)
-    if pools is None:
-        said = ask.lacking or [f"{NO_POOLS}: the cluster serves no {POOLS.resource}"]
-        return fleet_of(Found(nodes), said)
+    if not pools:
+        fleet = fleet_of(Found(nodes), ())
+        why = f"{NO_POOLS}: the cluster {'serves' if pools is None else 'has'} no {POOLS.resource}"
+        return replace(fleet, lacking=(NO_NODE_POOLS,) if fleet.hosted else tuple(ask.lacking or [why]))
     found = Found(
         nodes=nodes,
         pools=pools,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kmm_preflight.cluster.inventory import Refused
 from kmm_preflight.model import ModuleName, Release, TargetKernel
 from kmm_preflight.module import Module
-from kmm_preflight.nodes.boots import Boot, Offered, default_stream_of
+from kmm_preflight.nodes.boots import Boot, Boots, Offered, default_stream_of
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.targets import Needed, Target, everywhere, needed, targets, want_of, with_nodes
 from kmm_preflight.oci.keyring import Keyring
@@ -66,7 +66,8 @@ def choose_kernels(
         return Chosen(release, tuple(one.kernel for one in every), {one.name: every for one in several})
     arches = tuple(dict.fromkeys(node.arch for node in fleet.nodes if node.arch))
     offered = Offered(*read_streams(images, name, options.choice.arches or arches, keyring))
-    wanted = {one.name: _needed(one, fleet, offered, options) for one in several}
+    boots = Boots(fleet, offered)
+    wanted = {one.name: _needed(one, boots, options) for one in several}
     release, kernels = read_release(images, name, _choice(options, wanted.values()), keyring)
     found = {module: targets(many, kernels, offered) for module, many in wanted.items()}
     every = tuple(target for many in found.values() for target in many)
@@ -81,10 +82,10 @@ def choose_kernels(
     )
 
 
-def _needed(module: Module | Refused, fleet: Fleet, offered: Offered, options: Options) -> tuple[Needed, ...]:
+def _needed(module: Module | Refused, boots: Boots, options: Options) -> tuple[Needed, ...]:
     """What a Module needs; of one that cannot be read, every node counts."""
     one = Module(module.name, None) if isinstance(module, Refused) else module
-    return tuple(replace(need, boot=options.over(need.boot)) for need in needed(one, fleet, offered))
+    return tuple(replace(need, boot=options.over(need.boot)) for need in needed(one, boots))
 
 
 def _choice(options: Options, needs: Iterable[tuple[Needed, ...]]) -> Choice:

@@ -75,11 +75,11 @@ class Found:
 
 def fleet_of(found: Found, lacking: Iterable[str]) -> Fleet:
     """The fleet of these manifests. Malformed names kind, object and field of one that cannot be read."""
-    nodes = [_read("Node", manifest, parse_node) for manifest in found.nodes or ()]
-    pools = [_read("MachineConfigPool", manifest, parse_pool) for manifest in found.pools or ()]
-    configs = [_read("MachineConfig", manifest, parse_machine_config) for manifest in found.configs]
-    streams = [_read("OSImageStream", manifest, _default_stream) for manifest in found.streams]
-    versions = [_read("ClusterVersion", manifest, _installed_version) for manifest in found.versions]
+    nodes = [read_one("Node", manifest, parse_node) for manifest in found.nodes or ()]
+    pools = [read_one("MachineConfigPool", manifest, parse_pool) for manifest in found.pools or ()]
+    configs = [read_one("MachineConfig", manifest, parse_machine_config) for manifest in found.configs]
+    streams = [read_one("OSImageStream", manifest, _default_stream) for manifest in found.streams]
+    versions = [read_one("ClusterVersion", manifest, _installed_version) for manifest in found.versions]
     return Fleet(
         nodes=tuple(sorted(nodes, key=lambda one: one.name)),
         pools=tuple(sorted(pools, key=lambda one: one.name)),
@@ -87,7 +87,7 @@ def fleet_of(found: Found, lacking: Iterable[str]) -> Fleet:
         configs={one.name: one for one in configs},
         default_stream=next((one for one in streams if one), ""),
         installed=next((one for one in versions if one), ""),
-        layered=dict(_read("MachineOSConfig", manifest, _containerfile) for manifest in found.layered),
+        layered=dict(read_one("MachineOSConfig", manifest, _containerfile) for manifest in found.layered),
         lacking=tuple(lacking),
     )
 
@@ -95,7 +95,8 @@ def fleet_of(found: Found, lacking: Iterable[str]) -> Fleet:
 _T = TypeVar("_T")
 
 
-def _read(kind: str, manifest: Manifest, parse: Callable[[Manifest], _T]) -> _T:
+def read_one(kind: str, manifest: Manifest, parse: Callable[[Manifest], _T]) -> _T:
+    """What is parsed of an object. Malformed with its kind and name before the words."""
     try:
         return parse(manifest)
     except Malformed as exc:

@@ -35,7 +35,7 @@ def parse_machine_config(manifest: Manifest) -> MachineConfig:
     document = Field(manifest)
     metadata, spec = document["metadata"], document["spec"]
     return MachineConfig(
-        name=metadata["name"].present("the MachineConfig's name").text(),
+        name=metadata["name"].name(),
         labels=dict(metadata["labels"].text_pairs()),
         kernel_type=spec["kernelType"].text(),
         os_image=spec["osImageURL"].text(),

@@ -85,7 +85,7 @@ def parse_node(manifest: Manifest) -> Node:
     kernel = told["kernelVersion"].text()
     system = labels.get("kubernetes.io/os") or told["operatingSystem"].text()
     return Node(
-        name=metadata["name"].present("the node's name").text(),
+        name=metadata["name"].name(),
         labels=labels,
         arch=architecture(told["architecture"].text() or labels.get("kubernetes.io/arch", "")) or "",
         kernel=kernel if looks_like_kernel(kernel) else "",

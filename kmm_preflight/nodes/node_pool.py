@@ -11,6 +11,8 @@ from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.machine_config import MachineConfig
 from kmm_preflight.nodes.selector import Labels
 
+_LABEL_CHARACTERS = 63
+
 
 @dataclass(frozen=True)
 class NodePool:
@@ -25,6 +27,11 @@ class NodePool:
     paused: bool = False
     configs: tuple[MachineConfig, ...] = ()
     lacking: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The value of the label that its nodes have."""
+        return self.name[:_LABEL_CHARACTERS]
 
 
 def config_names(manifest: Manifest) -> tuple[str, ...]:
@@ -41,7 +48,7 @@ def parse_node_pool(manifest: Manifest, configs: Iterable[MachineConfig], lackin
     if known is None:
         raise spec["arch"].refuse("an architecture")
     return NodePool(
-        name=metadata["name"].present("the NodePool's name").text(),
+        name=metadata["name"].name(),
         namespace=metadata["namespace"].text(),
         arch=known,
         labels=dict(spec["nodeLabels"].text_pairs()),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
-from kmm_preflight.nodes.node import Node
+from kmm_preflight.nodes.node import HOSTED_LABEL, Node
 from kmm_preflight.nodes.selector import Selector, parse_selector
 
 MASTER, WORKER = "master", "worker"
@@ -42,7 +42,7 @@ def parse_pool(manifest: Manifest) -> Pool:
     document = Field(manifest)
     spec = document["spec"]
     return Pool(
-        name=document["metadata"]["name"].present("the pool's name").text(),
+        name=document["metadata"]["name"].name(),
         nodes=parse_selector(spec["nodeSelector"]),
         configs=parse_selector(spec["machineConfigSelector"]),
         paused=spec["paused"].flag(),
@@ -57,7 +57,7 @@ def pool_of(node: Node, pools: Iterable[Pool]) -> Pool | None:
 
     Two custom pools are an error there, which leaves the node as it is. Else master wins, then the custom one.
     """
-    if node.windows:
+    if node.windows or HOSTED_LABEL in node.labels:
         return None
     matched = {pool.name: pool for pool in pools if pool.nodes and pool.nodes.matches(node.labels)}
     custom = [pool for pool in matched.values() if pool.custom]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kmm_preflight import findings
-from kmm_preflight.kernel import kernel_architecture, kernel_flavour
+from kmm_preflight.kernel import architecture, kernel_architecture, kernel_flavour
 from kmm_preflight.model import Finding, Flavour, TargetKernel
 from kmm_preflight.module import Module
-from kmm_preflight.nodes.boots import Boot, Offered, boot_of, boots_of_node_pool, boots_of_pool, default_stream_of
+from kmm_preflight.nodes.boots import Boot, Boots, Offered, default_stream_of, exists, hosted_stream
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.node import Node
-from kmm_preflight.nodes.pool import Pool, pool_of
+from kmm_preflight.nodes.pool import Pool
 from kmm_preflight.outside import listed
 from kmm_preflight.release import Want
+
+_ID_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,15 @@ class Target:
     unresolved: Finding | None = None
 
 
-def needed(module: Module, fleet: Fleet, offered: Offered) -> tuple[Needed, ...]:
+def needed(module: Module, boots: Boots) -> tuple[Needed, ...]:
     """What the nodes boot that a Module selects, each once; of pools, and said so, where it selects none today."""
-    chosen = [node for node in fleet.nodes if not node.windows and _selects(module, node)]
+    chosen = [node for node in boots.fleet.nodes if not node.windows and _selects(module, node)]
     loading = [node for node in chosen if not node.keeps_away(module.tolerations)]
     if not loading:
-        return _of_no_node(module, fleet, offered, len(chosen))
+        return _of_no_node(module, boots, len(chosen))
     groups: dict[Boot, list[Node]] = {}
     for node in loading:
-        groups.setdefault(boot_of(node, fleet, offered), []).append(node)
+        groups.setdefault(boots.of_node(node), []).append(node)
     return tuple(
         Needed(boot, len(nodes), tuple(sorted({one.kernel for one in nodes if one.kernel})), _notes(boot))
         for boot, nodes in groups.items()
@@ -114,23 +117,33 @@ def _notes(boot: Boot) -> tuple[Finding, ...]:
     return tuple(notes)
 
 
-def _of_no_node(module: Module, fleet: Fleet, offered: Offered, kept_away: int) -> tuple[Needed, ...]:
+def _of_no_node(module: Module, boots: Boots, kept_away: int) -> tuple[Needed, ...]:
     """Every kernel that the pools give whose nodes the Module could select, else the default stream's."""
-    labels = dict(module.selector)
-    boots = [boot for pool in _candidates(labels, fleet) for boot in boots_of_pool(pool, _arches(pool, labels, fleet),
-                                                                                   fleet, offered)]  # fmt: skip
-    boots += [
-        boots_of_node_pool(pool, offered)
-        for pool in fleet.node_pools
-        if all(labels.get(key, value) == value for key, value in (pool.labels or {}).items())
-    ]
-    if not boots:
-        stream = fleet.default_stream or default_stream_of(fleet, offered)
-        every = sorted({node.arch for node in fleet.nodes if not node.windows}) or [""]
-        boots = [Boot("no pool", stream, arch, Flavour.STANDARD) for arch in every]
+    fleet, labels = boots.fleet, dict(module.selector)
+    found = [boot for pool in _candidates(labels, fleet) for boot in boots.of_pool(pool, _arch(labels))]
+    found += [boots.of_node_pool(pool) for pool in fleet.node_pools if _could_have(pool.labels or {}, labels)]
     got = f"{kept_away} with its labels and a taint that it does not tolerate" if kept_away else "none with its labels"
     note = findings.NO_NODE_SELECTED(got=got if fleet.nodes else "no node at all", count=len(fleet.nodes))
-    return tuple(Needed(boot, notes=(note, *_notes(boot))) for boot in dict.fromkeys(boots))
+    possible = [boot for boot in found if exists(boot)]  # a pool for rt will not have nodes for arm64
+    several = possible or found or _of_any(fleet, boots.offered, _arch(labels))
+    return tuple(Needed(boot, notes=(note, *_notes(boot))) for boot in dict.fromkeys(several))
+
+
+def _of_any(fleet: Fleet, offered: Offered, arch: str) -> list[Boot]:
+    """The default stream, for each architecture and flavour that any node has."""
+    stream = hosted_stream(offered) if fleet.hosted else fleet.default_stream or default_stream_of(fleet, offered)
+    kinds = {(arch or node.arch, kernel_flavour(node.kernel)) for node in fleet.nodes if not node.windows}
+    several = kinds or {(arch, Flavour.STANDARD)}
+    return [Boot("nodes to come", stream, *kind) for kind in sorted(several, key=lambda one: (one[0], one[1].value))]
+
+
+def _arch(labels: Mapping[str, str]) -> str:
+    """The architecture that these labels ask for, "" for none."""
+    return architecture(labels.get("kubernetes.io/arch", "")) or ""
+
+
+def _could_have(own: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return all(labels.get(key, value) == value for key, value in own.items())
 
 
 def _candidates(labels: Mapping[str, str], fleet: Fleet) -> list[Pool]:
@@ -140,15 +153,6 @@ def _candidates(labels: Mapping[str, str], fleet: Fleet) -> list[Pool]:
     if own := [pool for pool in named if pool.custom or pool.control_plane]:
         return own
     return [pool for pool in possible if not pool.control_plane]
-
-
-def _arches(pool: Pool, labels: Mapping[str, str], fleet: Fleet) -> list[str]:
-    """The architectures that a pool's nodes have, else those of all nodes, else the release's own."""
-    if named := labels.get("kubernetes.io/arch"):
-        return [named]
-    nodes = [node for node in fleet.nodes if not node.windows]
-    own = {node.arch for node in nodes if pool_of(node, fleet.pools) == pool}
-    return sorted(own or {node.arch for node in nodes} or {""})
 
 
 def _targets(one: Needed, kernels: tuple[TargetKernel, ...], offered: Offered) -> list[Target]:
@@ -175,8 +179,8 @@ def _of_today(boot: Boot, kernels: tuple[TargetKernel, ...]) -> TargetKernel:
 
 def _unknown(one: Needed, finding: Finding) -> Target:
     boot = one.boot
-    parts = (boot.group.replace(" ", "-"), boot.stream, boot.arch, (boot.flavour or Flavour.STANDARD).value)
-    version = "-".join(["unknown", *(part for part in parts if part)])
+    parts = ("unknown", boot.group, boot.stream, boot.arch, (boot.flavour or Flavour.STANDARD).value)
+    version = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(part for part in parts if part))[:_ID_CHARACTERS]
     kernel = TargetKernel(version, boot.arch, boot.stream, boot.flavour or Flavour.STANDARD, "", finding.sentence)
     return Target(kernel, (one.words,), one.today, one.notes, finding)
 
