@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -130,11 +131,7 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
     what reading images raises.
     """
     arches = _architectures(images, name, choice, keyring)
-    image, *_ = [
-        _release_image(images, name, arch, choice, keyring)
-        for arch in arches
-        if arch == arches[0] or arch in choice.arches
-    ]
+    image = _release_image(images, name, arches, choice, keyring)
     version, toolkits = parse_image_references(_references(image, name), name)
     read = [
         (tag, *toolkit)
@@ -163,11 +160,18 @@ Kernels = tuple[TargetKernel, ...]
 def read_streams(images: Images, name: str, arches: tuple[str, ...], keyring: Keyring) -> tuple[str, tuple[str, ...]]:
     """The release's version, and the streams of its driver toolkits in the payload's order.
 
-    Of an index the first of the architectures is read that it has; others may be missing. No layer of a toolkit is
+    Of an index the first of the architectures is read that is there; others may be missing. No layer of a toolkit is
     needed where its label tells the stream. Raises what read_release raises.
     """
     platforms = images.platforms(name, keyring) or ()
-    arch = next((one for one in (*arches, *ARCHITECTURES) if one in platforms), None)
+    have = [one for one in dict.fromkeys((*arches, *ARCHITECTURES)) if one in platforms]
+    for arch in have[:-1]:
+        with suppress(PlatformMissing):
+            return _streams(images, name, arch, keyring)
+    return _streams(images, name, have[-1] if have else None, keyring)
+
+
+def _streams(images: Images, name: str, arch: str | None, keyring: Keyring) -> tuple[str, tuple[str, ...]]:
     image = images.image(name, arch, keyring, VERIFIED_HTTPS)
     version, toolkits = parse_image_references(_references(image, name), name)
     arch = arch or image.config().arch or None
@@ -208,14 +212,22 @@ def _chosen_architectures(images: Images, name: str, choice: Choice, keyring: Ke
     return (None,) if platforms is None else ("amd64",)
 
 
-def _release_image(images: Images, name: str, arch: str | None, choice: Choice, keyring: Keyring) -> Image:
-    """The release image of an architecture; UsageProblem when that was chosen by name and is not there."""
-    try:
-        return images.image(name, arch, keyring, VERIFIED_HTTPS)
-    except PlatformMissing as exc:
-        if arch not in choice.arches:
-            raise
-        raise UsageProblem(f"--arch {arch}: {exc.message}") from exc
+def _release_image(
+    images: Images, name: str, arches: tuple[str | None, ...], choice: Choice, keyring: Keyring
+) -> Image:
+    """The release image of the first architecture that it has; UsageProblem when one that was chosen is not there."""
+    opened: list[Image] = []
+    for arch in arches:
+        if opened and arch not in choice.arches:
+            continue
+        try:
+            opened.append(images.image(name, arch, keyring, VERIFIED_HTTPS))
+        except PlatformMissing as exc:
+            if arch in choice.arches:
+                raise UsageProblem(f"--arch {arch}: {exc.message}") from exc
+            if arch == arches[-1]:
+                raise
+    return opened[0]
 
 
 def _references(image: Image, name: str) -> Field:

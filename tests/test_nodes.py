@@ -520,8 +520,8 @@ MISSING = "pool worker: MachineConfig rendered-worker-1 is not among the manifes
         ),
         (
             [node("n", labels=HOSTED)],
-            f"no NodePool np among the manifests: its nodes are judged {TODAY_S}, on the stream that hosted clusters of "
-            "this release have",
+            f"no NodePool np among the manifests: its nodes are judged {TODAY_S}, on the stream that hosted clusters "
+            "of this release have",
         ),
         (
             [node_pool("np", configs=["c"]), node("n", labels=HOSTED)],
@@ -534,8 +534,8 @@ MISSING = "pool worker: MachineConfig rendered-worker-1 is not among the manifes
         ([node("n"), pool("worker"), OWN], f"{MISSING}its kernelType is that of the MachineConfigs that it selects"),
         (
             [node("n"), WORKER, OWN, rendered("worker")],
-            "pool worker: 1 of 2 sources of its MachineConfig are not among the manifests: none of them is taken to set "
-            "an osImageURL",
+            "pool worker: 1 of 2 sources of its MachineConfig are not among the manifests: none of them is taken to "
+            "set an osImageURL",
         ),
         ([node("n"), WORKER, OWN, config("00-worker", generated=True), rendered("worker")], ""),
     ],
