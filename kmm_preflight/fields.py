@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmm_preflight.errors import Malformed
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ class Field:
         if not isinstance(self.value, str):
             raise self.refuse("text (quote it)")
         return self.value
+
+    def name(self) -> str:
+        """The name of an object, as the API server takes it."""
+        text = self.text()
+        if len(text) > 253 or not _NAME.fullmatch(text):
+            raise self.refuse("a Kubernetes name: lower case letters, digits, - and .")
+        return text
 
     def texts(self) -> tuple[str, ...]:
         """A list of texts."""

@@ -85,6 +85,52 @@ CREDENTIALS_INVALID = _kind(
     "Give a Secret of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg in the Module's namespace.",
 )
 
+# Which kernels the nodes of a Module will boot.
+MAPPING_LOST = _kind(
+    "mapping-lost",
+    _REFUTES,
+    "no kernel mapping matches {kernel}, while one matches {today}, which its nodes boot today: got {tried}, expected "
+    "a literal equal to the new kernel or a regexp found in it",
+    "Add a mapping for {kernel}, or widen a regexp: after the upgrade these nodes run without the kmod.",
+)
+RELEASE_LACKS_KERNEL = _kind(
+    "release-lacks-kernel",
+    _UNDECIDED,
+    "release {release} has no kernel for {group}: got {got}, expected {expected}",
+    "Give a release that has it (one for several architectures, another stream), or change the pool.",
+)
+KERNEL_UNKNOWN = _kind(
+    "kernel-unknown",
+    _UNDECIDED,
+    "which kernel {group} will boot is not known: got {got}, expected the release's kernel or a node that tells it",
+    "Name the kernel with --kernel, or let a node of the pool run its configuration and run again.",
+)
+KERNEL_STAYS = _kind(
+    "kernel-stays",
+    _NOTE,
+    "the kernel of {group} is not the release's: got {got}, so that the upgrade leaves it at {kernel}",
+    "None is needed. Where you change that image together with the upgrade, name its kernel with --kernel.",
+)
+POOL_PAUSED = _kind(
+    "pool-paused",
+    _NOTE,
+    "{group} is paused: its nodes keep today's kernel until it is not, and then boot the one that is judged",
+    "None is needed. Before you unpause the pool, run again on the release that the cluster has by then.",
+)
+POOL_LAYERED = _kind(
+    "pool-layered",
+    _NOTE,
+    "{group} boots an image that the cluster builds on the release's: got a layered pool, expected it to keep the "
+    "release's kernel",
+    "Look whether its Containerfile replaces the kernel; where it does, name that one with --kernel.",
+)
+NO_NODE_SELECTED = _kind(
+    "no-node-selected",
+    _NOTE,
+    "no node selected today: got {got} among {count}, so it is judged on the kernels of the pools that could have one",
+    "None is needed where nodes come later; else look at the Module's selector.",
+)
+
 # The image as the registry has it.
 IMAGE_NOT_FOUND = _kind(
     "image-not-found",

@@ -157,7 +157,7 @@ class Plan:
 
     image is the mapping's containerImage after substitution. kmod is modprobe's moduleName, None with rawArgs.
     unresolved is set, and image "", when the Module has nothing for this kernel. secret names the credentials,
-    selector the nodes by their labels.
+    selector the nodes by their labels; nodes are those that will boot the kernel, in words, as far as they are known.
     recorded is what need not be judged again while the image is the same; notes are told whatever the stages conclude.
     """
 
@@ -175,6 +175,7 @@ class Plan:
     recorded: Recorded | None = None
     notes: tuple[Finding, ...] = ()
     selector: tuple[tuple[str, str], ...] = ()
+    nodes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
 from kmm_preflight.model import VERIFIED_HTTPS, Build, Manifest, ModuleName, RegistryTLS, Sign
+from kmm_preflight.nodes.node import Toleration, parse_tolerations
 from kmm_preflight.regexp import Pattern, compile_pattern
 
 GROUP = "kmm.sigs.x-k8s.io"
@@ -54,8 +55,8 @@ class Container:
 class Module:
     """A Module; container is None without a moduleLoader (device plugin or DRA only).
 
-    selector has the labels of its nodes. uid and generation are the API server's, "" and 0 in manifests that were
-    never there.
+    selector has the labels of its nodes, tolerations the taints of theirs that do not keep it away. uid and generation
+    are the API server's, "" and 0 in manifests that were never there.
     """
 
     name: ModuleName
@@ -65,6 +66,7 @@ class Module:
     selector: tuple[tuple[str, str], ...] = ()
     uid: str = ""
     generation: int = 0
+    tolerations: tuple[Toleration, ...] = ()
 
     def dockerfiles(self) -> set[tuple[str, str]]:
         """Namespace and name of the ConfigMaps that any build section names."""
@@ -110,6 +112,7 @@ def parse_module(manifest: Manifest, namespace: str) -> Module:
         selector=selector,
         uid=metadata["uid"].text(),
         generation=metadata["generation"].number(),
+        tolerations=parse_tolerations(spec["tolerations"]),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kmm_preflight import findings
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Build, ModuleName, Plan, Sign, TargetKernel
+from kmm_preflight.model import Build, Finding, ModuleName, Plan, Sign, TargetKernel
 from kmm_preflight.module import Container, KernelMapping, Module
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.outside import listed
@@ -134,8 +134,11 @@ def intermediate_image(image: str, module: ModuleName) -> str:
     return append_to_tag(image, f"{module.namespace}_{module.name}_kmm_unsigned")
 
 
-def make_plan(module: Module, container: Container, kernel: TargetKernel) -> Plan:
-    """The plan for a Module on a kernel; unresolved tells why there is none: what speaks against the kernel, first."""
+def make_plan(module: Module, container: Container, kernel: TargetKernel, today: tuple[str, ...] = ()) -> Plan:
+    """The plan for a Module on a kernel, of nodes that boot these kernels today.
+
+    unresolved tells why there is none: what speaks against the kernel, first.
+    """
     plan = Plan(
         module=module.name,
         kernel=kernel,
@@ -150,8 +153,24 @@ def make_plan(module: Module, container: Container, kernel: TargetKernel) -> Pla
         mapping = merge(container, container.mappings[choose_mapping(container.mappings, kernel.version)])
     except NoMapping as exc:
         tried = listed(list(exc.tried), most=10)
-        return replace(plan, unresolved=findings.NO_MAPPING(kernel=kernel.version, tried=f"{len(exc.tried)} ({tried})"))
+        return replace(plan, unresolved=_unmatched(container, kernel.version, today, f"{len(exc.tried)} ({tried})"))
     return _resolve(plan, mapping)
+
+
+def _unmatched(container: Container, kernel: str, today: tuple[str, ...], tried: str) -> Finding:
+    """The finding where no mapping matches; another one where one does for what the nodes boot today."""
+    lost = [one for one in today if one != kernel and _matches(container, one)]
+    if lost:
+        return findings.MAPPING_LOST(kernel=kernel, today=listed(lost), tried=tried)
+    return findings.NO_MAPPING(kernel=kernel, tried=tried)
+
+
+def _matches(container: Container, kernel: str) -> bool:
+    try:
+        choose_mapping(container.mappings, kernel)
+    except (NoMapping, Malformed):
+        return False
+    return True
 
 
 def _resolve(plan: Plan, mapping: KernelMapping) -> Plan:

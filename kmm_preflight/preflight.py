@@ -181,4 +181,10 @@ def _remembering(plan: Plan, basis: Basis | None, preflight: Preflight, depth: s
     if not claim:
         return plan
     why = recalled.why or f"{claim} without a record of this suite"
-    return replace(plan, notes=(findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=why),))
+    return replace(
+        plan,
+        notes=(
+            *plan.notes,
+            findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=why),
+        ),
+    )

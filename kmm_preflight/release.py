@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from kmm_preflight.comparison import Toolkits, compare_with_os
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, kernel_flavour, looks_like_kernel
-from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, Severity, TargetKernel
+from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS, Release, TargetKernel
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
@@ -46,12 +47,53 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
+class Want:
+    """Kernels that nodes need of a release; what is "" or None here is left to the Choice."""
+
+    stream: str = ""
+    arch: str = ""
+    flavour: Flavour | None = None
+
+    def takes(self, kernel: TargetKernel) -> bool:
+        """Whether this is one of them."""
+        return (
+            self.stream in ("", kernel.stream)
+            and self.arch in ("", kernel.arch)
+            and self.flavour in (None, kernel.flavour)
+        )
+
+    @property
+    def words(self) -> str:
+        """Stream, architecture and flavour, for a message."""
+        return " ".join(word for word in (self.stream, self.arch, self.flavour.value if self.flavour else "") if word)
+
+
+EVERY = frozenset({Want()})
+"""The wants where no node says which."""
+
+
+@dataclass(frozen=True)
 class Choice:
-    """Which of a release's kernels are asked for; empty means: its own architecture, all streams, standard."""
+    """Which of a release's kernels are asked for; empty means: its own architecture, all streams, standard.
+
+    wants are what nodes need of it; where none says an architecture or a flavour, those chosen here are read.
+    """
 
     arches: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
     flavours: tuple[Flavour, ...] = (Flavour.STANDARD,)
+    wants: frozenset[Want] = EVERY
+
+    def wanted_arches(self) -> tuple[str, ...]:
+        """The architectures that nodes have."""
+        return tuple(sorted({want.arch for want in self.wants if want.arch}))
+
+    def flavours_for(self, stream: str, arch: str) -> tuple[Flavour, ...]:
+        """The flavours to be read of a toolkit: those chosen first."""
+        wants = [want for want in self.wants if want.stream in ("", stream) and want.arch in ("", arch)]
+        chosen = self.flavours if any(want.flavour is None for want in wants) else ()
+        named = {want.flavour for want in wants}
+        return tuple(dict.fromkeys((*chosen, *(one for one in Flavour if one in named))))
 
 
 @dataclass(frozen=True)
@@ -61,6 +103,15 @@ class ToolkitKernels:
     standard: str
     rt: str
     rhel_version: str
+
+    @property
+    def stream(self) -> str:
+        """The stream of a toolkit whose label does not tell it."""
+        return f"rhel-{self.rhel_version.partition('.')[0]}"
+
+    def of(self, flavour: Flavour) -> str:
+        """The kernel that the JSON names of a flavour, "" where it names none; 64k stands in no JSON."""
+        return {Flavour.STANDARD: self.standard, Flavour.RT: self.rt}.get(flavour, "")
 
 
 def release_name(text: str, arches: tuple[str, ...]) -> str:
@@ -77,27 +128,23 @@ def release_name(text: str, arches: tuple[str, ...]) -> str:
 
 
 def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[Release, Kernels]:
-    """The release behind the name, and the kernels that the choice takes of it.
+    """The release behind the name, and the kernels that the choice takes of it, one for each stream and architecture.
 
     Malformed when it is no release image; UsageProblem when it lacks a stream or architecture that was chosen; else
     what reading images raises.
     """
     arches = _architectures(images, name, choice, keyring)
-    image, *_ = [
-        _release_image(images, name, arch, choice, keyring)
-        for arch in arches
-        if arch == arches[0] or arch in choice.arches
-    ]
+    image = _release_image(images, name, arches, choice, keyring)
     references = _references(image, name)
     version, toolkits = parse_image_references(references, name)
     read = [
         (tag, *toolkit)
         for tag, reference in toolkits.items()
         for arch in arches
-        if (toolkit := _read_toolkit(images, tag, reference, arch or image.config().arch, choice, keyring))
+        if (toolkit := _needed_toolkit(images, tag, reference, arch or image.config().arch, choice, keyring))
     ]
     missing = set(choice.streams).difference(*((tag, toolkit.stream) for tag, toolkit, _ in read))
-    if missing:
+    if missing and choice.wants:
         arch = arches[0] or image.config().arch
         every = Choice(flavours=())
         have = [
@@ -109,30 +156,57 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
     theirs = Toolkits([(one, kernels) for _, one, kernels in read], len(toolkits) == 1, not choice.streams)
     kernels, notes = compare_with_os(images, os_image_tags(references), theirs, keyring)
-    release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes)
-    return release, _each_once(kernels)
+    return Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes), kernels
 
 
 Kernels = tuple[TargetKernel, ...]
 
 
-def _each_once(kernels: Kernels) -> Kernels:
-    """One of each version: the first, or the first of the heaviest problem, since nodes of any stream may boot it."""
-    once: dict[str, TargetKernel] = {}
-    for kernel in kernels:
-        known = once.get(kernel.version)
-        if known is None or _heavier(kernel, known):
-            once[kernel.version] = kernel
-    return tuple(once.values())
+def read_streams(images: Images, name: str, arches: tuple[str, ...], keyring: Keyring) -> tuple[str, tuple[str, ...]]:
+    """The release's version, and the streams of its driver toolkits in the payload's order.
+
+    Of an index the first of the architectures is read that is there; others may be missing. No layer of a toolkit is
+    needed where its label tells the stream. Raises what read_release raises.
+    """
+    platforms = images.platforms(name, keyring) or ()
+    have = [one for one in dict.fromkeys((*arches, *ARCHITECTURES)) if one in platforms]
+    for arch in have[:-1]:
+        with suppress(PlatformMissing):
+            return _streams(images, name, arch, keyring)
+    return _streams(images, name, have[-1] if have else None, keyring)
 
 
-def _heavier(one: TargetKernel, other: TargetKernel) -> bool:
-    weights = [Severity.UNDECIDED, Severity.REFUTES]
-    mine, its = [weights.index(each.problem.severity) + 1 if each.problem else 0 for each in (one, other)]
-    return mine > its
+def _streams(images: Images, name: str, arch: str | None, keyring: Keyring) -> tuple[str, tuple[str, ...]]:
+    image = images.image(name, arch, keyring, VERIFIED_HTTPS)
+    version, toolkits = parse_image_references(_references(image, name), name)
+    arch = arch or image.config().arch or None
+    return version, tuple(_stream(images, reference, arch, keyring) for reference in toolkits.values())
+
+
+def _stream(images: Images, reference: str, arch: str | None, keyring: Keyring) -> str:
+    image = images.image(reference, arch, keyring, VERIFIED_HTTPS)
+    return image.config().labels.get(STREAM_LABEL, "") or _named(image, reference).stream
 
 
 def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
+    """The architectures that are read: those that nodes have, as far as the release has them, and those chosen.
+
+    No other child of an index is asked for, since it may be missing (openshift-reference 1.3).
+    """
+    wanted = choice.wanted_arches()
+    if not wanted:
+        return _chosen_architectures(images, name, choice, keyring)
+    platforms = images.platforms(name, keyring)
+    if platforms is None:
+        return (None,)
+    have = tuple(arch for arch in wanted if arch in platforms)
+    if not have or any(not want.arch for want in choice.wants):
+        chosen = _chosen_architectures(images, name, choice, keyring)
+        have = tuple(dict.fromkeys(one for one in (*chosen, *have) if one))
+    return have
+
+
+def _chosen_architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
     """The chosen architectures; the image's own (None) where nothing was chosen, of an index amd64."""
     if choice.arches and MULTI not in choice.arches:
         return choice.arches
@@ -143,14 +217,22 @@ def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) 
     return (None,) if platforms is None else ("amd64",)
 
 
-def _release_image(images: Images, name: str, arch: str | None, choice: Choice, keyring: Keyring) -> Image:
-    """The release image of an architecture; UsageProblem when that was chosen by name and is not there."""
-    try:
-        return images.image(name, arch, keyring, VERIFIED_HTTPS)
-    except PlatformMissing as exc:
-        if arch not in choice.arches:
-            raise
-        raise UsageProblem(f"--arch {arch}: {exc.message}") from exc
+def _release_image(
+    images: Images, name: str, arches: tuple[str | None, ...], choice: Choice, keyring: Keyring
+) -> Image:
+    """The release image of the first architecture that it has; UsageProblem when one that was chosen is not there."""
+    opened: list[Image] = []
+    for arch in arches:
+        if opened and arch not in choice.arches:
+            continue
+        try:
+            opened.append(images.image(name, arch, keyring, VERIFIED_HTTPS))
+        except PlatformMissing as exc:
+            if arch in choice.arches:
+                raise UsageProblem(f"--arch {arch}: {exc.message}") from exc
+            if arch == arches[-1]:
+                raise
+    return opened[0]
 
 
 def _references(image: Image, name: str) -> Field:
@@ -215,11 +297,25 @@ def parse_toolkit(document: Field) -> ToolkitKernels:
     return ToolkitKernels(standard.text(), rt if looks_like_kernel(rt) else "", rhel.text())
 
 
-def kernel_of_flavour(kernels: ToolkitKernels, flavour: Flavour) -> str:
-    """The version for standard or rt; UsageProblem when the toolkit names no rt kernel. 64k stands in no JSON."""
-    if flavour is Flavour.RT and not kernels.rt:
-        raise UsageProblem(f"--flavour rt: the driver toolkit of kernel {kernels.standard} names no rt kernel")
-    return kernels.rt if flavour is Flavour.RT else kernels.standard
+def kernel_of_flavour(named: ToolkitKernels, flavour: Flavour, folders: tuple[str, ...] = ()) -> str:
+    """The kernel of a flavour: what the JSON names, else the only one of these folders; UsageProblem without one."""
+    fit = [one for one in folders if kernel_flavour(one) is flavour and "debug" not in one]
+    if version := named.of(flavour) or (fit[0] if len(fit) == 1 else ""):
+        return version
+    have = listed(list(dict.fromkeys((named.standard, *folders))))
+    raise UsageProblem(f"--flavour {flavour.value}: the driver toolkit of kernel {named.standard} has kernels {have}")
+
+
+def _needed_toolkit(
+    images: Images, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
+) -> tuple[DriverToolkit, Kernels] | None:
+    """The same; None also where it is not there for an architecture that nodes have and nobody chose."""
+    try:
+        return _read_toolkit(images, tag, reference, arch, choice, keyring)
+    except PlatformMissing:
+        if arch in choice.arches or arch not in choice.wanted_arches():
+            raise
+        return None
 
 
 def _read_toolkit(
@@ -234,31 +330,51 @@ def _read_toolkit(
     label = config.labels.get(STREAM_LABEL, "")
     if not (_chosen(choice, label, tag) if label else _TOOLKIT.fullmatch(tag)):
         return None
+    arch = arch or config.arch
+    if label and not choice.flavours_for(label, arch) and choice.flavours:
+        return None
+    named = _named(image, reference)
+    stream = label or named.stream
+    flavours = choice.flavours_for(stream, arch)
+    if not _chosen(choice, stream, tag) or (choice.flavours and not flavours):
+        return None
+    toolkit = DriverToolkit(reference, image.found.digest, stream, arch, named.rhel_version)
+    kernels = (_kernel(image, toolkit, named, flavour, choice) for flavour in flavours)
+    return toolkit, tuple(kernel for kernel in kernels if kernel)
+
+
+def _named(image: Image, reference: str) -> ToolkitKernels:
+    """What the JSON of a toolkit names."""
     body = read_file(image, TOOLKIT_RELEASE)
     if body is None:
         raise Malformed(f"driver toolkit {reference}: it has no {TOOLKIT_RELEASE}")
     subject = f"driver toolkit {reference}: {TOOLKIT_RELEASE}"
     document = parse_json(body, subject)
     try:
-        named = parse_toolkit(document)
+        return parse_toolkit(document)
     except Malformed as exc:
         raise Malformed(f"{subject}: {exc.message}") from exc
-    stream = label or f"rhel-{named.rhel_version.partition('.')[0]}"
-    if not _chosen(choice, stream, tag):
-        return None
-    toolkit = DriverToolkit(reference, image.found.digest, stream, arch or config.arch, named.rhel_version)
-    return toolkit, tuple(_kernel(image, toolkit, named, flavour) for flavour in choice.flavours)
 
 
 def _chosen(choice: Choice, stream: str, tag: str) -> bool:
     return not choice.streams or stream in choice.streams or tag in choice.streams
 
 
-def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour: Flavour) -> TargetKernel:
-    if flavour is Flavour.PAGES_64K or (flavour is Flavour.RT and not named.rt):
-        version, place = _kernel_by_folder(image, toolkit, flavour), KERNEL_SOURCES
-    else:
-        version, place = kernel_of_flavour(named, flavour), TOOLKIT_RELEASE
+def _kernel(
+    image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour: Flavour, choice: Choice
+) -> TargetKernel | None:
+    """The toolkit's kernel of a flavour; None where it has none and nodes asked for it, UsageProblem where a user did.
+
+    The JSON never names 64k, and of some releases not rt; the folders of kernel-*-devel do (openshift-reference 2).
+    """
+    have = () if named.of(flavour) else _in_folders(image)
+    try:
+        version = kernel_of_flavour(named, flavour, have)
+    except UsageProblem:
+        if flavour in choice.flavours and any(want.flavour is None for want in choice.wants):
+            raise
+        return None
+    place = KERNEL_SOURCES if have else TOOLKIT_RELEASE
     return TargetKernel(
         version=version,
         arch=kernel_architecture(version) or toolkit.arch or "amd64",
@@ -269,17 +385,10 @@ def _kernel(image: Image, toolkit: DriverToolkit, named: ToolkitKernels, flavour
     )
 
 
-def _kernel_by_folder(image: Image, toolkit: DriverToolkit, flavour: Flavour) -> str:
-    """The kernel of a flavour by the folders of kernel-*-devel (openshift-reference 2.2); UsageProblem unless one fits.
-
-    Every layer of the toolkit is read for it.
-    """
+def _in_folders(image: Image) -> tuple[str, ...]:
+    """The kernels whose headers the toolkit has."""
     try:
         folder = image.files.resolve(KERNEL_SOURCES)
     except LinkBroken:
         folder = None
-    have = image.files.children(folder.path) if folder else []
-    fit = [one for one in have if looks_like_kernel(one) and kernel_flavour(one) is flavour and "debug" not in one]
-    if len(fit) != 1:
-        raise UsageProblem(f"--flavour {flavour.value}: driver toolkit {toolkit.reference} has kernels {listed(have)}")
-    return fit[0]
+    return tuple(one for one in (image.files.children(folder.path) if folder else ()) if looks_like_kernel(one))

@@ -84,6 +84,7 @@ def _module(verdict: Verdict) -> dict[str, object]:
         "namespace": verdict.plan.module.namespace,
         "name": verdict.plan.module.name,
         "kernel": verdict.plan.kernel.version,
+        "nodes": [clean(words) for words in verdict.plan.nodes],
         "verdict": verdict.conclusion.value,
         "carriedOver": verdict.carried_over,
         "stage": verdict.stage.value,

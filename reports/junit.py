@@ -67,6 +67,7 @@ def _case(suite: ET.Element, verdict: Verdict, stage: Stage, seconds: float) -> 
     told = [
         ("module", str(verdict.plan.module)),
         ("kernel", verdict.plan.kernel.version),
+        ("nodes", ", ".join(verdict.plan.nodes)),
         ("stage", stage.value),
         ("verdict", verdict.conclusion.value),
         ("finding", finding_ids(verdict)),

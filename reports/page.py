@@ -46,7 +46,7 @@ def _row(verdict: Verdict) -> list[str]:
     digest = f"<br>{escape(image.digest)}" if image else ""
     return [
         escape(str(verdict.plan.module)),
-        escape(verdict.plan.kernel.version),
+        "<br>".join(escape(clean(words)) for words in (verdict.plan.kernel.version, *verdict.plan.nodes)),
         f'<b style="color:{_COLOURS[verdict.conclusion]}">{escape(verdict.conclusion.value)}</b>',
         escape(verdict.stage.value),
         escape(finding_ids(verdict)),

@@ -23,13 +23,30 @@ _OPENSHIFT = (
     ("config.openshift.io", "v1", "Proxy", "proxies"),
     ("operator.openshift.io", "v1alpha1", "ImageContentSourcePolicy", "imagecontentsourcepolicies"),
 )
+_MACHINES = (
+    ("machineconfiguration.openshift.io", "v1", "MachineConfigPool", "machineconfigpools"),
+    ("machineconfiguration.openshift.io", "v1", "MachineConfig", "machineconfigs"),
+    ("machineconfiguration.openshift.io", "v1", "MachineOSConfig", "machineosconfigs"),
+    ("machineconfiguration.openshift.io", "v1", "OSImageStream", "osimagestreams"),
+    ("config.openshift.io", "v1", "ClusterVersion", "clusterversions"),
+)
 
 
 def serve(cluster: Cluster, folder: Path) -> None:
     """Let the cluster serve Modules and OpenShift's kinds, by short definitions of our own."""
+    cluster.apply_crds(MODULES, _definitions(folder, _OPENSHIFT))
+
+
+def serve_machines(cluster: Cluster, folder: Path, *released: Path) -> None:
+    """Let the cluster serve what tells of its nodes' kernels: released definitions, and short ones of the others."""
+    short = [kind for kind in _MACHINES if f"{kind[3]}.yaml" not in {file.name for file in released}]
+    cluster.apply_crds(*released, _definitions(folder, short))
+
+
+def _definitions(folder: Path, kinds: Iterable[tuple[str, str, str, str]]) -> Path:
     file = folder / "openshift.yaml"
-    file.write_text("---\n".join(json.dumps(_definition(*kind)) + "\n" for kind in _OPENSHIFT))
-    cluster.apply_crds(MODULES, file)
+    file.write_text("---\n".join(json.dumps(_definition(*kind)) + "\n" for kind in kinds))
+    return file
 
 
 def _definition(group: str, version: str, kind: str, plural: str) -> Object:

@@ -11,6 +11,7 @@ import pytest
 
 from kmm_preflight import findings
 from kmm_preflight.model import Flavour, Release, TargetKernel
+from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
 from kmm_preflight.oci.images import Images
@@ -53,7 +54,8 @@ def read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice())
     """What is read of the release in a layout of the images."""
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
     door = Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES))
-    return read_release(door, RELEASE, choice, Keyring())
+    found, kernels = read_release(door, RELEASE, choice, Keyring())
+    return found, tuple(target.kernel for target in everywhere(kernels))
 
 
 def told(kernel: TargetKernel) -> tuple[str, str]:

@@ -62,6 +62,7 @@ def of() -> Kernels:
 def cases(of: Kernels) -> dict[str, Case]:
     """What a node makes of each, from the loader's reference; `verified` only where it loads."""
     plain, gives, takes = of.own["pf_plain"], of.own["pf_gives"], of.own["pf_takes"]
+    unimported = of.own["pf_namespace"].replace(b"import_ns=", b"import_nx=")
     proprietary = of.own["pf_gpl"].replace(b"license=GPL\0", b"license=GPX\0")
     return {
         "good": Case(VERIFIED, {"m.ko": plain}),
@@ -74,7 +75,7 @@ def cases(of: Kernels) -> dict[str, Case]:
         "alone": Case(("refuted", "kmod-symbols-absent"), {"m.ko": takes}),
         "unordered": Case(("refuted", "kmod-order"), {"m.ko": takes}, later={"other/pf_gives.ko": gives}),
         "gpl": Case(("refuted", "kmod-symbols-gpl"), {"m.ko": proprietary}),
-        "namespace": Case(("refuted", "kmod-namespace"), {"m.ko": of.own["pf_namespace"].replace(b"import_ns=", b"import_nx=")}),
+        "namespace": Case(("refuted", "kmod-namespace"), {"m.ko": unimported}),
         "in-tree": Case(("undecided", "kmod-needs-in-tree"), {"m.ko": of.own["pf_in_tree"]}),
         "no-index": Case(("refuted", "index-absent"), {"m.ko": plain}, later={"modules.dep.bin": None}),
         "damaged": Case(("refuted", "index-damaged"), {"m.ko": plain}, later={"modules.dep.bin": b"no index"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.clusters import account, asked, module, namespaces, one_line, openshift, pull_secret, serve
-from tests.demo import DEMO
+from kmm_preflight.cluster.api import Access
+from kmm_preflight.cluster.fleet import read_fleet
+from kmm_preflight.cluster.kubernetes import connect
+from tests.clusters import account, asked, module, namespaces, one_line, openshift, pull_secret, serve, serve_machines
+from tests.demo import DEMO, KERNEL
+from tests.fleets import config, node, pool, rendered
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import PREFLIGHTS
 from tests.runs import ROOT, Run, run_preflight
@@ -28,6 +33,14 @@ OPTIONAL = (
     ("get", "images"),
     ("get", "proxies"),
     ("get", "configmaps"),
+)
+OF_NODES = (
+    ("list", "nodes"),
+    ("list", "machineconfigpools"),
+    ("get", "machineconfigs"),
+    ("list", "machineosconfigs"),
+    ("get", "osimagestreams"),
+    ("get", "clusterversions"),
 )
 # What making and answering a PreflightValidationOCP needs, and reading Modules does not.
 OF_PREFLIGHTS = (
@@ -46,6 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("rbac")
     with Cluster(folder) as cluster:
         serve(cluster, folder)
+        serve_machines(cluster, folder)
         cluster.apply_crds(PREFLIGHTS["list"])
         cluster.apply(
             *namespaces("demo", "openshift-config", "kmm-preflight"),
@@ -59,6 +73,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 "kind": "ConfigMap",
                 "metadata": {"namespace": "openshift-config", "name": "authorities"},
             },
+            node("worker-0", "worker", kernel=KERNEL),
+            pool("worker", sources=["50-of-the-team"]),
+            rendered("worker"),
+            config("50-of-the-team"),
             *RBAC,
         )
         yield cluster
@@ -94,6 +112,8 @@ def settled(cluster: Cluster, kubeconfig: Path, allowed: Mapping[tuple[str, str]
     groups = {
         "modules": "modules.kmm.sigs.x-k8s.io",
         "images": "images.config.openshift.io/cluster",
+        "osimagestreams": "osimagestreams.machineconfiguration.openshift.io/cluster",
+        "clusterversions": "clusterversions.config.openshift.io/version",
         "proxies": "proxies.config.openshift.io/cluster",
         "serviceaccounts": "serviceaccounts/default",
         "deployments": "deployments.apps/kmm-operator-controller",
@@ -140,7 +160,7 @@ def test_the_role_is_enough_and_all_of_it_is_used(tmp_path: Path, cluster: Clust
     assert {event.code for event in cluster.requests() if event.user == SUBJECT} <= {200, 404}
     used = {(verb, resource) for verb, resource, *_ in asked(cluster, SUBJECT)}
     of_preflights = {*OF_PREFLIGHTS, OF_THE_RECORD}
-    assert used == granted() - of_preflights == {*REQUIRED, *OPTIONAL}
+    assert used == granted() - of_preflights == {*REQUIRED, *OPTIONAL, *OF_NODES}
     settled(cluster, kubeconfig, dict.fromkeys(of_preflights, True))
     cluster.forget()
     run = answering(cluster, tmp_path, kubeconfig)
@@ -196,6 +216,17 @@ def test_without_an_optional_verb_it_goes_on_and_says_so(
     assert f"{verb} {resource}" in said
     assert f"as {SUBJECT}" in said
     assert f"{verb} {resource}" in (tmp_path / "artifacts" / "preflight.html").read_text()
+
+
+@pytest.mark.parametrize("lacking", OF_NODES, indirect=True, ids=" ".join)
+def test_without_a_verb_on_what_tells_of_nodes_it_goes_on_and_says_so(
+    kubeconfig: Path, lacking: tuple[str, str]
+) -> None:
+    verb, resource = lacking
+    fleet = read_fleet(connect(Access((kubeconfig,))))
+    assert fleet.known is (resource != "nodes")
+    (said,) = fleet.lacking
+    assert re.search(rf", because {resource}[\w.]* could not be read: .*: {verb} {resource}.* as {SUBJECT}", said)
 
 
 def test_the_example_is_what_kubectl_takes(cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ import pytest
 from kmm_preflight.errors import Malformed, NotFound, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.model import DriverToolkit, Flavour, Release, TargetKernel
+from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.images import Images
@@ -24,10 +25,12 @@ from kmm_preflight.release import (
     Choice,
     Kernels,
     ToolkitKernels,
+    Want,
     kernel_of_flavour,
     parse_image_references,
     parse_toolkit,
     read_release,
+    read_streams,
     release_name,
     toolkit_references,
 )
@@ -136,7 +139,8 @@ def test_one_unknown_stream_among_others(tmp_path: Path, streams: tuple[str, ...
 def test_two_streams_with_one_kernel_are_one_target(tmp_path: Path) -> None:
     release, kernels = _read(tmp_path, {**TWO, DTK_10: _toolkit(_named(KERNEL), "rhel-10")})
     assert [one.stream for one in release.toolkits] == ["rhel-9", "rhel-10"]
-    assert kernels == (NINE,)
+    assert kernels == (NINE, _target(KERNEL, DTK_10, "rhel-10"))
+    assert [target.kernel for target in everywhere(kernels)] == [NINE]
 
 
 GONE = layer([("release-manifests/.wh.image-references", b""), ("etc/.wh.driver-toolkit-release.json", b"")])
@@ -229,7 +233,8 @@ def test_not_there(tmp_path: Path, images: Mapping[str, Image], missing: str) ->
 def test_no_rt_kernel(tmp_path: Path, rt: str | None) -> None:
     images = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL, rt))}
     assert _read(tmp_path, images)[1] == (NINE,)
-    with pytest.raises(UsageProblem, match=f"--flavour rt: driver toolkit {DTK} has kernels nothing$"):
+    words = f"--flavour rt: the driver toolkit of kernel {KERNEL} has kernels {KERNEL}$"
+    with pytest.raises(UsageProblem, match=words):
         _read(tmp_path, images, Choice(flavours=(Flavour.RT,)))
 
 
@@ -249,7 +254,7 @@ def test_rt_is_read_from_the_headers_where_the_json_is_silent(tmp_path: Path, rt
 def test_two_rt_kernels_are_none(tmp_path: Path) -> None:
     headers = [folder(f"{SOURCES}/{one}") for one in (f"{KERNEL}+rt", EIGHT_RT)]
     images = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL), "", "amd64", *headers)}
-    with pytest.raises(UsageProblem, match=f"has kernels {EIGHT_RT}, {KERNEL}\\+rt$"):
+    with pytest.raises(UsageProblem, match=f"has kernels {KERNEL}, {EIGHT_RT}, {KERNEL}\\+rt$"):
         _read(tmp_path, images, Choice(flavours=(Flavour.RT,)))
 
 
@@ -284,16 +289,19 @@ def test_64k_is_read_from_the_headers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "have"),
     [
-        ([], "nothing"),
-        ([folder(f"{SOURCES}/{KERNEL}"), folder(f"{SOURCES}/x+64k")], f"{KERNEL}, x\\+64k"),
-        ([symlink(SOURCES, "nowhere")], "nothing"),
-        ([Member(SOURCES, b"a file")], "nothing"),
+        ([], KERNEL),
+        (
+            [folder(f"{SOURCES}/{KERNEL}"), folder(f"{SOURCES}/5.0.0+rt"), folder(f"{SOURCES}/x+64k")],
+            f"{KERNEL}, 5.0.0\\+rt",
+        ),
+        ([symlink(SOURCES, "nowhere")], KERNEL),
+        ([Member(SOURCES, b"a file")], KERNEL),
     ],
     ids=["no folder", "others", "dangling link", "a file"],
 )
 def test_no_64k_kernel(tmp_path: Path, members: list[Member], have: str) -> None:
     images = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL), "", "amd64", *members)}
-    with pytest.raises(UsageProblem, match=f"--flavour 64k: driver toolkit {DTK} has kernels {have}$"):
+    with pytest.raises(UsageProblem, match=f"--flavour 64k: the driver toolkit of kernel {KERNEL} has kernels {have}$"):
         _read(tmp_path, images, Choice(flavours=(Flavour.PAGES_64K,)))
 
 
@@ -354,6 +362,88 @@ def test_no_such_architecture(tmp_path: Path, images: Mapping[str, Image], words
     with pytest.raises(UsageProblem) as caught:
         _read(tmp_path, images, Choice(arches=("s390x",)))
     assert caught.value.message == f"--arch s390x: {words}"
+
+
+@pytest.mark.parametrize(
+    ("wants", "kernels"),
+    [
+        ([Want("rhel-9", "amd64", Flavour.STANDARD)], (NINE,)),
+        ([Want("rhel-10", "amd64", Flavour.RT)], (RT_10,)),
+        ([Want("rhel-9", "amd64", Flavour.RT), Want("rhel-10", "amd64", Flavour.STANDARD)], (RT, TEN)),
+        ([Want("", "amd64", Flavour.RT)], (RT, RT_10)),
+        ([Want("rhel-9", "", None)], (NINE,)),
+        ([Want("rhel-9", "amd64", Flavour.PAGES_64K)], ()),
+        ([Want("rhel-9", "arm64", Flavour.STANDARD)], ()),
+        ([Want("rhel-8", "amd64", Flavour.STANDARD)], ()),
+        ([], ()),
+    ],
+)
+def test_only_what_nodes_need_is_read(tmp_path: Path, wants: list[Want], kernels: Kernels) -> None:
+    assert _read(tmp_path, TWO, Choice(wants=frozenset(wants)))[1] == kernels
+
+
+def test_a_toolkit_that_no_node_needs_is_not_read(tmp_path: Path) -> None:
+    """Its JSON could not be."""
+    images = {**TWO, DTK_10: _toolkit(b"<html>", "rhel-10")}
+    release, kernels = _read(tmp_path, images, Choice(wants=frozenset([Want("rhel-9", "amd64", Flavour.STANDARD)])))
+    assert ([one.stream for one in release.toolkits], kernels) == (["rhel-9"], (NINE,))
+
+
+@pytest.mark.parametrize(
+    ("arch", "flavour", "folders", "kernel"),
+    [
+        ("amd64", Flavour.RT, [KERNEL, f"{KERNEL}+rt"], f"{KERNEL}+rt"),
+        ("amd64", Flavour.RT, [KERNEL, "4.18.0-372.9.1.rt7.166.el8.x86_64"], "4.18.0-372.9.1.rt7.166.el8.x86_64"),
+        ("amd64", Flavour.RT, [KERNEL, "x+rt"], None),
+        ("arm64", Flavour.PAGES_64K, [ARM, f"{ARM}+64k"], f"{ARM}+64k"),
+    ],
+)
+def test_folders_name_what_the_json_does_not(
+    tmp_path: Path, arch: str, flavour: Flavour, folders: list[str], kernel: str | None
+) -> None:
+    """Of 4.12 since 2025-10 the JSON has no rt, of none 64k (openshift-reference 2.1)."""
+    headers = [Member(f"{SOURCES}/{one}/Makefile", b"") for one in folders]
+    images = {
+        NAME: _release(("driver-toolkit", DTK), architecture=arch),
+        DTK: _toolkit(_named(KERNEL if arch == "amd64" else ARM, None), "", arch, *headers),
+    }
+    read = _read(tmp_path, images, Choice(wants=frozenset([Want("rhel-9", arch, flavour)])))[1]
+    assert [one.version for one in read] == ([kernel] if kernel else [])
+    assert all(one.provenance == f"/{SOURCES} of {DTK}" for one in read)
+
+
+def _sparse(tmp_path: Path, arch: str) -> LayoutReference:
+    """A layout of the multi release in which all that is for another architecture is missing."""
+    images = _multi()
+    kept = {"amd64": 0, "arm64": 1}[arch]
+    layout = write_layout(tmp_path / "layout", images)
+    for one in images.values():
+        for number, child in enumerate(one.children):
+            if number != kept:
+                (layout / "blobs" / "sha256" / child.digest.removeprefix("sha256:")).unlink()
+    return LayoutReference(layout, "", archive=False)
+
+
+@pytest.mark.parametrize(("arch", "kernel"), [("amd64", AMD64), ("arm64", ARM64)])
+def test_children_that_no_node_needs_may_be_missing(tmp_path: Path, arch: str, kernel: TargetKernel) -> None:
+    """As oc-mirror leaves an index of which one architecture was mirrored (openshift-reference 1.3)."""
+    layout = _sparse(tmp_path, arch)
+    images = Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES))
+    assert read_streams(images, NAME, ("amd64", "arm64"), Keyring()) == ("4.99.0", ("rhel-9",))
+    choice = Choice(wants=frozenset([Want("rhel-9", arch, Flavour.STANDARD)]))
+    assert read_release(images, NAME, choice, Keyring())[1] == (kernel,)
+    both = Choice(wants=frozenset(Want("rhel-9", one, Flavour.STANDARD) for one in ("amd64", "arm64")))
+    assert read_release(images, NAME, both, Keyring())[1] == (kernel,)
+    with pytest.raises(UsageProblem, match=r"--arch .*: image .*, which the registry does not have"):
+        read_release(images, NAME, Choice(arches=("amd64", "arm64")), Keyring())
+
+
+@pytest.mark.parametrize("lacks", [NAME, DTK])
+def test_what_the_release_has_not_for_nodes_is_left_out(tmp_path: Path, lacks: str) -> None:
+    """Who needs it is told so; the others are judged."""
+    single = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL))}[lacks]
+    both = Choice(wants=frozenset(Want("rhel-9", one, Flavour.STANDARD) for one in ("amd64", "arm64")))
+    assert _read(tmp_path, {**_multi(), lacks: single}, both)[1] == (AMD64,)
 
 
 @pytest.mark.parametrize("arches", [("arm64", "s390x"), ("s390x", "arm64"), ("multi", "s390x"), ("s390x", "multi")])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.module import Module
+from kmm_preflight.nodes.fleet import Fleet
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -42,9 +43,9 @@ class Inventory:
     """Modules and refused ones in order of namespace and name; what serves them by namespace and name.
 
     mirrors are IDMS, ITMS and ICSP objects; image_config and proxy the image.config.openshift.io and the
-    proxy.config.openshift.io named cluster. source names what was read, for messages; assumed what could not be read,
-    and what was taken instead. live says that a cluster answered: a Secret or ServiceAccount that a Module names and
-    that is not here does not exist.
+    proxy.config.openshift.io named cluster; fleet is what was read of nodes and pools, None where nothing was. source
+    names what was read, for messages; assumed what could not be read, and what was taken instead. live says that a
+    cluster answered: a Secret or ServiceAccount that a Module names and that is not here does not exist.
     """
 
     modules: tuple[Module, ...] = ()
@@ -54,6 +55,7 @@ class Inventory:
     mirrors: tuple[Manifest, ...] = ()
     image_config: Manifest | None = None
     proxy: Manifest | None = field(default=None, repr=False)
+    fleet: Fleet | None = None
     refused: tuple[Refused, ...] = ()
     source: str = "the manifests"
     assumed: tuple[str, ...] = ()

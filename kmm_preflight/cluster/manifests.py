@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kmm_preflight.cluster.documents import Place, read_documents
+from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.fields import Field
@@ -18,6 +19,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES = 64 << 20
 _CORE, _CONFIG = "v1", "config.openshift.io/v1"
 _NAMESPACED = {"ConfigMap": _CORE, "Secret": _CORE, "ServiceAccount": _CORE}
+_NAMESPACED_KINDS = (*_NAMESPACED, "NodePool")
 _MIRRORS = {
     "ImageDigestMirrorSet": _CONFIG,
     "ImageTagMirrorSet": _CONFIG,
@@ -36,13 +38,16 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
     webhook would refuse, and both places of a Module that stands twice.
     """
     modules: dict[Key, tuple[Module, Place]] = {}
-    serving: dict[str, dict[Key, Manifest]] = {kind: {} for kind in _SERVING}
+    serving: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_SERVING, *KINDS)}
     for path in paths:
         for place, manifest in _objects(path, stdin):
             if _is_module(manifest, place):
                 _add_module(modules, manifest, place, namespace)
             elif manifest.get("apiVersion") == _SERVING.get(str(manifest["kind"]), ""):
                 _add_serving(serving[str(manifest["kind"])], manifest, place, namespace)
+            elif manifest.get("apiVersion") in KINDS.get(str(manifest["kind"]), ()):
+                _add_newest(serving[str(manifest["kind"])], manifest, place, namespace)
+    fleet = given_fleet({kind: tuple(serving[kind].values()) for kind in KINDS}, serving["ConfigMap"])
     return Inventory(
         modules=tuple(module for _, (module, _) in sorted(modules.items())),
         config_maps=serving["ConfigMap"],
@@ -51,6 +56,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
         mirrors=tuple(manifest for kind in _MIRRORS for manifest in serving[kind].values()),
         image_config=serving["Image"].get(("", "cluster")),
         proxy=serving["Proxy"].get(("", "cluster")),
+        fleet=fleet,
     )
 
 
@@ -146,15 +152,44 @@ def _name(manifest: Manifest) -> str:
 
 
 def _add_serving(objects: dict[Key, Manifest], manifest: Manifest, place: Place, namespace: str) -> None:
+    key = _key(manifest, place, namespace)
+    if objects.get(key, manifest) != manifest:
+        raise _twice(manifest, key, place)
+    objects[key] = manifest
+
+
+def _add_newest(objects: dict[Key, Manifest], manifest: Manifest, place: Place, namespace: str) -> None:
+    """The same; of two states of one object, as several must-gathers have them, the later counts."""
+    key = _key(manifest, place, namespace)
+    before = objects.get(key, manifest)
+    versions = [_resource_version(one) for one in (before, manifest)]
+    if before != manifest and (0 in versions or versions[0] == versions[1]):
+        raise _twice(manifest, key, place)
+    objects[key] = before if versions[0] > versions[1] else manifest
+
+
+def _resource_version(manifest: Manifest) -> int:
+    """The resourceVersion as a number, which Kubernetes 1.35 says that it is; 0 for none."""
+    metadata = manifest.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    return (
+        int(version)
+        if isinstance(version, str) and version.isascii() and version.isdigit() and len(version) < 20
+        else 0
+    )
+
+
+def _key(manifest: Manifest, place: Place, namespace: str) -> Key:
     document = Field(manifest)
     try:
         metadata = document["metadata"]
-        inside = metadata["namespace"].text() or namespace if manifest["kind"] in _NAMESPACED else ""
-        key = (inside, metadata["name"].text())
+        inside = metadata["namespace"].text() or namespace if manifest["kind"] in _NAMESPACED_KINDS else ""
+        return inside, metadata["name"].text()
     except Malformed as exc:
         raise UsageProblem(f"{place}: {manifest['kind']}: {exc.message}") from exc
-    if objects.get(key, manifest) != manifest:
-        raise UsageProblem(
-            f"{place}: {manifest['kind']} {'/'.join(key).lstrip('/')} stands twice, and not alike; keep one of them"
-        )
-    objects[key] = manifest
+
+
+def _twice(manifest: Manifest, key: Key, place: Place) -> UsageProblem:
+    return UsageProblem(
+        f"{place}: {manifest['kind']} {'/'.join(key).lstrip('/')} stands twice, and not alike; keep one of them"
+    )

@@ -22,6 +22,7 @@ from kmm_preflight.cluster.api import (
     Forbidden,
     Kind,
 )
+from kmm_preflight.cluster.fleet import read_fleet
 from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key, Refused, loads
 from kmm_preflight.errors import Malformed
 from kmm_preflight.fields import Field
@@ -51,6 +52,13 @@ def read_cluster(api: Api) -> Inventory:
     accounts = _accounts(api, {module.name.namespace for module in judged if not module.secret})
     inventory = replace(inventory, service_accounts=accounts, secrets=_secrets(api, _named(judged, accounts)))
     return _with_proxy(api, _with_trust(api, _with_mirrors(api, inventory)))
+
+
+def with_fleet(api: Api, inventory: Inventory) -> Inventory:
+    """The inventory with nodes and pools, where a Module has a case: else nothing depends on them."""
+    if not any(loads(one) for one in inventory.every()):
+        return inventory
+    return replace(inventory, fleet=read_fleet(api))
 
 
 def with_sources(api: Api, inventory: Inventory, config_maps: Iterable[Key], secrets: Iterable[Key]) -> Inventory:
