@@ -23,7 +23,7 @@ from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.release import FILES, Choice
 from tests.clusters import namespaces, serve, serve_machines
 from tests.real.kubernetes.cluster import Cluster
-from tests.real.kubernetes.definitions import released
+from tests.real.kubernetes.definitions import PREFLIGHTS, released
 
 from .fleets import (
     AMD_9,
@@ -257,7 +257,28 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
             "get clusterversions version",
             "list machineosconfigs",
         ]
-        cluster.apply(pool("rt", stream="rhel-10"))
-        run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig('reader')}", "-n0", "--collect-only")
-        assert f"[demo/rt@{RT_10}]" in run.output
-        assert f"[demo/rt@{RT_9}]" not in run.output
+        cluster.apply_crds(PREFLIGHTS["later"])
+        cluster.apply_crds(PREFLIGHTS["later"])
+        # Pools that were changed: other cases, and an object for each kernel that is known.
+        unsettled = pool("edge", sources=["50-edge"])
+        unsettled["spec"]["configuration"]["name"] = "rendered-edge-2"
+        own = config("50-edge", image="quay.io/team/os:1", role="edge")
+        cluster.apply(pool("rt", stream="rhel-10"), unsettled, own)
+        answers = ["--preflight=pf", "--create-preflight"]
+        run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig()}", *answers, "-n0")
+        assert run.returncode == 1, run.output
+        unknown = "unknown-pool-edge-arm64-standard"
+        changed = {RT_9: RT_10, ARM_10: unknown}
+        assert cases(run) == {name: {changed.get(one, one) for one in kernels} for name, kernels in SHOW.items()}
+        assert f"{unknown} has no object: no kernel is known" in run.document["assumed"]
+        assert answered(cluster) == {
+            AMD_9: {"everywhere", "later"},
+            ARM_9: {"everywhere", "arm", "later"},
+            RT_10: {"everywhere", "rt", "later", "lost"},
+        }
+
+
+def answered(cluster: Cluster) -> dict[str, set[str]]:
+    """The Modules that are told of each kernel."""
+    listed = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "-o", "json").stdout)["items"]
+    return {one["spec"]["kernelVersion"]: {told["name"] for told in one["status"]["modules"]} for one in listed}
