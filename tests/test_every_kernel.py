@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from kmm_preflight.cluster.manifests import read_manifests
+from kmm_preflight.errors import UsageProblem
+from kmm_preflight.model import Flavour
+from kmm_preflight.nodes.chosen import Options, choose_kernels
+from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.connections import Network
+from kmm_preflight.oci.images import Images
+from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.layers import Wanted
+from kmm_preflight.oci.reference import LayoutReference
+from kmm_preflight.release import FILES, Choice
 from tests.clusters import namespaces, serve, serve_machines
 from tests.real.kubernetes.cluster import Cluster
-from tests.real.kubernetes.definitions import released
+from tests.real.kubernetes.definitions import PREFLIGHTS, released
 
 from .fleets import (
     AMD_9,
+    AMD_10,
     ARM_9,
     ARM_10,
+    RELEASE,
     RT_9,
     RT_10,
     TODAY,
     Object,
+    config,
     module,
+    node,
     pool,
+    release_images,
     release_options,
+    rendered,
     show,
+    streams,
 )
+from .real.layout import write_layout
 from .runs import Run, run_preflight
 
 MODULES = [
@@ -111,6 +132,114 @@ def test_each_module_on_each_kernel_that_its_nodes_will_boot(tmp_path: Path, rel
     }
 
 
+def gathered(folder: Path, objects: Iterable[Object], *, listed: bool) -> str:
+    """The option that names a must-gather with the objects: a file each, or a list of each kind."""
+    inside = folder / "must-gather" / "quay-io-image-sha256-1" / "cluster-scoped-resources"
+    by_kind: dict[str, list[Object]] = {}
+    for one in objects:
+        by_kind.setdefault(one["kind"], []).append(one)
+    for kind, several in by_kind.items():
+        group = inside / several[0]["apiVersion"].rpartition("/")[0].replace("/", "") / f"{kind.lower()}s"
+        group.parent.mkdir(parents=True, exist_ok=True)
+        if listed:
+            items = [{key: value for key, value in one.items() if key not in ("kind", "apiVersion")} for one in several]
+            body = {"apiVersion": several[0]["apiVersion"], "kind": f"{kind}List", "items": items}
+            group.with_suffix(".yaml").write_text(yaml.safe_dump(body))
+            continue
+        group.mkdir()
+        for one in several:
+            (group / f"{one['metadata']['name']}.yaml").write_text("---\n" + yaml.safe_dump(one))
+    return f"--manifests={folder / 'must-gather'}"
+
+
+def of_time(number: int, one: Object) -> Object:
+    """The object in a state of its own."""
+    return {**one, "metadata": {**one["metadata"], "resourceVersion": str(number)}}
+
+
+def test_the_same_of_several_must_gathers(tmp_path: Path, release: tuple[str, str]) -> None:
+    """The later state of an object counts, in whatever order they are given."""
+    old = [of_time(9, {**pool("rt"), "spec": {}}), of_time(9, node("rt-0", "worker", kernel="5.0.0"))]
+    now = [of_time(10, one) for one in show()]
+    trees = [
+        gathered(tmp_path / "now", now, listed=False),
+        gathered(tmp_path / "list", now, listed=True),
+        gathered(tmp_path / "old", old, listed=True),
+        written(tmp_path / "kmm", MODULES),
+    ]
+    run = run_preflight(tmp_path, *release, *trees, "-n0")
+    assert run.returncode == 1, run.output
+    assert cases(run) == SHOW
+    assert run.document["assumed"] == []
+
+
+@pytest.mark.parametrize("version", ["", "7", "x"])
+def test_two_states_of_an_object_of_which_none_is_later(tmp_path: Path, version: str) -> None:
+    two = [of_time(7, node("n")), node("n", kernel="5.0.0")]
+    two[1]["metadata"]["resourceVersion"] = version
+    with pytest.raises(UsageProblem, match="Node n stands twice, and not alike; keep one of them"):
+        read_manifests([written(tmp_path / "a", two)[12:]], "default", io.StringIO())
+
+
+@pytest.mark.parametrize(
+    ("options", "kernels", "named"),
+    [
+        (Options(Choice(streams=("rhel-9",))), {AMD_9, ARM_9, RT_9}, "--stream"),
+        (Options(Choice(streams=("driver-toolkit-10",), arches=("amd64",))), {AMD_10, RT_10}, "--arch, --stream"),
+        (Options(Choice(arches=("amd64",))), {AMD_9, RT_9, AMD_10}, "--arch"),
+        (Options(Choice(arches=("multi",))), {AMD_9, RT_9, ARM_9, AMD_10, ARM_10}, "--arch"),
+        (Options(Choice(), flavour_named=True), {AMD_9, ARM_9, ARM_10}, "--flavour"),
+        (
+            Options(Choice(flavours=(Flavour.RT,), arches=("amd64",)), flavour_named=True),
+            {RT_9, RT_10},
+            "--arch, --flavour",
+        ),
+    ],
+)
+def test_options_win_over_nodes(tmp_path: Path, options: Options, kernels: set[str], named: str) -> None:
+    layout = LayoutReference(write_layout(tmp_path / "images", release_images()), "", archive=False)
+    images = Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES))
+    inventory = read_manifests([written(tmp_path / "given", [*show(), MODULES[0]])[12:]], "default", io.StringIO())
+    chosen = choose_kernels(images, RELEASE, options, Keyring(), inventory.modules, inventory.fleet)
+    (several,) = chosen.targets.values()
+    assert {target.kernel.version for target in several} == kernels
+    assert chosen.assumed == (f"{named}: taken for every Module, whatever its nodes say",)
+
+
+def test_what_is_not_known_is_not_green_and_what_stays_is_judged(tmp_path: Path, release: tuple[str, str]) -> None:
+    """An image of a pool's own, of which a node tells the kernel or none does, and a flavour that the release lacks."""
+    own = [
+        config("50-edge", image="quay.io/team/os:1", role="edge"),
+        config("50-rt", image="quay.io/team/rt:1", role="rt"),
+    ]
+    nodes = [
+        node("edge-0", "worker", "edge", config="rendered-edge-0", desired="rendered-edge-1"),
+        node("rt-0", "worker", "rt", kernel="5.14.0-1.el9.x86_64+rt"),
+        node("big-0", "worker", "big", arch="arm64", kernel="5.14.0-1.el9.aarch64+64k"),
+    ]
+    pools = [
+        pool("edge", paused=True),
+        pool("rt"),
+        pool("big"),
+        rendered("edge"),
+        rendered("rt"),
+        rendered("big", "64k-pages"),
+    ]
+    objects = [*nodes, *pools, *own, streams("rhel-9"), module("all")]
+    run = run_preflight(tmp_path, *release, written(tmp_path / "given", objects), "-n0")
+    assert told(run) == {
+        "all@unknown-pool-big-rhel-9-arm64-64k": {"release-lacks-kernel"},
+        "all@unknown-pool-edge-amd64-standard": {"kernel-unknown", "pool-paused"},
+        "all@5.14.0-1.el9.x86_64+rt": {"kernel-stays"},
+    }
+    assert run.returncode == 1, run.output
+    assert {one["kernel"]: one["verdict"] for one in run.document["modules"]} == {
+        "unknown-pool-big-rhel-9-arm64-64k": "undecided",
+        "unknown-pool-edge-amd64-standard": "undecided",
+        "5.14.0-1.el9.x86_64+rt": "refuted",
+    }
+
+
 def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None:
     """Pools and streams as OpenShift defines them."""
     names = ("machineconfigpools.yaml", "osimagestreams.yaml")
@@ -133,7 +262,28 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
             "get clusterversions version",
             "list machineosconfigs",
         ]
-        cluster.apply(pool("rt", stream="rhel-10"))
-        run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig('reader')}", "-n0", "--collect-only")
-        assert f"[demo/rt@{RT_10}]" in run.output
-        assert f"[demo/rt@{RT_9}]" not in run.output
+        cluster.apply_crds(PREFLIGHTS["later"])
+        cluster.apply_crds(PREFLIGHTS["later"])
+        # Pools that were changed: other cases, and an object for each kernel that is known.
+        unsettled = pool("edge", sources=["50-edge"])
+        unsettled["spec"]["configuration"]["name"] = "rendered-edge-2"
+        own = config("50-edge", image="quay.io/team/os:1", role="edge")
+        cluster.apply(pool("rt", stream="rhel-10"), unsettled, own)
+        answers = ["--preflight=pf", "--create-preflight"]
+        run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig()}", *answers, "-n0")
+        assert run.returncode == 1, run.output
+        unknown = "unknown-pool-edge-arm64-standard"
+        changed = {RT_9: RT_10, ARM_10: unknown}
+        assert cases(run) == {name: {changed.get(one, one) for one in kernels} for name, kernels in SHOW.items()}
+        assert f"{unknown} has no object: no kernel is known" in run.document["assumed"]
+        assert answered(cluster) == {
+            AMD_9: {"everywhere", "later"},
+            ARM_9: {"everywhere", "arm", "later"},
+            RT_10: {"everywhere", "rt", "later", "lost"},
+        }
+
+
+def answered(cluster: Cluster) -> dict[str, set[str]]:
+    """The Modules that are told of each kernel."""
+    listed = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "-o", "json").stdout)["items"]
+    return {one["spec"]["kernelVersion"]: {told["name"] for told in one["status"]["modules"]} for one in listed}

@@ -31,7 +31,7 @@ class Taint:
 
 @dataclass(frozen=True)
 class Toleration:
-    """A toleration of a Module (KMM 2.3 and later); key "" is every one, effect "" too."""
+    """A toleration of a Module, which newer KMM has; key "" is every one, effect "" too."""
 
     key: str = ""
     operator: str = "Equal"

@@ -107,7 +107,8 @@ def with_nodes(kernels: Iterable[TargetKernel], of_modules: Iterable[Target]) ->
     told: dict[str, TargetKernel] = {}
     for kernel in kernels:
         groups = [words.partition(" (")[0] for words in pools.get(kernel.version, ())]
-        for_whom = f", for {listed(list(dict.fromkeys(groups)))}" if groups else ""
+        release_s = groups and kernel.driver_toolkit  # of others the provenance tells the nodes already
+        for_whom = f", for {listed(list(dict.fromkeys(groups)))}" if release_s else ""
         told.setdefault(kernel.version, replace(kernel, provenance=kernel.provenance + for_whom))
     return told
 
