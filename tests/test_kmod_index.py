@@ -245,6 +245,8 @@ def test_mutated_indexes_end_in_an_answer_or_in_malformed(whole: Path) -> None:
             ModuleIndex(cut).find("pf_takes_gpl")
         with suppress(Malformed, BoundExceeded):
             list(ModuleIndex(cut).lines())
+        with suppress(Malformed, BoundExceeded):
+            ModuleIndex(cut).matching("symbol:pf_given")
 
 
 PLACE = Place("/opt", RELEASE, f"opt/lib/modules/{RELEASE}")
