@@ -360,6 +360,27 @@ KERNEL_INPUT_MISSING = _kind(
     "Name a driver toolkit that has the files of {kernel} (--driver-toolkit), or ask for less with --proof=node.",
 )
 
+# What the node does first.
+NODE_PROGRAM_ABSENT = _kind(
+    "node-program-absent",
+    _REFUTES,
+    "KMM calls {program} in the image on the node, and the image has none: got {got}, expected an executable file",
+    "Build the image on one that has a shell and its tools, such as ubi9/ubi-minimal, or install BusyBox.",
+)
+NODE_PROGRAM_UNFIT = _kind(
+    "node-program-unfit",
+    _REFUTES,
+    "KMM calls {path} of the image on the node, which cannot run it: got {got}, expected {expected}",
+    "Build the image for the node's architecture, on a base image of that architecture.",
+)
+NODE_PROGRAM_INTERPRETER = _kind(
+    "node-program-interpreter",
+    _REFUTES,
+    "KMM calls {path} of the image on the node, and what runs it is not in the image: got no {interpreter}, expected "
+    "an executable file there",
+    "Install {interpreter} too, or a program that is linked statically.",
+)
+
 # The index by which modprobe finds a kmod.
 INDEX_ABSENT = _kind(
     "index-absent",
