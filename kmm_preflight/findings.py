@@ -380,6 +380,40 @@ NODE_PROGRAM_INTERPRETER = _kind(
     "an executable file there",
     "Install {interpreter} too, or a program that is linked statically.",
 )
+NODE_FOLDER = _kind(
+    "node-folder",
+    _REFUTES,
+    "the node has no /{folder} of this image: got {got}, expected a folder that it can take over",
+    "Install the kmods into the folder itself, in a dirName outside of /tmp and other than / and /usr.",
+)
+NODE_LINK = _kind(
+    "node-link",
+    _REFUTES,
+    "/{path} leads nowhere on the node: got a link to {target} on the way to {kmod}, expected one that stays in "
+    "/{folder}, or leads to the node's own modules",
+    "Install the kmod itself instead of a link, and run depmod -b {directory} {kernel} again.",
+)
+NODE_BUILT_IN = _kind(
+    "node-built-in",
+    _REFUTES,
+    "modprobe loads nothing for {kmod} and says that all is well: got its name in /{folder}/modules.builtin.bin, "
+    "expected it only in modules.dep.bin",
+    "Rename the kmod, or do not install the kernel's modules.builtin into the image.",
+)
+LOADING_ORDER_ABSENT = _kind(
+    "loading-order-absent",
+    _REFUTES,
+    "modulesLoadingOrder names what modprobe does not find: got {name}, which /{folder}/modules.dep.bin does not name, "
+    "expected a kmod",
+    "Install the kmod into the image, run depmod, or take its name out of modulesLoadingOrder.",
+)
+LOADING_ORDER_OVERRULED = _kind(
+    "loading-order-overruled",
+    _REFUTES,
+    "modprobe does not follow modulesLoadingOrder, and never comes to {names}: got {got}, expected KMM's own lines",
+    "Take MODULE_SOFTDEP out of the kmod's source (depmod writes it to modules.softdep), and name kmods by their own "
+    "names.",
+)
 
 # The index by which modprobe finds a kmod.
 INDEX_ABSENT = _kind(
