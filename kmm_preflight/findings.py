@@ -380,6 +380,13 @@ NODE_PROGRAM_INTERPRETER = _kind(
     "an executable file there",
     "Install {interpreter} too, or a program that is linked statically.",
 )
+NODE_PATH_UNQUOTED = _kind(
+    "node-path-unquoted",
+    _UNDECIDED,
+    "KMM writes a path into a shell's command without quotes: got {path} with {got} in it, expected letters, digits "
+    "and /._-+@%:=, only",
+    "Choose another dirName or firmwarePath.",
+)
 NODE_FOLDER = _kind(
     "node-folder",
     _REFUTES,
@@ -400,6 +407,13 @@ NODE_BUILT_IN = _kind(
     "expected it only in modules.dep.bin",
     "Rename the kmod, or do not install the kernel's modules.builtin into the image.",
 )
+NODE_IN_TREE_UNKNOWN = _kind(
+    "node-in-tree-unknown",
+    _UNDECIDED,
+    "the index leads to the node's own modules, and which there are on {kernel} is not known: got {names}, expected a "
+    "list of them",
+    "Name a driver toolkit or a kernel-devel package that belongs to {kernel}.",
+)
 LOADING_ORDER_ABSENT = _kind(
     "loading-order-absent",
     _REFUTES,
@@ -413,6 +427,33 @@ LOADING_ORDER_OVERRULED = _kind(
     "modprobe does not follow modulesLoadingOrder, and never comes to {names}: got {got}, expected KMM's own lines",
     "Take MODULE_SOFTDEP out of the kmod's source (depmod writes it to modules.softdep), and name kmods by their own "
     "names.",
+)
+FIRMWARE_EMPTY = _kind(
+    "firmware-empty",
+    _REFUTES,
+    "the copy of the firmware fails on the node: got {got} at firmwarePath {path}, expected a folder with files in it",
+    "Install the firmware into {path} of the image, or take firmwarePath out of the Module.",
+)
+FIRMWARE_ABSENT = _kind(
+    "firmware-absent",
+    _WARNING,
+    "{kmod} may ask for firmware that the image does not bring: got no {names} in {place}, expected them unless the "
+    "node has its own",
+    "Install the files into firmwarePath of the image under the names that modinfo -F firmware tells.",
+)
+IN_TREE_STAYS = _kind(
+    "in-tree-stays",
+    _WARNING,
+    "inTreeModulesToRemove removes nothing: got {names}, which {kernel} has built in or not at all, expected kmods of "
+    "the kernel",
+    "Take the names out of inTreeModulesToRemove for this kernel.",
+)
+IN_TREE_STAYS_FAILS = _kind(
+    "in-tree-stays-fails",
+    _REFUTES,
+    "modprobe -r fails before anything is loaded: got {names} in inTreeModulesToRemove, which {kernel} has built in or "
+    "not at all, expected kmods of the kernel",
+    "Take the names out of inTreeModulesToRemove for this kernel, or upgrade KMM to 2.2 or later.",
 )
 
 # The index by which modprobe finds a kmod.
