@@ -34,8 +34,15 @@ SHELL = [
     *(symlink(f"bin/{one}", "busybox") for one in ("sh", "mkdir", "cp")),
 ]
 NODE = KernelFiles(
-    KERNEL, "amd64", None, None, in_tree=frozenset({"low", "plain"}), built_in=frozenset({"loop", "a_b"})
+    KERNEL,
+    "amd64",
+    None,
+    None,
+    in_tree=frozenset({"low", "plain"}),
+    built_in=frozenset({"loop", "a_b"}),
+    in_tree_whole=True,
 )
+EXPORTING = replace(NODE, in_tree=frozenset({"other"}), in_tree_whole=False)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,7 @@ def test_links_that_are_left_behind_are_told(built: dict[str, bytes], tmp_path: 
     assert made.findings == (want,)
 
 
-@pytest.mark.parametrize("node", [None, replace(NODE, in_tree=frozenset()), NODE])
+@pytest.mark.parametrize("node", [None, EXPORTING, NODE])
 def test_in_tree_kmods_behind_the_link_host(node: KernelFiles | None, root: Root, tmp_path: Path) -> None:
     root.write(f"lib/modules/{KERNEL}", {"kernel/low.ko": Object(name="low").packed()})
     here = root.write(at("hosted"), {"modules.order": b""})
@@ -138,7 +145,7 @@ def test_in_tree_kmods_behind_the_link_host(node: KernelFiles | None, root: Root
     made = prepared(members, tmp_path, replace(PLAN, kmod="low"), node=node)
     assert (made.sequence, made.in_tree) == ((), frozenset({"low"}))
     unknown = findings.NODE_IN_TREE_UNKNOWN(kernel=KERNEL, names="low")
-    assert made.findings == ((unknown,) if node and not node.in_tree else ())
+    assert made.findings == ((unknown,) if node is EXPORTING else ())
     lacking = replace(NODE, in_tree=frozenset({"other"}))
     (told,) = prepared(members, tmp_path / "b", replace(PLAN, kmod="low"), node=lacking).findings
     assert told.id == "index-stale"
@@ -229,6 +236,9 @@ def test_in_tree_kmods_that_cannot_be_removed(built: dict[str, bytes], root: Roo
     new = prepared(placed(built), tmp_path / "a", plan)
     assert new.findings == (findings.IN_TREE_STAYS(names=names, kernel=KERNEL),)
     assert new.removed == frozenset({"plain"})
+    some = prepared(placed(built), tmp_path / "c", plan, node=EXPORTING)
+    assert some.findings == (findings.IN_TREE_STAYS(names="loop, a-b", kernel=KERNEL),)
+    assert some.removed == frozenset({"plain", "gone"})
     old = prepared(placed(built), tmp_path / "b", plan, Worker.UNPACKED)
     assert old.findings == (findings.IN_TREE_STAYS_FAILS(names=names, kernel=KERNEL),)
     root.write(f"lib/modules/{KERNEL}", {"modules.builtin": b"kernel/loop.ko\n", "kernel/low.ko": built["plain.ko"]})

@@ -173,7 +173,7 @@ IMAGES: dict[str, Callable[[Files], Layers]] = {
 }  # fmt: skip
 
 
-NODE = KernelFiles(KERNEL, "amd64", None, None, in_tree=frozenset({"low", "plain"}))
+NODE = KernelFiles(KERNEL, "amd64", None, None, in_tree=frozenset({"low", "plain"}), in_tree_whole=True)
 Loads = tuple[list[str], list[str]] | None
 
 

@@ -57,19 +57,15 @@ class NodeFolder:
         return self._view.reach(path)
 
     def exists(self, path: str) -> bool:
-        """Whether it leads to anything; of the node's own modules that are not known every one does."""
+        """Whether it leads to anything; a kmod of the node's own that may be there is."""
         file = self.reach(path).file
         if not isinstance(file, InTree) or file.name is None:
             return file is not None
-        return self.knows_in_tree is False or self._has(file.name)
+        return self.has_in_tree(file.name) is not False
 
-    def _has(self, name: str) -> bool:
-        return self._kernel is not None and name in self._kernel.in_tree
-
-    @property
-    def knows_in_tree(self) -> bool:
-        """Whether the names of the kernel's own modules are known."""
-        return self._kernel is not None and bool(self._kernel.in_tree)
+    def has_in_tree(self, name: str) -> bool | None:
+        """Whether the node has a kmod of its own of that name; None where that is not known."""
+        return self._kernel.has_in_tree(name) if self._kernel else None
 
     def read(self, name: str, most: int) -> bytes | None:
         """The bytes of a file of the folder, None when there is none; BoundExceeded for more than most."""

@@ -54,9 +54,8 @@ def prepare_node(plan: Plan, image: ImageFiles, worker: Worker, kernel: KernelFi
     elif plan.kmod is not None:
         sequence = load_sequence(folder, plan.kmod, plan.modules_loading_order)
         told += sequence.findings
-    if sequence.in_tree and kernel and not folder.knows_in_tree:
-        names = listed(list(sequence.in_tree))
-        told.append(findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=names))
+    if kernel and (unknown := [name for name in sequence.in_tree if kernel.has_in_tree(name) is None]):
+        told.append(findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown)))
     return Prepared(tuple(told), sequence.files, frozenset(sequence.in_tree), _removed(plan, kernel))
 
 
@@ -72,16 +71,12 @@ def _unquoted(plan: Plan, worker: Worker) -> Iterator[Finding]:
 
 def _judge_removal(plan: Plan, worker: Worker, kernel: KernelFiles) -> Iterator[Finding]:
     """modprobe -r of what is built in, or not there, ends 1 (tried); KMM 2.2 and later asks for the file before."""
-    names = [name for name in plan.in_tree_modules_to_remove if _stays(wanted_key(name), kernel)]
+    names = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is False]
     if names:
         kind = findings.IN_TREE_STAYS if worker is Worker.COPIED else findings.IN_TREE_STAYS_FAILS
         yield kind(names=listed(names), kernel=plan.kernel.version)
 
 
-def _stays(key: str, kernel: KernelFiles) -> bool:
-    return key in kernel.built_in or (bool(kernel.in_tree) and key not in kernel.in_tree)
-
-
 def _removed(plan: Plan, kernel: KernelFiles | None) -> frozenset[str]:
     names = frozenset(wanted_key(name) for name in plan.in_tree_modules_to_remove)
-    return frozenset(name for name in names if not kernel or not _stays(name, kernel))
+    return frozenset(name for name in names if not kernel or kernel.has_in_tree(name) is not False)
