@@ -21,8 +21,7 @@ _LAST_CHARACTER = 127
 _KEY_BYTES = 4096
 _ENTRIES = 1 << 17
 _WILD = "*?["
-# What a search by patterns may cost: in nodes, of which a pattern that is compared counts as many.
-_SPENT, _A_PATTERN = 1 << 16, 16
+_SPENT = 1 << 18  # in a search by patterns: nodes, and characters of patterns that are compared
 _MODULES, _NAME_BYTES = 256, 255
 
 
@@ -90,7 +89,7 @@ class ModuleIndex:
                 continue
             key = above + node.prefix.decode("utf-8", "surrogateescape")
             below = [(child, key + chr(node.first + number)) for number, child in enumerate(node.children) if child]
-            spent += 1 + len(below) + (_A_PATTERN if node.values else 0)
+            spent += 1 + len(below) + (len(key) if node.values else 0)
             if spent > _SPENT or len(key) > _KEY_BYTES:
                 raise BoundExceeded("an index of modules: more aliases, or longer ones, than any kernel has")
             if node.values and fnmatchcase(wanted, key):
