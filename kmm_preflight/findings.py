@@ -406,6 +406,102 @@ KERNEL_INPUT_MISSING = _kind(
     "Name a driver toolkit that has the files of {kernel} (--driver-toolkit), or ask for less with --proof=node.",
 )
 
+# What the node does first.
+NODE_PROGRAM_ABSENT = _kind(
+    "node-program-absent",
+    _REFUTES,
+    "KMM calls {program} in the image on the node, and the image has none: got {got}, expected an executable file",
+    "Build the image on one that has a shell and its tools, such as ubi9/ubi-minimal, or install BusyBox.",
+)
+NODE_PROGRAM_UNFIT = _kind(
+    "node-program-unfit",
+    _REFUTES,
+    "KMM calls {path} of the image on the node, which cannot run it: got {got}, expected {expected}",
+    "Build the image for the node's architecture, on a base image of that architecture.",
+)
+NODE_PROGRAM_INTERPRETER = _kind(
+    "node-program-interpreter",
+    _REFUTES,
+    "KMM calls {path} of the image on the node, and what runs it is not in the image: got no {interpreter}, expected "
+    "an executable file there",
+    "Install {interpreter} too, or a program that is linked statically.",
+)
+NODE_PATH_UNQUOTED = _kind(
+    "node-path-unquoted",
+    _UNDECIDED,
+    "KMM writes a path into a shell's command without quotes: got {path} with {got} in it, expected letters, digits "
+    "and /._-+@%:=, only",
+    "Choose another dirName or firmwarePath.",
+)
+NODE_FOLDER = _kind(
+    "node-folder",
+    _REFUTES,
+    "the node has no /{folder} of this image: got {got}, expected a folder that it can take over",
+    "Install the kmods into the folder itself, in a dirName outside of /tmp and other than / and /usr.",
+)
+NODE_LINK = _kind(
+    "node-link",
+    _REFUTES,
+    "/{path} leads nowhere on the node: got a link to {target} on the way to {kmod}, expected one that stays in "
+    "/{folder}, or leads to the node's own modules",
+    "Install the kmod itself instead of a link, and run depmod -b {directory} {kernel} again.",
+)
+NODE_BUILT_IN = _kind(
+    "node-built-in",
+    _REFUTES,
+    "modprobe loads nothing for {kmod} and says that all is well: got its name in /{folder}/modules.builtin.bin, "
+    "expected it only in modules.dep.bin",
+    "Rename the kmod, or do not install the kernel's modules.builtin into the image.",
+)
+NODE_IN_TREE_UNKNOWN = _kind(
+    "node-in-tree-unknown",
+    _UNDECIDED,
+    "the index leads to the node's own modules, and which there are on {kernel} is not known: got {names}, expected a "
+    "list of them",
+    "Name a driver toolkit or a kernel-devel package that belongs to {kernel}.",
+)
+LOADING_ORDER_ABSENT = _kind(
+    "loading-order-absent",
+    _REFUTES,
+    "modulesLoadingOrder names what modprobe does not find: got {name}, which /{folder}/modules.dep.bin does not name, "
+    "expected a kmod",
+    "Install the kmod into the image, run depmod, or take its name out of modulesLoadingOrder.",
+)
+LOADING_ORDER_OVERRULED = _kind(
+    "loading-order-overruled",
+    _REFUTES,
+    "modprobe does not follow modulesLoadingOrder, and never comes to {names}: got {got}, expected KMM's own lines",
+    "Take MODULE_SOFTDEP out of the kmod's source (depmod writes it to modules.softdep), and name kmods by their own "
+    "names.",
+)
+FIRMWARE_EMPTY = _kind(
+    "firmware-empty",
+    _REFUTES,
+    "the copy of the firmware fails on the node: got {got} at firmwarePath {path}, expected a folder with files in it",
+    "Install the firmware into {path} of the image, or take firmwarePath out of the Module.",
+)
+FIRMWARE_ABSENT = _kind(
+    "firmware-absent",
+    _WARNING,
+    "{kmod} may ask for firmware that the image does not bring: got no {names} in {place}, expected them unless the "
+    "node has its own",
+    "Install the files into firmwarePath of the image under the names that modinfo -F firmware tells.",
+)
+IN_TREE_STAYS = _kind(
+    "in-tree-stays",
+    _WARNING,
+    "inTreeModulesToRemove removes nothing: got {names}, which {kernel} has built in or not at all, expected kmods of "
+    "the kernel",
+    "Take the names out of inTreeModulesToRemove for this kernel.",
+)
+IN_TREE_STAYS_FAILS = _kind(
+    "in-tree-stays-fails",
+    _REFUTES,
+    "modprobe -r fails before anything is loaded: got {names} in inTreeModulesToRemove, which {kernel} has built in or "
+    "not at all, expected kmods of the kernel",
+    "Take the names out of inTreeModulesToRemove for this kernel, or upgrade KMM to 2.2 or later.",
+)
+
 # The index by which modprobe finds a kmod.
 INDEX_ABSENT = _kind(
     "index-absent",

@@ -11,15 +11,17 @@ from kmm_preflight.build.sources import Sources
 from kmm_preflight.errors import PreflightError
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
-from kmm_preflight.kmod.lookup import INDEX, LookedUp, Place, look_up
 from kmm_preflight.kmod.names import is_kmod_file
 from kmm_preflight.kmod.object import KernelObject
-from kmm_preflight.model import Finding, Plan, TargetKernel
-from kmm_preflight.oci.filesystem import LinkBroken, Located
+from kmm_preflight.model import Finding, Plan, Severity, TargetKernel
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import Kind
 from kmm_preflight.proof import Depth, Proving
 from kmm_preflight.signatures import judge_required, judge_signed, judge_unasked
+from kmm_preflight.worker.firmware import judge_firmware
+from kmm_preflight.worker.kind import Worker
+from kmm_preflight.worker.prepare import Prepared, prepare_node
+from kmm_preflight.worker.program import ImageFiles
 
 # Of the image's other kmods, for who exports what.
 _BESIDE = 256
@@ -32,12 +34,23 @@ class Kernels(Protocol):
         """What is known of the kernel; raises as errors.py says."""
 
 
+@dataclass(frozen=True)
+class _Kmods:
+    """What a node loads of an image for a plan, and before which kernel."""
+
+    plan: Plan
+    image: Image
+    kernel: KernelFiles
+    node: Prepared
+
+
 class Loading:
     """Judges what lies beyond the path, as deep as the run asks."""
 
     def __init__(self, proving: Proving, kernels: Kernels, sources: Sources) -> None:
         """sources has the Secrets in which certificates of sign sections are."""
         self._proving, self._kernels, self._sources = proving, kernels, sources
+        self._worker = Worker.of_version(proving.kmm_version)
 
     def judge(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
         """All that speaks against the plan's kmods in the image, and what there is to tell of them.
@@ -51,79 +64,57 @@ class Loading:
         return self._judge(plan, image, signed=False)
 
     def _judge(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
-        if not self._proving.depth.reaches(Depth.NODE) or plan.kmod is None:
+        if not self._proving.depth.reaches(Depth.NODE):
             return ()
-        found = _look_up(plan, plan.kmod, image)
-        if isinstance(found, Finding):
-            return (found,)
+        files = ImageFiles(image.files, image.content, image.config().search_path)
         if not self._proving.depth.reaches(Depth.KERNEL):
-            return found.notes
-        signatures = self._judge_signatures(plan, image, found.paths) if signed else ()
-        return (*found.notes, *signatures, *self._judge_kmods(plan, image, found.paths))
-
-    def _judge_signatures(self, plan: Plan, image: Image, paths: tuple[str, ...]) -> tuple[Finding, ...]:
-        if plan.sign:
-            return judge_signed(plan, plan.sign, image, self._sources)
-        return judge_required(image, paths) if self._proving.require_signature else judge_unasked(image, paths)
-
-    def _judge_kmods(self, plan: Plan, image: Image, paths: tuple[str, ...]) -> tuple[Finding, ...]:
+            return prepare_node(plan, files, self._worker).findings
         try:
             kernel = self._kernels.files(plan.kernel)
         except PreflightError as exc:
-            toolkit = plan.kernel.driver_toolkit
-            return (findings.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message),)
+            toolkit, known = plan.kernel.driver_toolkit, prepare_node(plan, files, self._worker)
+            unread = findings.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message)
+            return (unread, *known.findings)
+        node = prepare_node(plan, files, self._worker, kernel)
+        if any(one.severity is Severity.REFUTES for one in node.findings):
+            return node.findings
+        signatures = self._judge_signatures(plan, image, node) if signed else ()
+        return (*node.findings, *signatures, *self._judge_kmods(_Kmods(plan, image, kernel, node)))
+
+    def _judge_signatures(self, plan: Plan, image: Image, node: Prepared) -> tuple[Finding, ...]:
+        if plan.sign:
+            return judge_signed(plan, plan.sign, image, self._sources)
+        paths = [located.path for located in node.sequence]
+        return judge_required(image, paths) if self._proving.require_signature else judge_unasked(image, paths)
+
+    def _judge_kmods(self, kmods: _Kmods) -> tuple[Finding, ...]:
         chain: list[tuple[str, KernelObject]] = []
-        for path in paths:
-            kmod = _read(path, image, kernel)
+        for located in kmods.node.sequence:
+            kmod = read_kmod_file(f"/{located.path}", kmods.image.content(located), kmods.kernel)
             if isinstance(kmod, Finding):
                 return (kmod,)
-            chain.append((f"/{path}", kmod))
-        told = judge_chain(chain, kernel, (), self._proving.assume_loaded)
+            chain.append((f"/{located.path}", kmod))
+        in_tree = kmods.node.in_tree | self._proving.assume_loaded
+        told = judge_chain(chain, kmods.kernel, (), in_tree, kmods.node.removed)
         if any(one.id == findings.KMOD_SYMBOLS_ABSENT.id for one in told):
-            beside = tuple(_beside(plan, image, kernel, frozenset(paths)))
-            told = judge_chain(chain, kernel, beside, self._proving.assume_loaded)
-        return told
+            told = judge_chain(chain, kmods.kernel, tuple(_beside(kmods)), in_tree, kmods.node.removed)
+        return (*told, *_firmware(kmods, chain))
 
 
-@dataclass(frozen=True)
-class _Files:
-    image: Image
-
-    def at(self, path: str) -> Located | None:
-        try:
-            located = self.image.files.resolve(path)
-        except LinkBroken:
-            return None
-        if located and located.entry.kind is Kind.HARDLINK:
-            return self.image.files.hardlink_target(located)
-        return located
-
-
-def _look_up(plan: Plan, name: str, image: Image) -> LookedUp | Finding:
-    files = _Files(image)
-    folder = image.files.resolve(plan.folder)
-    names = frozenset(image.files.children(folder.path)) if folder else frozenset()
-    located = files.at(f"{plan.folder}/{INDEX}")
-    index = image.content(located).read_bytes() if located and located.entry.kind is Kind.FILE else None
-    place = Place(plan.directory, plan.kernel.version, plan.folder)
-    return look_up(place, name, index, names, lambda path: files.at(path) is not None)
-
-
-def _read(path: str, image: Image, kernel: KernelFiles) -> KernelObject | Finding:
-    located = _Files(image).at(path)
-    assert located  # it was looked up
-    return read_kmod_file(f"/{path}", image.content(located), kernel)
-
-
-def _beside(plan: Plan, image: Image, kernel: KernelFiles, but: frozenset[str]) -> Iterator[KernelObject]:
+def _beside(kmods: _Kmods) -> Iterator[KernelObject]:
     """The image's other kmods in the kernel's folder that can be read."""
-    folder = image.files.resolve(plan.folder)
-    assert folder
-    for number, located in enumerate(image.files.below(folder.path, is_kmod_file)):
+    folder = kmods.image.files.resolve(kmods.plan.folder)
+    loaded = {located.path for located in kmods.node.sequence}
+    for number, located in enumerate(kmods.image.files.below(folder.path, is_kmod_file) if folder else ()):
         if number >= _BESIDE:
             return
-        if located.path in but or located.entry.kind is not Kind.FILE:
+        if located.path in loaded or located.entry.kind is not Kind.FILE:
             continue
-        kmod = read_kmod_file(located.path, image.content(located), kernel)
+        kmod = read_kmod_file(located.path, kmods.image.content(located), kmods.kernel)
         if isinstance(kmod, KernelObject):
             yield kmod
+
+
+def _firmware(kmods: _Kmods, chain: list[tuple[str, KernelObject]]) -> Iterator[Finding]:
+    for name, kmod in chain:
+        yield from judge_firmware(kmods.plan, kmods.image.files, name, kmod.modinfo.all("firmware"))

@@ -155,7 +155,8 @@ class Recorded:
 class Plan:
     """One Module on one target kernel: where its kmod must be, and what may make it.
 
-    image is the mapping's containerImage after substitution. kmod is modprobe's moduleName, None with rawArgs.
+    image is the mapping's containerImage after substitution. kmod is modprobe's moduleName, None with rawArgs;
+    modules_loading_order begins with it, and is loaded from its end. firmware_path is "" where there is none.
     unresolved is set, and image "", when the Module has nothing for this kernel. secret names the credentials,
     selector the nodes by their labels; nodes are those that will boot the kernel, in words, as far as they are known.
     recorded is what need not be judged again while the image is the same; notes are told whatever the stages conclude.
@@ -171,6 +172,8 @@ class Plan:
     build: Build | None = None
     sign: Sign | None = None
     in_tree_modules_to_remove: tuple[str, ...] = ()
+    modules_loading_order: tuple[str, ...] = ()
+    firmware_path: str = ""
     unresolved: Finding | None = None
     recorded: Recorded | None = None
     notes: tuple[Finding, ...] = ()

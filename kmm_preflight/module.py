@@ -49,6 +49,8 @@ class Container:
     in_tree_modules_to_remove: tuple[str, ...] = ()
     module_name: str = ""
     directory: str = "/opt"
+    modules_loading_order: tuple[str, ...] = ()
+    firmware_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ def parse_container(field: Field) -> Container:
         in_tree_modules_to_remove=field["inTreeModulesToRemove"].texts(),
         module_name=modprobe["moduleName"].text(),
         directory=modprobe["dirName"].text() or "/opt",
+        modules_loading_order=modprobe["modulesLoadingOrder"].texts(),
+        firmware_path=modprobe["firmwarePath"].text(),
     )
 
 

@@ -144,6 +144,8 @@ def make_plan(module: Module, container: Container, kernel: TargetKernel, today:
         kernel=kernel,
         kmod=container.module_name or None,
         directory=container.directory,
+        modules_loading_order=container.modules_loading_order,
+        firmware_path=container.firmware_path,
         secret=module.secret,
         selector=module.selector,
     )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
-from kmm_preflight.errors import UsageProblem
+from kmm_preflight.kmm_version import parse_kmm_version
 from kmm_preflight.model import Conclusion, Manifest, ModuleName, Stage, Verdict
 
 RESOURCE = "preflightvalidationsocp"
 GROUP = "kmm.sigs.x-k8s.io"
-_VERSION = re.compile(r"v?(\d+)\.(\d+)(\.\d+)?")
 
 
 class Dialect(Enum):
@@ -29,9 +27,7 @@ class Dialect(Enum):
         """The dialect of a KMM version such as 2.3; without one the seed's. UsageProblem for what is no version."""
         if text is None:
             return cls.SEED
-        if not (hit := _VERSION.fullmatch(text)) or int(hit[1]) == 0:  # KMM began with 1.0
-            raise UsageProblem(f"--kmm-version {text}: expected a version of KMM such as 2.3")
-        version = (int(hit[1]), int(hit[2]))
+        version = parse_kmm_version(text)
         if version < (2, 1):
             return cls.SEED
         return cls.LIST if version < (2, 4) else cls.LATER

@@ -182,6 +182,48 @@ def test_all_lines_are_those_of_the_text(whole: Path) -> None:
     assert all(index.find(name) == line for name, line in index.lines())
 
 
+def test_modprobe_and_the_reader_agree_on_the_aliases_of_a_kernel() -> None:
+    from .real.kernels import chosen, indexed
+
+    release, chance = chosen()[0], random.Random(6)
+    folder = indexed(release) / "lib/modules" / release
+    index = ModuleIndex((folder / "modules.alias.bin").read_bytes())
+    patterns = re.findall(r"^alias (\S+)", (folder / "modules.alias").read_text(), re.MULTILINE)
+    found = 0
+    for pattern in chance.sample(patterns, 60):
+        name = re.sub(r"\[(.)[^]]*\]", r"\1", pattern).replace("*", chance.choice(("", "1", "more"))).replace("?", "5")
+        tool = need_tool("modprobe", "apt-get install kmod")
+        command = [tool, "-C", "/nowhere", "-d", str(indexed(release)), "-S", release, "-R", name]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.split()
+        assert index.matching(name) == tuple(dict.fromkeys(said)), name
+        found += bool(said)
+    assert found > 40
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        (b"a*", "a", True),
+        (b"a*", "b", False),
+        (b"a-b", "a_b", False),
+        (b"a_b", "a-b", True),
+        (b"a[0-9]c", "a5c", True),
+        (b"a[0-9]c", "axc", False),
+        (b"?", "", False),
+        (b"*" * 200 + b"x", "y" * 200, False),
+    ],
+)
+def test_an_alias_is_a_pattern(pattern: bytes, name: str, fits: bool) -> None:
+    index = ModuleIndex(index_of(leaf(pattern, b"kmod"), root=PREFIX | VALUES | 12))
+    assert index.matching(name) == (("kmod",) if fits else ())
+
+
+def test_aliases_in_a_circle_end_the_search() -> None:
+    circle = index_of(b"**" + struct.pack(">I", CHILDREN | 12), root=CHILDREN | 12)
+    with pytest.raises(BoundExceeded):
+        ModuleIndex(circle).matching("a")
+
+
 def text_lines(folder: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     for line in (folder / "modules.dep").read_text().splitlines():
         path, _, needed = line.partition(":")
@@ -245,6 +287,8 @@ def test_mutated_indexes_end_in_an_answer_or_in_malformed(whole: Path) -> None:
             ModuleIndex(cut).find("pf_takes_gpl")
         with suppress(Malformed, BoundExceeded):
             list(ModuleIndex(cut).lines())
+        with suppress(Malformed, BoundExceeded):
+            ModuleIndex(cut).matching("symbol:pf_given")
 
 
 PLACE = Place("/opt", RELEASE, f"opt/lib/modules/{RELEASE}")

@@ -266,6 +266,7 @@ def test_extended_versions_since_6_14(symvers: Symvers) -> None:
 def test_names_of_code_that_is_there_already(rhel: KernelFiles) -> None:
     kernel = replace(rhel, in_tree=frozenset({"in_tree"}), with_parameters=frozenset({"work_queue"}))
     assert ids(kernel, Object(name="in_tree")) == ["kmod-name-in-tree"]
+    assert ids(kernel, Object(name="in_tree"), Neighbours(removed=frozenset({"in_tree"}))) == []
     assert ids(kernel, Object(name="work-queue")) == ["kmod-name-built-in"]
 
 

@@ -17,6 +17,7 @@ from kmm_preflight.kmod.configuration import (
     parse_configuration,
     parse_release,
 )
+from kmm_preflight.kmod.kernel_files import RawFiles, read_kernel_files
 from kmm_preflight.kmod.symvers import Damaged, Exported, Symvers, SymversStore, parse_symvers, write_symvers
 from kmm_preflight.kmod.vermagic import expected_vermagic, same_vermagic
 
@@ -175,3 +176,13 @@ def test_version_magic(arch: str, options: tuple[str, ...], expected: str) -> No
 )
 def test_which_magic_is_taken(kmod: str, kernel: str, versioned: bool, same: bool) -> None:
     assert same_vermagic(kmod, kernel, versioned) is same
+
+
+def test_only_a_list_tells_which_in_tree_kmods_there_are_not(tmp_path: Path) -> None:
+    symvers = SymversStore(tmp_path).keep(DIGEST, [b"0x1\ta\tkernel/lib/a-b\tEXPORT_SYMBOL\t\n"])
+    built_in = b"kernel/drivers/loop.ko\n"
+    whole = RawFiles(order=b"kernel/lib/a-b.ko\nkernel/c.ko\n", built_in=built_in)
+    names = ("a_b", "c", "loop", "d")
+    for raw, want in (whole, (True, True, False, False)), (RawFiles(built_in=built_in), (True, None, False, None)):
+        kernel = read_kernel_files("6.1.0-1-amd64", "amd64", symvers, raw)
+        assert tuple(map(kernel.has_in_tree, names)) == want

@@ -236,11 +236,13 @@ def test_make_plan() -> None:
         in_tree_module_to_remove="old",
     )
     container = Container((OTHER, mapping), "r:5000/$MOD_NAMESPACE/$MOD_NAME:${KERNEL_XYZ}", INSECURE,
-                          module_name="kmod", directory="/usr")  # fmt: skip
+                          module_name="kmod", directory="/usr", modules_loading_order=("kmod", "b"),
+                          firmware_path="/fw")  # fmt: skip
     plan = _plan(container)
     assert plan == Plan(
         NAME, TARGET, "r:5000/ns/m:5.14.0", "kmod", "/usr", INSECURE, "s",
         Build("d", (("K", "${KERNEL_FULL_VERSION}"),)), Sign("r/u:5", "k", "c", ("/a/14.ko",)), ("old",),
+        ("kmod", "b"), "/fw",
     )  # fmt: skip
     assert (plan.id, plan.folder) == (f"ns/m@{KERNEL}", f"usr/lib/modules/{KERNEL}")
 

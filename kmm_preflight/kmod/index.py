@@ -1,4 +1,4 @@
-"""modules.dep.bin: how modprobe finds a kmod's file and what it loads before it (loader-reference 5)."""
+"""modules.dep.bin and the indexes beside it: how modprobe finds a kmod, what it loads before (loader-reference 5)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import posixpath
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
 
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.names import wanted_key
@@ -18,6 +20,9 @@ _PREFIX, _VALUES, _CHILDREN, _OFFSET = 1 << 31, 1 << 30, 1 << 29, (1 << 28) - 1
 _LAST_CHARACTER = 127
 _KEY_BYTES = 4096
 _ENTRIES = 1 << 17
+_WILD = "*?["
+_SPENT = 1 << 18  # in a search by patterns: nodes, and characters of patterns that are compared
+_MODULES, _NAME_BYTES = 256, 255
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class _Node:
     prefix: bytes
     first: int
     children: tuple[int, ...]
-    values: tuple[bytes, ...]
+    values: int  # where they stand, 0 for none
 
 
 class ModuleIndex:
@@ -45,7 +50,7 @@ class ModuleIndex:
     def __init__(self, data: bytes) -> None:
         """Malformed when it is none: too short, another magic or major version. BoundExceeded above 64 MiB."""
         if len(data) > INDEX_BYTES:
-            raise BoundExceeded(f"modules.dep.bin: {len(data)} bytes, expected at most {INDEX_BYTES}")
+            raise BoundExceeded(f"an index of modules: {len(data)} bytes, expected at most {INDEX_BYTES}")
         if len(data) < _HEAD.size:
             raise Malformed(f"{len(data)} bytes, expected a head of {_HEAD.size}")
         magic, version, root = _HEAD.unpack_from(data)
@@ -64,10 +69,33 @@ class ModuleIndex:
                 return None
             left = left[len(node.prefix) :]
             if not left:
-                return _line(node.values[0]) if node.values else None
+                return self._first_line(node)
             reference = _child(node, left[0])
             left = left[1:]
         return None
+
+    def matching(self, name: str) -> tuple[str, ...]:
+        """The values of all keys that fit the name as patterns of a shell, each once, by their priority.
+
+        So modprobe reads modules.alias.bin and modules.symbols.bin: keys are aliases, values names of modules.
+        Malformed where it is damaged; BoundExceeded when too much of it would have to be looked at.
+        """
+        wanted, found, spent = wanted_key(name), list[tuple[int, str]](), 0
+        stack = [(self._root, "")]
+        while stack:
+            reference, above = stack.pop()
+            node = self._node(reference)
+            if node is None:
+                continue
+            key = above + node.prefix.decode("utf-8", "surrogateescape")
+            below = [(child, key + chr(node.first + number)) for number, child in enumerate(node.children) if child]
+            spent += 1 + len(below) + (len(key) if node.values else 0)
+            if spent > _SPENT or len(key) > _KEY_BYTES:
+                raise BoundExceeded("an index of modules: more aliases, or longer ones, than any kernel has")
+            if node.values and fnmatchcase(wanted, key):
+                found += self._modules(node.values)
+            stack += [one for one in below if _may_fit(one[1], wanted)]
+        return tuple(dict.fromkeys(value for _, value in sorted(found, key=lambda one: one[0])))
 
     def lines(self) -> Iterator[tuple[str, Line]]:
         """All names with their lines, in the order of their bytes. Malformed where it is damaged or goes in circles."""
@@ -83,8 +111,8 @@ class ModuleIndex:
             key = above + own + node.prefix
             if len(key) > _KEY_BYTES or len(seen) > _ENTRIES or len(stack) > _ENTRIES:
                 raise BoundExceeded("modules.dep.bin: more names, or longer ones, than any kernel has")
-            if node.values:
-                yield key.decode("utf-8", "surrogateescape"), _line(node.values[0])
+            if line := self._first_line(node):
+                yield key.decode("utf-8", "surrogateescape"), line
             below = [(child, key, bytes([node.first + number])) for number, child in enumerate(node.children)]
             stack += reversed([one for one in below if one[0] & _OFFSET])
 
@@ -95,14 +123,24 @@ class ModuleIndex:
             return None
         if not _HEAD.size <= at < len(self._data):
             raise Malformed(f"a reference to byte {at}, expected one of {_HEAD.size} to {len(self._data) - 1}")
-        prefix, first, children, values = b"", 0, tuple[int, ...](), tuple[bytes, ...]()
+        prefix, first, children = b"", 0, tuple[int, ...]()
         if reference & _PREFIX:
             prefix, at = self._string(at)
         if reference & _CHILDREN:
             first, children, at = self._children(at)
-        if reference & _VALUES:
-            values = self._values(at)
-        return _Node(prefix, first, children, values)
+        return _Node(prefix, first, children, at if reference & _VALUES else 0)
+
+    def _first_line(self, node: _Node) -> Line | None:
+        """Of several values modprobe takes the first."""
+        value = next(self._values(node.values), None) if node.values else None
+        return _line(value[1]) if value else None
+
+    def _modules(self, at: int) -> Iterator[tuple[int, str]]:
+        """The modules that an alias stands for, with their priorities."""
+        for priority, value in islice(self._values(at), _MODULES):
+            if len(value) > _NAME_BYTES:
+                raise Malformed(f"a name of {len(value)} bytes, expected one of a module")
+            yield priority, value.decode("utf-8", "surrogateescape")
 
     def _children(self, at: int) -> tuple[int, tuple[int, ...], int]:
         first, last = self._numbers(">BB", at)
@@ -111,13 +149,14 @@ class ModuleIndex:
         count = last - first + 1
         return first, self._numbers(f">{count}I", at + 2), at + 2 + 4 * count
 
-    def _values(self, at: int) -> tuple[bytes, ...]:
-        """Only the first one, which is the one that modprobe takes."""
+    def _values(self, at: int) -> Iterator[tuple[int, bytes]]:
+        """Each with its priority."""
         (count,) = self._numbers(">I", at)
-        if not count:
-            return ()
-        self._numbers(">I", at + 4)  # its priority
-        return (self._string(at + 8)[0],)
+        at += 4
+        for _ in range(count):
+            (priority,) = self._numbers(">I", at)
+            value, at = self._string(at + 4)
+            yield priority, value
 
     def _numbers(self, layout: str, at: int) -> tuple[int, ...]:
         if at + struct.calcsize(layout) > len(self._data):
@@ -134,6 +173,12 @@ class ModuleIndex:
 def _child(node: _Node, character: int) -> int:
     number = character - node.first
     return node.children[number] if 0 <= number < len(node.children) else 0
+
+
+def _may_fit(pattern: str, name: str) -> bool:
+    """Whether a pattern that begins so can fit the name: what stands before its first wildcard must be the same."""
+    wild = next((number for number, one in enumerate(pattern) if one in _WILD), len(pattern))
+    return name.startswith(pattern[:wild])
 
 
 def _line(value: bytes) -> Line:

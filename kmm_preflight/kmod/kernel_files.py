@@ -56,8 +56,9 @@ def kernel_family(release: str, configuration: Configuration | None) -> Family:
 class KernelFiles:
     """A target kernel as its files tell it; None is what was not to be had. arch is Go's spelling.
 
-    in_tree_vermagic and struct_size come from any in-tree kmod. in_tree holds the names of all, built_in of what is in
-    vmlinux, with_parameters those of these that have a folder in /sys/module; - is spelled _ in names.
+    in_tree_vermagic and struct_size come from any in-tree kmod. in_tree holds the names of all, or where in_tree_whole
+    is not set only of those that export something; built_in those of what is in vmlinux, with_parameters of these the
+    ones that have a folder in /sys/module. - is spelled _ in names.
     """
 
     release: str
@@ -69,6 +70,13 @@ class KernelFiles:
     in_tree: frozenset[str] = frozenset()
     built_in: frozenset[str] = frozenset()
     with_parameters: frozenset[str] = frozenset()
+    in_tree_whole: bool = False
+
+    def has_in_tree(self, name: str) -> bool | None:
+        """Whether it has a kmod of the name (with _ for -) as a file; None where that is not known."""
+        if name in self.in_tree or self.in_tree_whole or name in self.built_in:
+            return name in self.in_tree
+        return None
 
     @property
     def machine(self) -> Machine:
@@ -130,6 +138,7 @@ def read_kernel_files(release: str, arch: str, symvers: Symvers | None, raw: Raw
         in_tree=order,
         built_in=_names(raw.built_in),
         with_parameters=built_in_with_parameters(_text(raw.built_in_tags).split("\0")),
+        in_tree_whole=bool(_names(raw.order)),
     )
 
 

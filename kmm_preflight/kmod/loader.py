@@ -91,17 +91,18 @@ def judge_chain(
     kernel: KernelFiles,
     beside: tuple[KernelObject, ...] = (),
     in_tree: frozenset[str] = frozenset(),
+    removed: frozenset[str] = frozenset(),
 ) -> tuple[Finding, ...]:
     """What speaks against loading kmods one after the other: names and objects in modprobe's order.
 
     The wanted one is last; modprobe stops at the first that is refused. beside are the image's other kmods, in_tree the
-    kernel's own that are loaded before all of these.
+    kernel's own that are loaded before all of these, removed those that are unloaded before.
     """
     objects = tuple(kmod for _, kmod in kmods)
     return tuple(
         finding
         for number, (name, kmod) in enumerate(kmods)
-        for finding in judge_kmod(name, kmod, kernel, Neighbours(objects[:number], beside, in_tree))
+        for finding in judge_kmod(name, kmod, kernel, Neighbours(objects[:number], beside, in_tree, removed))
     )
 
 
@@ -272,7 +273,7 @@ def _exports(case: _Case) -> _Told:
             clashing.append(f"{name} of {exported.provider}")
         elif other := next((one for one in case.around.before if name in one.exports), None):
             clashing.append(f"{name} of {other.name}")
-        elif exported:
+        elif exported and _owner(exported) not in case.around.removed:
             doubtful.append(f"{name} of {exported.provider}")
     if clashing:
         yield findings.KMOD_EXPORTS_CLASH(kmod=case.name, symbols=listed(clashing))
@@ -281,7 +282,11 @@ def _exports(case: _Case) -> _Told:
 
 
 def _loaded(exported: Exported, around: Neighbours) -> bool:
-    return exported.provider == VMLINUX or module_key(exported.provider.rpartition("/")[2]) in around.in_tree
+    return exported.provider == VMLINUX or _owner(exported) in around.in_tree
+
+
+def _owner(exported: Exported) -> str:
+    return module_key(exported.provider.rpartition("/")[2])
 
 
 def _btf(case: _Case) -> _Told:
@@ -300,7 +305,7 @@ def _name(case: _Case) -> _Told:
     key = case.kmod.name.replace("-", "_")
     if key in case.kernel.with_parameters:
         yield findings.KMOD_NAME_BUILT_IN(kmod=case.name, name=case.kmod.name, kernel=case.kernel.release)
-    elif key in case.kernel.in_tree:
+    elif key in case.kernel.in_tree - case.around.removed:
         yield findings.KMOD_NAME_IN_TREE(kmod=case.name, name=case.kmod.name)
 
 

@@ -12,23 +12,25 @@ from kmm_preflight.model import Finding
 from kmm_preflight.outside import listed
 
 INDEX = "modules.dep.bin"
-INDEXES = (INDEX, "modules.alias.bin", "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin")
-"""What modprobe looks into."""
 _TEXT = "modules.dep"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where modprobe looks: -d directory, -S kernel; folder is the two joined, without a slash before it."""
+    """Where modprobe looks: -d directory, -S kernel; folder is the two joined, without a slash before it.
+
+    node is where the folder is for modprobe, "" when that is the same.
+    """
 
     directory: str
     kernel: str
     folder: str
+    node: str = ""
 
 
 @dataclass(frozen=True)
 class LookedUp:
-    """The files to load, the wanted one last and relative to the image's root; what there is to tell beside them."""
+    """The files to load, the wanted one last, as paths in modprobe's root; what there is to tell beside them."""
 
     paths: tuple[str, ...]
     notes: tuple[Finding, ...] = ()
@@ -40,7 +42,7 @@ def look_up(
     """What modprobe loads for the name, or the finding for which it loads nothing.
 
     index: the bytes of modules.dep.bin, None when it is not there; names: what stands beside it. exists: whether a
-    path, from the image's root, leads to something for the node, links followed.
+    path in modprobe's root leads to something for the node, links followed.
     """
     if index is None:
         got = f"only the text {_TEXT}" if _TEXT in names else "none"
@@ -67,7 +69,7 @@ def _found(place: Place, name: str, order: LoadOrder, exists: Callable[[str], bo
 
 
 def _rooted(place: Place, path: str) -> str:
-    return in_folder(f"/{place.folder}", path).lstrip("/")
+    return in_folder(f"/{place.node or place.folder}", path).lstrip("/")
 
 
 def _names(index: ModuleIndex) -> str:

@@ -21,12 +21,14 @@ class Neighbours:
     """The kmods around the one that is judged.
 
     before: those of the image that are loaded before it, in that order; beside: the image's others. in_tree: names of
-    the kernel's own kmods that the image's index, or the node, loads before it, with _ for -.
+    the kernel's own kmods that the image's index, or the node, loads before it, with _ for -; removed: of those that
+    KMM unloads first (inTreeModulesToRemove).
     """
 
     before: tuple[KernelObject, ...] = ()
     beside: tuple[KernelObject, ...] = ()
     in_tree: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
 
 
 ALONE = Neighbours()

@@ -58,11 +58,12 @@ class ImageManifest:
 
 @dataclass(frozen=True)
 class Config:
-    """What an image says of itself; "" where it does not."""
+    """What an image says of itself; "" where it does not. search_path is PATH of its processes."""
 
     os: str
     arch: str
     labels: Mapping[str, str]
+    search_path: str = ""
 
 
 def digest_of(body: bytes, like: str = "sha256:") -> str:
@@ -137,11 +138,13 @@ def _descriptor(field: Field) -> Descriptor:
 
 
 def parse_config(body: bytes, subject: str) -> Config:
-    """System, architecture and labels of an image's config."""
+    """System, architecture, labels and search path of an image's config."""
     document = parse_json(body, subject)
     try:
         labels = document["config"]["Labels"].mapping()
         told = {key: text for key, text in labels.items() if isinstance(text, str)}
-        return Config(document["os"].text(), document["architecture"].text(), told)
+        variables = [item.value for item in document["config"]["Env"] if isinstance(item.value, str)]
+        paths = [value.removeprefix("PATH=") for value in variables if value.startswith("PATH=")]
+        return Config(document["os"].text(), document["architecture"].text(), told, paths[-1] if paths else "")
     except Malformed as exc:
         raise Malformed(f"{subject}: {exc.message}") from exc

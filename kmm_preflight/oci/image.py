@@ -128,12 +128,18 @@ class Image:
         self._wanted = wanted
         self._here: set[str] = set()
         self._allowance = Allowance()
+        self._config: Config | None = None
         self._again: dict[str, LayerIndex] = {}
         self._asked_again: set[str] = set()
         self.files = FileSystem([Layer(self._opener(layer)) for layer in reversed(found.manifest.layers)])
 
     def config(self) -> Config:
-        """Architecture and labels."""
+        """Architecture, labels and search path; read once."""
+        if self._config is None:
+            self._config = self._read_config()
+        return self._config
+
+    def _read_config(self) -> Config:
         descriptor = self.found.manifest.config
         subject = f"config {descriptor.digest} of image {self.found.name}"
         if descriptor.size > CONFIG_BYTES:

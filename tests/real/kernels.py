@@ -98,13 +98,17 @@ def image_parts(archive: Path, tree: Path) -> None:
 @cache
 def in_tree_dependencies(release: str) -> dict[str, tuple[Path, tuple[str, ...]]]:
     """The in-tree kmods at hand by name: the file, and what is loaded before it, in that order, as depmod says."""
-    index = kept(f"kernel-index-{release}", lambda scratch: _index(release, scratch))
     found = {}
-    for line in (index / "lib/modules" / release / "modules.dep").read_text().splitlines():
+    for line in (indexed(release) / "lib/modules" / release / "modules.dep").read_text().splitlines():
         path, _, needed = line.partition(":")
         before = tuple(_key(one) for one in reversed(needed.split()))
         found[_key(path)] = (in_tree(release) / path, before)
     return found
+
+
+def indexed(release: str) -> Path:
+    """A root whose folder of the kernel has links to its in-tree kmods, and depmod's indexes."""
+    return kept(f"kernel-index-{release}", lambda scratch: _index(release, scratch))
 
 
 def _key(path: str) -> str:

@@ -1,0 +1,97 @@
+"""The kernel's folder of an image as modprobe finds it on the node."""
+
+from __future__ import annotations
+
+import posixpath
+from functools import cached_property
+
+from kmm_preflight import findings
+from kmm_preflight.errors import BoundExceeded
+from kmm_preflight.kmod.kernel_files import KernelFiles
+from kmm_preflight.kmod.lookup import Place
+from kmm_preflight.model import Finding, Plan
+from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
+from kmm_preflight.oci.tar import Kind
+from kmm_preflight.worker.kind import Worker
+from kmm_preflight.worker.program import ImageFiles
+from kmm_preflight.worker.view import InTree, Reached, View
+
+_VOLUME = "tmp"
+_UNPACKED = "unpacked image"  # a folder of which no link in an image knows
+
+
+class NodeFolder:
+    """Where modprobe looks for the plan's kmods, and what is there. kernel is None when nothing is known of it."""
+
+    def __init__(self, plan: Plan, image: ImageFiles, worker: Worker, kernel: KernelFiles | None) -> None:
+        """Opens no layer further than the folder's parents."""
+        self._image, self._worker, self._kernel = image, worker, kernel
+        self._parent = _parent(plan, image.files)
+        release = plan.kernel.version
+        match worker:
+            case Worker.POD:
+                self._view, node = View(image.files, "", "", release), plan.folder
+            case Worker.UNPACKED:
+                self._view, node = View(image.files, "", _UNPACKED, release), f"{_UNPACKED}/{plan.folder}"
+            case Worker.COPIED:
+                node = f"{_VOLUME}/{plan.folder}"
+                self._view = View(image.files, f"{self._parent}/{release}".lstrip("/"), node, release)
+        self.place = Place(plan.directory, release, plan.folder, node)
+
+    def problem(self) -> Finding | None:
+        """Why modprobe does not look into the image's folder, None when it does."""
+        reached = self.reach(self.place.node)
+        got = ""
+        if self._worker is Worker.COPIED and f"{self._parent}/".startswith(f"{_VOLUME}/"):
+            got = "an empty volume, which KMM mounts over /tmp"
+        elif isinstance(reached.file, InTree):
+            got = f"{_link(reached)}the node's own modules"
+        elif reached.file is None:
+            got = f"{_link(reached)}nothing"
+        elif reached.file.entry.kind is not Kind.FOLDER:
+            got = f"{_link(reached)}no folder"
+        return findings.NODE_FOLDER(folder=self.place.folder, got=got) if got else None
+
+    def reach(self, path: str) -> Reached:
+        """What a path in modprobe's root leads to."""
+        return self._view.reach(path)
+
+    def exists(self, path: str) -> bool:
+        """Whether it leads to anything; a kmod of the node's own that may be there is."""
+        file = self.reach(path).file
+        if not isinstance(file, InTree) or file.name is None:
+            return file is not None
+        return self.has_in_tree(file.name) is not False
+
+    def has_in_tree(self, name: str) -> bool | None:
+        """Whether the node has a kmod of its own of that name; None where that is not known."""
+        return self._kernel.has_in_tree(name) if self._kernel else None
+
+    def read(self, name: str, most: int) -> bytes | None:
+        """The bytes of a file of the folder, None when there is none; BoundExceeded for more than most."""
+        file = self.reach(f"{self.place.node}/{name}").file
+        if not isinstance(file, Located) or file.entry.kind is not Kind.FILE:
+            return None
+        if file.entry.size > most:
+            raise BoundExceeded(f"/{file.path}: {file.entry.size} bytes, expected at most {most}")
+        return self._image.content(file).read_bytes()
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """What stands in the folder; for that every layer is opened."""
+        file = self.reach(self.place.node).file
+        return frozenset(self._image.files.children(file.path)) if isinstance(file, Located) else frozenset()
+
+
+def _parent(plan: Plan, files: FileSystem) -> str:
+    """The folder in which the kernel's stands, links of the image followed: what cp goes through is no link then."""
+    above = posixpath.dirname(plan.folder)
+    try:
+        located = files.resolve(above)
+    except LinkBroken:
+        located = None
+    return located.path if located else above
+
+
+def _link(reached: Reached) -> str:
+    return f"a link to {reached.link.entry.link}, which there leads to " if reached.link else ""

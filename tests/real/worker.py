@@ -1,0 +1,141 @@
+"""KMM's worker as a node runs it: the image's shell copies, kmod's own modprobe looks at the copy, each in a root."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from .layout import Member, tar
+from .requirement import need, need_tool
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What modprobe would load, as real paths in its root, in order: none for nothing, "" for what is not there."""
+
+    paths: tuple[str, ...]
+    words: str
+
+
+class Root:
+    """A folder as the root of processes; it has Debian's kmod with its libraries, and busybox as a shell."""
+
+    def __init__(self, folder: Path, like: Root | None = None) -> None:
+        """Needs a root user, as chroot does. like: another one, whose programs are linked instead of copied."""
+        need("a root user", os.geteuid() == 0, "run the tests as root")
+        self.folder = folder
+        self._files: dict[str, str] = like._files if like else _programs()
+        for path, source in self._files.items():
+            place = folder / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if like:
+                os.link(like.folder / path.lstrip("/"), place)
+            else:
+                shutil.copy(source, place)
+        for name in ("modprobe", "depmod"):
+            (folder / name).symlink_to("/bin/kmod")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs it with this folder as its root."""
+        return subprocess.run(
+            ["chroot", str(self.folder), *command], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def write(self, folder: str, files: Mapping[str, bytes]) -> Path:
+        """Files below a folder of the root."""
+        for name, content in files.items():
+            path = self.folder / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return self.folder / folder
+
+    def depmod(self, directory: str, kernel: str) -> None:
+        """Makes the index of a kernel's folder."""
+        made = self.run("/depmod", "-b", directory, kernel)
+        assert made.returncode == 0, made.stderr
+
+    def show_depends(self, directory: str, kernel: str, names: Sequence[str], dry: bool = False) -> dict[str, Said]:
+        """What modprobe says of each name; dry: what it would do, which leaves out what it takes for built in."""
+        how = "-n -v" if dry else "--show-depends"
+        ask = (
+            f'for name; do echo "== $name"; /modprobe -d {directory} -S {kernel} {how} "$name" 2>&1; echo "== $?"; done'
+        )
+        told = self.run("/busybox", "sh", "-c", ask, "sh", *names).stdout
+        answers = re.findall(r"^== (.+)\n((?:(?!== ).*\n)*)== (\d+)\n", told, re.MULTILINE)
+        assert [name for name, _, _ in answers] == list(names), told
+        listed = {name: dict.fromkeys(re.findall(r"^insmod (\S+)", words, re.M)) for name, words, _ in answers}
+        real = self._real(sorted({path for paths in listed.values() for path in paths}))
+        return {
+            name: Said(tuple(real[path] for path in listed[name]) if code == "0" else (), words)
+            for name, words, code in answers
+        }
+
+    def _real(self, paths: Sequence[str]) -> dict[str, str]:
+        """Where the paths lead in this root, "" where that is no file."""
+        look = 'for path; do real=$(/busybox readlink -f "$path"); [ -f "$real" ] && echo "$real" || echo; done'
+        done = self.run("/busybox", "sh", "-c", look, "sh", *paths)
+        return dict(zip(paths, done.stdout.splitlines(), strict=True))
+
+
+def unpack(layers: Sequence[Sequence[Member]], root: Path) -> None:
+    """The file system of layers, base first, as a runtime makes it on disk."""
+    for members in layers:
+        for member in members:
+            parent, _, name = member.name.rpartition("/")
+            if name == _OPAQUE:
+                for old in list((root / parent).iterdir()) if (root / parent).is_dir() else []:
+                    _remove(old)
+            elif name.startswith(_WHITEOUT):
+                _remove(root / parent / name.removeprefix(_WHITEOUT))
+        for member in members:
+            if not member.name.rpartition("/")[2].startswith(_WHITEOUT):
+                _make_way(root / member.name, member)
+        kept = [member for member in members if not member.name.rpartition("/")[2].startswith(_WHITEOUT)]
+        with tarfile.open(fileobj=BytesIO(tar(kept))) as archive:
+            archive.extractall(root, filter="fully_trusted")
+
+
+def copied(
+    image: Path, directory: str, kernel: str, firmware: str = "", search_path: str = _PATH
+) -> subprocess.CompletedProcess[str]:
+    """What KMM's init container runs in an image: an empty volume over /tmp, then the image's own shell."""
+    need("a root user", os.geteuid() == 0, "run the tests as root")
+    _remove(image / "tmp")
+    (image / "tmp").mkdir(parents=True)
+    target = os.path.normpath(f"/tmp/{directory}/lib/modules")
+    script = f"\nmkdir -p {target};\ncp -R {os.path.normpath(f'{directory}/lib/modules/{kernel}')} {target};\n"
+    if firmware:
+        script += f"\nmkdir -p /tmp{firmware};\ncp -R {firmware}/* /tmp{firmware};\n"
+    command = [need_tool("chroot", "apt-get install coreutils"), str(image), "/bin/sh", "-c", script]
+    return subprocess.run(command, env={"PATH": search_path}, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _make_way(path: Path, member: Member) -> None:
+    """A runtime replaces what stands where a layer has something else than a folder for a folder."""
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and member.kind == tarfile.DIRTYPE)):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _programs() -> dict[str, str]:
+    """Where a root has its programs, and where this machine has them: kmod with its libraries, and busybox."""
+    kmod = need_tool("kmod", "apt-get install kmod")
+    told = subprocess.run(["ldd", kmod], capture_output=True, text=True, check=True, timeout=60).stdout
+    libraries = {path: path for path in re.findall(r"(/\S+) \(0x", told)}
+    return {"/bin/kmod": kmod, "/busybox": need_tool("busybox", "apt-get install busybox-static"), **libraries}

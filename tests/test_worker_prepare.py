@@ -1,0 +1,267 @@
+"""What a node has of an image: folders that it does not get, firmware, what is removed, and what comes of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kmm_preflight import findings
+from kmm_preflight.errors import BoundExceeded, UsageProblem
+from kmm_preflight.kmod.kernel_files import KernelFiles
+from kmm_preflight.model import Finding, Flavour, ModuleName, Plan, TargetKernel
+from kmm_preflight.worker.firmware import judge_firmware
+from kmm_preflight.worker.kind import Worker
+from kmm_preflight.worker.prepare import Prepared, prepare_node
+
+from .layers import image_files
+from .objects import Object
+from .real.build import busybox
+from .real.layout import Member, folder, symlink
+from .real.worker import Root, copied, unpack
+
+KERNEL = "5.14.0-1.el9.x86_64"
+AT = f"opt/lib/modules/{KERNEL}"
+PLAN = Plan(
+    ModuleName("ns", "m"),
+    TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", ""),
+    kmod="plain",
+)
+SHELL = [
+    Member("bin/busybox", busybox(), mode=0o755),
+    *(symlink(f"bin/{one}", "busybox") for one in ("sh", "mkdir", "cp")),
+]
+NODE = KernelFiles(
+    KERNEL,
+    "amd64",
+    None,
+    None,
+    in_tree=frozenset({"low", "plain"}),
+    built_in=frozenset({"loop", "a_b"}),
+    in_tree_whole=True,
+)
+EXPORTING = replace(NODE, in_tree=frozenset({"other"}), in_tree_whole=False)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """A root with kmod, which makes indexes."""
+    return Root(tmp_path_factory.mktemp("root"))
+
+
+def at(place: str) -> str:
+    return f"{place}/lib/modules/{KERNEL}".lstrip("/")
+
+
+@pytest.fixture(scope="module")
+def built(root: Root) -> dict[str, bytes]:
+    """The folder of one kmod with its index."""
+    here = root.write(at("built"), {"plain.ko": Object(name="plain").packed(), "modules.builtin": b"kernel/loop.ko\n"})
+    root.depmod("/built", KERNEL)
+    return {path.name: path.read_bytes() for path in here.iterdir()}
+
+
+def placed(built: dict[str, bytes], place: str = "opt") -> list[Member]:
+    return [Member(f"{at(place)}/{name}", data) for name, data in built.items()]
+
+
+def prepared(
+    members: Sequence[Member],
+    scratch: Path,
+    plan: Plan = PLAN,
+    worker: Worker = Worker.COPIED,
+    node: KernelFiles | None = NODE,
+) -> Prepared:
+    return prepare_node(plan, image_files([[*SHELL, *members]], scratch), worker, node)
+
+
+def test_a_good_image(built: dict[str, bytes], tmp_path: Path) -> None:
+    got = prepared(placed(built), tmp_path, replace(PLAN, in_tree_modules_to_remove=("plain",)))
+    assert (got.findings, got.in_tree, got.removed) == ((), frozenset(), frozenset({"plain"}))
+    assert [one.path for one in got.sequence] == [f"{AT}/plain.ko"]
+
+
+def test_with_arguments_of_its_own_no_kmod_is_looked_up(built: dict[str, bytes], tmp_path: Path) -> None:
+    assert prepared(placed(built), tmp_path, replace(PLAN, kmod=None)) == Prepared()
+
+
+def of_folder(got: str, where: str = AT) -> Finding:
+    return findings.NODE_FOLDER(folder=where, got=got)
+
+
+@pytest.mark.parametrize(
+    ("directory", "members", "worker", "want"),
+    [
+        ("/tmp/kmods", [], Worker.COPIED, "an empty volume, which KMM mounts over /tmp"),
+        ("/tmp/kmods", [], Worker.UNPACKED, ""),
+        ("/kmods", [symlink("kmods", "tmp/kmods")], Worker.COPIED, "an empty volume, which KMM mounts over /tmp"),
+        ("/tmpkmods", [symlink("tmpkmods", "tmp/kmods")], Worker.UNPACKED, ""),
+        ("/", [], Worker.COPIED, ""),
+        ("/", [], Worker.UNPACKED, ""),
+        ("/", [], Worker.POD, "the node's own modules"),
+        ("/usr", [], Worker.POD, "the node's own modules"),
+        ("/opt", [symlink(AT, f"/lib/modules/{KERNEL}")], Worker.COPIED,
+         f"a link to /lib/modules/{KERNEL}, which there leads to the node's own modules"),
+        ("/opt", [symlink(AT, "/lib/modules/5.14.0-2")], Worker.COPIED,
+         "a link to /lib/modules/5.14.0-2, which there leads to nothing"),
+        ("/opt", [symlink(AT, "/srv")], Worker.UNPACKED, "a link to /srv, which there leads to nothing"),
+        ("/opt", [symlink(AT, "/srv")], Worker.POD, ""),
+        ("/opt", [], Worker.COPIED, "nothing"),
+        ("/opt", [Member(AT, b"file")], Worker.COPIED, "no folder"),
+    ],
+)  # fmt: skip
+def test_folders_that_a_node_does_not_get(
+    built: dict[str, bytes], tmp_path: Path, directory: str, members: list[Member], worker: Worker, want: str
+) -> None:
+    places = ("tmp/kmods", "", "usr") if directory != "/opt" else ()
+    layers = [one for place in places for one in placed(built, place)]
+    layers += [Member(f"srv/{name}", data) for name, data in built.items()]
+    made = prepared([*layers, *members], tmp_path / "cache", replace(PLAN, directory=directory), worker)
+    told = [one for one in made.findings if not one.id.startswith("node-program")]
+    assert told == ([of_folder(want, at(directory))] if want else [])
+    assert bool(made.sequence) == (not want)
+
+
+def test_links_that_are_left_behind_are_told(built: dict[str, bytes], tmp_path: Path) -> None:
+    out = [symlink(f"{AT}/plain.ko", f"/{AT}/real"), Member(f"{AT}/real", built["plain.ko"])]
+    made = prepared([*placed({name: data for name, data in built.items() if name != "plain.ko"}), *out], tmp_path)
+    want = findings.NODE_LINK(
+        path=f"{AT}/plain.ko", target=f"/{AT}/real", kmod="plain", folder=AT, directory="/opt", kernel=KERNEL
+    )
+    assert made.findings == (want,)
+
+
+@pytest.mark.parametrize("node", [None, EXPORTING, NODE])
+def test_in_tree_kmods_behind_the_link_host(node: KernelFiles | None, root: Root, tmp_path: Path) -> None:
+    root.write(f"lib/modules/{KERNEL}", {"kernel/low.ko": Object(name="low").packed()})
+    here = root.write(at("hosted"), {"modules.order": b""})
+    if not (here / "host").is_symlink():
+        (here / "host").symlink_to(f"/lib/modules/{KERNEL}")
+        root.depmod("/hosted", KERNEL)
+    files = {path.name: path.read_bytes() for path in here.glob("modules.*")}
+    members = [*placed(files), symlink(f"{AT}/host", f"/lib/modules/{KERNEL}")]
+    made = prepared(members, tmp_path, replace(PLAN, kmod="low"), node=node)
+    assert (made.sequence, made.in_tree) == ((), frozenset({"low"}))
+    unknown = findings.NODE_IN_TREE_UNKNOWN(kernel=KERNEL, names="low")
+    assert made.findings == ((unknown,) if node is EXPORTING else ())
+    lacking = replace(NODE, in_tree=frozenset({"other"}))
+    (told,) = prepared(members, tmp_path / "b", replace(PLAN, kmod="low"), node=lacking).findings
+    assert told.id == "index-stale"
+
+
+def test_what_the_folder_calls_built_in_is_not_loaded(built: dict[str, bytes], root: Root, tmp_path: Path) -> None:
+    here = root.write(at("twice"), {"plain.ko": built["plain.ko"], "modules.builtin": b"kernel/plain.ko\n"})
+    root.depmod("/twice", KERNEL)
+    said = root.show_depends("/twice", KERNEL, ["plain"], dry=True)["plain"]
+    assert (said.paths, said.words) == ((), "")
+    members = placed({path.name: path.read_bytes() for path in here.iterdir()})
+    assert prepared(members, tmp_path).findings == (findings.NODE_BUILT_IN(kmod="plain", folder=AT),)
+    loop = prepared(placed(built), tmp_path / "b", replace(PLAN, kmod="loop"))
+    assert loop.findings == (findings.NODE_BUILT_IN(kmod="loop", folder=AT),)
+
+
+def test_paths_that_a_shell_would_take_apart(built: dict[str, bytes], tmp_path: Path) -> None:
+    plan = replace(PLAN, directory="/my kmods", firmware_path="/fw;x")
+    members = [*placed(built, "my kmods"), Member("fw;x/a", b"")]
+    assert prepared(members, tmp_path / "a", plan).findings == (
+        findings.NODE_PATH_UNQUOTED(path="/my kmods", got="' '"),
+        findings.NODE_PATH_UNQUOTED(path="/fw;x", got="';'"),
+    )
+    assert prepared(members, tmp_path / "b", plan, Worker.UNPACKED).findings == ()
+    unpack([[*SHELL, *members]], tmp_path / "image")
+    assert copied(tmp_path / "image", "/my kmods", KERNEL).returncode != 0
+
+
+FIRMWARE: dict[str, tuple[list[Member], str]] = {
+    "files": ([Member("fw/a.bin", b"1")], ""),
+    "a folder in it": ([folder("fw/vendor")], ""),
+    "a dangling link in it": ([symlink("fw/a.bin", "b.bin")], ""),
+    "behind a link": ([symlink("fw", "srv/fw"), Member("srv/fw/a.bin", b"1")], ""),
+    "not there": ([], "nothing"),
+    "empty": ([folder("fw")], "an empty folder"),
+    "only hidden files": ([Member("fw/.keep", b"")], "an empty folder"),
+    "a file": ([Member("fw", b"1")], "no folder"),
+    "a dangling link": ([symlink("fw", "srv/fw")], "nothing"),
+    "in the volume": ([symlink("fw", "tmp/fw"), Member("tmp/fw/a.bin", b"1")],
+                      "an empty volume, which KMM mounts over /tmp,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", FIRMWARE)
+def test_the_copy_of_the_firmware(label: str, built: dict[str, bytes], tmp_path: Path) -> None:
+    members, want = FIRMWARE[label]
+    image = [*SHELL, *placed(built), *members]
+    plan = replace(PLAN, firmware_path="/fw")
+    told = prepare_node(plan, image_files([image], tmp_path / "cache"), Worker.COPIED, NODE).findings
+    assert told == ((findings.FIRMWARE_EMPTY(path="/fw", got=want),) if want else ())
+    unpack([image], tmp_path / "image")
+    assert (copied(tmp_path / "image", "/opt", KERNEL, "/fw").returncode == 0) == (not want)
+
+
+def test_kmm_2_0_copies_an_empty_folder_of_firmware_too(built: dict[str, bytes], tmp_path: Path) -> None:
+    plan = replace(PLAN, firmware_path="/fw")
+    assert prepared([*placed(built), folder("fw")], tmp_path / "a", plan, Worker.UNPACKED).findings == ()
+    (told,) = prepared(placed(built), tmp_path / "b", plan, Worker.UNPACKED).findings
+    assert told.id == "firmware-empty"
+
+
+def test_firmware_that_a_kmod_asks_for(tmp_path: Path) -> None:
+    members = [
+        Member("fw/vendor/a.bin", b"1"),
+        Member("fw/b.bin.xz", b"1"),
+        symlink("fw/c.bin", "vendor/a.bin"),
+        symlink("fw/d.bin", "/fw/vendor/a.bin"),
+        folder("fw/e.bin"),
+    ]
+    files = image_files([members], tmp_path).files
+    asked = ("vendor/a.bin", "b.bin", "c.bin", "d.bin", "e.bin", "f.bin", "g*.bin", "../fw/vendor/a.bin", "")
+    plan = replace(PLAN, firmware_path="/fw")
+    absent = "d.bin, e.bin, f.bin, ../fw/vendor/a.bin"
+    assert list(judge_firmware(plan, files, "/k.ko", asked)) == [
+        findings.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place="/fw")
+    ]
+    assert list(judge_firmware(plan, files, "/k.ko", asked[:3])) == []
+    many = tuple(f"{number}.bin" for number in range(7))
+    (told,) = judge_firmware(PLAN, files, "/k.ko", many)
+    assert (
+        "got no 0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 2 more in the image, which has no firmwarePath" in told.sentence
+    )
+
+
+def test_in_tree_kmods_that_cannot_be_removed(built: dict[str, bytes], root: Root, tmp_path: Path) -> None:
+    plan = replace(PLAN, in_tree_modules_to_remove=("plain", "loop", "a-b", "gone"))
+    names = "loop, a-b, gone"
+    new = prepared(placed(built), tmp_path / "a", plan)
+    assert new.findings == (findings.IN_TREE_STAYS(names=names, kernel=KERNEL),)
+    assert new.removed == frozenset({"plain"})
+    some = prepared(placed(built), tmp_path / "c", plan, node=EXPORTING)
+    assert some.findings == (findings.IN_TREE_STAYS(names="loop, a-b", kernel=KERNEL),)
+    assert some.removed == frozenset({"plain", "gone"})
+    old = prepared(placed(built), tmp_path / "b", plan, Worker.UNPACKED)
+    assert old.findings == (findings.IN_TREE_STAYS_FAILS(names=names, kernel=KERNEL),)
+    root.write(f"lib/modules/{KERNEL}", {"modules.builtin": b"kernel/loop.ko\n", "kernel/low.ko": built["plain.ko"]})
+    root.depmod("/", KERNEL)
+    codes = {name: root.run("/modprobe", "-S", KERNEL, "-r", name).returncode for name in ("loop", "gone", "low")}
+    assert codes == {"loop": 1, "gone": 1, "low": 0}
+
+
+@pytest.mark.parametrize(
+    ("version", "worker"),
+    [("1.0", Worker.POD), ("v1.1.2", Worker.POD), ("2.0", Worker.UNPACKED), ("2.1", Worker.UNPACKED),
+     ("2.2", Worker.COPIED), ("2.10", Worker.COPIED), ("3.0", Worker.COPIED), (None, Worker.COPIED)],
+)  # fmt: skip
+def test_the_version_decides(version: str | None, worker: Worker) -> None:
+    assert Worker.of_version(version) is worker
+
+
+def test_what_is_no_version_is_refused() -> None:
+    with pytest.raises(UsageProblem):
+        Worker.of_version("newest")
+
+
+def test_an_order_beyond_all_bounds_is_not_read(built: dict[str, bytes], tmp_path: Path) -> None:
+    order = tuple(f"a{number}" for number in range(257))
+    with pytest.raises(BoundExceeded):
+        prepared(placed(built), tmp_path, replace(PLAN, kmod="a0", modules_loading_order=order))
