@@ -64,13 +64,12 @@ class Credentials:
         return str(self.keyring)
 
 
-Deeper = Callable[[Plan, Image], tuple[Finding, ...]]
-"""What else speaks for or against an image that has the kmod at its path; raises what reading the image raises."""
+Deeper = Callable[[Plan, Image], tuple[Finding, ...] | None]
+"""What else speaks for or against an image, None when nothing more is asked; raises what reading the image raises."""
 
 
-def path_alone(plan: Plan, image: Image) -> tuple[Finding, ...]:
+def path_alone(plan: Plan, image: Image) -> None:
     """Nothing: the kmod's path is all that is asked for."""
-    return ()
 
 
 def judge_image(plan: Plan, images: Images, credentials: Credentials, deeper: Deeper = path_alone) -> StageResult:
@@ -95,10 +94,8 @@ def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: Deeper)
             image.check_layers()
             return _carried(plan.recorded, image.found.judged())
         refuted, notes = _judge_kmod(plan, image)  # (2)
-        if refuted is None:
-            told = findings.heaviest_first(deeper(plan, image))  # (3)
-            refuted = next((one for one in told if one.severity in _DECIDES), None)
-            notes = (*(one for one in told if one is not refuted), *notes)
+        if refuted is None or refuted.id == findings.KMOD_ABSENT.id:
+            refuted, notes = _deepened(refuted, notes, deeper(plan, image))  # (3)
         if refuted is None:
             image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
     except AccessDenied as exc:
@@ -109,6 +106,19 @@ def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: Deeper)
     secret = (credentials.note,) if credentials.note else ()
     again = _again(plan, image) if image else ()
     return _result(refuted, (*notes, *secret, *again), image.found.judged() if image else None, plan)
+
+
+def _deepened(
+    absent: Finding | None, notes: tuple[Finding, ...], told: tuple[Finding, ...] | None
+) -> tuple[Finding | None, tuple[Finding, ...]]:
+    """What decides after a deeper look, and the rest; absent stands unless modprobe finds the name as an alias."""
+    if told is None:
+        return absent, notes
+    every = findings.heaviest_first(told)
+    first = next((one for one in every if one.severity in _DECIDES), None)
+    if absent and first and first.severity is Severity.REFUTES:
+        return absent, notes
+    return first, (*(one for one in every if one is not first), *notes)
 
 
 def _carried(recorded: Recorded, judged: JudgedImage) -> StageResult:

@@ -52,20 +52,20 @@ class Loading:
         self._proving, self._kernels, self._sources = proving, kernels, sources
         self._worker = Worker.of_version(proving.kmm_version)
 
-    def judge(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
-        """All that speaks against the plan's kmods in the image, and what there is to tell of them.
+    def judge(self, plan: Plan, image: Image) -> tuple[Finding, ...] | None:
+        """All that speaks against the plan's kmods in the image, and what there is to tell of them; None at depth path.
 
         Raises what reading the image raises.
         """
         return self._judge(plan, image, signed=True)
 
-    def judge_unsigned(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
+    def judge_unsigned(self, plan: Plan, image: Image) -> tuple[Finding, ...] | None:
         """The same of an image whose kmods are still to be signed."""
         return self._judge(plan, image, signed=False)
 
-    def _judge(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
+    def _judge(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...] | None:
         if not self._proving.depth.reaches(Depth.NODE):
-            return ()
+            return None
         files = ImageFiles(image.files, image.content, image.config().search_path)
         if not self._proving.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings

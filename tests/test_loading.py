@@ -68,6 +68,7 @@ def cases(of: Kernels) -> dict[str, Case]:
         "good": Case(VERIFIED, {"m.ko": plain}),
         "packed": Case(VERIFIED, {"extra/m.ko.xz": lzma.compress(plain, check=lzma.CHECK_CRC32)}),
         "dash": Case(VERIFIED, {"a-b.ko": plain}, "a_b"),
+        "alias": Case(VERIFIED, {"m.ko": plain.replace(b"retpoline=Y\0", b"alias=other\0")}, "other"),
         "together": Case((*VERIFIED, "kmod-unsigned"), {"m.ko": takes, "pf_gives.ko": gives}),
         "other-kernel": Case(("refuted", "kmod-other-kernel"), {"m.ko": of.foreign["pf_plain"]}),
         "architecture": Case(("refuted", "kmod-architecture"), {"m.ko": plain[:18] + b"\xb7\0" + plain[20:]}),
