@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
+import re
 from collections.abc import Iterable, Mapping
+from random import Random
+from typing import Any
 
 import pytest
 
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
+from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Flavour, TargetKernel
@@ -578,3 +585,57 @@ def test_manifests_that_cannot_be_read(kind: str, name: str | None, more: Object
     with pytest.raises(UsageProblem) as caught:
         fleet_of([{"kind": kind, "metadata": {"name": name}, **more}])
     assert caught.value.message.startswith(f"--manifests: {message}")
+
+
+HOSTILE: list[Any] = [
+    None,
+    "",
+    "x" * 5000,
+    "a\n::error::b",
+    0,
+    -1,
+    True,
+    [],
+    [None],
+    [[]],
+    {},
+    {"a": {}},
+    {"": ""},
+    "\ud800",
+]
+
+
+def test_whatever_stands_in_a_manifest_it_is_read_or_refused() -> None:
+    """One field of one object is something else: no exception of another kind, no text that breaks a line or an id."""
+    base = [*POOLS, MASTER, ARM, *RTS, OWN, layered("worker", "RUN dnf install kernel")]
+    base.append(cluster_version(("Completed", "4")))
+    base += [node_pool("np", "rhel-9", configs=["c"], labels={"a": "b"}), config_map("c", config("50", "realtime"))]
+    base += [node("h", "worker", labels=HOSTED), module("m")]
+    random, refused = Random(6), 0
+    for _ in range(800):
+        objects = copy.deepcopy(base)
+        mutate(random.choice(objects), random)
+        try:
+            inventory = read_manifests(["-"], "default", io.StringIO(json.dumps(objects)))
+        except UsageProblem:
+            refused += 1
+            continue
+        assert inventory.fleet
+        boots = Boots(inventory.fleet, TWO)
+        for target in targets(
+            [one for each in inventory.modules for one in needed(each, boots)], (kernel(AMD_9),), TWO
+        ):
+            assert re.fullmatch(r"[\w.+-]{1,200}", target.kernel.version), target
+            assert "\n" not in target.kernel.provenance + "".join(note.sentence for note in target.notes)
+    assert 200 < refused < 600
+
+
+def mutate(one: Any, random: Random) -> None:
+    """Put something else in the place of one value somewhere below."""
+    while True:
+        keys = [key for key in (one if isinstance(one, dict) else range(len(one))) if key not in ("kind", "apiVersion")]
+        key = random.choice(keys)
+        if not isinstance(one[key], dict | list) or not one[key] or random.random() < 0.2:
+            one[key] = random.choice(HOSTILE)
+            return
+        one = one[key]
