@@ -74,7 +74,8 @@ def compare(folder: Path, peer: Path, case: str, names: list[str], rounds: int, 
     cache = folder / "cache"
     documents = [module(f"m{number}", name, "m") for number, name in enumerate(names)]
     command = [sys.executable, "-m", "pytest", "-q", f"--kernel={KERNEL}", manifests(folder, *documents),
-               f"--cache-dir={cache}", f"--artifact-dir={folder / 'artifacts'}", "-p", "no:cacheprovider"]  # fmt: skip
+               f"--cache-dir={cache}", f"--artifact-dir={folder / 'artifacts'}", "-p", "no:cacheprovider",
+               "--proof=path"]  # fmt: skip
     theirs: list[float] = []
     ours: list[float] = []
     shutil.rmtree(cache, ignore_errors=True)

@@ -99,10 +99,11 @@ def _keychains(named: tuple[Named, ...], inventory: Inventory) -> Iterator[Keych
     """Those that are at hand. Of an account's Secrets a kubelet passes over those that hold no login."""
     for one in named:
         secret = inventory.secrets.get(one.key)
-        if secret is not None and not _elided(secret) and (one.needed or holds_login(secret)):
+        if secret is not None and not is_elided(secret) and (one.needed or holds_login(secret)):
             yield parse_pull_secret(secret, one.source)
 
 
-def _elided(secret: Manifest) -> bool:
+def is_elided(secret: Manifest) -> bool:
+    """Whether a must-gather has the Secret without what is in it."""
     data = secret.get("data")
     return isinstance(data, dict) and any(str(value).endswith(_ELIDED) for value in data.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kmm_preflight import errors
@@ -216,7 +217,31 @@ MAPPING_SECRET_ABSENT = _kind(
     "Put the Secret among the manifests, or pass --authfile.",
 )
 
+# The kernel itself.
+KERNEL_DIFFERS = _kind(
+    "kernel-differs",
+    _REFUTES,
+    "driver toolkit and OS image of the release have different kernels: got {got} in {toolkit}, expected {expected} in "
+    "{image}, which is what nodes boot",
+    "Take a release whose driver toolkit has its OS image's kernel, or build for {expected} and judge with "
+    "--kernel={expected}.",
+)
+KERNEL_UNCLEAR = _kind(
+    "kernel-unclear",
+    _UNDECIDED,
+    "driver toolkit and OS image of the release seem to have different kernels: got {got} in {toolkit}, expected "
+    "{expected}, and no proof of either: {why}",
+    "Look which kernel the OS image has, and judge with --kernel.",
+)
+
 # What the loader of the target kernel says of the kmod, in its order.
+TOOLKIT_UNREAD = _kind(
+    "toolkit-unread",
+    _UNDECIDED,
+    "nothing is known of {kernel}, so that its kmod is not proved: got {problem}, expected the files of that kernel in "
+    "driver toolkit {toolkit}",
+    "See to it that the driver toolkit can be pulled from here, or ask for less with --proof=node.",
+)
 KMOD_NOT_LOADABLE = _kind(
     "kmod-not-loadable",
     _REFUTES,
@@ -378,7 +403,7 @@ KERNEL_INPUT_MISSING = _kind(
     "kernel-input-missing",
     _UNDECIDED,
     "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it beside the kernel's headers",
-    "Name a driver toolkit or a kernel-devel package that belongs to {kernel}.",
+    "Name a driver toolkit that has the files of {kernel} (--driver-toolkit), or ask for less with --proof=node.",
 )
 
 # The index by which modprobe finds a kmod.
@@ -623,8 +648,20 @@ PUSHED_BEFORE_PROOF = _kind(
 SIGNATURE_MISSING = _kind(
     "signature-missing",
     _REFUTES,
-    "/{path} is not signed: got {got}, expected a signature by {expected}",
+    "/{path} is not signed: got {got}, expected {expected}",
     "Name the kmod in filesToSign, or sign it with sign-file; strip it before, and change nothing afterwards.",
+)
+KMOD_UNSIGNED = _kind(
+    "kmod-unsigned",
+    _NOTE,
+    "/{path} is not signed: nodes with Secure Boot or module.sig_enforce=1 would refuse it",
+    "None is needed where nodes do not enforce signatures; else add a sign section to the Module.",
+)
+SIGNATURE_SIGNER = _kind(
+    "signature-signer",
+    _WARNING,
+    "the signature of /{path} is whole, but not verified: got one by {got}, expected its certificate to verify it with",
+    "Compare the signer with the certificate that nodes trust, or give the suite the Secret of certSecret.",
 )
 SIGNATURE_BROKEN = _kind(
     "signature-broken",
@@ -737,6 +774,11 @@ _OF_TROUBLE: dict[type[errors.PreflightError], Kind] = {
     errors.Truncated: TRANSFER_TRUNCATED,
     errors.BoundExceeded: BOUND_EXCEEDED,
 }
+
+
+def heaviest_first(told: Iterable[Finding]) -> list[Finding]:
+    """Those that refute, then what is undecided, then warnings and notes; else in the order given."""
+    return sorted(told, key=lambda one: list(Severity).index(one.severity))
 
 
 def of_trouble(trouble: errors.PreflightError, kernel: str) -> Finding:

@@ -1,7 +1,8 @@
 """The image stage: can the image be had, and does it hold the kmod where modprobe will look on the new kernel?
 
 The documentation's two steps: (1) image existence and accessibility, (2) the kmod in the correct path,
-<DirName>/lib/modules/<UpgradedKernel>/, as the image's own file system shows it.
+<DirName>/lib/modules/<UpgradedKernel>/, as the image's own file system shows it. Then (3), which the documentation does
+not have: what the node and the kernel's loader will say (loading.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from kmm_preflight import findings
 from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
 from kmm_preflight.kmod.elf import why_not_elf
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
+from kmm_preflight.kmod.signature import packed_below_signature
 from kmm_preflight.model import (
     Finding,
     JudgedImage,
@@ -34,6 +36,7 @@ from kmm_preflight.outside import listed
 _KIND_WORDS = {Kind.FOLDER: "folder", Kind.DEVICE: "device", Kind.HARDLINK: "hard link", Kind.SYMLINK: "link"}
 _NODE_MODULES = "/lib/modules/"
 _KMODS_LOOKED_AT = 10_000
+_DECIDES = (Severity.REFUTES, Severity.UNDECIDED)
 
 
 class Images(Protocol):
@@ -61,17 +64,26 @@ class Credentials:
         return str(self.keyring)
 
 
-def judge_image(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
+Deeper = Callable[[Plan, Image], tuple[Finding, ...]]
+"""What else speaks for or against an image that has the kmod at its path; raises what reading the image raises."""
+
+
+def path_alone(plan: Plan, image: Image) -> tuple[Finding, ...]:
+    """Nothing: the kmod's path is all that is asked for."""
+    return ()
+
+
+def judge_image(plan: Plan, images: Images, credentials: Credentials, deeper: Deeper = path_alone) -> StageResult:
     """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py.
 
     NOT_NEEDED when the plan is recorded and its name still leads to the same image, which can be had and is then not
     looked into.
     """
-    result = _judge(plan, images, credentials)
+    result = _judge(plan, images, credentials, deeper)
     return replace(result, findings=(*result.findings, *plan.notes))
 
 
-def _judge(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
+def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: Deeper) -> StageResult:
     if plan.unresolved or credentials.problem:
         return _result(plan.unresolved or credentials.problem)
     image: Image | None = None
@@ -84,15 +96,19 @@ def _judge(plan: Plan, images: Images, credentials: Credentials) -> StageResult:
             return _carried(plan.recorded, image.found.judged())
         refuted, notes = _judge_kmod(plan, image)  # (2)
         if refuted is None:
+            told = findings.heaviest_first(deeper(plan, image))  # (3)
+            refuted = next((one for one in told if one.severity in _DECIDES), None)
+            notes = (*(one for one in told if one is not refuted), *notes)
+        if refuted is None:
             image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
     except AccessDenied as exc:
         problem, kernel = exc.message, plan.kernel.version
         refuted, notes = findings.IMAGE_ACCESS_DENIED(problem=problem, credentials=credentials, kernel=kernel), ()
     except PreflightError as exc:
         refuted, notes = findings.of_trouble(exc, plan.kernel.version), ()
-    told = (credentials.note,) if credentials.note else ()
+    secret = (credentials.note,) if credentials.note else ()
     again = _again(plan, image) if image else ()
-    return _result(refuted, (*notes, *told, *again), image.found.judged() if image else None, plan)
+    return _result(refuted, (*notes, *secret, *again), image.found.judged() if image else None, plan)
 
 
 def _carried(recorded: Recorded, judged: JudgedImage) -> StageResult:
@@ -206,7 +222,10 @@ def _judge_file(image: Image, located: Located) -> Finding | None:
         target = linked
     if target is None or target.entry.kind is not Kind.FILE:
         return findings.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
-    got = why_not_elf(image.content(target))
+    file = image.content(target)
+    got = why_not_elf(file)
+    if got and (packed := packed_below_signature(file)):
+        return findings.SIGNATURE_COMPRESSED(path=located.path, packed=packed)
     return findings.KMOD_NOT_ELF(path=located.path, got=got) if got else None
 
 

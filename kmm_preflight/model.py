@@ -75,7 +75,8 @@ class ModuleName:
 class TargetKernel:
     """A kernel that nodes will boot after the upgrade, and where that was read.
 
-    arch is Go's spelling (amd64); driver_toolkit a pull spec, "" when unknown; provenance a sentence part.
+    arch is Go's spelling (amd64); driver_toolkit a pull spec, "" when unknown; provenance a sentence part. problem
+    speaks against the kernel itself, whatever the Module.
     """
 
     version: str
@@ -84,6 +85,7 @@ class TargetKernel:
     flavour: Flavour
     driver_toolkit: str
     provenance: str
+    problem: Finding | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,13 @@ class DriverToolkit:
 
 @dataclass(frozen=True)
 class Release:
-    """What was read from a release image; digest is that of the manifest that was read."""
+    """What was read from a release image; digest is that of the manifest that was read, notes what is not proved."""
 
     reference: str
     digest: str
     version: str
     toolkits: tuple[DriverToolkit, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,10 @@ def intermediate_image(image: str, module: ModuleName) -> str:
 
 
 def make_plan(module: Module, container: Container, kernel: TargetKernel, today: tuple[str, ...] = ()) -> Plan:
-    """The plan for a Module on a kernel, of nodes that boot these kernels today; unresolved tells why there is none."""
+    """The plan for a Module on a kernel, of nodes that boot these kernels today.
+
+    unresolved tells why there is none: what speaks against the kernel, first.
+    """
     plan = Plan(
         module=module.name,
         kernel=kernel,
@@ -144,6 +147,8 @@ def make_plan(module: Module, container: Container, kernel: TargetKernel, today:
         secret=module.secret,
         selector=module.selector,
     )
+    if kernel.problem:
+        return replace(plan, unresolved=kernel.problem)
     try:
         mapping = merge(container, container.mappings[choose_mapping(container.mappings, kernel.version)])
     except NoMapping as exc:

@@ -23,7 +23,7 @@ from kmm_preflight.module import Module
 from kmm_preflight.oci.reference import parse_digest
 
 ANNOTATION = "kmm-preflight/record"
-RULES = 1
+RULES = 2
 """Raised with each change that makes the same image come out otherwise: what older rules verified is judged again."""
 
 _FORMAT = 1

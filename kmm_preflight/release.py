@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from kmm_preflight.comparison import Toolkits, compare_with_os
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.kernel import ARCHITECTURES, kernel_architecture, kernel_flavour, looks_like_kernel
@@ -17,20 +18,22 @@ from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.tar import Kind
+from kmm_preflight.os_image import STREAM_LABEL, os_image_tags
 from kmm_preflight.outside import listed
+from kmm_preflight.packages import LISTS
 
 PUBLIC_RELEASES = "quay.io/openshift-release-dev/ocp-release"
 IMAGE_REFERENCES = "release-manifests/image-references"
 TOOLKIT_RELEASE = "etc/driver-toolkit-release.json"
 KERNEL_SOURCES = "usr/src/kernels"
-STREAM_LABEL = "io.openshift.os.streamclass"
 MULTI = "multi"
-FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE})
-"""What is read of release and toolkit images."""
+FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE}) | LISTS
+"""What is read of release, toolkit and OS images."""
 
 _FILE_BYTES = 32 << 20
 _VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z._-]+)?")
 _TOOLKIT = re.compile(r"driver-toolkit(-\d+)?")
+_MAYBE_TOOLKIT = re.compile(r"driver-toolkit(-.+)?")
 
 
 class Images(Protocol):
@@ -132,7 +135,8 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
     """
     arches = _architectures(images, name, choice, keyring)
     image = _release_image(images, name, arches, choice, keyring)
-    version, toolkits = parse_image_references(_references(image, name), name)
+    references = _references(image, name)
+    version, toolkits = parse_image_references(references, name)
     read = [
         (tag, *toolkit)
         for tag, reference in toolkits.items()
@@ -150,8 +154,9 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
         ]
         named = ", ".join(stream for stream in choice.streams if stream in missing)
         raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
-    release = Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read))
-    return release, tuple(kernel for _, _, several in read for kernel in several)
+    theirs = Toolkits([(one, kernels) for _, one, kernels in read], len(toolkits) == 1, not choice.streams)
+    kernels, notes = compare_with_os(images, os_image_tags(references), theirs, keyring)
+    return Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes), kernels
 
 
 Kernels = tuple[TargetKernel, ...]
@@ -267,10 +272,10 @@ def parse_image_references(document: Field, name: str) -> tuple[str, dict[str, s
 
 
 def toolkit_references(tags: Iterable[tuple[str, object]]) -> dict[str, str]:
-    """The pull specs of the driver toolkits among a payload's tags; Malformed when one has none."""
+    """The pull specs of what may be driver toolkits among a payload's tags; Malformed when one has none."""
     toolkits: dict[str, str] = {}
     for tag, reference in tags:
-        if not _TOOLKIT.fullmatch(tag) or tag in toolkits:
+        if not _MAYBE_TOOLKIT.fullmatch(tag) or tag in toolkits:
             continue
         if not isinstance(reference, str) or not reference:
             raise Malformed(f"tag {tag} of {IMAGE_REFERENCES}: got no pull spec, expected from.name")
@@ -293,9 +298,9 @@ def parse_toolkit(document: Field) -> ToolkitKernels:
 
 
 def kernel_of_flavour(named: ToolkitKernels, flavour: Flavour, folders: tuple[str, ...] = ()) -> str:
-    """The kernel of a flavour: what the JSON names, else the first of these folders; UsageProblem without one."""
-    version = named.of(flavour) or next((one for one in folders if kernel_flavour(one) is flavour), "")
-    if version:
+    """The kernel of a flavour: what the JSON names, else the only one of these folders; UsageProblem without one."""
+    fit = [one for one in folders if kernel_flavour(one) is flavour and "debug" not in one]
+    if version := named.of(flavour) or (fit[0] if len(fit) == 1 else ""):
         return version
     have = listed(list(dict.fromkeys((named.standard, *folders))))
     raise UsageProblem(f"--flavour {flavour.value}: the driver toolkit of kernel {named.standard} has kernels {have}")
@@ -316,11 +321,14 @@ def _needed_toolkit(
 def _read_toolkit(
     images: Images, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
 ) -> tuple[DriverToolkit, Kernels] | None:
-    """A toolkit with its kernels, None when its stream was not chosen."""
+    """A toolkit with its kernels, None when its stream was not chosen.
+
+    A tag of an unknown name is one when its label says of which stream. The stream is the label's where there is one.
+    """
     image = images.image(reference, arch or None, keyring, VERIFIED_HTTPS)
     config = image.config()
     label = config.labels.get(STREAM_LABEL, "")
-    if label and not _chosen(choice, label, tag):
+    if not (_chosen(choice, label, tag) if label else _TOOLKIT.fullmatch(tag)):
         return None
     arch = arch or config.arch
     if label and not choice.flavours_for(label, arch) and choice.flavours:

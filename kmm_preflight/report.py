@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kmm_preflight import findings
@@ -20,20 +20,9 @@ from kmm_preflight.model import (
     TargetKernel,
     Verdict,
 )
+from kmm_preflight.proof import Proving
 
 SCHEMA = "kmm-preflight/1"
-DEPTH = "path"
-NOT_CHECKED = (
-    "the object beyond its ELF header (symbols, vermagic, architecture, signature)",
-    "the index (modules.dep.bin) by which modprobe finds the kmod, and which of several copies it takes",
-    "dependencies and modulesLoadingOrder",
-    "what the copy of the folder onto the node (cp -R) leaves of links",
-    "the shell and tools that KMM needs in the image",
-    "layers below those that had to be read: asked for, not unpacked",
-    "firmware, modprobe's arguments, and what the driver does when it starts",
-)
-"""What a green at this depth of proof does not say."""
-
 EXIT_VERIFIED, EXIT_REFUTED, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_NOTHING, EXIT_UNDECIDED = 0, 1, 2, 4, 5, 10
 _WORST_FIRST = (Conclusion.REFUTED, Conclusion.UNDECIDED, Conclusion.NOT_VERIFIED, Conclusion.VERIFIED)
 
@@ -61,7 +50,7 @@ class Report:
 
     builder says who builds and why, "" where no Module has a section for it; answered what became of the status of the
     PreflightValidationOCP, "" where there was none to answer. doubt is what is not known at the end of a run, so that
-    what would be green is not.
+    what would be green is not. proving is how deep the run looked.
     """
 
     version: str
@@ -81,6 +70,7 @@ class Report:
     allow_no_modules: bool = False
     answered: str = ""
     doubt: str = ""
+    proving: Proving = field(default_factory=Proving)
 
     def counts(self) -> Counter[Conclusion]:
         """How many verdicts of each kind."""

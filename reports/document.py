@@ -6,7 +6,8 @@ import json
 
 from kmm_preflight.model import Finding, StageResult, TargetKernel, Verdict
 from kmm_preflight.outside import clean
-from kmm_preflight.report import DEPTH, NOT_CHECKED, SCHEMA, Report
+from kmm_preflight.proof import Proving
+from kmm_preflight.report import SCHEMA, Report
 
 
 def to_json(report: Report) -> str:
@@ -19,7 +20,7 @@ def to_json(report: Report) -> str:
         "exitCode": report.exit_code,
         "sentence": report.sentence,
         "partial": report.partial or None,
-        "proof": {"depth": DEPTH, "notChecked": list(NOT_CHECKED)},
+        "proof": _proof(report.proving),
         "problem": _problem(report),
         "release": _release(report),
         "kernels": [_kernel(kernel) for kernel in report.kernels],
@@ -34,6 +35,15 @@ def to_json(report: Report) -> str:
         ],
     }
     return json.dumps(body, indent=2, ensure_ascii=True) + "\n"
+
+
+def _proof(proving: Proving) -> dict[str, object]:
+    return {
+        "depth": proving.depth.value,
+        "assumeLoaded": sorted(proving.assume_loaded),
+        "requireSignature": proving.require_signature,
+        "notChecked": list(proving.not_checked),
+    }
 
 
 def _problem(report: Report) -> dict[str, object] | None:
@@ -64,6 +74,7 @@ def _kernel(kernel: TargetKernel) -> dict[str, object]:
         "flavour": kernel.flavour.value,
         "driverToolkit": kernel.driver_toolkit,
         "provenance": kernel.provenance,
+        "problem": kernel.problem.id if kernel.problem else None,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmm_preflight.model import TargetKernel, Verdict
 from kmm_preflight.outside import clean
-from kmm_preflight.report import DEPTH, NOT_CHECKED, Report
+from kmm_preflight.report import Report
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
@@ -25,7 +25,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     told += [("listed, no case", f"{one.module}: {one.reason}") for one in report.passed]
     if report.answered:
         told.append(("answered", report.answered))
-    told.append(("proof", f"depth {DEPTH}; not checked: {'; '.join(NOT_CHECKED)}"))
+    told.append(("proof", f"depth {report.proving.words}; not checked: {'; '.join(report.proving.not_checked)}"))
     told.append(("started", f"{report.started:%Y-%m-%d %H:%M:%S} UTC"))
     told.append(("seconds", f"{(report.finished - report.started).total_seconds():.1f}"))
     return [(label, clean(words)) for label, words in told]

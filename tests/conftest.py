@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from .real.registry import Registry
 
 
+@pytest.fixture(scope="session", autouse=True)
+def proof_of_the_path() -> Iterator[None]:
+    """Whole runs prove the kmod's path unless a test says --proof: most tests are of what stands around the kmod."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFLIGHT_PROOF", "path")
+        yield
+
+
 @pytest.fixture(scope="session")
 def plain_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """HTTP, nobody logs in."""

@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
-_KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
+_KEPT = ("PREFLIGHT_PROOF", "PATH", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
 # A child's peak counts from its fork on, when it still has its parent's memory: the parent must be a small process.
 _MEASURED = (
     "import pathlib, resource, subprocess, sys\n"

@@ -110,7 +110,8 @@ class Going:
         ours = bench.options(tmp_path / "manifests", manifests)
         folders = [f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ours, *folders, *options]
-        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(self.tmp)}
+        kept = {name: os.environ[name] for name in ("PATH", "PREFLIGHT_PROOF")}
+        environment = {**kept, "HOME": str(tmp_path), "TMPDIR": str(self.tmp)}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

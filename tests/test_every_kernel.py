@@ -97,6 +97,11 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return release_options(tmp_path_factory.mktemp("release"))
 
 
+def assumed(run: Run) -> list[str]:
+    """What was taken for granted of nodes; the release of these tests has no OS images to compare with."""
+    return [words for words in run.document["assumed"] if "was not compared with" not in words]
+
+
 def test_each_module_on_each_kernel_that_its_nodes_will_boot(tmp_path: Path, release: tuple[str, str]) -> None:
     run = run_preflight(tmp_path, *release, written(tmp_path / "given", [*show(), *MODULES]), "-n0")
     assert run.returncode == 1, run.output
@@ -117,7 +122,7 @@ def test_each_module_on_each_kernel_that_its_nodes_will_boot(tmp_path: Path, rel
         f"later@{ARM_10}": {"no-node-selected", "pool-paused"},
         f"lost@{RT_9}": {"mapping-lost"},
     }
-    assert run.document["assumed"] == []
+    assert assumed(run) == []
     nodes = {one["kernel"]: one["nodes"] for one in run.document["modules"] if one["name"] == "everywhere"}
     assert nodes == {
         AMD_9: ["pool worker (2 nodes)"],
@@ -248,7 +253,7 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
         asked = [f"{event.verb} {event.resource} {event.name}".strip() for event in cluster.requests()]
         assert run.returncode == 1, run.output
         assert cases(run) == SHOW
-        assert run.document["assumed"] == []
+        assert assumed(run) == []
         assert [one for one in asked if one.split()[1] in MACHINES] == [
             "list nodes",
             "list machineconfigpools",

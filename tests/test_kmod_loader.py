@@ -313,9 +313,13 @@ def test_a_chain_is_as_good_as_its_worst_link(rhel: KernelFiles) -> None:
     assert [(finding.id, finding.sentence.split()[0]) for finding in got] == [("kmod-other-kernel", "first.ko")]
 
 
-def test_missing_inputs_are_told_once_each(rhel: KernelFiles) -> None:
+def test_missing_inputs_are_told_in_one_finding(rhel: KernelFiles) -> None:
     bare = KernelFiles(RHEL9, "amd64", None, None)
-    assert ids(bare, Object()) == ["kernel-input-missing", "kernel-input-missing"]
+    (told,) = judge_kmod("made.ko", read(Object()), bare)
+    assert (told.id, "got no .config and no Module.symvers of that kernel" in told.sentence) == (
+        "kernel-input-missing",
+        True,
+    )
     assert ids(replace(bare, configuration=configuration()), Object()) == ["kernel-input-missing"]
     assert ids(replace(rhel, configuration=None), Object()) == ["kernel-input-missing"]
     magic = "5.14.0-570.el9.x86_64 SMP preempt mod_unload modversions "

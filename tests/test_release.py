@@ -19,9 +19,9 @@ from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
+from kmm_preflight.os_image import STREAM_LABEL
 from kmm_preflight.release import (
     FILES,
-    STREAM_LABEL,
     Choice,
     Kernels,
     ToolkitKernels,
@@ -81,7 +81,16 @@ def _target(version: str, reference: str = DTK, stream: str = "rhel-9", flavour:
 def test_read_release(tmp_path: Path) -> None:
     release, toolkit = _release(("driver-toolkit", DTK)), _toolkit(_named(KERNEL, f"{KERNEL}+rt"))
     assert _read(tmp_path, {NAME: release, DTK: toolkit}) == (
-        Release(NAME, release.digest, "4.99.0", (DriverToolkit(DTK, toolkit.digest, "rhel-9", "amd64", "9.6"),)),
+        Release(
+            NAME,
+            release.digest,
+            "4.99.0",
+            (DriverToolkit(DTK, toolkit.digest, "rhel-9", "amd64", "9.6"),),
+            (
+                f"kernel {KERNEL} (rhel-9, amd64, standard) was not compared with that of the OS image which nodes "
+                "boot: the release has no OS image of this stream",
+            ),
+        ),
         (_target(KERNEL),),
     )
 
@@ -230,6 +239,38 @@ def test_no_rt_kernel(tmp_path: Path, rt: str | None) -> None:
 
 
 SOURCES = "usr/src/kernels"
+EIGHT_RT = "4.18.0-372.9.1.rt7.166.el8.x86_64"
+
+
+@pytest.mark.parametrize("rt", [None, "", "package kernel-rt-core is not installed"])
+@pytest.mark.parametrize("version", [f"{KERNEL}+rt", EIGHT_RT])
+def test_rt_is_read_from_the_headers_where_the_json_is_silent(tmp_path: Path, rt: str | None, version: str) -> None:
+    headers = [Member(f"{SOURCES}/{one}/Makefile") for one in (KERNEL, version, f"{version}-debug")]
+    images = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL, rt), "", "amd64", *headers)}
+    choice = Choice(flavours=(Flavour.RT,))
+    assert _read(tmp_path, images, choice)[1] == (_target(version, flavour=Flavour.RT, place=SOURCES),)
+
+
+def test_two_rt_kernels_are_none(tmp_path: Path) -> None:
+    headers = [folder(f"{SOURCES}/{one}") for one in (f"{KERNEL}+rt", EIGHT_RT)]
+    images = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL), "", "amd64", *headers)}
+    with pytest.raises(UsageProblem, match=f"has kernels {KERNEL}, {EIGHT_RT}, {KERNEL}\\+rt$"):
+        _read(tmp_path, images, Choice(flavours=(Flavour.RT,)))
+
+
+def test_a_toolkit_of_any_name_is_of_the_stream_that_its_label_says(tmp_path: Path) -> None:
+    """One without the label, under a name that no release had, may be another image; it is passed over."""
+    tags = (("driver-toolkit", DTK), ("driver-toolkit-centos", DTK_10), ("driver-toolkit-tests", "quay.io/dev/x:1"))
+    images = {
+        NAME: _release(*tags),
+        DTK: _toolkit(_named(KERNEL), "rhel-10"),
+        DTK_10: _toolkit(_named(KERNEL_10), "centos-11"),
+        "quay.io/dev/x:1": image([OTHER]),
+    }
+    release, _ = _read(tmp_path, images)
+    assert [one.stream for one in release.toolkits] == ["rhel-10", "centos-11"]
+    with pytest.raises(UsageProblem, match="has streams rhel-10, centos-11"):
+        _read(tmp_path, images, Choice(streams=("rhel-9",)))
 
 
 def test_64k_is_read_from_the_headers(tmp_path: Path) -> None:
@@ -457,7 +498,7 @@ def test_any_other_name_stays(text: str) -> None:
         ([("driver-toolkit", "A"), ("etcd", None)], {"driver-toolkit": "A"}),
         ([("driver-toolkit-10", "B"), ("driver-toolkit", "A")], {"driver-toolkit-10": "B", "driver-toolkit": "A"}),
         ([("driver-toolkit", "A"), ("driver-toolkit", "B")], {"driver-toolkit": "A"}),
-        ([("driver-toolkit-x", "A"), ("my-driver-toolkit", "B"), ("driver-toolkits", "C")], {}),
+        ([("driver-toolkit-x", "A"), ("my-driver-toolkit", "B"), ("driver-toolkits", "C")], {"driver-toolkit-x": "A"}),
     ],
     ids=["none", "one", "in the payload's order", "the first of a name", "other names"],
 )

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import json
-import posixpath
 import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 
 from kmm_preflight import findings
 from kmm_preflight.build.builder import Mounted, Order
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
 from kmm_preflight.build.recipe import Prepared, Terms, order_id, refused
 from kmm_preflight.build.sources import Sources, files_of, words_of
-from kmm_preflight.errors import BoundExceeded
-from kmm_preflight.image import kmods_of
-from kmm_preflight.kmod.signature import Certificate, judge_signature, parse_certificate, signer_of
+from kmm_preflight.kmod.signature import signer_of
 from kmm_preflight.model import Finding, Plan, Severity, Sign, Stage
-from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
+from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.reference import Reference
-from kmm_preflight.oci.tar import Kind
 from kmm_preflight.outside import listed
+from kmm_preflight.signatures import CERT, content, files_matching, neighbours
 
 HASH = "sha256"
-KEY, CERT = "key", "cert"
-FILES_MOST = 1000
-FILE_BYTES = 256 << 20
-_GLOB = re.compile(r"[*?\[]")
+KEY = "key"
 _GLOB_PARTS = re.compile(r"[*?]|\[[^\]/]*\]")
 # What stands in a Dockerfile and a shell without meaning something there.
 _PLAIN = re.compile(r"[A-Za-z0-9/._+@%=:,~ -]+")
@@ -145,7 +138,7 @@ def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Fi
     for entry in sign.files_to_sign:
         matching = files_matching(entry, image.files)
         if not matching:
-            got = _neighbours(entry, image.files)
+            got = neighbours(entry, image.files)
             return findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}")
         found += matching
     for located in found:
@@ -156,85 +149,6 @@ def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Fi
     return tuple(dict.fromkeys(located.path for located in found))
 
 
-def files_matching(pattern: str, files: FileSystem) -> list[Located]:
-    """The files that a path with *, ? and [ ] in its parts leads to, as a shell expands it; links are followed."""
-    paths = [""]
-    for part in posixpath.normpath(pattern).strip("/").split("/"):
-        paths = [f"{path}/{name}".lstrip("/") for path in paths for name in _names(path, part, files)]
-        if len(paths) > FILES_MOST:
-            raise BoundExceeded(f"filesToSign {pattern}: more than {FILES_MOST} files")
-    return [located for path in paths if (located := _file(path, files))]
-
-
-def _names(folder: str, part: str, files: FileSystem) -> list[str]:
-    if not _GLOB.search(part):
-        return [part]
-    located = _resolved(folder, files)
-    children = files.children(located.path) if located else []
-    # A shell's * takes no name that begins with a dot.
-    return [name for name in children if fnmatchcase(name, part) and name.startswith(".") is part.startswith(".")]
-
-
-def _file(path: str, files: FileSystem) -> Located | None:
-    located = _target(path, files)
-    return Located(path, located.entry, located.layer) if located and located.entry.kind is Kind.FILE else None
-
-
-def _target(path: str, files: FileSystem) -> Located | None:
-    """What a path leads to, of a hard link the file itself."""
-    located = _resolved(path, files)
-    return files.hardlink_target(located) if located and located.entry.kind is Kind.HARDLINK else located
-
-
-def _resolved(path: str, files: FileSystem) -> Located | None:
-    try:
-        return files.resolve(path)
-    except LinkBroken:
-        return None
-
-
-def _neighbours(entry: str, files: FileSystem) -> str:
-    """What stands in the folder of a path that leads nowhere."""
-    folder = _resolved(posixpath.dirname(entry), files)
-    return listed(files.children(folder.path)) if folder else f"no folder {posixpath.dirname(entry)}"
-
-
 def _signed_already(files: Iterable[str], image: Image) -> tuple[Finding, ...]:
     signers = {path: signer_of(content(path, image)) for path in files}
     return tuple(findings.FILES_TO_SIGN_SIGNED(path=path, signer=signer) for path, signer in signers.items() if signer)
-
-
-def content(path: str, image: Image) -> bytes:
-    """The bytes of a file that a path of the image leads to; BoundExceeded when it is larger than any kmod."""
-    located = _target(path, image.files)
-    if located is None:
-        return b""
-    file = image.content(located)
-    if file.stat().st_size > FILE_BYTES:
-        raise BoundExceeded(f"/{path}: larger than {FILE_BYTES >> 20} MiB")
-    return file.read_bytes()
-
-
-def judge_signed(plan: Plan, sign: Sign, image: Image, sources: Sources) -> tuple[Finding, ...]:
-    """What is to be said of the signatures of filesToSign, and of the kmod itself, at most one finding a file."""
-    certificate = _certificate(plan, sign, sources)
-    told: list[Finding] = []
-    paths: list[str] = []
-    for entry in sign.files_to_sign:
-        matching = files_matching(entry, image.files)
-        if not matching:
-            got = _neighbours(entry, image.files)
-            told.append(findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}"))
-        paths += [located.path for located in matching]
-    if plan.kmod:  # the one that the node loads, wherever filesToSign has led
-        paths += [located.path for located in kmods_of(plan, image)]
-    for path in dict.fromkeys(paths):
-        if problem := judge_signature(path, content(path, image), certificate):
-            told.append(problem)
-    return tuple(dict.fromkeys(told))
-
-
-def _certificate(plan: Plan, sign: Sign, sources: Sources) -> Certificate:
-    key = (plan.module.namespace, sign.cert_secret or "")
-    files = files_of(sources.secret(key) or {}, f"Secret {words_of(key)}")
-    return parse_certificate(files.get(CERT, b""), f"Secret {words_of(key)}")

@@ -16,10 +16,10 @@ from kmm_preflight import findings
 from kmm_preflight.build.builder import Builder, Built, Order
 from kmm_preflight.build.push import why_not_push
 from kmm_preflight.build.recipe import Prepared, Terms, order_id, prepare_build, refused
-from kmm_preflight.build.signing import Input, judge_signed, prepare_sign
+from kmm_preflight.build.signing import Input, prepare_sign
 from kmm_preflight.build.sources import Sources
 from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError
-from kmm_preflight.image import Credentials, judge_image
+from kmm_preflight.image import Credentials, Deeper, judge_image
 from kmm_preflight.model import (
     VERIFIED_HTTPS,
     Finding,
@@ -35,6 +35,7 @@ from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.reference import Reference
+from kmm_preflight.signatures import judge_signed
 
 
 class Memory(Protocol):
@@ -58,7 +59,8 @@ class Watcher(Protocol):
 class Shop:
     """With what a run builds: the builder, None with the reason why there is none, and the terms.
 
-    credentials of builds by plan id; plans are all plans of the run. logs is the folder among the artifacts.
+    credentials of builds by plan id; plans are all plans of the run. What was made is proved as deep as images
+    are, what is still to be signed without signatures. logs is the folder among the artifacts.
     """
 
     builder: Builder | None
@@ -68,6 +70,8 @@ class Shop:
     images: Images
     credentials: Mapping[str, Credentials] = field(repr=False)
     plans: tuple[Plan, ...]
+    deeper: Deeper
+    deeper_unsigned: Deeper
     logs: Path
     now: Callable[[], datetime]
 
@@ -214,7 +218,7 @@ class Workshop:
         """The image stage's own check on the result, and of a signed one its signatures."""
         tls = plan.tls if built.pushed else VERIFIED_HTTPS
         made = replace(plan, image=built.image, tls=tls, recorded=None, notes=())
-        judged = judge_image(made, self._shop.images, Credentials(order.keyring))
+        judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._deeper(plan, order))
         image = _as(judged.image, order, built)
         if judged.outcome is not Outcome.VERIFIED:
             reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
@@ -222,7 +226,7 @@ class Workshop:
         if order.stage is Stage.SIGN and plan.sign:
             signed = self._image(built.image, plan, order.keyring, tls)
             told = judge_signed(plan, plan.sign, signed, self._shop.sources)
-            judged = replace(judged, findings=(*told, *judged.findings))
+            judged = replace(judged, findings=tuple(dict.fromkeys((*told, *judged.findings))))
             if wrong := [one for one in told if one.severity in (Severity.REFUTES, Severity.UNDECIDED)]:
                 every = (*wrong, *(one for one in judged.findings if one not in wrong))
                 return replace(_concluded(order.stage, every), image=image)
@@ -231,6 +235,10 @@ class Workshop:
         where = f"pushed to {order.image}" if built.pushed else "not pushed"
         reason = f"{_WORDS[order.stage]}, its result has the kmod where modprobe looks ({where})"
         return StageResult(order.stage, Outcome.VERIFIED, reason, judged.findings, image)
+
+    def _deeper(self, plan: Plan, order: Order) -> Deeper:
+        """What proves a result beyond the path: one that is still to be signed has no signatures."""
+        return self._shop.deeper_unsigned if plan.sign and order.stage is Stage.BUILD else self._shop.deeper
 
     def _why_not_push(self, order: Order) -> Finding | None:
         if self._shop.terms.overwrite:
@@ -251,7 +259,7 @@ class Workshop:
             if other.image != plan.image or other.id == plan.id or other.unresolved:
                 continue
             made = replace(other, image=built.image, tls=tls, recorded=None, notes=())
-            judged = judge_image(made, self._shop.images, Credentials(order.keyring))
+            judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._deeper(other, order))
             if judged.outcome is not Outcome.VERIFIED:
                 return findings.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
         return None
@@ -297,7 +305,7 @@ def _unavailable(exc: PreflightError, section: str, plan: Plan, keyring: Keyring
 
 def _concluded(stage: Stage, told: Iterable[Finding]) -> StageResult:
     """A stage that the first finding of the heaviest decides."""
-    every = tuple(sorted(told, key=lambda one: list(Severity).index(one.severity)))
+    every = tuple(findings.heaviest_first(told))
     undecided = every[0].severity is Severity.UNDECIDED
     outcome = Outcome.UNDECIDED if undecided else Outcome.FAILED
     return StageResult(stage, outcome, every[0].sentence, every)

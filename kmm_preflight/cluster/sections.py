@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kmm_preflight.cluster.api import CONFIG_MAPS, SECRETS, Api
 from kmm_preflight.cluster.inventory import Inventory, Key
@@ -29,9 +30,14 @@ class GivenSections:
 class AskedSections:
     """What a cluster has, asked for the first time that it is needed: a key is read only where something is signed."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, connect: Callable[[], Api]) -> None:
+        """connect is called once, and only when something is asked for."""
+        self._connect = connect
         self._secrets: dict[Key, Manifest | None] = {}
+
+    @cached_property
+    def _api(self) -> Api:
+        return self._connect()
 
     def config_map(self, key: Key) -> Manifest | None:
         """See Sources."""

@@ -33,8 +33,15 @@ class _Case:
     kernel: KernelFiles
     around: Neighbours
 
-    def missing(self, what: str) -> Finding:
-        return findings.KERNEL_INPUT_MISSING(kmod=self.name, kernel=self.kernel.release, what=what)
+
+@dataclass(frozen=True)
+class _Lack:
+    """A file of the kernel that a check needs and that is not to be had."""
+
+    what: str
+
+
+_Told = Iterator[Finding | _Lack]
 
 
 def read_kmod(name: str, data: Bytes, kernel: KernelFiles) -> KernelObject | Finding:
@@ -70,7 +77,13 @@ def judge_kmod(name: str, kmod: KernelObject, kernel: KernelFiles, around: Neigh
     judged elsewhere, and lockdown, parameters and what the kmod's own init answers are in no file.
     """
     case = _Case(name, kmod, kernel, around)
-    return tuple(finding for check in _CHECKS for finding in check(case))
+    told = [one for check in _CHECKS for one in check(case)]
+    found = tuple(one for one in told if isinstance(one, Finding))
+    lacking = dict.fromkeys(one.what for one in told if isinstance(one, _Lack))
+    if not lacking:
+        return found
+    what = " and no ".join(lacking)
+    return (*found, findings.KERNEL_INPUT_MISSING(kmod=name, kernel=kernel.release, what=what))
 
 
 def judge_chain(
@@ -92,7 +105,7 @@ def judge_chain(
     )
 
 
-def _object(case: _Case) -> Iterator[Finding]:
+def _object(case: _Case) -> _Told:
     """(2) What the loader refuses in the object itself, and ppc64's ABI with the architecture (3)."""
     flaw = next((flaw for flaw in case.kmod.flaws if flaw.since <= case.kernel.version), None)
     if flaw:
@@ -102,7 +115,7 @@ def _object(case: _Case) -> Iterator[Finding]:
         yield findings.KMOD_ARCHITECTURE(kmod=case.name, got=f"ppc64le with ABI {abi}", expected="ppc64le with ABI 2")
 
 
-def _layout(case: _Case) -> Iterator[Finding]:
+def _layout(case: _Case) -> _Told:
     """(4, 7) The size of struct module, then the CRC of module_layout; one cause, one finding."""
     size, layout = case.kernel.struct_size, _layout_of(case)
     words = None
@@ -126,7 +139,7 @@ def _crcs(case: _Case) -> dict[str, int] | None:
     return None if crcs is None else dict(crcs)
 
 
-def _versions(case: _Case) -> Iterator[Finding]:
+def _versions(case: _Case) -> _Told:
     """(7, 8, 12) Without versions, version magic or CRCs of its exports: refused, or taken with a taint."""
     lacking = []
     if case.kernel.versioned is not False and read_crcs(case.kmod, case.kernel) is None:
@@ -138,19 +151,19 @@ def _versions(case: _Case) -> Iterator[Finding]:
     if not lacking:
         return
     if case.kernel.takes_unversioned is None or case.kernel.versioned is None:
-        yield case.missing(".config")
+        yield _Lack(".config")
         return
     kind = findings.KMOD_UNVERSIONED if case.kernel.takes_unversioned else findings.KMOD_UNVERSIONED_REFUSED
     yield kind(kmod=case.name, what=" and no ".join(lacking), kernel=case.kernel.release)
 
 
-def _vermagic(case: _Case) -> Iterator[Finding]:
+def _vermagic(case: _Case) -> _Told:
     """(8) The whole string, or from its first blank on where both sides have symbol versions."""
     got, expected = case.kmod.modinfo.vermagic, case.kernel.vermagic
     if got is None or any(_layout(case)):  # one cause, and the loader tells that one first
         return
     if expected is None or case.kernel.versioned is None:
-        yield case.missing(".config")
+        yield _Lack(".config")
         return
     versioned = case.kernel.versioned and case.kmod.versions.basic is not None
     if not same_vermagic(got, expected, versioned):
@@ -158,17 +171,17 @@ def _vermagic(case: _Case) -> Iterator[Finding]:
         yield findings.KMOD_VERMAGIC(kmod=case.name, got=repr(got), expected=repr(expected), kernel=release)
 
 
-def _livepatch(case: _Case) -> Iterator[Finding]:
+def _livepatch(case: _Case) -> _Told:
     """(9)."""
     if case.kmod.modinfo.first("livepatch") is None:
         return
     if case.kernel.configuration is None:
-        yield case.missing(".config")
+        yield _Lack(".config")
     elif not case.kernel.configuration.on("LIVEPATCH"):
         yield findings.KMOD_LIVEPATCH(kmod=case.name, kernel=case.kernel.release)
 
 
-def _sections(case: _Case) -> Iterator[Finding]:
+def _sections(case: _Case) -> _Told:
     """(10) Code that can be written, and sections that an architecture wants."""
     words = None
     if case.kmod.writable_code and case.kernel.version >= _STRICT and _on(case, "STRICT_MODULE_RWX", True):
@@ -193,19 +206,19 @@ def _on(case: _Case, option: str, unknown: bool) -> bool:
     return unknown if case.kernel.configuration is None else case.kernel.configuration.on(option)
 
 
-def _symbols(case: _Case) -> Iterator[Finding]:
+def _symbols(case: _Case) -> _Told:
     """(13) Every symbol that the kmod needs."""
     if case.kmod.common:
         yield findings.KMOD_COMMON(kmod=case.name, symbols=listed(list(case.kmod.common)))
     if case.kernel.symvers is None:
-        yield case.missing("Module.symvers")
+        yield _Lack("Module.symvers")
         return
     refusals = resolve(case.kmod, case.kernel, case.kernel.symvers, case.around)
     yield from _unprovided(case, refusals)
     yield from _unfit(case, refusals)
 
 
-def _unprovided(case: _Case, refusals: Refusals) -> Iterator[Finding]:
+def _unprovided(case: _Case, refusals: Refusals) -> _Told:
     name, kernel = case.name, case.kernel.release
     if refusals.absent:
         yield findings.KMOD_SYMBOLS_ABSENT(kmod=name, kernel=kernel, symbols=listed(refusals.absent))
@@ -222,7 +235,7 @@ def _unprovided(case: _Case, refusals: Refusals) -> Iterator[Finding]:
         yield findings.KMOD_NEEDS_IN_TREE(kmod=name, modules=modules, symbols=listed(symbols))
 
 
-def _unfit(case: _Case, refusals: Refusals) -> Iterator[Finding]:
+def _unfit(case: _Case, refusals: Refusals) -> _Told:
     name, kernel = case.name, case.kernel.release
     # A kmod of another kernel build differs in hundreds of symbols: that cause is told already.
     if refusals.differing and not any(_layout(case)):
@@ -243,14 +256,14 @@ def _unversioned_layout(case: _Case) -> list[str]:
     return [LAYOUT] if _layout_of(case) is not None and crcs is not None and LAYOUT not in crcs else []
 
 
-def _relocations(case: _Case) -> Iterator[Finding]:
+def _relocations(case: _Case) -> _Told:
     """(14)."""
     if case.kmod.unrelocatable:
         got = case.kmod.unrelocatable[0].words
         yield findings.KMOD_NOT_LOADABLE(kmod=case.name, got=got, kernel=case.kernel.release)
 
 
-def _exports(case: _Case) -> Iterator[Finding]:
+def _exports(case: _Case) -> _Told:
     """(15) What it exports must be new: in vmlinux and in what is loaded before it, perhaps in other in-tree kmods."""
     clashing, doubtful = [], []
     for name in case.kmod.exports:
@@ -271,18 +284,18 @@ def _loaded(exported: Exported, around: Neighbours) -> bool:
     return exported.provider == VMLINUX or module_key(exported.provider.rpartition("/")[2]) in around.in_tree
 
 
-def _btf(case: _Case) -> Iterator[Finding]:
+def _btf(case: _Case) -> _Told:
     """(16) Type data refers by number to those of the vmlinux beside which it was built."""
     release = (case.kmod.modinfo.vermagic or "an unknown kernel").partition(" ")[0]
     if ".BTF" not in case.kmod.sections or release == case.kernel.release or case.kernel.version < _BTF_REFUSES:
         return
     if case.kernel.configuration is None:
-        yield case.missing(".config")
+        yield _Lack(".config")
     elif _on(case, "DEBUG_INFO_BTF_MODULES", False) and not _on(case, "MODULE_ALLOW_BTF_MISMATCH", False):
         yield findings.KMOD_BTF(kmod=case.name, got=release, kernel=case.kernel.release)
 
 
-def _name(case: _Case) -> Iterator[Finding]:
+def _name(case: _Case) -> _Told:
     """(11, 18) The module's own name, which need not be its file's."""
     key = case.kmod.name.replace("-", "_")
     if key in case.kernel.with_parameters:
@@ -291,7 +304,7 @@ def _name(case: _Case) -> Iterator[Finding]:
         yield findings.KMOD_NAME_IN_TREE(kmod=case.name, name=case.kmod.name)
 
 
-_CHECKS: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
+_CHECKS: tuple[Callable[[_Case], _Told], ...] = (
     _object,
     _layout,
     _versions,

@@ -12,6 +12,8 @@ from kmm_preflight.model import Finding
 from kmm_preflight.outside import listed
 
 INDEX = "modules.dep.bin"
+INDEXES = (INDEX, "modules.alias.bin", "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin")
+"""What modprobe looks into."""
 _TEXT = "modules.dep"
 
 

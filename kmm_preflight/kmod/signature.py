@@ -11,6 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from asn1crypto import algos, cms, core
 from asn1crypto import x509 as asn1
@@ -76,6 +77,8 @@ _SHORT = {
     "organizational_unit_name": "OU",
     "state_or_province_name": "ST",
 }
+_EMBEDDED, _ATTRIBUTES = "the content embedded", "signed attributes"
+_REFUSED_UNASKED = {_EMBEDDED, _ATTRIBUTES}
 # What asn1crypto raises for bytes that are not what they should be; it has no class of its own.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
@@ -177,12 +180,13 @@ def why_unfit(key: object) -> str:
             return f"a key of kind {type(key).__name__.removesuffix('PublicKey')}"
 
 
-def judge_signature(path: str, data: bytes, certificate: Certificate) -> Finding | None:
+def judge_signature(path: str, data: bytes, certificate: Certificate | None) -> Finding | None:
     """None when data carries one signature, whole, over these bytes, by this certificate's key, as kernels take it.
 
-    Else the one finding; of several signatures, of which the last is right, that is a warning. path is that in the
-    image, without its first slash. What is compressed is judged unpacked: BoundExceeded when that is too much. Not
-    checked: whether a node trusts the certificate, and its dates, which kernels do not look at.
+    Else the one finding; of several signatures, of which the last is right, that is a warning. Without a certificate it
+    is told whose signature it is. path is that in the image, without its first slash. What is compressed is judged
+    unpacked: BoundExceeded when that is too much. Not checked: whether a node trusts the certificate, and its dates,
+    which kernels do not look at.
     """
     plain: bytes | bytearray = data
     if packed := _packing(data):
@@ -193,13 +197,51 @@ def judge_signature(path: str, data: bytes, certificate: Certificate) -> Finding
         except Malformed as exc:
             return findings.SIGNATURE_BROKEN(path=path, got=f"damaged {packed} data ({exc.message})")
     if not plain.endswith(MAGIC):
-        return findings.SIGNATURE_MISSING(path=path, got=_instead(plain), expected=certificate.subject)
+        expected = f"a signature by {certificate.subject}" if certificate else "a signature"
+        return findings.SIGNATURE_MISSING(path=path, got=_instead(plain), expected=expected)
     try:
         body, der = _cut(plain)
         message = _read(der)
     except Malformed as exc:
         return findings.SIGNATURE_BROKEN(path=path, got=exc.message)
     return _judge(path, body, message, certificate)
+
+
+def refused_unasked(path: str, data: bytes) -> Finding | None:
+    """Why a kernel that asks for no signature refuses this one all the same, None when it does not.
+
+    By loader-reference 4. Not told: a damaged signature by a key that the node trusts, which no file names.
+    """
+    plain: bytes | bytearray = data
+    if _packing(data):
+        try:
+            plain = _unpacked(data, path)
+        except Malformed:
+            return None  # the loader's own finding
+    at = len(plain) - len(MAGIC) - _HEADER.size
+    if not plain.endswith(MAGIC) or (at >= 0 and _is_foreign(plain, at)):
+        return None
+    try:
+        message = _read(_cut(plain)[1])
+    except Malformed as exc:
+        return findings.SIGNATURE_BROKEN(path=path, got=exc.message)
+    unlike = [*message.unlike, *(words for one in message.signatures for words in one.unlike)]
+    unlike = [words for words in unlike if words in _REFUSED_UNASKED]
+    return findings.SIGNATURE_FORM(path=path, got=", ".join(unlike)) if unlike else None
+
+
+def _is_foreign(data: bytes | bytearray, at: int) -> bool:
+    """Whether it is a signature of another type than a kernel knows, in front of which enough is left."""
+    _, _, kind, *_, size = _HEADER.unpack_from(data, at)
+    return bool(kind != _PKCS7 and size < at)
+
+
+def packed_below_signature(path: Path) -> str:
+    """How the file is compressed if a signature stands behind what is, "" else: modprobe cannot unpack that."""
+    with path.open("rb") as file:
+        packed = _packing(file.read(len(XZ)))
+        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+        return packed if file.read() == MAGIC else ""
 
 
 def signer_of(data: bytes) -> str:
@@ -222,10 +264,14 @@ def _load(data: bytes) -> x509.Certificate:
     return x509.load_der_x509_certificate(data[: _element(data, 0, len(data))[1]])
 
 
-def _judge(path: str, body: memoryview, message: _Message, certificate: Certificate) -> Finding | None:
+def _judge(path: str, body: memoryview, message: _Message, certificate: Certificate | None) -> Finding | None:
     if len(message.signatures) != 1:
         return findings.SIGNATURE_FORM(path=path, got=f"{len(message.signatures)} signers")
     signature = message.signatures[0]
+    if certificate is None:
+        if unlike := _unlike_in_form(message, signature):
+            return findings.SIGNATURE_FORM(path=path, got=unlike)
+        return _below_it(path, body) or findings.SIGNATURE_SIGNER(path=path, got=signature.signer.words)
     own = _own_signer(certificate, by_ski=bool(signature.signer.ski))
     if signature.signer != own:
         return findings.SIGNATURE_FOREIGN(path=path, got=signature.signer.words, expected=own.words)
@@ -241,6 +287,10 @@ def _judge(path: str, body: memoryview, message: _Message, certificate: Certific
         return findings.SIGNATURE_FORM(path=path, got=got)
     if not good:
         return findings.SIGNATURE_WRONG(path=path, hash=algorithm.name, expected=own.words)
+    return _below_it(path, body)
+
+
+def _below_it(path: str, body: memoryview) -> Finding | None:
     return findings.SIGNATURE_TWICE(path=path, got=_below(body)) if body[-len(MAGIC) :] == MAGIC else None
 
 
@@ -272,19 +322,25 @@ def _by_ski(ski: bytes) -> _Signer:
 
 def _unlike(message: _Message, signature: _Signature, key: object, certificate: Certificate) -> str:
     """What of it kernels do not take, or not all of them; "" for a form as sign-file writes it."""
-    if message.unlike or signature.unlike:
-        return ", ".join(message.unlike + signature.unlike)
+    if unlike := _unlike_in_form(message, signature):
+        return unlike
     if any(der != certificate.der for der in message.certificates):
         # A kernel takes the signer's key out of the message, and goes along a chain that it finds there.
         return "other certificates inside"
-    if signature.hash_oid not in _HASHES:
-        return f"the hash {algos.DigestAlgorithmId.map(signature.hash_oid)}"
     if unfit := why_unfit(key):
         return f"a certificate for {unfit}"
     fit = {_RSA} if isinstance(key, rsa.RSAPublicKey) else {_algorithm_of(signature.hash_oid)}
     if signature.algorithm not in fit:
         return f"the signature algorithm {algos.SignedDigestAlgorithmId.map(signature.algorithm)}"
     return "parameters of an algorithm that has none" if signature.parameters else ""
+
+
+def _unlike_in_form(message: _Message, signature: _Signature) -> str:
+    """The same, as far as it can be told without the signer's certificate."""
+    if message.unlike or signature.unlike:
+        return ", ".join(message.unlike + signature.unlike)
+    known = signature.hash_oid in _HASHES
+    return "" if known else f"the hash {algos.DigestAlgorithmId.map(signature.hash_oid)}"
 
 
 def _algorithm_of(hash_oid: str) -> str:
@@ -364,7 +420,7 @@ def _message(signed: cms.SignedData) -> _Message:
     odd = {
         f"CMS of version {signed['version'].native}": signed["version"].native not in {"v1", "v3"},
         f"content of type {inner['content_type'].native}": inner["content_type"].native != "data",
-        "the content embedded": not _absent(inner["content"]),
+        _EMBEDDED: not _absent(inner["content"]),
         "a revocation list inside": not _absent(signed["crls"]),
         "a hash that is not announced": any(one.hash_oid not in announced for one in signatures),
     }
@@ -377,7 +433,7 @@ def _signature(info: cms.SignerInfo) -> _Signature:
     version = info["version"].native
     odd = {
         f"a signer of version {version}": version != ("v3" if by_ski else "v1"),
-        "signed attributes": not _absent(info["signed_attrs"]),
+        _ATTRIBUTES: not _absent(info["signed_attrs"]),
         "unsigned attributes": not _absent(info["unsigned_attrs"]),
     }
     named = sid.chosen

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from kmm_preflight import findings
 from kmm_preflight.kernel import architecture, kernel_architecture, kernel_flavour
-from kmm_preflight.model import Finding, Flavour, TargetKernel
+from kmm_preflight.model import Finding, Flavour, Severity, TargetKernel
 from kmm_preflight.module import Module
 from kmm_preflight.nodes.boots import Boot, Boots, Offered, default_stream_of, exists, hosted_stream
 from kmm_preflight.nodes.fleet import Fleet
@@ -82,11 +82,21 @@ def targets(several: Iterable[Needed], kernels: Iterable[TargetKernel], offered:
 
 
 def everywhere(kernels: Iterable[TargetKernel]) -> tuple[Target, ...]:
-    """The targets where no node says which: all of them, each once."""
+    """The targets where no node says which: all of them, each once.
+
+    Of one version in several streams that with the heaviest problem, since nodes of any stream may boot it.
+    """
     once: dict[str, TargetKernel] = {}
     for kernel in kernels:
-        once.setdefault(kernel.version, kernel)
+        known = once.get(kernel.version)
+        if known is None or _weight(kernel) > _weight(known):
+            once[kernel.version] = kernel
     return tuple(Target(kernel) for kernel in once.values())
+
+
+def _weight(kernel: TargetKernel) -> int:
+    weights = [None, Severity.UNDECIDED, Severity.REFUTES]
+    return weights.index(kernel.problem.severity if kernel.problem else None)
 
 
 def with_nodes(kernels: Iterable[TargetKernel], of_modules: Iterable[Target]) -> Mapping[str, TargetKernel]:

@@ -22,6 +22,7 @@ from kmm_preflight.oci.index import Damaged, LayerIndex, write_index
 
 _VERSION = "v1"
 _NEW = ".new-"
+_PARTS = ("layers", "files", "symvers")
 # What is being written is not trimmed; what a killed run left behind is.
 _ABANDONED_SECONDS = 24 * 3600
 
@@ -34,7 +35,7 @@ class Cache:
         self._root = folder / _VERSION
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.mkdir(mode=0o700, exist_ok=True)
-        for part in ("layers", "files", "locks"):
+        for part in (*_PARTS, "locks"):
             (self._root / part).mkdir(mode=0o700, exist_ok=True)
         for path in (folder, self._root):
             status = path.stat()
@@ -42,6 +43,11 @@ class Cache:
                 raise PermissionError(f"{path} can be written by others")
         with self._temporary("locks"):
             pass  # an OSError here says that the folder is read-only
+
+    @property
+    def symvers(self) -> Path:
+        """The folder of parsed Module.symvers: kmod/symvers.py writes and checks them."""
+        return self._root / "symvers"
 
     @contextmanager
     def lock(self, digest: str) -> Iterator[None]:
@@ -108,7 +114,7 @@ class Cache:
     def trim(self, bound: int) -> None:
         """Removes what was used longest ago until the rest is within the bound (bytes)."""
         entries = []
-        for part in ("layers", "files"):
+        for part in _PARTS:
             for path in (self._root / part).iterdir():
                 with suppress(FileNotFoundError):  # another run trims or settles at the same time
                     status = path.stat()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed, Truncated
 from kmm_preflight.kmod.names import is_kmod_file, module_key
@@ -24,16 +25,20 @@ NAMES_IN_AN_IMAGE = 1_000_000
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which files' bytes a run asks for: single paths, kmods by module name, every kmod below a folder."""
+    """Which files' bytes a run asks for: single paths, kmods by module name, every kmod below a folder.
+
+    matching is a pattern for whole paths, for what has a kernel's version in its path that is not known yet.
+    """
 
     paths: frozenset[str] = frozenset()
     kmods: frozenset[str] = frozenset()
     folders: frozenset[str] = frozenset()
+    matching: re.Pattern[str] | None = None
 
     def __contains__(self, path: object) -> bool:
         if not isinstance(path, str):
             return False
-        if path in self.paths:
+        if path in self.paths or (self.matching and self.matching.fullmatch(path)):
             return True
         if not is_kmod_file(path):
             return False
@@ -43,7 +48,7 @@ class Wanted:
     def also(self, path: str, kept: Iterable[str]) -> Wanted:
         """The same, what was kept before, and one path more with the kmods beside it: who asks for it asks for them."""
         beside = {path.rpartition("/")[0]} if is_kmod_file(path) and "/" in path else set()
-        return Wanted(self.paths | {path, *kept}, self.kmods, self.folders | beside)
+        return replace(self, paths=self.paths | {path, *kept}, folders=self.folders | beside)
 
 
 @dataclass

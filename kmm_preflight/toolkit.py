@@ -1,0 +1,145 @@
+"""A target kernel's own files, as its driver toolkit has them (openshift-reference 2.2): read once, kept on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Protocol
+
+from kmm_preflight.errors import BoundExceeded, PreflightError
+from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
+from kmm_preflight.kmod.machine import MACHINES
+from kmm_preflight.kmod.names import is_kmod_file
+from kmm_preflight.kmod.object import read_object
+from kmm_preflight.kmod.symvers import Symvers, SymversStore
+from kmm_preflight.kmod.unpacked import Bytes, unpacked
+from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS, TargetKernel
+from kmm_preflight.oci.filesystem import LinkBroken, Located
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.tar import Kind
+
+_BESIDE_HEADERS = ("usr/src/kernels/{0}", "lib/modules/{0}/build", "usr/src/linux-headers-{0}")
+_MODULES = "lib/modules/{0}"
+_SMALL_KMODS = "kernel/lib"
+KERNEL_FILES = re.compile(
+    r"(usr/src/(kernels/|linux-headers-)[^/]+/(Module\.symvers|\.config))"
+    r"|((usr/)?lib/modules/[^/]+/(symvers\.(gz|xz|zst)|config|modules\.(order|builtin|builtin\.modinfo)"
+    rf"|{_SMALL_KMODS}/[^/]+\.ko(\.gz|\.xz|\.zst)?))"
+)
+"""Paths that are read of a driver toolkit; of in-tree kmods some that are small are enough."""
+
+_FILE_BYTES = 64 << 20
+
+
+class Images(Protocol):
+    """Where images come from."""
+
+    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
+        """The image for linux/arch; raises as errors.py says."""
+
+
+class Toolkits:
+    """The files of target kernels. Each toolkit is opened once, and its Module.symvers parsed once for all runs."""
+
+    def __init__(self, images: Images, keyring: Keyring, store: SymversStore) -> None:
+        """keyring is what the release is pulled with; the store keeps tables by digest."""
+        self._images, self._keyring, self._store = images, keyring, store
+        self._known: dict[TargetKernel, KernelFiles | PreflightError] = {}
+
+    def files(self, kernel: TargetKernel) -> KernelFiles:
+        """What the kernel's toolkit tells of it, without a toolkit nothing but its name.
+
+        Raises what reading an image raises; Malformed for a file that is not what it should be.
+        """
+        if kernel not in self._known:
+            try:
+                self._known[kernel] = self._read(kernel)
+            except PreflightError as exc:
+                self._known[kernel] = exc
+        known = self._known[kernel]
+        if isinstance(known, PreflightError):
+            raise known
+        return known
+
+    def _read(self, kernel: TargetKernel) -> KernelFiles:
+        if not kernel.driver_toolkit:
+            return KernelFiles(kernel.version, kernel.arch, None, None)
+        image = self._images.image(kernel.driver_toolkit, kernel.arch, self._keyring, VERIFIED_HTTPS)
+        toolkit = _Toolkit(image, kernel)
+        with ExitStack() as stack:
+            raw = RawFiles(
+                configuration=toolkit.content(*toolkit.beside_headers(".config"), *toolkit.modules("config")),
+                in_tree=toolkit.in_tree(stack),
+                order=toolkit.content(*toolkit.modules("modules.order")),
+                built_in=toolkit.content(*toolkit.modules("modules.builtin")),
+                built_in_tags=toolkit.content(*toolkit.modules("modules.builtin.modinfo")),
+            )
+            return read_kernel_files(kernel.version, kernel.arch, self._symvers(toolkit), raw)
+
+    def _symvers(self, toolkit: _Toolkit) -> Symvers | None:
+        packed = [path for suffix in ("gz", "xz", "zst") for path in toolkit.modules(f"symvers.{suffix}")]
+        located = toolkit.located(*toolkit.beside_headers("Module.symvers"), *packed)
+        if located is None:
+            return None
+        digest = located.entry.content
+        known = self._store.find(f"sha256:{digest}") if digest else None
+        if known is not None:
+            return known
+        path = toolkit.image.content(located)
+        return self._store.keep(f"sha256:{path.name}", _pieces(path))
+
+
+class _Toolkit:
+    """One toolkit image and the kernel that is looked for in it."""
+
+    def __init__(self, image: Image, kernel: TargetKernel) -> None:
+        self.image, self._kernel = image, kernel
+
+    def beside_headers(self, name: str) -> Iterator[str]:
+        return (f"{folder.format(self._kernel.version)}/{name}" for folder in _BESIDE_HEADERS)
+
+    def modules(self, name: str) -> Iterator[str]:
+        yield f"{_MODULES.format(self._kernel.version)}/{name}"
+
+    def located(self, *paths: str) -> Located | None:
+        """The first of the paths that leads to a file."""
+        return next((found for path in paths if (found := self._file(path))), None)
+
+    def _file(self, path: str) -> Located | None:
+        with suppress(LinkBroken):
+            found = self.image.files.resolve(path)
+            if found and found.entry.kind is Kind.HARDLINK:
+                found = self.image.files.hardlink_target(found)
+            return found if found and found.entry.kind is Kind.FILE else None
+        return None
+
+    def content(self, *paths: str) -> bytes | None:
+        located = self.located(*paths)
+        if located is None:
+            return None
+        if located.entry.size > _FILE_BYTES:
+            raise BoundExceeded(f"/{located.path} of {self._kernel.driver_toolkit}: more than {_FILE_BYTES >> 20} MiB")
+        return self.image.content(located).read_bytes()
+
+    def in_tree(self, stack: ExitStack) -> Bytes | None:
+        """One of the kernel's own kmods, open as long as the stack; None where there is none, or none to read."""
+        folder = f"{_MODULES.format(self._kernel.version)}/{_SMALL_KMODS}"
+        with suppress(LinkBroken):
+            resolved = self.image.files.resolve(folder)
+            for located in self.image.files.below(resolved.path, is_kmod_file) if resolved else ():
+                if located.entry.kind is not Kind.FILE:
+                    continue
+                with suppress(PreflightError):  # it is one source of several: what it would have told may be in others
+                    data = stack.enter_context(unpacked(self.image.content(located)))
+                    read_object(data, MACHINES[self._kernel.arch])
+                    return data
+        return None
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(1 << 18):
+            yield piece

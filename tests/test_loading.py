@@ -1,0 +1,226 @@
+"""What lies beyond the kmod's path, as whole runs: real kmods and indexes, the real kernel's files in a toolkit."""
+
+from __future__ import annotations
+
+import base64
+import json
+import lzma
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from .demo import GOOD_IMAGE, demo_images, manifests, module
+from .real.drivers import singles
+from .real.kernels import chosen
+from .real.kmod import checked, headers
+from .real.layout import Image, Member, folder, image, layer, write_layout
+from .real.requirement import need_tool
+from .runs import Run, run_preflight
+from .test_signature import Desk, append, parts
+from .test_signature import desk as desk  # a fixture
+
+TOOLKIT = "toolkit.example/driver-toolkit:1"
+VERIFIED = ("verified", "kmod-unsigned")
+SIGNING = """          sign:
+            keySecret: {name: k}
+            certSecret: {name: c}
+            filesToSign: ["/opt/lib/modules/${KERNEL_FULL_VERSION}/m.ko"]"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image and what the suite must say; files are below the kernel's folder, after depmod has seen only indexed."""
+
+    want: tuple[str, ...]
+    files: Mapping[str, bytes]
+    kmod: str = "m"
+    later: Mapping[str, bytes | None] = field(default_factory=dict)
+    """What is written, or removed, after the index was made."""
+    sections: str = ""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The target kernel and another one, with small kmods that were compiled for each."""
+
+    target: str
+    other: str
+    own: Mapping[str, bytes]
+    foreign: Mapping[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def of() -> Kernels:
+    target = next(one for one in reversed(chosen()) if one.startswith("6.1.") and one.count("-") == 2)
+    other = next(one for one in chosen() if "-rt-" in one)
+    return Kernels(target, other, singles(target), singles(other))
+
+
+def cases(of: Kernels) -> dict[str, Case]:
+    """What a node makes of each, from the loader's reference; `verified` only where it loads."""
+    plain, gives, takes = of.own["pf_plain"], of.own["pf_gives"], of.own["pf_takes"]
+    unimported = of.own["pf_namespace"].replace(b"import_ns=", b"import_nx=")
+    proprietary = of.own["pf_gpl"].replace(b"license=GPL\0", b"license=GPX\0")
+    return {
+        "good": Case(VERIFIED, {"m.ko": plain}),
+        "packed": Case(VERIFIED, {"extra/m.ko.xz": lzma.compress(plain, check=lzma.CHECK_CRC32)}),
+        "dash": Case(VERIFIED, {"a-b.ko": plain}, "a_b"),
+        "together": Case((*VERIFIED, "kmod-unsigned"), {"m.ko": takes, "pf_gives.ko": gives}),
+        "other-kernel": Case(("refuted", "kmod-other-kernel"), {"m.ko": of.foreign["pf_plain"]}),
+        "architecture": Case(("refuted", "kmod-architecture"), {"m.ko": plain[:18] + b"\xb7\0" + plain[20:]}),
+        "flipped": Case(("refuted", "kmod-not-loadable"), {"m.ko": plain}, later={"m.ko": _unnamed(plain)}),
+        "alone": Case(("refuted", "kmod-symbols-absent"), {"m.ko": takes}),
+        "unordered": Case(("refuted", "kmod-order"), {"m.ko": takes}, later={"other/pf_gives.ko": gives}),
+        "gpl": Case(("refuted", "kmod-symbols-gpl"), {"m.ko": proprietary}),
+        "namespace": Case(("refuted", "kmod-namespace"), {"m.ko": unimported}),
+        "in-tree": Case(("undecided", "kmod-needs-in-tree"), {"m.ko": of.own["pf_in_tree"]}),
+        "no-index": Case(("refuted", "index-absent"), {"m.ko": plain}, later={"modules.dep.bin": None}),
+        "damaged": Case(("refuted", "index-damaged"), {"m.ko": plain}, later={"modules.dep.bin": b"no index"}),
+        "stale": Case(("refuted", "index-stale"), {"m.ko": plain}, later={"m.ko": None, "extra/m.ko": plain}),
+        "before": Case(("refuted", "index-lacks-kmod"), {"x.ko": plain}, later={"m.ko": plain}),
+    }  # fmt: skip
+
+
+def _unnamed(kmod: bytes) -> bytes:
+    """An object whose header names no table of section names."""
+    return kmod[:62] + struct.pack("<H", 0) + kmod[64:]
+
+
+def made(case: Case, kernel: str, scratch: Path) -> Image:
+    """The image: a shell, then the kernel's folder as depmod has left it, then what came later."""
+    shell = next(blob for blob in demo_images()[GOOD_IMAGE].blobs if "layer" in blob.media_type)
+    place = scratch / "opt/lib/modules" / kernel
+    for name, content in case.files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+    checked([need_tool("depmod", "apt-get install kmod"), "-b", str(scratch / "opt"), kernel], scratch)
+    for name, changed in case.later.items():
+        (place / name).unlink(missing_ok=True)
+        if changed is not None:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(changed)
+    paths = sorted(path for path in (scratch / "opt").rglob("*") if path.is_file())
+    return image([shell, layer([(str(path.relative_to(scratch)), path.read_bytes()) for path in paths])])
+
+
+def toolkit(kernel: str, *names: str) -> Image:
+    """A driver toolkit of the kernel, laid out as OpenShift's, with these of its files."""
+    source = headers(kernel)
+    files = [Member(f"usr/src/kernels/{kernel}/{name}", (source / name).read_bytes()) for name in names]
+    return image([layer([folder("usr"), *files]), layer([("etc/driver-toolkit-release.json", b"{}")])])
+
+
+def run(tmp_path: Path, of: Kernels, table: Mapping[str, Case], *options: str, files: tuple[str, ...] = (
+    "Module.symvers", ".config")) -> Run:  # fmt: skip
+    """One run over the table."""
+    images = {f"registry.example/kmods/{name}:1": made(case, of.target, tmp_path / "made" / name)
+              for name, case in table.items()}  # fmt: skip
+    write_layout(tmp_path / "layout", {TOOLKIT: toolkit(of.target, *files), **images})
+    documents = [module(name, f"registry.example/kmods/{name}:1", case.kmod, sections=case.sections)
+                 for name, case in table.items()]  # fmt: skip
+    ours = (f"--kernel={of.target}", f"--driver-toolkit={TOOLKIT}", f"--image-layout={tmp_path / 'layout'}")
+    return run_preflight(tmp_path, *ours, manifests(tmp_path, *documents), "--proof=kernel", *options)
+
+
+def test_each_image_has_the_verdict_of_the_node(tmp_path: Path, of: Kernels) -> None:
+    table = cases(of)
+    found = run(tmp_path, of, table, "-n", "2")
+    told = {name: tuple(one for one in ids if one != "kmod-unsigned" or table[name].want[0] == "verified")
+            for name, ids in found.verdicts().items()}  # fmt: skip
+    assert told == {name: case.want for name, case in table.items()}, found.output
+    assert found.returncode == 1
+
+
+def test_a_lower_depth_says_what_it_leaves_out(tmp_path: Path, of: Kernels) -> None:
+    table = {name: cases(of)[name] for name in ("good", "other-kernel", "no-index")}
+    for depth, want in (("path", ["verified"] * 3), ("node", ["verified", "verified", "refuted"])):
+        found = run(tmp_path / depth, of, table, f"--proof={depth}")
+        assert [found.verdicts()[name][0] for name in table] == want, found.output
+        assert found.document["proof"]["depth"] == depth
+        assert any("vermagic" in words for words in found.document["proof"]["notChecked"])
+
+
+def test_an_in_tree_kmod_may_be_said_to_be_loaded(tmp_path: Path, of: Kernels) -> None:
+    table = {"in-tree": cases(of)["in-tree"]}
+    undecided = run(tmp_path, of, table)
+    assert undecided.returncode == 10, undecided.output
+    (finding,) = (one for one in undecided.document["modules"][0]["findings"] if one["id"] == "kmod-needs-in-tree")
+    name = finding["sentence"].partition(" that loads ")[2].partition(",")[0]
+    found = run(tmp_path / "again", of, table, f"--assume-loaded={name}")
+    assert found.returncode == 0, found.output
+    assert found.document["proof"]["assumeLoaded"] == [name]
+
+
+@pytest.mark.parametrize(
+    ("files", "want"),
+    [
+        ((".config",), ("undecided", "kernel-input-missing")),
+        (("Module.symvers",), ("undecided", "kernel-input-missing")),
+        ((), ("undecided", "kernel-input-missing")),
+    ],
+)
+def test_what_is_missing_of_the_kernel_withholds_green(
+    tmp_path: Path, of: Kernels, files: tuple[str, ...], want: tuple[str, ...]
+) -> None:
+    found = run(tmp_path, of, {"good": cases(of)["good"]}, files=files)
+    assert found.verdicts()["good"][:2] == want, found.output
+    assert found.returncode == 10
+
+
+def test_a_toolkit_that_cannot_be_had_withholds_green(tmp_path: Path, of: Kernels) -> None:
+    found = run(tmp_path, of, {"good": cases(of)["good"]}, "--driver-toolkit=toolkit.example/nowhere:1")
+    assert found.verdicts()["good"][:2] == ("undecided", "toolkit-unread"), found.output
+    assert found.returncode == 10
+
+
+def signatures(desk: Desk, of: Kernels) -> dict[str, tuple[tuple[str, ...], bytes]]:
+    """Name → what must be said beside the verdict of the sign stage, and the kmod."""
+    plain = of.own["pf_plain"]
+    signed = desk.sign(data=plain)
+    body, message = parts(signed)
+    return {
+        "right": ((), signed),
+        "wrong-certificate": (("signature-foreign",), desk.sign(pair=desk.stranger, data=plain)),
+        "twice": (("signature-twice",), desk.sign(data=desk.sign(pair=desk.stranger, data=plain))),
+        "cut": (("signature-broken",), append(body, message[:-9])),
+        "none": (("signature-missing",), plain),
+        "changed": (("signature-wrong",), append(body[:-1] + b"!", message)),
+    }
+
+
+def test_signatures_of_a_sign_section_one_finding_each(tmp_path: Path, of: Kernels, desk: Desk) -> None:
+    made = signatures(desk, of)
+    packed = desk.sign(data=lzma.compress(of.own["pf_plain"], check=lzma.CHECK_CRC32))
+    table = {name: Case((), {"m.ko": kmod}, sections=SIGNING) for name, (_, kmod) in made.items()}
+    table["packed"] = Case((), {"m.ko": packed}, sections=SIGNING)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c", "namespace": "demo"},
+              "data": {"cert": base64.b64encode(desk.rsa.cert.read_bytes()).decode()}}  # fmt: skip
+    (tmp_path / "secret.yaml").write_text(json.dumps(secret))
+    found = run(tmp_path, of, table, f"--manifests={tmp_path / 'secret.yaml'}", "--builder=none")
+    told = {name: tuple(one for one in ids if "signature-" in one) for name, ids in found.verdicts().items()}
+    want = {name: ids for name, (ids, _) in made.items()} | {"packed": ("signature-compressed",)}
+    assert told == want, found.output
+    good = [name for name, ids in found.verdicts().items() if ids[0] == "verified"]
+    assert good == ["right", "twice"]
+    without = run(tmp_path / "without", of, {"right": table["right"], "none": table["none"]}, "--builder=none")
+    assert without.verdicts()["right"] == ("verified", "signature-signer"), without.output
+    assert "serial 00:B1:15:FD:DE:D0" in without.sentences()["right"]
+    assert without.verdicts()["none"][0] == "refuted"
+
+
+def test_signatures_may_be_required(tmp_path: Path, of: Kernels, desk: Desk) -> None:
+    made = {name: Case((), {"m.ko": kmod}) for name, (_, kmod) in signatures(desk, of).items()}
+    found = run(tmp_path, of, made, "--require-signature")
+    assert found.verdicts() == {
+        "right": ("verified", "signature-signer"),
+        "wrong-certificate": ("verified", "signature-signer"),
+        "twice": ("verified", "signature-twice"),
+        "cut": ("refuted", "signature-broken"),
+        "none": ("refuted", "signature-missing"),
+        "changed": ("verified", "signature-signer"),
+    }, found.output
+    unasked = run(tmp_path / "unasked", of, made)
+    assert [name for name, ids in unasked.verdicts().items() if ids[0] == "refuted"] == ["cut"], unasked.output
