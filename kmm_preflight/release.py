@@ -180,12 +180,15 @@ def _streams(images: Images, name: str, arch: str | None, keyring: Keyring) -> t
     image = images.image(name, arch, keyring, VERIFIED_HTTPS)
     version, toolkits = parse_image_references(_references(image, name), name)
     arch = arch or image.config().arch or None
-    return version, tuple(_stream(images, reference, arch, keyring) for reference in toolkits.values())
+    streams = (_stream(images, tag, reference, arch, keyring) for tag, reference in toolkits.items())
+    return version, tuple(stream for stream in streams if stream)
 
 
-def _stream(images: Images, reference: str, arch: str | None, keyring: Keyring) -> str:
+def _stream(images: Images, tag: str, reference: str, arch: str | None, keyring: Keyring) -> str:
+    """The stream of a toolkit, "" for an image of another name that does not say to be one."""
     image = images.image(reference, arch, keyring, VERIFIED_HTTPS)
-    return image.config().labels.get(STREAM_LABEL, "") or _named(image, reference).stream
+    label = image.config().labels.get(STREAM_LABEL, "")
+    return label or (_named(image, reference).stream if _TOOLKIT.fullmatch(tag) else "")
 
 
 def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:

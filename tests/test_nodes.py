@@ -7,11 +7,13 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
+from kmm_preflight import findings
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
@@ -24,7 +26,7 @@ from kmm_preflight.nodes.machine_config import flavour_of, merged_kernel_type, o
 from kmm_preflight.nodes.node import Taint, Toleration, parse_node
 from kmm_preflight.nodes.pool import parse_pool, pool_of
 from kmm_preflight.nodes.selector import Selector, parse_selector
-from kmm_preflight.nodes.targets import Needed, needed, targets
+from kmm_preflight.nodes.targets import Needed, needed, targets, with_nodes
 
 from .fleets import (
     AMD_9,
@@ -493,6 +495,16 @@ def test_targets() -> None:
         "release 5.0.0 has no kernel for pool d: got rhel-9 amd64 standard, rhel-10 amd64 standard, rhel-9 amd64 rt, "
         "expected rhel-9 arm64 standard"
     )
+
+
+def test_of_one_kernel_in_two_streams_the_problem_counts() -> None:
+    worse = replace(kernel(AMD_9, "rhel-10"), problem=findings.KERNEL_UNKNOWN(group="x", got="y"))
+    both = [Needed(Boot(f"pool {one}", f"rhel-{one}", "amd64", STANDARD), 1) for one in ("9", "10")]
+    (target,) = targets(both, (kernel(AMD_9), worse), TWO)
+    assert target.kernel == worse
+    (first,) = targets(both[:1], (kernel(AMD_9), worse), TWO)
+    assert first.kernel == kernel(AMD_9)
+    assert with_nodes([kernel(AMD_9), worse], [target])[AMD_9].problem == worse.problem
 
 
 def test_a_kernel_that_stays_may_be_the_release_s() -> None:

@@ -71,8 +71,8 @@ def choose_kernels(
     release, kernels = read_release(images, name, _choice(options, wanted.values()), keyring)
     found = {module: targets(many, kernels, offered) for module, many in wanted.items()}
     every = tuple(target for many in found.values() for target in many)
-    used = {target.kernel.version: target.kernel for target in every}
-    order = [kernel for kernel in kernels if kernel.version in used] + list(used.values())
+    used = [target.kernel for target in every]
+    order = [kernel for kernel in kernels if kernel in used] + used
     told = with_nodes(order, every)
     return Chosen(
         release,
