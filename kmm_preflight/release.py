@@ -114,6 +114,11 @@ class ToolkitKernels:
         return {Flavour.STANDARD: self.standard, Flavour.RT: self.rt}.get(flavour, "")
 
 
+def is_version(text: str) -> bool:
+    """Whether the text is a bare version, whose image depends on the architectures of the nodes."""
+    return bool(_VERSION.fullmatch(text)) and text.rpartition("-")[2] not in (*ARCHITECTURES.values(), MULTI)
+
+
 def release_name(text: str, arches: tuple[str, ...]) -> str:
     """The image name of a release: a bare version becomes a tag of the public releases, as oc names them."""
     if not _VERSION.fullmatch(text):

@@ -64,8 +64,7 @@ def choose_kernels(
         release, kernels = read_release(images, name, options.choice, keyring)
         every = everywhere(kernels)
         return Chosen(release, tuple(one.kernel for one in every), {one.name: every for one in several})
-    arches = tuple(dict.fromkeys(node.arch for node in fleet.nodes if node.arch))
-    offered = Offered(*read_streams(images, name, options.choice.arches or arches, keyring))
+    offered = Offered(*read_streams(images, name, options.choice.arches or fleet.arches, keyring))
     boots = Boots(fleet, offered)
     wanted = {one.name: _needed(one, boots, options) for one in several}
     release, kernels = read_release(images, name, _choice(options, wanted.values()), keyring)
