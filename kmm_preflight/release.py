@@ -114,6 +114,11 @@ class ToolkitKernels:
         return {Flavour.STANDARD: self.standard, Flavour.RT: self.rt}.get(flavour, "")
 
 
+def is_version(text: str) -> bool:
+    """Whether the text is a bare version, whose image depends on the architectures of the nodes."""
+    return bool(_VERSION.fullmatch(text)) and text.rpartition("-")[2] not in (*ARCHITECTURES.values(), MULTI)
+
+
 def release_name(text: str, arches: tuple[str, ...]) -> str:
     """The image name of a release: a bare version becomes a tag of the public releases, as oc names them."""
     if not _VERSION.fullmatch(text):
@@ -180,12 +185,15 @@ def _streams(images: Images, name: str, arch: str | None, keyring: Keyring) -> t
     image = images.image(name, arch, keyring, VERIFIED_HTTPS)
     version, toolkits = parse_image_references(_references(image, name), name)
     arch = arch or image.config().arch or None
-    return version, tuple(_stream(images, reference, arch, keyring) for reference in toolkits.values())
+    streams = (_stream(images, tag, reference, arch, keyring) for tag, reference in toolkits.items())
+    return version, tuple(stream for stream in streams if stream)
 
 
-def _stream(images: Images, reference: str, arch: str | None, keyring: Keyring) -> str:
+def _stream(images: Images, tag: str, reference: str, arch: str | None, keyring: Keyring) -> str:
+    """The stream of a toolkit, "" for an image of another name that does not say to be one."""
     image = images.image(reference, arch, keyring, VERIFIED_HTTPS)
-    return image.config().labels.get(STREAM_LABEL, "") or _named(image, reference).stream
+    label = image.config().labels.get(STREAM_LABEL, "")
+    return label or (_named(image, reference).stream if _TOOLKIT.fullmatch(tag) else "")
 
 
 def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:

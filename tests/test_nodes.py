@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
 
+from kmm_preflight import findings
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
+from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.fields import Field
 from kmm_preflight.model import Flavour, TargetKernel
@@ -17,7 +26,7 @@ from kmm_preflight.nodes.machine_config import flavour_of, merged_kernel_type, o
 from kmm_preflight.nodes.node import Taint, Toleration, parse_node
 from kmm_preflight.nodes.pool import parse_pool, pool_of
 from kmm_preflight.nodes.selector import Selector, parse_selector
-from kmm_preflight.nodes.targets import Needed, needed, targets
+from kmm_preflight.nodes.targets import Needed, needed, targets, with_nodes
 
 from .fleets import (
     AMD_9,
@@ -488,6 +497,16 @@ def test_targets() -> None:
     )
 
 
+def test_of_one_kernel_in_two_streams_the_problem_counts() -> None:
+    worse = replace(kernel(AMD_9, "rhel-10"), problem=findings.KERNEL_UNKNOWN(group="x", got="y"))
+    both = [Needed(Boot(f"pool {one}", f"rhel-{one}", "amd64", STANDARD), 1) for one in ("9", "10")]
+    (target,) = targets(both, (kernel(AMD_9), worse), TWO)
+    assert target.kernel == worse
+    (first,) = targets(both[:1], (kernel(AMD_9), worse), TWO)
+    assert first.kernel == kernel(AMD_9)
+    assert with_nodes([kernel(AMD_9), worse], [target])[AMD_9].problem == worse.problem
+
+
 def test_a_kernel_that_stays_may_be_the_release_s() -> None:
     stays = [Needed(Boot("pool a", "", "arm64", STANDARD, ARM_9, "own"), 1)]
     (same,) = targets(stays, (kernel(ARM_9, arch="arm64"),), TWO)
@@ -578,3 +597,57 @@ def test_manifests_that_cannot_be_read(kind: str, name: str | None, more: Object
     with pytest.raises(UsageProblem) as caught:
         fleet_of([{"kind": kind, "metadata": {"name": name}, **more}])
     assert caught.value.message.startswith(f"--manifests: {message}")
+
+
+HOSTILE: list[Any] = [
+    None,
+    "",
+    "x" * 5000,
+    "a\n::error::b",
+    0,
+    -1,
+    True,
+    [],
+    [None],
+    [[]],
+    {},
+    {"a": {}},
+    {"": ""},
+    "\ud800",
+]
+
+
+def test_whatever_stands_in_a_manifest_it_is_read_or_refused() -> None:
+    """One field of one object is something else: no exception of another kind, no text that breaks a line or an id."""
+    base = [*POOLS, MASTER, ARM, *RTS, OWN, layered("worker", "RUN dnf install kernel")]
+    base.append(cluster_version(("Completed", "4")))
+    base += [node_pool("np", "rhel-9", configs=["c"], labels={"a": "b"}), config_map("c", config("50", "realtime"))]
+    base += [node("h", "worker", labels=HOSTED), module("m")]
+    random, refused = Random(6), 0
+    for _ in range(800):
+        objects = copy.deepcopy(base)
+        mutate(random.choice(objects), random)
+        try:
+            inventory = read_manifests(["-"], "default", io.StringIO(json.dumps(objects)))
+        except UsageProblem:
+            refused += 1
+            continue
+        assert inventory.fleet
+        boots = Boots(inventory.fleet, TWO)
+        for target in targets(
+            [one for each in inventory.modules for one in needed(each, boots)], (kernel(AMD_9),), TWO
+        ):
+            assert re.fullmatch(r"[\w.+-]{1,200}", target.kernel.version), target
+            assert "\n" not in target.kernel.provenance + "".join(note.sentence for note in target.notes)
+    assert 200 < refused < 600
+
+
+def mutate(one: Any, random: Random) -> None:
+    """Put something else in the place of one value somewhere below."""
+    while True:
+        keys = [key for key in (one if isinstance(one, dict) else range(len(one))) if key not in ("kind", "apiVersion")]
+        key = random.choice(keys)
+        if not isinstance(one[key], dict | list) or not one[key] or random.random() < 0.2:
+            one[key] = random.choice(HOSTILE)
+            return
+        one = one[key]

@@ -64,15 +64,14 @@ def choose_kernels(
         release, kernels = read_release(images, name, options.choice, keyring)
         every = everywhere(kernels)
         return Chosen(release, tuple(one.kernel for one in every), {one.name: every for one in several})
-    arches = tuple(dict.fromkeys(node.arch for node in fleet.nodes if node.arch))
-    offered = Offered(*read_streams(images, name, options.choice.arches or arches, keyring))
+    offered = Offered(*read_streams(images, name, options.choice.arches or fleet.arches, keyring))
     boots = Boots(fleet, offered)
     wanted = {one.name: _needed(one, boots, options) for one in several}
     release, kernels = read_release(images, name, _choice(options, wanted.values()), keyring)
     found = {module: targets(many, kernels, offered) for module, many in wanted.items()}
     every = tuple(target for many in found.values() for target in many)
-    used = {target.kernel.version: target.kernel for target in every}
-    order = [kernel for kernel in kernels if kernel.version in used] + list(used.values())
+    used = [target.kernel for target in every]
+    order = [kernel for kernel in kernels if kernel in used] + used
     told = with_nodes(order, every)
     return Chosen(
         release,

@@ -43,6 +43,11 @@ class Fleet:
         """Whether its nodes are those of NodePools."""
         return bool(self.node_pools) or any(HOSTED_LABEL in node.labels for node in self.nodes)
 
+    @property
+    def arches(self) -> tuple[str, ...]:
+        """The architectures of its nodes, each once."""
+        return tuple(dict.fromkeys(node.arch for node in self.nodes if node.arch and not node.windows))
+
     def pool(self, name: str) -> Pool | None:
         """The pool of that name."""
         return next((pool for pool in self.pools if pool.name == name), None)

@@ -88,10 +88,12 @@ def everywhere(kernels: Iterable[TargetKernel]) -> tuple[Target, ...]:
     """
     once: dict[str, TargetKernel] = {}
     for kernel in kernels:
-        known = once.get(kernel.version)
-        if known is None or _weight(kernel) > _weight(known):
-            once[kernel.version] = kernel
+        once[kernel.version] = _heavier(once.get(kernel.version, kernel), kernel)
     return tuple(Target(kernel) for kernel in once.values())
+
+
+def _heavier(first: TargetKernel, second: TargetKernel) -> TargetKernel:
+    return second if _weight(second) > _weight(first) else first
 
 
 def _weight(kernel: TargetKernel) -> int:
@@ -105,11 +107,12 @@ def with_nodes(kernels: Iterable[TargetKernel], of_modules: Iterable[Target]) ->
     for target in of_modules:
         pools.setdefault(target.kernel.version, {}).update(dict.fromkeys(target.nodes))
     told: dict[str, TargetKernel] = {}
-    for kernel in kernels:
+    for target in everywhere(kernels):
+        kernel = target.kernel
         groups = [words.partition(" (")[0] for words in pools.get(kernel.version, ())]
         release_s = groups and kernel.driver_toolkit  # of others the provenance tells the nodes already
         for_whom = f", for {listed(list(dict.fromkeys(groups)))}" if release_s else ""
-        told.setdefault(kernel.version, replace(kernel, provenance=kernel.provenance + for_whom))
+        told[kernel.version] = replace(kernel, provenance=kernel.provenance + for_whom)
     return told
 
 
@@ -199,6 +202,7 @@ def _unknown(one: Needed, finding: Finding) -> Target:
 def _together(first: Target, second: Target) -> Target:
     return replace(
         first,
+        kernel=_heavier(first.kernel, second.kernel),
         nodes=tuple(dict.fromkeys((*first.nodes, *second.nodes))),
         today=tuple(sorted({*first.today, *second.today})),
         notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
