@@ -65,7 +65,8 @@ def check_paths(entries: Mapping[str, Entry]) -> None:
     """
     for path in entries:
         encoded = path.encode("utf-8", "surrogateescape")
-        if not path or posixpath.normpath(f"/{path}") != f"/{path}" or b"\0" in encoded or len(encoded) > _PATH_BYTES:
+        is_plain = path[:1] not in ("", "/") and posixpath.normpath(f"/{path}") == f"/{path}"
+        if not is_plain or b"\0" in encoded or len(encoded) > _PATH_BYTES:
             raise Malformed(f"a path {path[:80]!r} that is not plain")
         above = next((one for one in _above(path) if not isinstance(entries.get(one, Folder()), Folder)), None)
         if above:

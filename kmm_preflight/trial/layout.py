@@ -65,8 +65,12 @@ def lay_out(trial: Trial, number: int, kernel: str, in_tree: InTree, scratch: Pa
     What is compressed is unpacked in scratch, since this machine's modprobe may not know how: the kernel gets the same.
     """
     home = f"trials/{number}"
-    if strange := next((name for name in (trial.kmod, *trial.order) if not _NAME.fullmatch(name)), None):
-        return Lacking(f"a kmod named {strange!r}", _OWN)
+    if strange := [name for name in (trial.kmod, *trial.order) if not _NAME.fullmatch(name)]:
+        return Lacking(f"a kmod named {strange[0]!r}", _OWN)
+    try:
+        check_paths(trial.tree)
+    except Malformed as exc:
+        return Lacking(exc.message, _OWN)
     tree = {f"tmp/{path}": entry for path, entry in trial.tree.items()}
     needed = sorted({*_in_tree_paths(trial, kernel, tree), *trial.loaded})
     found = {path: in_tree(path) for path in needed}
@@ -81,7 +85,6 @@ def lay_out(trial: Trial, number: int, kernel: str, in_tree: InTree, scratch: Pa
     arguments = ("-d", trial.place, *trial.options, trial.kmod, *trial.parameters)
     before = tuple(f"/lib/modules/{kernel}/{path}" for path in trial.loaded)
     try:
-        check_paths(entries)
         plain = {path: _plain(path, entry, scratch) for path, entry in entries.items()}
     except (Malformed, BoundExceeded) as exc:
         return Lacking(exc.message, _OWN)
