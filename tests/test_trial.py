@@ -20,7 +20,7 @@ from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, write_initr
 from kmm_preflight.trial.layout import Laid, Trial, lay_out
 from kmm_preflight.trial.linked import read_linked
 from kmm_preflight.trial.load import try_load
-from kmm_preflight.trial.machine import find_qemu
+from kmm_preflight.trial.machine import CONSOLE_BYTES, Qemu, find_qemu
 from kmm_preflight.trial.programs import Lacking, own_root, programs
 from kmm_preflight.trial.script import Step, init_script
 from kmm_preflight.trial.testbed import Testbed, chosen_vmlinuz
@@ -240,8 +240,8 @@ def test_an_archive_is_what_cpio_reads(tmp_path: Path) -> None:
     write_initramfs(out, entries)
     folder = tmp_path / "to"
     folder.mkdir()
-    command = [need_tool("cpio", "apt-get install cpio"), "-idm", "--quiet"]
-    subprocess.run(command, input=out.getvalue(), cwd=folder, check=True, timeout=60)
+    command = [need_tool("busybox", "apt-get install busybox-static"), "cpio", "-id"]
+    subprocess.run(command, input=out.getvalue(), cwd=folder, capture_output=True, check=True, timeout=60)
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_symlink()) == [
         "b", "b/c", "b/c/file", "b/empty", "z",
     ]  # fmt: skip
@@ -468,3 +468,53 @@ def test_the_vmlinuz_of_the_kernel_is_taken(kernels_here: dict[str, Path]) -> No
     other = chosen_vmlinuz([one, two], "6.1.0-3-amd64")
     assert isinstance(other, Lacking)
     assert other.what == "a vmlinuz of 6.1.0-1-amd64, 6.1.0-2-ppc64le"
+
+
+BOOT = Boot(Path("/dev/null"), Path("/tmp/initramfs"), 512, "quiet", "T kernel ", ("T all", "T stays"))
+SAYS = "echo T kernel 1; echo T all; exec sleep 600"
+
+
+def ill_qemu(folder: Path, script: str, seconds: float, kvm: bool = False) -> Machine:
+    """A program in the place of QEMU that behaves as some do; what it was called with stands in `calls`."""
+    program = folder / "qemu-system-x86_64"
+    program.write_text(f'#!/bin/sh\necho "$*" >>{folder}/calls\necho $$ >{folder}/pid\n{script}\n')
+    program.chmod(0o755)
+    assert isinstance(find_qemu("amd64", str(folder), seconds), Qemu)
+    return Qemu(str(program), "amd64", seconds, kvm)
+
+
+@pytest.mark.parametrize(
+    ("script", "end"),
+    [
+        (SAYS, End.TOLD),
+        ("exec sleep 600", End.TIME),
+        ("echo T kernel 1; exec sleep 600", End.TIME),
+        ("exec yes", End.MUCH),
+        ("echo broken; exit 1", End.BY_ITSELF),
+        ("trap '' TERM INT HUP; while :; do sleep 600 & wait; done", End.TIME),
+    ],
+)
+def test_whatever_qemu_does_it_has_an_end(tmp_path: Path, script: str, end: End) -> None:
+    console = ill_qemu(tmp_path, script, 0.5).boot(BOOT)
+    assert console.end is end
+    assert len(console.text) <= CONSOLE_BYTES
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_kvm_and_the_sandbox_are_left_out_where_they_do_not_work(tmp_path: Path) -> None:
+    script = f"case $* in *sandbox*) echo sandbox: not supported; exit 1;; *kvm*) echo no kvm; exit 1;; esac; {SAYS}"
+    machine = ill_qemu(tmp_path, script, 30, kvm=True)
+    assert [machine.boot(BOOT).end, machine.boot(BOOT).end] == [End.TOLD, End.TOLD]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [("sandbox" in call, "-accel kvm" in call) for call in calls] == [
+        (True, True),
+        (False, True),
+        (False, False),
+        (False, False),
+    ]
+    assert all("-nic none" in call and "-m 512M" in call for call in calls)
+
+
+def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
+    console = Qemu(str(tmp_path), "amd64", 5, kvm=False).boot(BOOT)
+    assert console == Console(f"{tmp_path}: Permission denied", End.BY_ITSELF)

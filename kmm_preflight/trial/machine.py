@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kmm_preflight.kernel import architecture
@@ -113,7 +114,8 @@ class Qemu:
         try:
             return _follow(process.stdout.fileno(), boot, deadline, ready_by)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with all that came of it
             process.wait()
             process.stdout.close()
 
