@@ -535,6 +535,45 @@ INDEX_DEPENDENCY_MISSING = _kind(
     "Install the kmod that is missing, or run depmod -b {directory} {kernel} again.",
 )
 
+# A trial load.
+TRIAL_LOADED = _kind(
+    "trial-loaded",
+    _NOTE,
+    "{kmod} loads on {kernel} {how}: got {got} loaded, as modprobe loads it on a node",
+    "None is needed: the lines are what modprobe and the kernel said.",
+)
+TRIAL_REFUSED = _kind(
+    "trial-refused",
+    _REFUTES,
+    "{kmod} does not load on {kernel} {how}: got {got}, expected it loaded",
+    "Read what the kernel said in the lines, and build the kmod for {kernel}.",
+)
+TRIAL_NO_DEVICE = _kind(
+    "trial-no-device",
+    _WARNING,
+    "{kmod} was taken by the loader of {kernel} {how}, and did not stay: got {got}, expected its device, which the "
+    "virtual machine has not",
+    "Load the kmod on a node that has its device, if a proof of its init is wanted.",
+)
+TRIAL_KEY_UNKNOWN = _kind(
+    "trial-key-unknown",
+    _UNDECIDED,
+    "{kmod} is not shown to load on {kernel} {how}: got {got}, expected one that nodes have enrolled",
+    "Enrol the key on the nodes with mokutil, and load the kmod there; or run without --trial-sig-enforce.",
+)
+TRIAL_UNDECIDED = _kind(
+    "trial-undecided",
+    _UNDECIDED,
+    "{kmod} is not shown to load on {kernel} {how}: got {got}, expected a load or a refusal",
+    "Give it more time with --trial-timeout, or load the kmod on a node of the new kernel by hand.",
+)
+TRIAL_UNABLE = _kind(
+    "trial-unable",
+    _UNDECIDED,
+    "{kmod} cannot be tried on {kernel}: got {got}, expected all that a trial load needs",
+    "{remedy}",
+)
+
 # Stages that cannot run.
 BUILDER_NONE = _kind(
     "builder-none",

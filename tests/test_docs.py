@@ -21,7 +21,21 @@ REPORT = (ROOT / "docs" / "report.md").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PYTEST_OPTIONS = {"--collect-only", "--dist", "--help", "--html", "--junitxml", "--lf"}
 # Whatever follows one of these on a line is that program's own.
-PROGRAMS = {"COPY", "apt-get", "curl", "git", "kubectl", "modprobe", "oc", "pip", "podman", "ruff", "skopeo", "strip"}
+PROGRAMS = {
+    "COPY",
+    "apt-get",
+    "curl",
+    "git",
+    "kubectl",
+    "modprobe",
+    "mokutil",
+    "oc",
+    "pip",
+    "podman",
+    "ruff",
+    "skopeo",
+    "strip",
+}
 
 
 def test_every_finding_has_a_page_and_every_page_a_finding() -> None:

@@ -17,7 +17,7 @@ EDGES = {
     "urllib3": {"oci/registry.py", "oci/connections.py", "cluster/kubernetes.py"},
     "kubernetes": {"cluster/kubernetes.py"},
     "websocket": {"cluster/stream.py"},
-    "subprocess": {"oci/credential_helper.py", "build/local.py", "build/driver.py"},
+    "subprocess": {"oci/credential_helper.py", "build/local.py", "build/driver.py", "trial/machine.py"},
     "socket": set[str](),
     "pytest": set[str](),
     "os.environ": set[str](),

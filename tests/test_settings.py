@@ -11,6 +11,7 @@ import trustme
 
 from fixtures.options import OPTIONS
 from fixtures.settings import Settings, dialect_asked, read_settings
+from fixtures.trying import Trying
 from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.connections import Connections
@@ -161,3 +162,28 @@ def test_kmm_began_with_1(version: str) -> None:
 def test_a_later_kmm_has_the_newest_dialect() -> None:
     assert _settings({"--kmm-version": "9.9.9"}).kmm_version == "9.9.9"
     assert dialect_asked(_config({"--kmm-version": "9.9.9"})) is Dialect.LATER
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"--trial-timeout": "60"}, "--trial-timeout: got no --trial-load beside it, expected one"),
+        ({"--vmlinuz": ["/dev/null"]}, "--vmlinuz: got no --trial-load beside it, expected one"),
+        ({"--trial-sig-enforce": "yes"}, "--trial-sig-enforce: got no --trial-load beside it, expected one"),
+        ({"--trial-load": "yes", "--trial-timeout": "0"}, "--trial-timeout 0: expected seconds, more than 0 and at"),
+        ({"--trial-load": "yes", "--vmlinuz": ["/nowhere"]}, "--vmlinuz /nowhere: cannot be read (No such file"),
+        ({"--trial-load": "yes", "--vmlinuz": ["/"]}, "--vmlinuz /: cannot be read (Is a directory)"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused(options: dict[str, str | list[str]], message: str) -> None:
+    assert message in _refused(options)
+
+
+def test_a_trial_as_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "vmlinuz").write_bytes(b"x")
+    file = str(tmp_path / "vmlinuz")
+    assert _settings({}).trying == Trying(path="/usr/bin:/bin")
+    asked: dict[str, str | list[str]] = {"--trial-load": "yes", "--trial-sig-enforce": "yes", "--vmlinuz": [file]}
+    trying = Trying(True, True, (Path(file),), 90, "/usr/bin:/bin")
+    assert _settings({**asked, "--trial-timeout": "90"}).trying == trying

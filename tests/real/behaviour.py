@@ -1,0 +1,35 @@
+"""Small kmods that the loader takes and that then do something of their own, compiled for a kernel of Debian."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from .cache import kept
+from .kmod import checked, headers
+from .requirement import need_tool
+
+_SOURCE = Path(__file__).with_name("kmod_source") / "trial"
+
+
+def behaving(release: str) -> dict[str, bytes]:
+    """The bytes by module name, from the cache after the first time."""
+    sources = sorted(_SOURCE.glob("*.c"))
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    made = kept(f"behaving/{release}/{version}", lambda scratch: _make(release, sources, scratch))
+    return {path.stem: path.read_bytes() for path in made.iterdir()}
+
+
+def _make(release: str, sources: list[Path], scratch: Path) -> Path:
+    need_tool("gcc-12", "apt-get install gcc-12")
+    make = need_tool("make", "apt-get install make")
+    for path in sources:
+        shutil.copy(path, scratch)
+    (scratch / "Kbuild").write_text(f"obj-m := {' '.join(f'{path.stem}.o' for path in sources)}\n")
+    checked([make, "-C", str(headers(release)), f"M={scratch.resolve()}", "modules"], scratch)
+    made = scratch / "made"
+    made.mkdir()
+    for path in scratch.glob("*.ko"):
+        path.rename(made / path.name)
+    return made
