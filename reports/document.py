@@ -42,6 +42,7 @@ def _proof(proving: Proving) -> dict[str, object]:
         "depth": proving.depth.value,
         "assumeLoaded": sorted(proving.assume_loaded),
         "requireSignature": proving.require_signature,
+        "kmmVersion": proving.kmm_version,
         "notChecked": list(proving.not_checked),
     }
 

@@ -438,6 +438,10 @@ def test_what_an_operator_will_do_is_said_first(with_operator: Object) -> None:
     assert f"KMM's operator {version[:3]} runs in namespace openshift-kmm" in run.stderr
     assert "and pushes nothing" in run.stderr
     assert any("KMM's operator" in said for said in run.document["assumed"])
+    deep = with_operator.run("--proof=node")
+    assert deep.document["proof"]["kmmVersion"] == version.rpartition(".")[0]
+    over = with_operator.run("--proof=node", "--kmm-version=2.1")
+    assert over.document["proof"]["kmmVersion"] == "2.1"
 
 
 @later
