@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kmm_preflight import findings
+from kmm_preflight.cluster.fleet import made_by_operator
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
@@ -514,6 +515,27 @@ def test_a_kernel_that_stays_may_be_the_release_s() -> None:
     (other,) = targets(stays, (), TWO)
     assert (other.kernel.arch, other.kernel.driver_toolkit) == ("arm64", "")
     assert other.kernel.provenance == "today's kernel of pool a, which the upgrade does not change"
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("00-worker", True),
+        ("00-override-os", False),
+        ("00-rt", False),
+        ("01-master-kubelet", True),
+        ("01-worker-container-runtime", True),
+        ("01-worker-os", False),
+        ("97-rt-generated-kubelet", True),
+        ("99-worker-generated-registries", True),
+        ("99-other-generated-registries", False),
+        ("99-worker-ssh", False),
+        ("50-worker-generated-os", False),
+    ],
+)
+def test_which_configurations_the_operator_makes(name: str, theirs: bool) -> None:
+    """The others are asked for: one of them may set an osImageURL."""
+    assert made_by_operator(name, {"worker", "master", "rt"}) is theirs
 
 
 TODAY_S = "in the flavour that they boot today"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -25,8 +25,9 @@ from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.fleet import Fleet, Found, fleet_of
 
 _T = TypeVar("_T")
-# What the machine config operator makes itself for each role: no osImageURL of a user stands there.
-_OWN = re.compile(r"00-[\w.-]+|01-[\w.-]+-(container-runtime|kubelet)|9[789]-[\w.-]+-generated-[\w.-]+")
+# What the machine config operator makes itself: for the roles that OpenShift has, and for any pool.
+_OF_ROLES = re.compile(r"(00-(master|worker|arbiter)|01-(master|worker|arbiter)-(container-runtime|kubelet))")
+_OF_POOLS = re.compile(r"9[789]-(.+?)-generated-.+")
 
 ALL_KERNELS = "every Module is judged on every kernel taken of the release"
 NO_NODES = f"{ALL_KERNELS}, because no node tells which it boots"
@@ -103,10 +104,17 @@ def _configs(ask: _Asking, pools: Sequence[Manifest]) -> list[Manifest]:
         configuration = Field(pool)["spec"]["configuration"]
         aims.append(configuration["name"].text())
         sources += [one["name"].text() for one in configuration["source"]]
-    mine = sorted({name for name in sources if name and not _OWN.fullmatch(name)})
+    names = {Field(pool)["metadata"]["name"].text() for pool in pools}
+    theirs = sorted({name for name in sources if name and not made_by_operator(name, names)})
     refused = len(ask.lacking)
     rendered = _each(ask, [name for name in dict.fromkeys(aims) if name], NO_CONFIGS)
-    return rendered if len(ask.lacking) > refused else [*rendered, *_each(ask, mine, NO_SOURCES)]
+    return rendered if len(ask.lacking) > refused else [*rendered, *_each(ask, theirs, NO_SOURCES)]
+
+
+def made_by_operator(name: str, pools: Collection[str]) -> bool:
+    """Whether the machine config operator makes the MachineConfig of this name: it sets no osImageURL of a user."""
+    hit = _OF_POOLS.fullmatch(name)
+    return bool(_OF_ROLES.fullmatch(name)) or (hit is not None and hit[1] in pools)
 
 
 def _each(ask: _Asking, names: Sequence[str], instead: str) -> list[Manifest]:
