@@ -40,6 +40,7 @@ class Case:
     later: Mapping[str, bytes | None] = field(default_factory=dict)
     """What is written, or removed, after the index was made."""
     sections: str = ""
+    shell: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def made(case: Case, kernel: str, scratch: Path) -> Image:
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_bytes(changed)
     paths = sorted(path for path in (scratch / "opt").rglob("*") if path.is_file())
-    return image([shell, layer([(str(path.relative_to(scratch)), path.read_bytes()) for path in paths])])
+    base = [shell] if case.shell else []
+    return image([*base, layer([(str(path.relative_to(scratch)), path.read_bytes()) for path in paths])])
 
 
 def toolkit(kernel: str, *names: str) -> Image:
@@ -142,6 +144,15 @@ def test_a_lower_depth_says_what_it_leaves_out(tmp_path: Path, of: Kernels) -> N
         assert [found.verdicts()[name][0] for name in table] == want, found.output
         assert found.document["proof"]["depth"] == depth
         assert any("vermagic" in words for words in found.document["proof"]["notChecked"])
+
+
+def test_what_the_image_must_bring_depends_on_the_version_of_kmm(tmp_path: Path, of: Kernels) -> None:
+    files = {"m.ko": of.own["pf_plain"]}
+    table = {"with-shell": Case((), files), "from-scratch": Case((), files, shell=False)}
+    newest = run(tmp_path / "newest", of, table, "--proof=node").verdicts()
+    assert newest == {"with-shell": ("verified",), "from-scratch": ("refuted", *["node-program-absent"] * 3)}
+    old = run(tmp_path / "old", of, table, "--proof=node", "--kmm-version=2.0").verdicts()
+    assert old == dict.fromkeys(table, ("verified",))
 
 
 def test_an_in_tree_kmod_may_be_said_to_be_loaded(tmp_path: Path, of: Kernels) -> None:
