@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +13,16 @@ from pathlib import Path
 import pytest
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Finding, Flavour, TargetKernel
+from kmm_preflight.model import VERIFIED_HTTPS, Finding, Flavour, TargetKernel
+from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.connections import Network
+from kmm_preflight.oci.images import Images
+from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.trial.answers import Answer, read_console
 from kmm_preflight.trial.boot import Boot, Console, End, Machine
 from kmm_preflight.trial.conclusion import Tried, conclude
+from kmm_preflight.trial.folder import image_tree
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, write_initramfs
 from kmm_preflight.trial.layout import Laid, Trial, lay_out
 from kmm_preflight.trial.linked import read_linked
@@ -25,10 +32,12 @@ from kmm_preflight.trial.programs import Lacking, own_root, programs
 from kmm_preflight.trial.script import Step, init_script
 from kmm_preflight.trial.testbed import Testbed, chosen_vmlinuz
 
-from .real.requirement import need_tool
+from .real.layout import Member, image, layer, symlink, write_layout
+from .real.requirement import need, need_tool
 
 _QEMU, _KMOD = "apt-get install qemu-system-x86", "apt-get install kmod"
 RELEASE = "6.1.0-1-amd64"
+MC = "kernel/drivers/media/mc/mc.ko"
 TRIED = Tried("pf", RELEASE)
 
 
@@ -53,6 +62,7 @@ def bed(tmp_path: Path, release: str) -> Callable[..., Testbed]:
     """QEMU of this machine without KVM, as every machine has it, and a kernel's own vmlinuz."""
     from .real import kernels
 
+    need_amd64()
     need_tool("modprobe", _KMOD)
     qemu = need_tool("qemu-system-x86_64", _QEMU)
 
@@ -111,11 +121,18 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
         kernels.in_tree(release),
     )
     old = image_folder(tmp_path / "old", release, {"preflight_probe.ko": compile_kmod(oldest_and_newest()[0])})
+    bare = image_folder(tmp_path / "bare", release, {"pf_in_tree.ko": own["pf_in_tree"]})
+    signed = image_folder(tmp_path / "signed", release, {"mc.ko": (kernels.in_tree(release) / MC).read_bytes()})
+    media = (MC, "kernel/drivers/media/v4l2-core/videodev.ko")
     trials = [
         Trial("good", "preflight-probe", "/opt", good, parameters=("delay_ms=7",)),
         Trial("old", "preflight_probe", "/opt", old),
         Trial("ordered", "preflight_probe", "opt/", good, order=("preflight_probe", "pf_plain")),
         Trial("in tree", "pf_in_tree", "/opt", good),
+        Trial("not there", "pf_in_tree", "/opt", bare),
+        Trial("assumed", "pf_in_tree", "/opt", bare, loaded=media),
+        Trial("signed by the kernel's own key", "mc", "/opt", signed),
+        Trial("not to be assumed", "pf_in_tree", "/opt", bare, loaded=media[1:]),
         Trial("no device", "pf_no_device", "/opt", good),
         Trial("other errno", "pf_no_device", "/opt", good, parameters=("answer=-22",)),
         Trial("no such parameter value", "preflight_probe", "/opt", good, parameters=("delay_ms=often",)),
@@ -127,6 +144,10 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
         "old": ["trial-refused"],
         "ordered": ["trial-loaded", "trial-refused"],
         "in tree": ["trial-loaded", "trial-refused"],
+        "not there": ["trial-refused"],
+        "assumed": ["trial-loaded", "trial-refused"],
+        "signed by the kernel's own key": ["trial-loaded", "trial-loaded"],
+        "not to be assumed": ["trial-undecided"],
         "no device": ["trial-no-device", "trial-refused"],
         "other errno": ["trial-undecided"],
         "no such parameter value": ["trial-refused"],
@@ -140,6 +161,9 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
     assert "with module.sig_enforce=1" in found["ordered"][1].sentence
     assert "got preflight_probe, pf_plain loaded" in found["ordered"][0].sentence
     assert "got pf_in_tree, videodev, mc loaded" in found["in tree"][0].sentence
+    assert "pf_in_tree: Unknown symbol video_devdata (err -2)" in found["not there"][0].lines
+    assert "got pf_in_tree, videodev, mc loaded" in found["assumed"][0].sentence
+    assert f"got /lib/modules/{release}/{media[1]} refused" in found["not to be assumed"][0].sentence
     assert "got -19 (ENODEV) of the init of pf_no_device" in found["no device"][0].sentence
     assert "got -22 (EINVAL) of the init of pf_no_device" in found["other errno"][0].sentence
     assert "Module pf_nowhere not found in directory" in found["absent"][0].sentence
@@ -192,7 +216,12 @@ def test_a_modprobe_of_another_architecture_is_of_no_use() -> None:
     assert lacking.remedy == "Install dash or bash for s390x on the machine that runs the suite."
 
 
+def need_amd64() -> None:
+    need("a machine for amd64", os.uname().machine == "x86_64", "one of these")
+
+
 def test_a_modprobe_that_is_not_kmod_s_is_of_no_use(tmp_path: Path) -> None:
+    need_amd64()
     busybox = tmp_path / "busybox"
     busybox.write_bytes(Path("/bin/sh").read_bytes())
     places = {"/bin/sh": Path("/bin/sh"), "/bin/mount": Path("/bin/sh"), "/bin/modprobe": busybox}
@@ -202,6 +231,8 @@ def test_a_modprobe_that_is_not_kmod_s_is_of_no_use(tmp_path: Path) -> None:
 
 
 def test_programs_come_with_what_ldd_says() -> None:
+    need_amd64()
+    need_tool("modprobe", _KMOD)
     found = programs("amd64", own_root)
     assert isinstance(found, dict)
     for name in ("sh", "mount", "modprobe"):
@@ -518,3 +549,26 @@ def test_kvm_and_the_sandbox_are_left_out_where_they_do_not_work(tmp_path: Path)
 def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
     console = Qemu(str(tmp_path), "amd64", 5, kvm=False).boot(BOOT)
     assert console == Console(f"{tmp_path}: Permission denied", End.BY_ITSELF)
+
+
+def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
+    folder = f"opt/lib/modules/{RELEASE}"
+    entries: list[Member | tuple[str, bytes]] = [
+        (f"{folder}/extra/a.ko.xz", b"a"),
+        symlink(f"{folder}/host", "/lib/modules/x"),
+        (f"{folder}/modules.dep.bin", b"index"),
+        (f"{folder}/README", b"not modprobe's"),
+        symlink("opt/lib/modules/linked", RELEASE),
+        ("etc/passwd", b"root"),
+    ]
+    write_layout(tmp_path / "layout", {"v1": image([layer(entries)])})
+    wanted = Wanted(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
+    images = Images(Network(), Cache(tmp_path / "cache"), None, wanted)
+    read = images.image(f"oci:{tmp_path}/layout:v1", "amd64", Keyring(), VERIFIED_HTTPS)
+    tree = image_tree(read, folder)
+    contents = {path: entry.content for path, entry in tree.items() if isinstance(entry, File)}
+    files = {path: content.read_bytes() for path, content in contents.items() if isinstance(content, Path)}
+    assert files == {f"{folder}/extra/a.ko.xz": b"a", f"{folder}/modules.dep.bin": b"index"}
+    assert tree[f"{folder}/host"] == Link("/lib/modules/x")
+    assert image_tree(read, "opt/lib/modules/linked") == {"opt/lib/modules/linked": Link(RELEASE)}
+    assert image_tree(read, "opt/lib/modules/none") == {}

@@ -26,11 +26,15 @@ _LINE_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Tried:
-    """One kmod in a virtual machine of one kernel; enforced: with module.sig_enforce=1."""
+    """One kmod in a virtual machine of one kernel; enforced: with module.sig_enforce=1.
+
+    before counts the kmods that were loaded to be there before it.
+    """
 
     kmod: str
     kernel: str
     enforced: bool = False
+    before: int = 0
 
     @property
     def how(self) -> str:
@@ -66,7 +70,7 @@ def conclude(tried: Tried, answer: Answer, end: End, seconds: float) -> Finding:
 def _ended_well(tried: Tried, answer: Answer, said: tuple[str, ...]) -> Finding:
     """Exit code 0 alone proves no load: a built-in name, or one that is loaded already, gives the same."""
     names = {wanted_key(name) for name in answer.live}
-    if wanted_key(tried.kmod) in names or 0 < len(answer.files) <= len(names):
+    if wanted_key(tried.kmod) in names or 0 < len(answer.files) <= len(names) - tried.before:
         return _with(findings.TRIAL_LOADED, tried, listed(list(answer.live)), said)
     return _with(findings.TRIAL_REFUSED, tried, "nothing of it, although modprobe ended with 0", said)
 

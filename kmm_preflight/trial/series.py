@@ -114,7 +114,7 @@ class Series:
             if answer is None or (unsure and step is not steps[0]):
                 continue
             number, seconds = step.number // 2, self._equipment.machine.seconds
-            tried = Tried(self._trials[number].kmod, self._kernel, step.enforced)
+            tried = self._tried(step)
             if step.enforced and told.enforced != "Y":
                 finding = undecided(tried, f"{told.enforced or 'no answer'} from the kernel's own sig_enforce")
             else:
@@ -126,13 +126,16 @@ class Series:
     def _give_up(self, steps: Sequence[Step], told: Told, console: Console) -> None:
         """The boot was of another kernel, or came not as far as the first step."""
         for step in steps:
-            number = step.number // 2
-            tried = Tried(self._trials[number].kmod, self._kernel, step.enforced)
+            number, tried = step.number // 2, self._tried(step)
             if told.kernel not in ("", self._kernel):
                 finding = unable(tried, other_kernel(told.kernel, self._kernel))
             else:
                 finding = undecided(tried, self._no_answer(console), _last_lines(console.text))
             self._found[number, step.enforced] = finding
+
+    def _tried(self, step: Step) -> Tried:
+        kmod = self._trials[step.number // 2].kmod
+        return Tried(kmod, self._kernel, step.enforced, len(step.insmod))
 
     def _no_answer(self, console: Console) -> str:
         after = f" ({self._equipment.machine.seconds:.0f} s)" if console.end is End.TIME else ""

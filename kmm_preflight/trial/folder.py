@@ -1,0 +1,46 @@
+"""The kernel's folder of an image as a trial lays it out: kmods, modprobe's indexes, links as they are."""
+
+from __future__ import annotations
+
+from kmm_preflight.errors import BoundExceeded
+from kmm_preflight.kmod.names import is_kmod_file
+from kmm_preflight.oci.filesystem import Located
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.tar import Kind
+from kmm_preflight.trial.initramfs import Entry, File, Folder, Link
+from kmm_preflight.worker.sequence import INDEX_FILES
+
+READ = frozenset(INDEX_FILES)
+"""Files beside kmods that modprobe reads in the kernel's folder."""
+_ENTRIES_MOST = 10_000
+
+
+def image_tree(image: Image, folder: str) -> dict[str, Entry]:
+    """What stands in a folder of the image, by paths from its root; a folder that is a link is that link alone.
+
+    BoundExceeded for more than 10,000 names; raises what reading the image raises.
+    """
+    here = image.files.entry(folder)
+    if here is None or here.entry.kind is Kind.SYMLINK:
+        return {folder: Link(here.entry.link)} if here else {}
+    tree: dict[str, Entry] = {}
+    for number, located in enumerate(image.files.below(folder, lambda name: True)):
+        if number >= _ENTRIES_MOST:
+            raise BoundExceeded(f"/{folder} of the image: more than {_ENTRIES_MOST} names")
+        if entry := _entry(image, located):
+            tree[located.path] = entry
+    return tree
+
+
+def _entry(image: Image, located: Located) -> Entry | None:
+    """None for what modprobe does not read, and for a device."""
+    match located.entry.kind:
+        case Kind.FOLDER:
+            return Folder()
+        case Kind.SYMLINK:
+            return Link(located.entry.link)
+        case Kind.FILE | Kind.HARDLINK:
+            name = located.path.rpartition("/")[2]
+            target = image.files.hardlink_target(located) if located.entry.kind is Kind.HARDLINK else located
+            return File(image.content(target)) if target and (is_kmod_file(name) or name in READ) else None
+    return None
