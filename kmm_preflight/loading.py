@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,10 @@ from kmm_preflight.worker.program import ImageFiles
 _BESIDE = 256
 
 
+Trials = Callable[[Plan, Image], tuple[Finding, ...]]
+"""What a kernel says that is booted for it (docs/trial-load.md)."""
+
+
 class Kernels(Protocol):
     """Where the target kernels' own files come from."""
 
@@ -47,9 +51,9 @@ class _Kmods:
 class Loading:
     """Judges what lies beyond the path, as deep as the run asks."""
 
-    def __init__(self, proving: Proving, kernels: Kernels, sources: Sources) -> None:
-        """sources has the Secrets in which certificates of sign sections are."""
-        self._proving, self._kernels, self._sources = proving, kernels, sources
+    def __init__(self, proving: Proving, kernels: Kernels, sources: Sources, trials: Trials | None = None) -> None:
+        """sources has the Secrets in which certificates of sign sections are; trials is None where none is made."""
+        self._proving, self._kernels, self._sources, self._trials = proving, kernels, sources, trials
         self._worker = Worker.of_version(proving.kmm_version)
 
     def judge(self, plan: Plan, image: Image) -> tuple[Finding, ...] | None:
@@ -66,6 +70,12 @@ class Loading:
     def _judge(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...] | None:
         if not self._proving.depth.reaches(Depth.NODE):
             return None
+        told = self._from_files(plan, image, signed)
+        if self._trials is None or any(one.severity is Severity.REFUTES for one in told):
+            return told
+        return (*told, *self._trials(plan, image))
+
+    def _from_files(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
         files = ImageFiles(image.files, image.content, image.config().search_path)
         if not self._proving.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings

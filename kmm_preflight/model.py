@@ -156,7 +156,8 @@ class Plan:
     """One Module on one target kernel: where its kmod must be, and what may make it.
 
     image is the mapping's containerImage after substitution. kmod is modprobe's moduleName, None with rawArgs;
-    modules_loading_order begins with it, and is loaded from its end. firmware_path is "" where there is none.
+    modules_loading_order begins with it, and is loaded from its end. firmware_path is "" where there is none;
+    load_options and parameters are what modprobe is given beside the name.
     unresolved is set, and image "", when the Module has nothing for this kernel. secret names the credentials,
     selector the nodes by their labels; nodes are those that will boot the kernel, in words, as far as they are known.
     recorded is what need not be judged again while the image is the same; notes are told whatever the stages conclude.
@@ -174,6 +175,8 @@ class Plan:
     in_tree_modules_to_remove: tuple[str, ...] = ()
     modules_loading_order: tuple[str, ...] = ()
     firmware_path: str = ""
+    load_options: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
     unresolved: Finding | None = None
     recorded: Recorded | None = None
     notes: tuple[Finding, ...] = ()

@@ -51,6 +51,8 @@ class Container:
     directory: str = "/opt"
     modules_loading_order: tuple[str, ...] = ()
     firmware_path: str = ""
+    load_options: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ def parse_container(field: Field) -> Container:
         directory=modprobe["dirName"].text() or "/opt",
         modules_loading_order=modprobe["modulesLoadingOrder"].texts(),
         firmware_path=modprobe["firmwarePath"].text(),
+        load_options=modprobe["args"]["load"].texts(),
+        parameters=modprobe["parameters"].texts(),
     )
 
 

@@ -145,6 +145,8 @@ def make_plan(module: Module, container: Container, kernel: TargetKernel, today:
         kmod=container.module_name or None,
         directory=container.directory,
         modules_loading_order=container.modules_loading_order,
+        load_options=container.load_options,
+        parameters=container.parameters,
         firmware_path=container.firmware_path,
         secret=module.secret,
         selector=module.selector,

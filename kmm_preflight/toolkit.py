@@ -11,7 +11,7 @@ from typing import Protocol
 from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
 from kmm_preflight.kmod.machine import MACHINES
-from kmm_preflight.kmod.names import is_kmod_file
+from kmm_preflight.kmod.names import is_kmod_file, module_key
 from kmm_preflight.kmod.object import read_object
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.kmod.unpacked import Bytes, unpacked
@@ -48,6 +48,7 @@ class Toolkits:
         """keyring is what the release is pulled with; the store keeps tables by digest."""
         self._images, self._keyring, self._store = images, keyring, store
         self._known: dict[TargetKernel, KernelFiles | PreflightError] = {}
+        self._opened: dict[TargetKernel, _Toolkit] = {}
 
     def files(self, kernel: TargetKernel) -> KernelFiles:
         """What the kernel's toolkit tells of it, without a toolkit nothing but its name.
@@ -64,11 +65,29 @@ class Toolkits:
             raise known
         return known
 
-    def _read(self, kernel: TargetKernel) -> KernelFiles:
+    def own_file(self, kernel: TargetKernel, path: str) -> Path | None:
+        """A file below lib/modules/<kernel>, None where there is none; raises what reading an image raises."""
+        toolkit = self._open(kernel)
+        located = toolkit.located(*toolkit.modules(path)) if toolkit else None
+        return toolkit.image.content(located) if toolkit and located else None
+
+    def own_kmod(self, kernel: TargetKernel, name: str) -> str | None:
+        """The path there of an in-tree kmod, by its name with _ for -; None where there is none."""
+        toolkit = self._open(kernel)
+        return toolkit.kmod(name) if toolkit else None
+
+    def _open(self, kernel: TargetKernel) -> _Toolkit | None:
         if not kernel.driver_toolkit:
+            return None
+        if kernel not in self._opened:
+            image = self._images.image(kernel.driver_toolkit, kernel.arch, self._keyring, VERIFIED_HTTPS)
+            self._opened[kernel] = _Toolkit(image, kernel)
+        return self._opened[kernel]
+
+    def _read(self, kernel: TargetKernel) -> KernelFiles:
+        toolkit = self._open(kernel)
+        if toolkit is None:
             return KernelFiles(kernel.version, kernel.arch, None, None)
-        image = self._images.image(kernel.driver_toolkit, kernel.arch, self._keyring, VERIFIED_HTTPS)
-        toolkit = _Toolkit(image, kernel)
         with ExitStack() as stack:
             raw = RawFiles(
                 configuration=toolkit.content(*toolkit.beside_headers(".config"), *toolkit.modules("config")),
@@ -103,6 +122,15 @@ class _Toolkit:
 
     def modules(self, name: str) -> Iterator[str]:
         yield f"{_MODULES.format(self._kernel.version)}/{name}"
+
+    def kmod(self, name: str) -> str | None:
+        """The path of an in-tree kmod below the kernel's folder."""
+        with suppress(LinkBroken):
+            folder = self.image.files.resolve(_MODULES.format(self._kernel.version))
+            wanted = lambda file: is_kmod_file(file) and module_key(file) == name  # noqa: E731
+            for located in self.image.files.below(folder.path, wanted) if folder else ():
+                return located.path[len(folder.path) + 1 :] if folder else None
+        return None
 
     def located(self, *paths: str) -> Located | None:
         """The first of the paths that leads to a file."""

@@ -1,0 +1,78 @@
+"""A trial of what an image holds for a plan, beside the proof from files."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from kmm_preflight.errors import PreflightError
+from kmm_preflight.model import Finding, Plan, TargetKernel
+from kmm_preflight.oci.filesystem import LinkBroken
+from kmm_preflight.oci.image import Image
+from kmm_preflight.trial.conclusion import Tried, unable
+from kmm_preflight.trial.folder import image_tree
+from kmm_preflight.trial.initramfs import Entry
+from kmm_preflight.trial.layout import InTree, Trial
+from kmm_preflight.trial.load import try_load
+from kmm_preflight.trial.programs import Lacking
+from kmm_preflight.trial.testbed import Testbed
+
+Bed = Callable[[TargetKernel, Callable[[], Path | None], InTree], Testbed]
+"""Makes a testbed of a kernel, its toolkit's vmlinuz, and in-tree kmods by paths below lib/modules/<kernel>."""
+
+
+class OwnFiles(Protocol):
+    """A kernel's files as its driver toolkit has them."""
+
+    def own_file(self, kernel: TargetKernel, path: str) -> Path | None:
+        """A file below lib/modules/<kernel>, None where there is none; raises as errors.py says."""
+
+    def own_kmod(self, kernel: TargetKernel, name: str) -> str | None:
+        """The path there of an in-tree kmod, by its name with _ for -."""
+
+
+class Trials:
+    """Makes trials; assume_loaded are in-tree kmods that nodes have, with _ for -."""
+
+    def __init__(self, bed: Bed, files: OwnFiles, assume_loaded: frozenset[str]) -> None:
+        self._bed, self._files, self._assume_loaded = bed, files, assume_loaded
+
+    def __call__(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
+        """What the kernel itself says of the plan's kmod in the image; nothing with rawArgs, which name none."""
+        if plan.kmod is None:
+            return ()
+        kernel = plan.kernel
+        try:
+            trial = Trial(
+                name=plan.id,
+                kmod=plan.kmod,
+                directory=plan.directory,
+                tree=_tree(plan, image),
+                options=plan.load_options,
+                parameters=plan.parameters,
+                order=plan.modules_loading_order,
+                loaded=tuple(self._files.own_kmod(kernel, name) or name for name in sorted(self._assume_loaded)),
+            )
+            bed = self._bed(
+                kernel,
+                lambda: self._files.own_file(kernel, "vmlinuz"),
+                lambda path: self._files.own_file(kernel, path),
+            )
+            return try_load([trial], kernel, bed)[trial.name]
+        except PreflightError as exc:
+            remedy = "See to it that image and driver toolkit can be read from here, or leave --trial-load out."
+            return (unable(Tried(plan.kmod, kernel.version), Lacking(exc.message, remedy)),)
+
+
+def _tree(plan: Plan, image: Image) -> Mapping[str, Entry]:
+    """The kernel's folder at the path that the worker copies it to, whatever links of the image lead there."""
+    above, _, name = plan.folder.rpartition("/")
+    try:
+        located = image.files.resolve(above)
+    except LinkBroken:
+        located = None
+    found = posixpath.join(located.path if located else above, name)
+    tree = image_tree(image, found)
+    return {f"{plan.folder}{path[len(found) :]}": entry for path, entry in tree.items()}
