@@ -1,0 +1,39 @@
+"""Trial loads from the command line: the kernel's own words in every report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .real.behaviour import behaving
+from .real.kernels import vmlinuz
+from .real.requirement import need_tool
+from .test_loading import Case, Kernels, run
+from .test_loading import of as of  # a fixture
+
+TAINT = "loading out-of-tree module taints kernel"
+
+
+def test_one_loads_and_one_is_refused_in_the_kernel_s_own_words(tmp_path: Path, of: Kernels) -> None:
+    need_tool("qemu-system-x86_64", "apt-get install qemu-system-x86")
+    table = {
+        "loads": Case((), {"m.ko": of.own["pf_plain"]}),
+        "panics": Case((), {"m.ko": behaving(of.target)["pf_panics"]}, "m"),
+        "refuted": Case((), {"m.ko": of.foreign["pf_plain"]}),
+    }
+    found = run(tmp_path, of, table, "--trial-load", f"--vmlinuz={vmlinuz(of.target)}", "-n0")
+    assert found.returncode == 1, found.output
+    assert found.verdicts() == {
+        "loads": ("verified", "kmod-unsigned", "trial-loaded"),
+        "panics": ("refuted", "trial-refused", "kmod-unsigned"),
+        "refuted": ("refuted", "kmod-other-kernel", "kmod-unsigned"),
+    }, found.output
+    assert found.seconds < 120
+    for name in ("preflight.html", "junit_preflight.xml", "preflight.json"):
+        assert TAINT in (tmp_path / "artifacts" / name).read_text()
+    assert TAINT in found.stdout
+
+
+def test_without_a_kernel_to_boot_nothing_is_green(tmp_path: Path, of: Kernels) -> None:
+    found = run(tmp_path, of, {"loads": Case((), {"m.ko": of.own["pf_plain"]})}, "--trial-load")
+    assert found.verdicts()["loads"][:2] == ("undecided", "trial-unable"), found.output
+    assert found.returncode == 10
