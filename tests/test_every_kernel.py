@@ -13,7 +13,7 @@ import yaml
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import Flavour
-from kmm_preflight.nodes.chosen import Options, choose_kernels
+from kmm_preflight.nodes.chosen import Chosen, Options, choose_kernels
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.images import Images
@@ -35,9 +35,11 @@ from .fleets import (
     RT_10,
     TODAY,
     Object,
+    cluster_version,
     config,
     module,
     node,
+    node_pool,
     pool,
     release_images,
     release_options,
@@ -183,6 +185,14 @@ def test_two_states_of_an_object_of_which_none_is_later(tmp_path: Path, version:
         read_manifests([written(tmp_path / "a", two)[12:]], "default", io.StringIO())
 
 
+def chosen_for(tmp_path: Path, options: Options, objects: Iterable[Object]) -> Chosen:
+    """The kernels of the release for the Modules among the objects."""
+    layout = LayoutReference(write_layout(tmp_path / "images", release_images()), "", archive=False)
+    images = Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES))
+    inventory = read_manifests([written(tmp_path / "given", objects)[12:]], "default", io.StringIO())
+    return choose_kernels(images, RELEASE, options, Keyring(), inventory.modules, inventory.fleet)
+
+
 @pytest.mark.parametrize(
     ("options", "kernels", "named"),
     [
@@ -199,13 +209,45 @@ def test_two_states_of_an_object_of_which_none_is_later(tmp_path: Path, version:
     ],
 )
 def test_options_win_over_nodes(tmp_path: Path, options: Options, kernels: set[str], named: str) -> None:
-    layout = LayoutReference(write_layout(tmp_path / "images", release_images()), "", archive=False)
-    images = Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES))
-    inventory = read_manifests([written(tmp_path / "given", [*show(), MODULES[0]])[12:]], "default", io.StringIO())
-    chosen = choose_kernels(images, RELEASE, options, Keyring(), inventory.modules, inventory.fleet)
+    chosen = chosen_for(tmp_path, options, [*show(), MODULES[0]])
     (several,) = chosen.targets.values()
     assert {target.kernel.version for target in several} == kernels
     assert chosen.assumed == (f"{named}: taken for every Module, whatever its nodes say",)
+
+
+NO_DEFAULT = "no OSImageStream tells the default stream: pools without a stream are taken to boot "
+HOSTED = node("h", "worker", labels={"hypershift.openshift.io/nodePool": "np"})
+
+
+@pytest.mark.parametrize(
+    ("objects", "kernels", "said"),
+    [
+        (
+            [cluster_version(("Completed", "4.12.3"))],
+            {AMD_9},
+            f"{NO_DEFAULT}rhel-9, as OpenShift does on a cluster installed with 4.12.3",
+        ),
+        (
+            [],
+            {AMD_9, AMD_10},
+            f"{NO_DEFAULT}every stream of the release, since the version that the cluster was installed with is not "
+            "known either",
+        ),
+    ],
+)
+def test_what_is_assumed_of_streams_is_said(
+    tmp_path: Path, objects: list[Object], kernels: set[str], said: str
+) -> None:
+    given = [node("n", "worker"), pool("worker"), rendered("worker"), MODULES[0], *objects]
+    chosen = chosen_for(tmp_path, Options(Choice()), given)
+    assert ({one.version for one in chosen.kernels}, chosen.assumed) == (kernels, (said,))
+
+
+def test_a_node_pool_that_asks_for_another_release_is_judged_on_this_one_and_said(tmp_path: Path) -> None:
+    given = [HOSTED, node_pool("np", release="quay.io/older:1"), MODULES[0]]
+    chosen = chosen_for(tmp_path, Options(Choice()), given)
+    assert [(one.version, one.provenance.partition(", ")[2]) for one in chosen.kernels] == [(AMD_10, "for NodePool np")]
+    assert chosen.assumed == (f"NodePool np asks for release quay.io/older:1 today: its nodes are judged on {RELEASE}",)
 
 
 def test_what_is_not_known_is_not_green_and_what_stays_is_judged(tmp_path: Path, release: tuple[str, str]) -> None:
