@@ -559,6 +559,7 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
         (f"{folder}/modules.dep.bin", b"index"),
         (f"{folder}/README", b"not modprobe's"),
         symlink("opt/lib/modules/linked", RELEASE),
+        symlink("srv", "opt"),
         ("etc/passwd", b"root"),
     ]
     write_layout(tmp_path / "layout", {"v1": image([layer(entries)])})
@@ -572,3 +573,4 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
     assert tree[f"{folder}/host"] == Link("/lib/modules/x")
     assert image_tree(read, "opt/lib/modules/linked") == {"opt/lib/modules/linked": Link(RELEASE)}
     assert image_tree(read, "opt/lib/modules/none") == {}
+    assert set(image_tree(read, f"srv/lib/modules/{RELEASE}")) == {path.replace("opt/", "srv/", 1) for path in tree}
