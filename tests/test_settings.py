@@ -9,13 +9,15 @@ from typing import cast
 import pytest
 import trustme
 
+from fixtures import trying
 from fixtures.options import OPTIONS
 from fixtures.settings import Settings, dialect_asked, read_settings
 from fixtures.trying import Trying
 from kmm_preflight.errors import UsageProblem
-from kmm_preflight.model import RegistryTLS
+from kmm_preflight.model import Flavour, RegistryTLS, TargetKernel
 from kmm_preflight.oci.connections import Connections
 from kmm_preflight.status import Dialect
+from kmm_preflight.trial.programs import Lacking
 
 RELEASE = {"--release-image": "quay.io/a/b:1"}
 AMD64, ARM64, BARE = "5.14.0-570.19.1.el9_6.x86_64", "5.14.0-570.19.1.el9_6.aarch64", "6.6.0"
@@ -187,3 +189,22 @@ def test_a_trial_as_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asked: dict[str, str | list[str]] = {"--trial-load": "yes", "--trial-sig-enforce": "yes", "--vmlinuz": [file]}
     trying = Trying(True, True, (Path(file),), 90, "/usr/bin:/bin")
     assert _settings({**asked, "--trial-timeout": "90"}).trying == trying
+
+
+def test_a_trial_boots_what_an_option_names_else_the_toolkit_s_own(tmp_path: Path) -> None:
+    banner = tmp_path / "banner"
+    banner.write_bytes(f"Linux version {ARM64} (builder) #1".encode())
+    own, kernels = (
+        tmp_path / "own",
+        [TargetKernel(name, "arm64", "", Flavour.STANDARD, "", "") for name in (ARM64, BARE)],
+    )
+    given, none = Trying(vmlinuz=(banner,)), Trying(path=str(tmp_path))
+
+    def boots(asked: Trying, kernel: TargetKernel, toolkit: Path | None) -> Path | Lacking:
+        return trying.testbed(asked, tmp_path, kernel, lambda: toolkit, lambda path: None).vmlinuz()
+
+    assert [boots(given, kernel, own) for kernel in kernels] == [banner, own]
+    assert boots(none, kernels[0], own) == own
+    assert boots(none, kernels[0], None) == Lacking("no vmlinuz", f"Name the vmlinuz of {ARM64} with --vmlinuz.")
+    other = Lacking(f"a vmlinuz of {ARM64}", f"Name the vmlinuz of {BARE} with --vmlinuz.")
+    assert boots(given, kernels[1], None) == other

@@ -117,6 +117,7 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
             "pf_plain.ko": own["pf_plain"],
             "pf_in_tree.ko": own["pf_in_tree"],
             "pf_no_device.ko": behaving(release)["pf_no_device"],
+            "pf_alias.ko": behaving(release)["pf_alias"],
         },
         kernels.in_tree(release),
     )
@@ -129,6 +130,7 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
         Trial("old", "preflight_probe", "/opt", old),
         Trial("ordered", "preflight_probe", "opt/", good, order=("preflight_probe", "pf_plain")),
         Trial("in tree", "pf_in_tree", "/opt", good),
+        Trial("alias", "pf-by-alias-7", "/opt", good),
         Trial("not there", "pf_in_tree", "/opt", bare),
         Trial("assumed", "pf_in_tree", "/opt", bare, loaded=media),
         Trial("signed by the kernel's own key", "mc", "/opt", signed),
@@ -144,6 +146,7 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
         "old": ["trial-refused"],
         "ordered": ["trial-loaded", "trial-refused"],
         "in tree": ["trial-loaded", "trial-refused"],
+        "alias": ["trial-loaded", "trial-refused"],
         "not there": ["trial-refused"],
         "assumed": ["trial-loaded", "trial-refused"],
         "signed by the kernel's own key": ["trial-loaded", "trial-loaded"],
@@ -161,6 +164,8 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
     assert "with module.sig_enforce=1" in found["ordered"][1].sentence
     assert "got preflight_probe, pf_plain loaded" in found["ordered"][0].sentence
     assert "got pf_in_tree, videodev, mc loaded" in found["in tree"][0].sentence
+    assert "pf-by-alias-7 loads on" in found["alias"][0].sentence
+    assert "got pf_alias, videodev, mc loaded" in found["alias"][0].sentence
     assert "pf_in_tree: Unknown symbol video_devdata (err -2)" in found["not there"][0].lines
     assert "got pf_in_tree, videodev, mc loaded" in found["assumed"][0].sentence
     assert f"got /lib/modules/{release}/{media[1]} refused" in found["not to be assumed"][0].sentence
@@ -559,6 +564,7 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
         (f"{folder}/modules.dep.bin", b"index"),
         (f"{folder}/README", b"not modprobe's"),
         symlink("opt/lib/modules/linked", RELEASE),
+        symlink("srv", "opt"),
         ("etc/passwd", b"root"),
     ]
     write_layout(tmp_path / "layout", {"v1": image([layer(entries)])})
@@ -572,3 +578,4 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
     assert tree[f"{folder}/host"] == Link("/lib/modules/x")
     assert image_tree(read, "opt/lib/modules/linked") == {"opt/lib/modules/linked": Link(RELEASE)}
     assert image_tree(read, "opt/lib/modules/none") == {}
+    assert set(image_tree(read, f"srv/lib/modules/{RELEASE}")) == {path.replace("opt/", "srv/", 1) for path in tree}

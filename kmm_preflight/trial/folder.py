@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.names import is_kmod_file
-from kmm_preflight.oci.filesystem import Located
+from kmm_preflight.oci.filesystem import LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import Kind
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link
@@ -20,16 +22,27 @@ def image_tree(image: Image, folder: str) -> dict[str, Entry]:
 
     BoundExceeded for more than 10,000 names; raises what reading the image raises.
     """
-    here = image.files.entry(folder)
+    base = _base(image, folder)
+    here = image.files.entry(base)
     if here is None or here.entry.kind is Kind.SYMLINK:
         return {folder: Link(here.entry.link)} if here else {}
     tree: dict[str, Entry] = {}
-    for number, located in enumerate(image.files.below(folder, lambda name: True)):
+    for number, located in enumerate(image.files.below(base, lambda name: True)):
         if number >= _ENTRIES_MOST:
             raise BoundExceeded(f"/{folder} of the image: more than {_ENTRIES_MOST} names")
         if entry := _entry(image, located):
-            tree[located.path] = entry
+            tree[folder + located.path.removeprefix(base)] = entry
     return tree
+
+
+def _base(image: Image, folder: str) -> str:
+    """Where the folder stands, links above it followed: cp goes through those, and copies one that is the folder."""
+    above, name = posixpath.split(folder)
+    try:
+        located = image.files.resolve(above)
+    except LinkBroken:
+        return folder
+    return f"{located.path}/{name}".lstrip("/") if located else folder
 
 
 def _entry(image: Image, located: Located) -> Entry | None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.kmod.index import ModuleIndex, in_folder
+from kmm_preflight.kmod.index import Line, ModuleIndex, in_folder
 from kmm_preflight.kmod.lookup import INDEX
-from kmm_preflight.kmod.names import is_kmod_file
+from kmm_preflight.kmod.names import is_kmod_file, wanted_key
 from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.oci.compression import GZIP, XZ, ZSTD
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, check_paths
 from kmm_preflight.trial.programs import Lacking
 from kmm_preflight.trial.script import Step
+from kmm_preflight.worker.sequence import ALIASES, SYMBOLS
 
 InTree = Callable[[str], Path | None]
 """The file of an in-tree kmod by its path below lib/modules/<kernel>, such as kernel/drivers/md/dm-mod.ko.xz."""
@@ -103,18 +105,30 @@ def _in_tree_paths(trial: Trial, kernel: str, tree: Mapping[str, Entry]) -> Iter
     folder = f"{trial.place}/lib/modules/{kernel}"
     home = f"lib/modules/{kernel}/"
     try:
-        index = ModuleIndex(_bytes(tree.get(f"{folder.lstrip('/')}/{INDEX}")))
+        index = ModuleIndex(_bytes(tree, folder, INDEX))
         for name in dict.fromkeys((trial.kmod, *trial.order)):
-            line = index.find(name)
-            for path in (*line.before, line.path) if line else ():
-                if (led := _led(tree, in_folder(folder, path))).startswith(home):
-                    yield led.removeprefix(home)
+            for line in _lines(index, tree, folder, name):
+                for path in (*line.before, line.path):
+                    if (led := _led(tree, in_folder(folder, path))).startswith(home):
+                        yield led.removeprefix(home)
     except (Malformed, BoundExceeded):
         return  # modprobe will say so itself
 
 
-def _bytes(entry: Entry | None) -> bytes:
-    match entry:
+def _lines(index: ModuleIndex, tree: Mapping[str, Entry], folder: str, name: str) -> Iterator[Line]:
+    """The line of a kmod, or those of the kmods that an alias stands for."""
+    if line := index.find(name):
+        yield line
+        return
+    for other in (ALIASES, SYMBOLS):
+        with suppress(Malformed):
+            for module in ModuleIndex(_bytes(tree, folder, other)).matching(wanted_key(name)):
+                if line := index.find(module):
+                    yield line
+
+
+def _bytes(tree: Mapping[str, Entry], folder: str, name: str) -> bytes:
+    match tree.get(f"{folder.lstrip('/')}/{name}"):
         case File(content=bytes(content)):
             return content
         case File(content=Path() as path):
