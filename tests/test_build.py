@@ -110,7 +110,7 @@ def test_a_missing_image_is_compiled_signed_pushed_and_then_good(
         *built("signed", bench.made("signed"), bench.compiled(), sign=SIGN),
         *signing(pair),
     ]
-    run = preflight(tmp_path, bench, manifests, "--push-built-image", "-n", "2")
+    run = preflight(tmp_path, bench, manifests, "--push-built-image", "--proof=kernel", "-n", "2")
     assert run.returncode == 0, run.output
     assert outcomes(run, "compiled") == ("falls through", "verified", "not needed")
     assert outcomes(run, "signed") == ("falls through", "verified", "verified")
@@ -118,7 +118,7 @@ def test_a_missing_image_is_compiled_signed_pushed_and_then_good(
     (kmod,) = kmods.values()
     assert openssl_verifies(kmod, pair.cert, tmp_path)
     assert not any(data.endswith(MAGIC) for data in copied_out(bench, "made/compiled", tmp_path / "compiled").values())
-    again = preflight(tmp_path, bench, manifests)
+    again = preflight(tmp_path, bench, manifests, "--proof=kernel")
     assert {name: verdict[0] for name, verdict in again.verdicts().items()} == {
         "compiled": "verified",
         "signed": "verified",

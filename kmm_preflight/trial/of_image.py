@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from kmm_preflight.errors import PreflightError
 from kmm_preflight.model import Finding, Plan, TargetKernel
-from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
 from kmm_preflight.trial.conclusion import Tried, unable
 from kmm_preflight.trial.folder import image_tree
-from kmm_preflight.trial.initramfs import Entry
 from kmm_preflight.trial.layout import InTree, Trial
 from kmm_preflight.trial.load import try_load
 from kmm_preflight.trial.programs import Lacking
@@ -49,7 +46,7 @@ class Trials:
                 name=plan.id,
                 kmod=plan.kmod,
                 directory=plan.directory,
-                tree=_tree(plan, image),
+                tree=image_tree(image, plan.folder),
                 options=plan.load_options,
                 parameters=plan.parameters,
                 order=plan.modules_loading_order,
@@ -64,15 +61,3 @@ class Trials:
         except PreflightError as exc:
             remedy = "See to it that image and driver toolkit can be read from here, or leave --trial-load out."
             return (unable(Tried(plan.kmod, kernel.version), Lacking(exc.message, remedy)),)
-
-
-def _tree(plan: Plan, image: Image) -> Mapping[str, Entry]:
-    """The kernel's folder at the path that the worker copies it to, whatever links of the image lead there."""
-    above, _, name = plan.folder.rpartition("/")
-    try:
-        located = image.files.resolve(above)
-    except LinkBroken:
-        located = None
-    found = posixpath.join(located.path if located else above, name)
-    tree = image_tree(image, found)
-    return {f"{plan.folder}{path[len(found) :]}": entry for path, entry in tree.items()}
