@@ -579,3 +579,25 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
     assert image_tree(read, "opt/lib/modules/linked") == {"opt/lib/modules/linked": Link(RELEASE)}
     assert image_tree(read, "opt/lib/modules/none") == {}
     assert set(image_tree(read, f"srv/lib/modules/{RELEASE}")) == {path.replace("opt/", "srv/", 1) for path in tree}
+
+
+def test_what_nodes_have_loaded_comes_behind_its_dependencies(tmp_path: Path, release: str) -> None:
+    from .real import kernels
+
+    videodev = "kernel/drivers/media/v4l2-core/videodev.ko"
+    index = tmp_path / f"lib/modules/{release}"
+    index.mkdir(parents=True)
+    for path in kernels.in_tree(release).iterdir():
+        (index / path.name).symlink_to(path)
+    subprocess.run([need_tool("depmod", _KMOD), "-b", str(tmp_path), release], check=True, timeout=60)
+    trial = Trial("a", "pf", "/opt", {}, loaded=(videodev, MC))
+
+    def insmod(places: Callable[[str], Path | None]) -> tuple[str, ...]:
+        laid = lay_out(trial, 0, release, places, tmp_path)
+        assert isinstance(laid, Laid)
+        return tuple(path.removeprefix(f"/lib/modules/{release}/") for path in laid.step.insmod)
+
+    assert insmod(lambda path: index / path) == (MC, videodev)
+    assert insmod(lambda path: None if path.startswith("modules") else index / path) == (videodev, MC)
+    (index / "modules.dep.bin").write_bytes(b"damaged")
+    assert insmod(lambda path: index / path) == (videodev, MC)

@@ -13,7 +13,7 @@ from pathlib import Path
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.index import Line, ModuleIndex, in_folder
 from kmm_preflight.kmod.lookup import INDEX
-from kmm_preflight.kmod.names import is_kmod_file, wanted_key
+from kmm_preflight.kmod.names import is_kmod_file, module_key, wanted_key
 from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.oci.compression import GZIP, XZ, ZSTD
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, check_paths
@@ -35,7 +35,7 @@ class Trial:
 
     name tells trials apart. tree is the folder <directory>/lib/modules/<kernel> of the image, by paths from the image's
     root without a slash; links are as they stand. order is the Module's modulesLoadingOrder. loaded names in-tree files
-    that nodes have loaded already, in that order.
+    that nodes have loaded already, in that order; dependencies that the kernel's own modules.dep.bin tells come before.
     """
 
     name: str
@@ -74,7 +74,8 @@ def lay_out(trial: Trial, number: int, kernel: str, in_tree: InTree, scratch: Pa
     except Malformed as exc:
         return Lacking(exc.message, _OWN)
     tree = {f"tmp/{path}": entry for path, entry in trial.tree.items()}
-    needed = sorted({*_in_tree_paths(trial, kernel, tree), *trial.loaded})
+    loaded = _with_dependencies(trial.loaded, in_tree)
+    needed = sorted({*_in_tree_paths(trial, kernel, tree), *loaded})
     found = {path: in_tree(path) for path in needed}
     if missing := [path for path, file in found.items() if file is None]:
         remedy = f"Name a driver toolkit or a kernel package that has the in-tree kmods of {kernel}."
@@ -85,7 +86,7 @@ def lay_out(trial: Trial, number: int, kernel: str, in_tree: InTree, scratch: Pa
     if softdeps := _softdeps(trial.order):
         entries[f"{home}/modprobe.d/softdep.conf"] = File(softdeps.encode())
     arguments = ("-d", trial.place, *trial.options, trial.kmod, *trial.parameters)
-    before = tuple(f"/lib/modules/{kernel}/{path}" for path in trial.loaded)
+    before = tuple(f"/lib/modules/{kernel}/{path}" for path in loaded)
     try:
         plain = {path: _plain(path, entry, scratch) for path, entry in entries.items()}
     except (Malformed, BoundExceeded) as exc:
@@ -93,6 +94,19 @@ def lay_out(trial: Trial, number: int, kernel: str, in_tree: InTree, scratch: Pa
     if any("\0" in word for word in arguments):
         return Lacking("an argument with a NUL in it", _OWN)
     return Laid(plain, Step(number, f"/{home}", arguments, before))
+
+
+def _with_dependencies(paths: tuple[str, ...], in_tree: InTree) -> tuple[str, ...]:
+    """In-tree files, each behind those that the kernel's own index loads before it; without one as they are given."""
+    file = in_tree(INDEX) if paths else None
+    if file is None:
+        return paths
+    try:
+        index = ModuleIndex(file.read_bytes())
+        lines = {path: index.find(module_key(path.rpartition("/")[2])) for path in paths}
+    except (Malformed, BoundExceeded):
+        return paths
+    return tuple(dict.fromkeys(one for path, line in lines.items() for one in (*(line.before if line else ()), path)))
 
 
 def _softdeps(order: tuple[str, ...]) -> str:
