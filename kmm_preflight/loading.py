@@ -71,8 +71,8 @@ class Loading:
         if not self._proving.depth.reaches(Depth.NODE):
             return None
         told = self._from_files(plan, image, signed)
-        if self._trials is None or any(one.severity is Severity.REFUTES for one in told):
-            return told
+        if self._trials is None or any(one.severity in (Severity.REFUTES, Severity.UNDECIDED) for one in told):
+            return told  # a trial knows less of what nodes have loaded than what was left undecided
         return (*told, *self._trials(plan, image))
 
     def _from_files(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:

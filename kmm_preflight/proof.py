@@ -39,6 +39,11 @@ _BY_NO_FILE = (
     "which other kmods a node has loaded by then",
     "layers below those that had to be read: asked for, not unpacked",
 )
+_WITH_TRIAL = (
+    "lockdown, and which keys the node's firmware and kernel have enrolled",
+    "what kmods do where their devices are, and beside the other kmods of a node",
+    "layers below those that had to be read: asked for, not unpacked",
+)
 _SIGNATURES = "signatures, where a Module has no sign section (--require-signature)"
 
 
@@ -46,13 +51,15 @@ _SIGNATURES = "signatures, where a Module has no sign section (--require-signatu
 class Proving:
     """What a run asks of each kmod. assume_loaded are in-tree kmods that nodes have, with _ for -.
 
-    kmm_version decides what KMM's worker does on the node, None for the newest.
+    kmm_version decides what KMM's worker does on the node, None for the newest. trial is how kmods are tried in a
+    virtual machine, in words, "" where they are not.
     """
 
     depth: Depth = Depth.KERNEL
     assume_loaded: frozenset[str] = frozenset()
     require_signature: bool = False
     kmm_version: str | None = None
+    trial: str = ""
 
     @property
     def not_checked(self) -> tuple[str, ...]:
@@ -60,7 +67,7 @@ class Proving:
         order = list(Depth)
         beyond = [words for depth in order[order.index(self.depth) :] for words in _BEYOND[depth]]
         signatures = () if self.require_signature else (_SIGNATURES,)
-        return (*beyond, *signatures, *_BY_NO_FILE)
+        return (*beyond, *signatures, *(_WITH_TRIAL if self.trial else _BY_NO_FILE))
 
     @property
     def words(self) -> str:
@@ -72,4 +79,6 @@ class Proving:
             parts.append(f"assuming {', '.join(sorted(self.assume_loaded))}")
         if self.kmm_version and self.depth.reaches(Depth.NODE):
             parts.append(f"as KMM {self.kmm_version}")
+        if self.trial:
+            parts.append(self.trial)
         return "; ".join(parts)

@@ -43,6 +43,7 @@ def _proof(proving: Proving) -> dict[str, object]:
         "assumeLoaded": sorted(proving.assume_loaded),
         "requireSignature": proving.require_signature,
         "kmmVersion": proving.kmm_version,
+        "trial": proving.trial or None,
         "notChecked": list(proving.not_checked),
     }
 
