@@ -100,6 +100,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         "HOME": str(tmp_path),
         "ARTIFACT_DIR": str(tmp_path / "preflight"),
         "PREFLIGHT_KERNEL": KERNEL,
+        "PREFLIGHT_PROOF": "path",
     }
     images = {name.partition("/")[2]: image for name, image in demo_images().items()}
     with FaultyRegistry({HELLO: images[HELLO]}) as registry:
