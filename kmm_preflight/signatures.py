@@ -12,7 +12,8 @@ from kmm_preflight.build.sources import Sources, files_of, words_of
 from kmm_preflight.credentials import is_elided
 from kmm_preflight.errors import AccessDenied, BoundExceeded, Malformed
 from kmm_preflight.image import kmods_of
-from kmm_preflight.kmod.signature import Certificate, judge_signature, parse_certificate, refused_unasked
+from kmm_preflight.kmod.certificate import Certificate, parse_certificate
+from kmm_preflight.kmod.signature import judge_signature, refused_unasked
 from kmm_preflight.model import Finding, Plan, Sign
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.image import Image

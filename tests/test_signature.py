@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.kmod.signature import MAGIC, Certificate, judge_signature, parse_certificate, signer_of
+from kmm_preflight.kmod.certificate import Certificate, parse_certificate
+from kmm_preflight.kmod.signature import MAGIC, judge_signature, signer_of
 from kmm_preflight.model import Severity
 
 if sys.version_info >= (3, 14):

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from kmm_preflight import findings
 from kmm_preflight.errors import Malformed
-from kmm_preflight.kmod.signature import FIT_KEY, Certificate, parse_certificate, what_it_is, why_unfit
+from kmm_preflight.kmod.certificate import FIT_KEY, Certificate, parse_certificate, what_it_is, why_unfit
 from kmm_preflight.model import Finding
 
 KEY_BYTES = 64 << 10

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.kmod.elf import UNPACKED_BYTES
 from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed
 
-UNPACKED_BYTES = 512 << 20
 _PIECE = 1 << 18
 
 Bytes = bytes | mmap.mmap
