@@ -77,7 +77,7 @@ class Loading:
 
     def _from_files(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
         files = ImageFiles(image.files, image.content, image.config().search_path)
-        if not self._proving.depth.reaches(Depth.KERNEL):
+        if not self._proving.depth.reaches(Depth.KERNEL) or plan.kmod is None:
             return prepare_node(plan, files, self._worker).findings
         try:
             kernel = self._kernels.files(plan.kernel)

@@ -21,6 +21,7 @@ from kmm_preflight.fields import Field
 from kmm_preflight.model import Conclusion, Manifest, ModuleName, Plan, TargetKernel, Verdict
 from kmm_preflight.module import Module
 from kmm_preflight.oci.reference import parse_digest
+from kmm_preflight.proof import Depth
 
 ANNOTATION = "kmm-preflight/record"
 RULES = 2
@@ -136,8 +137,8 @@ def recall(record: Record, plan: Plan, basis: Basis, depth: str) -> Recall:
     if known is None or proof is None:
         return Recall()
     changed = difference(known.basis, basis)
-    if not changed and proof.depth != depth:
-        changed = f"depth of proof {proof.depth}, not {depth}"
+    if not changed and proof.depth != _on(plan.kernel, depth):
+        changed = f"depth of proof {proof.depth}, not {_on(plan.kernel, depth)}"
     if not changed and proof.rules != RULES:
         changed = f"rules {proof.rules}, not {RULES}"
     return Recall(why=f"{changed}, since it was verified on {proof.date}") if changed else Recall(proof)
@@ -177,7 +178,14 @@ def _proof_of(verdict: Verdict, stands: tuple[Proof, ...], ran: Ran) -> Proof | 
         return before
     # What was made and not pushed is nowhere: the next run finds no image again, and makes it again.
     digest = verdict.image.digest if verdict.image and verdict.image.stored else ""
-    return Proof(kernel.version, kernel.arch, digest, ran.depth, RULES, ran.date) if digest else None
+    depth = _on(kernel, ran.depth)
+    return Proof(kernel.version, kernel.arch, digest, depth, RULES, ran.date) if digest else None
+
+
+def _on(kernel: TargetKernel, depth: str) -> str:
+    """The depth of proof with what the kernel was known by, where that was looked at."""
+    deep = depth.partition(";")[0] == Depth.KERNEL.value
+    return f"{depth}; by {kernel.driver_toolkit or 'no driver toolkit'}" if deep else depth
 
 
 def format_record(record: Record) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from .demo import GOOD_IMAGE, demo_images, manifests, module
 from .real.drivers import singles
+from .real.faults import BLOBS, FaultyRegistry
 from .real.kernels import chosen
 from .real.kmod import checked, headers
 from .real.layout import Image, Member, folder, image, layer, write_layout
@@ -186,6 +187,23 @@ def test_a_toolkit_that_cannot_be_had_withholds_green(tmp_path: Path, of: Kernel
     found = run(tmp_path, of, {"good": cases(of)["good"]}, "--driver-toolkit=toolkit.example/nowhere:1")
     assert found.verdicts()["good"][:2] == ("undecided", "toolkit-unread"), found.output
     assert found.returncode == 10
+
+
+def test_a_second_run_fetches_no_byte(tmp_path: Path, of: Kernels) -> None:
+    """Of the toolkit no more than of the image, and each blob of both once."""
+    image = made(Case((), {"m.ko": of.own["pf_plain"]}), of.target, tmp_path / "made")
+    images = {"dtk/toolkit:1": toolkit(of.target, "Module.symvers", ".config"), "kmods/m:1": image}
+    with FaultyRegistry(images) as registry:
+        options = (f"--kernel={of.target}", f"--driver-toolkit={registry.host}/dtk/toolkit:1", "--proof=kernel")
+        modules = manifests(tmp_path, module("a", f"{registry.host}/kmods/m:1", "m"))
+        first = run_preflight(tmp_path, *options, modules, "-n0")
+        assert first.returncode == 0, first.output
+        fetched = [seen.path for seen in registry.requests() if BLOBS in seen.path and seen.method == "GET"]
+        assert len(fetched) == len(set(fetched))
+        registry.forget()
+        again = run_preflight(tmp_path, *options, modules, "-n0")
+        assert again.returncode == 0, again.output
+        assert [seen.path for seen in registry.requests() if BLOBS in seen.path and seen.method == "GET"] == []
 
 
 def signatures(desk: Desk, of: Kernels) -> dict[str, tuple[tuple[str, ...], bytes]]:

@@ -90,7 +90,7 @@ def since(words: str) -> Recall:
         (RECORD, replace(PLAN, module=ModuleName("other", "a")), BASIS, "path", Recall()),
         ({NAME: Answered(BASIS)}, PLAN, BASIS, "path", Recall()),
         (RECORD, PLAN, replace(BASIS, generation=4), "path", since("generation 4 of the Module, not 3")),
-        (RECORD, PLAN, BASIS, "kernel", since("depth of proof path, not kernel")),
+        (RECORD, PLAN, BASIS, "kernel", since("depth of proof path, not kernel; by no driver toolkit")),
         (
             {NAME: Answered(BASIS, (replace(PROOF, rules=RULES + 1),))},
             PLAN,
