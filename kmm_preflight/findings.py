@@ -109,7 +109,8 @@ KERNEL_STAYS = _kind(
     "kernel-stays",
     _NOTE,
     "the kernel of {group} is not the release's: got {got}, so that the upgrade leaves it at {kernel}",
-    "None is needed. Where you change that image together with the upgrade, name its kernel with --kernel.",
+    "Judge the Module on that kernel in a run of its own, with --kernel and --driver-toolkit: the release has no "
+    "toolkit of it.",
 )
 POOL_PAUSED = _kind(
     "pool-paused",
@@ -209,6 +210,20 @@ MODPROBE_ARGUMENTS = _kind(
     "modprobe.rawArgs replaces all of modprobe's arguments, which are the Module's own: looked at {count} kmods in "
     "/{folder} instead of one by name",
     "Check by hand that the arguments name one of them.",
+)
+MODPROBE_ARGUMENTS_OPEN = _kind(
+    "modprobe-arguments-open",
+    _UNDECIDED,
+    "modprobe.rawArgs may name a kmod that does not load: got {count} of {all} kmods of /{folder} for which that is "
+    "so, such as {kmod}, expected none; {problem}",
+    "Use moduleName, so that the suite knows which kmod is meant, or take the others out of the image.",
+)
+MODPROBE_OPTIONS_OPEN = _kind(
+    "modprobe-options-open",
+    _UNDECIDED,
+    "modprobe.args.load changes what modprobe does: got {options}, expected none but such as -v; what it will load "
+    "with them is not known",
+    "Leave the options out, or ask for less with --proof=path.",
 )
 MAPPING_SECRET_ABSENT = _kind(
     "secret-not-given",
@@ -403,7 +418,8 @@ KERNEL_INPUT_MISSING = _kind(
     "kernel-input-missing",
     _UNDECIDED,
     "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it beside the kernel's headers",
-    "Name a driver toolkit that has the files of {kernel} (--driver-toolkit), or ask for less with --proof=node.",
+    "Name a driver toolkit that has the files of {kernel} (--kernel beside --driver-toolkit), or ask for less with "
+    "--proof=node.",
 )
 
 # What the node does first.
@@ -456,9 +472,9 @@ NODE_BUILT_IN = _kind(
 NODE_IN_TREE_UNKNOWN = _kind(
     "node-in-tree-unknown",
     _UNDECIDED,
-    "the index leads to the node's own modules, and which there are on {kernel} is not known: got {names}, expected a "
-    "list of them",
-    "Name a driver toolkit or a kernel-devel package that belongs to {kernel}.",
+    "it depends on {kernel}'s own kmods, and which these are is not known: got {names} in question, expected "
+    "modules.order of that kernel",
+    "Name a driver toolkit that has lib/modules/{kernel}, or ask for less with --proof=node.",
 )
 LOADING_ORDER_ABSENT = _kind(
     "loading-order-absent",
@@ -519,7 +535,8 @@ INDEX_LACKS_KMOD = _kind(
     "index-lacks-kmod",
     _REFUTES,
     "/{folder}/modules.dep.bin does not name {kmod}: got {got}, expected {kmod}",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed; a depmod "
+    "that does not know how a kmod is compressed leaves it out.",
 )
 INDEX_STALE = _kind(
     "index-stale",

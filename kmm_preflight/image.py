@@ -95,7 +95,7 @@ def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: Deeper)
             return _carried(plan.recorded, image.found.judged())
         refuted, notes = _judge_kmod(plan, image)  # (2)
         if refuted is None or refuted.id == findings.KMOD_ABSENT.id:
-            refuted, notes = _deepened(refuted, notes, deeper(plan, image))  # (3)
+            refuted, notes = _deepened(plan, refuted, notes, deeper(plan, image))  # (3)
         if refuted is None:
             image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
     except AccessDenied as exc:
@@ -109,10 +109,10 @@ def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: Deeper)
 
 
 def _deepened(
-    absent: Finding | None, notes: tuple[Finding, ...], told: tuple[Finding, ...] | None
+    plan: Plan, absent: Finding | None, notes: tuple[Finding, ...], told: tuple[Finding, ...] | None
 ) -> tuple[Finding | None, tuple[Finding, ...]]:
     """What decides after a deeper look, and the rest; absent stands unless modprobe finds the name as an alias."""
-    if told is None:
+    if told is None or (absent and plan.kmod is None):
         return absent, notes
     every = findings.heaviest_first(told)
     first = next((one for one in every if one.severity in _DECIDES), None)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kmm_preflight import findings
 from kmm_preflight.build.sources import Sources
-from kmm_preflight.errors import PreflightError
+from kmm_preflight.errors import BoundExceeded, PreflightError
+from kmm_preflight.image import kmods_of
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
-from kmm_preflight.kmod.names import is_kmod_file
+from kmm_preflight.kmod.names import is_kmod_file, module_key
 from kmm_preflight.kmod.object import KernelObject
 from kmm_preflight.model import Finding, Plan, Severity, TargetKernel
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import Kind
+from kmm_preflight.outside import listed
 from kmm_preflight.proof import Depth, Proving
-from kmm_preflight.signatures import judge_required, judge_signed, judge_unasked
+from kmm_preflight.signatures import judge_required, judge_signed, judge_unasked, signed_files
 from kmm_preflight.worker.firmware import judge_firmware
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.prepare import Prepared, prepare_node
@@ -25,6 +27,8 @@ from kmm_preflight.worker.program import ImageFiles
 
 # Of the image's other kmods, for who exports what.
 _BESIDE = 256
+# What changes only what modprobe prints, and where.
+_HARMLESS = frozenset(("-v", "--verbose", "-q", "--quiet", "-s", "--syslog"))
 
 
 Trials = Callable[[Plan, Image], tuple[Finding, ...]]
@@ -71,13 +75,30 @@ class Loading:
         if not self._proving.depth.reaches(Depth.NODE):
             return None
         told = self._from_files(plan, image, signed)
-        if self._trials is None or any(one.severity in (Severity.REFUTES, Severity.UNDECIDED) for one in told):
+        if self._trials is None or _deciding(told):
             return told  # a trial knows less of what nodes have loaded than what was left undecided
         return (*told, *self._trials(plan, image))
 
     def _from_files(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
+        if plan.kmod is None:
+            return self._of_every_kmod(plan, image, signed)
+        return (*_options(plan), *self._of_named(plan, image, signed))
+
+    def _of_every_kmod(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
+        """For rawArgs, which may name any: proved only where each kmod of the folder is, refuted where none is."""
+        told = {name: self._of_named(replace(plan, kmod=name), image, signed) for name in _names(plan, image)}
+        bad = {name: one for name, many in told.items() if (one := _deciding(many))}
+        if not bad:
+            return tuple(dict.fromkeys(one for many in told.values() for one in many))
+        name, problem = next(iter(bad.items()))
+        if len(bad) == len(told) and all(one.severity is Severity.REFUTES for one in bad.values()):
+            return told[name]
+        values = {"count": len(bad), "all": len(told), "kmod": name, "problem": problem.sentence}
+        return (findings.MODPROBE_ARGUMENTS_OPEN(folder=plan.folder, **values),)
+
+    def _of_named(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
         files = ImageFiles(image.files, image.content, image.config().search_path)
-        if not self._proving.depth.reaches(Depth.KERNEL) or plan.kmod is None:
+        if not self._proving.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings
         try:
             kernel = self._kernels.files(plan.kernel)
@@ -92,10 +113,14 @@ class Loading:
         return (*node.findings, *signatures, *self._judge_kmods(_Kmods(plan, image, kernel, node)))
 
     def _judge_signatures(self, plan: Plan, image: Image, node: Prepared) -> tuple[Finding, ...]:
-        if plan.sign:
-            return judge_signed(plan, plan.sign, image, self._sources)
         paths = [located.path for located in node.sequence]
-        return judge_required(image, paths) if self._proving.require_signature else judge_unasked(image, paths)
+        told: tuple[Finding, ...] = ()
+        if plan.sign:
+            asked = signed_files(plan, plan.sign, image)
+            told = judge_signed(plan, plan.sign, image, self._sources)
+            paths = [path for path in paths if path not in asked]
+        judge = judge_required if self._proving.require_signature else judge_unasked
+        return (*told, *judge(image, paths))
 
     def _judge_kmods(self, kmods: _Kmods) -> tuple[Finding, ...]:
         chain: list[tuple[str, KernelObject]] = []
@@ -109,6 +134,28 @@ class Loading:
         if any(one.id == findings.KMOD_SYMBOLS_ABSENT.id for one in told):
             told = judge_chain(chain, kmods.kernel, tuple(_beside(kmods)), in_tree, kmods.node.removed)
         return (*told, *_firmware(kmods, chain))
+
+
+def _deciding(told: tuple[Finding, ...]) -> Finding | None:
+    """The finding that withholds green."""
+    first = next(iter(findings.heaviest_first(told)), None)
+    return first if first and first.severity in (Severity.REFUTES, Severity.UNDECIDED) else None
+
+
+def _options(plan: Plan) -> Iterator[Finding]:
+    strange = [one for one in plan.load_options if one not in _HARMLESS]
+    if strange:
+        yield findings.MODPROBE_OPTIONS_OPEN(options=listed(strange))
+
+
+def _names(plan: Plan, image: Image) -> list[str]:
+    """The names of all kmods of the folder, with _ for -; BoundExceeded for more than 256."""
+    names = sorted({module_key(located.path.rpartition("/")[2]) for located in kmods_of(plan, image)})
+    if len(names) > _BESIDE:
+        raise BoundExceeded(
+            f"/{plan.folder}: {len(names)} kmods, of which rawArgs may name any; read at most {_BESIDE}"
+        )
+    return names
 
 
 def _beside(kmods: _Kmods) -> Iterator[KernelObject]:

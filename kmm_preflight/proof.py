@@ -28,20 +28,23 @@ _BEYOND = {
         "the shell and tools that KMM needs in the image",
     ),
     Depth.NODE: (
-        "the object beyond its ELF header: architecture, vermagic, symbols and their versions, type data",
+        "the object beyond that it is one: architecture, vermagic, symbols and their versions, type data",
         "names and symbols that the kernel itself has already",
     ),
     Depth.KERNEL: (),
 }
+_LIBRARIES = "libraries of the image's shell and tools, beyond their loader"
 _BY_NO_FILE = (
     "lockdown, and which keys the node's firmware and kernel have enrolled",
     "parameters of kmods, and what their own init does when it starts",
     "which other kmods a node has loaded by then",
+    _LIBRARIES,
     "layers below those that had to be read: asked for, not unpacked",
 )
 _WITH_TRIAL = (
     "lockdown, and which keys the node's firmware and kernel have enrolled",
     "what kmods do where their devices are, and beside the other kmods of a node",
+    _LIBRARIES,
     "layers below those that had to be read: asked for, not unpacked",
 )
 _SIGNATURES = "signatures, where a Module has no sign section (--require-signature)"

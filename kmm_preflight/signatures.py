@@ -36,19 +36,21 @@ def judge_signed(plan: Plan, sign: Sign, image: Image, sources: Sources) -> tupl
     except Malformed as exc:
         return (findings.SIGN_CERT_INVALID(problem=exc.message),)
     told: list[Finding] = []
-    paths: list[str] = []
     for entry in sign.files_to_sign:
-        matching = files_matching(entry, image.files)
-        if not matching:
+        if not files_matching(entry, image.files):
             got = neighbours(entry, image.files)
             told.append(findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}"))
-        paths += [located.path for located in matching]
-    if plan.kmod:  # the one that the node loads, wherever filesToSign has led
-        paths += [located.path for located in kmods_of(plan, image)]
-    for path in dict.fromkeys(paths):
+    for path in signed_files(plan, sign, image):
         if problem := judge_signature(path, content(path, image), certificate):
             told.append(problem)
     return tuple(dict.fromkeys(told))
+
+
+def signed_files(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...]:
+    """What the section has signed: filesToSign, and the kmod itself wherever these have led; each path once."""
+    paths = [located.path for entry in sign.files_to_sign for located in files_matching(entry, image.files)]
+    own = kmods_of(plan, image) if plan.kmod else []
+    return tuple(dict.fromkeys((*paths, *(located.path for located in own))))
 
 
 def judge_required(image: Image, paths: Iterable[str]) -> tuple[Finding, ...]:
@@ -80,7 +82,9 @@ def _certificate(plan: Plan, sign: Sign, sources: Sources) -> Certificate | None
     if secret is None or is_elided(secret):
         return None
     files = files_of(secret, f"Secret {words_of(key)}")
-    return parse_certificate(files[CERT], f"Secret {words_of(key)}") if CERT in files else None
+    if CERT not in files:
+        raise Malformed(f"Secret {words_of(key)}: got keys {listed(sorted(files))}, expected {CERT}")
+    return parse_certificate(files[CERT], f"Secret {words_of(key)}")
 
 
 def files_matching(pattern: str, files: FileSystem) -> list[Located]:

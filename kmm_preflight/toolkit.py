@@ -21,8 +21,13 @@ from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.tar import Kind
 
-_BESIDE_HEADERS = ("usr/src/kernels/{0}", "lib/modules/{0}/build", "usr/src/linux-headers-{0}")
-_MODULES = "lib/modules/{0}"
+_BESIDE_HEADERS = (
+    "usr/src/kernels/{0}",
+    "lib/modules/{0}/build",
+    "usr/lib/modules/{0}/build",
+    "usr/src/linux-headers-{0}",
+)
+_MODULES = ("lib/modules/{0}", "usr/lib/modules/{0}")
 _SMALL_KMODS = "kernel/lib"
 KERNEL_FILES = re.compile(
     r"(usr/src/(kernels/|linux-headers-)[^/]+/(Module\.symvers|\.config))"
@@ -121,16 +126,22 @@ class _Toolkit:
         return (f"{folder.format(self._kernel.version)}/{name}" for folder in _BESIDE_HEADERS)
 
     def modules(self, name: str) -> Iterator[str]:
-        yield f"{_MODULES.format(self._kernel.version)}/{name}"
+        return (f"{folder.format(self._kernel.version)}/{name}" for folder in _MODULES)
 
     def kmod(self, name: str) -> str | None:
         """The path of an in-tree kmod below the kernel's folder."""
-        with suppress(LinkBroken):
-            folder = self.image.files.resolve(_MODULES.format(self._kernel.version))
-            wanted = lambda file: is_kmod_file(file) and module_key(file) == name  # noqa: E731
-            for located in self.image.files.below(folder.path, wanted) if folder else ():
-                return located.path[len(folder.path) + 1 :] if folder else None
+        for folder in self._folders("."):
+            found = self.image.files.below(folder, lambda file: is_kmod_file(file) and module_key(file) == name)
+            for located in found:
+                return located.path[len(folder) + 1 :]
         return None
+
+    def _folders(self, name: str) -> Iterator[str]:
+        """Where a folder of the kernel's own modules stands, links followed."""
+        for path in self.modules(name):
+            with suppress(LinkBroken):
+                if found := self.image.files.resolve(path):
+                    yield found.path
 
     def located(self, *paths: str) -> Located | None:
         """The first of the paths that leads to a file."""
@@ -154,10 +165,8 @@ class _Toolkit:
 
     def in_tree(self, stack: ExitStack) -> Bytes | None:
         """One of the kernel's own kmods, open as long as the stack; None where there is none, or none to read."""
-        folder = f"{_MODULES.format(self._kernel.version)}/{_SMALL_KMODS}"
-        with suppress(LinkBroken):
-            resolved = self.image.files.resolve(folder)
-            for located in self.image.files.below(resolved.path, is_kmod_file) if resolved else ():
+        for folder in self._folders(_SMALL_KMODS):
+            for located in self.image.files.below(folder, is_kmod_file):
                 if located.entry.kind is not Kind.FILE:
                     continue
                 with suppress(PreflightError):  # it is one source of several: what it would have told may be in others

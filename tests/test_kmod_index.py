@@ -253,7 +253,7 @@ def test_a_line_is_loaded_from_its_end() -> None:
     ("data", "words"),
     [
         (b"", "0 bytes"),
-        (index_of(root=PREFIX | VALUES | 12), "a reference to byte 12"),
+        (index_of(b"a\0", root=PREFIX | VALUES | 99), "a reference to byte 99"),
         (index_of(b"abc", root=PREFIX | 12), "does not end"),
         (index_of(b"a\0" + struct.pack(">I", 1), root=PREFIX | VALUES | 12), "cut short"),
         (index_of(b"\x61\x60" + bytes(8), root=CHILDREN | 12), "children from 97 to 96"),

@@ -6,7 +6,7 @@ import base64
 import json
 import lzma
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from .runs import Run, run_preflight
 from .test_signature import Desk, append, parts
 from .test_signature import desk as desk  # a fixture
 
+FILES = ("Module.symvers", ".config")
 TOOLKIT = "toolkit.example/driver-toolkit:1"
 VERIFIED = ("verified", "kmod-unsigned")
+EMPTY_INDEX = struct.pack(">III", 0xB007F457, 0x20001, 12)
 SIGNING = """          sign:
             keySecret: {name: k}
             certSecret: {name: c}
@@ -83,6 +85,7 @@ def cases(of: Kernels) -> dict[str, Case]:
         "no-index": Case(("refuted", "index-absent"), {"m.ko": plain}, later={"modules.dep.bin": None}),
         "damaged": Case(("refuted", "index-damaged"), {"m.ko": plain}, later={"modules.dep.bin": b"no index"}),
         "stale": Case(("refuted", "index-stale"), {"m.ko": plain}, later={"m.ko": None, "extra/m.ko": plain}),
+        "empty-index": Case(("refuted", "index-lacks-kmod"), {"m.ko": plain}, later={"modules.dep.bin": EMPTY_INDEX}),
         "before": Case(("refuted", "index-lacks-kmod"), {"x.ko": plain}, later={"m.ko": plain}),
     }  # fmt: skip
 
@@ -117,14 +120,23 @@ def toolkit(kernel: str, *names: str) -> Image:
     return image([layer([folder("usr"), *files]), layer([("etc/driver-toolkit-release.json", b"{}")])])
 
 
-def run(tmp_path: Path, of: Kernels, table: Mapping[str, Case], *options: str, files: tuple[str, ...] = (
-    "Module.symvers", ".config")) -> Run:  # fmt: skip
-    """One run over the table."""
+def run(
+    tmp_path: Path,
+    of: Kernels,
+    table: Mapping[str, Case],
+    *options: str,
+    files: tuple[str, ...] = FILES,
+    documents: list[str] | None = None,
+    made_toolkit: Image | None = None,
+) -> Run:
+    """One run over the table, each image with a Module of its own unless documents say otherwise."""
     images = {f"registry.example/kmods/{name}:1": made(case, of.target, tmp_path / "made" / name)
               for name, case in table.items()}  # fmt: skip
-    write_layout(tmp_path / "layout", {TOOLKIT: toolkit(of.target, *files), **images})
-    documents = [module(name, f"registry.example/kmods/{name}:1", case.kmod, sections=case.sections)
-                 for name, case in table.items()]  # fmt: skip
+    write_layout(tmp_path / "layout", {TOOLKIT: made_toolkit or toolkit(of.target, *files), **images})
+    documents = documents or [
+        module(name, f"registry.example/kmods/{name}:1", case.kmod, sections=case.sections)
+        for name, case in table.items()
+    ]
     ours = (f"--kernel={of.target}", f"--driver-toolkit={TOOLKIT}", f"--image-layout={tmp_path / 'layout'}")
     return run_preflight(tmp_path, *ours, manifests(tmp_path, *documents), "--proof=kernel", *options)
 
@@ -136,6 +148,40 @@ def test_each_image_has_the_verdict_of_the_node(tmp_path: Path, of: Kernels) -> 
             for name, ids in found.verdicts().items()}  # fmt: skip
     assert told == {name: case.want for name, case in table.items()}, found.output
     assert found.returncode == 1
+
+
+def raw(name: str, arguments: list[str]) -> str:
+    """A Module that gives modprobe all its arguments itself."""
+    told = json.dumps({"load": arguments, "unload": ["-r"]})
+    return module(name, f"registry.example/kmods/{name}:1").replace("{moduleName: hello}", f"{{rawArgs: {told}}}")
+
+
+def test_whatever_raw_arguments_name_must_load(tmp_path: Path, of: Kernels) -> None:
+    plain, foreign, only_text = of.own["pf_plain"], of.foreign["pf_plain"], {"readme": b"nothing"}
+    table = {
+        "all": Case(("verified", "modprobe-arguments-unchecked"), {"m.ko": plain, "n.ko": of.own["pf_weak"]}),
+        "some": Case(("undecided", "modprobe-arguments-open"), {"m.ko": plain, "n.ko": foreign}),
+        "none": Case(("refuted", "kmod-other-kernel"), {"m.ko": foreign}),
+        "empty": Case(("refuted", "kmod-absent"), only_text),
+        "no-index": Case(("refuted", "index-absent"), {"m.ko": plain}, later={"modules.dep.bin": None}),
+    }
+    found = run(tmp_path, of, table, documents=[raw(name, ["-v", "-d", "/opt", "m"]) for name in table])
+    told = {name: tuple(one for one in ids if one != "kmod-unsigned")[:2] for name, ids in found.verdicts().items()}
+    assert told == {name: case.want for name, case in table.items()}, found.output
+
+
+def test_options_that_change_modprobe_withhold_green(tmp_path: Path, of: Kernels) -> None:
+    table = {name: Case((), {"m.ko": of.own["pf_plain"]}) for name in ("harmless", "forced")}
+    given = {"harmless": "[-v]", "forced": "[--force]"}
+    documents = [
+        module(name, f"registry.example/kmods/{name}:1").replace(
+            "{moduleName: hello}", f"{{moduleName: m, args: {{load: {given[name]}, unload: [-v]}}}}"
+        )
+        for name in table
+    ]
+    found = run(tmp_path, of, table, documents=documents)
+    assert found.verdicts()["harmless"][0] == "verified", found.output
+    assert found.verdicts()["forced"][:2] == ("undecided", "modprobe-options-open")
 
 
 def test_a_lower_depth_says_what_it_leaves_out(tmp_path: Path, of: Kernels) -> None:
@@ -181,6 +227,42 @@ def test_what_is_missing_of_the_kernel_withholds_green(
     found = run(tmp_path, of, {"good": cases(of)["good"]}, files=files)
     assert found.verdicts()["good"][:2] == want, found.output
     assert found.returncode == 10
+
+
+def symvers_made(change: Callable[[list[bytes]], list[bytes]], kernel: str) -> Image:
+    """A toolkit whose Module.symvers has other lines."""
+    source, place = headers(kernel), f"usr/src/kernels/{kernel}"
+    lines = change((source / "Module.symvers").read_bytes().splitlines(keepends=True))
+    files = [Member(f"{place}/Module.symvers", b"".join(lines)), Member(f"{place}/.config", _config(kernel))]
+    return image([layer(files), layer([("etc/driver-toolkit-release.json", b"{}")])])
+
+
+def _config(kernel: str) -> bytes:
+    return (headers(kernel) / ".config").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [],
+        lambda lines: [line for line in lines if b"\tmodule_layout\t" not in line],
+        lambda lines: [b"0x00000000" + line[10:] for line in lines],
+    ],
+    ids=["empty", "no module_layout", "no versions"],
+)
+def test_symbols_that_are_not_those_of_the_kernel_withhold_green(
+    tmp_path: Path, of: Kernels, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    found = run(tmp_path, of, {"good": cases(of)["good"]}, made_toolkit=symvers_made(change, of.target))
+    assert found.verdicts()["good"][:2] == ("undecided", "kernel-input-missing"), found.output
+
+
+def test_a_toolkit_that_has_the_symbols_packed_below_usr(tmp_path: Path, of: Kernels) -> None:
+    folder_ = f"usr/lib/modules/{of.target}"
+    packed = lzma.compress((headers(of.target) / "Module.symvers").read_bytes())
+    files = [Member(f"{folder_}/symvers.xz", packed), Member(f"{folder_}/config", _config(of.target))]
+    found = run(tmp_path, of, {"good": cases(of)["good"]}, made_toolkit=image([layer(files)]))
+    assert found.returncode == 0, found.output
 
 
 def test_a_toolkit_that_cannot_be_had_withholds_green(tmp_path: Path, of: Kernels) -> None:
@@ -254,3 +336,18 @@ def test_signatures_may_be_required(tmp_path: Path, of: Kernels, desk: Desk) -> 
     }, found.output
     unasked = run(tmp_path / "unasked", of, made)
     assert [name for name, ids in unasked.verdicts().items() if ids[0] == "refuted"] == ["cut"], unasked.output
+
+
+def test_signatures_of_what_is_loaded_before(tmp_path: Path, of: Kernels, desk: Desk) -> None:
+    """A section says nothing of a dependency; a kernel may stumble over its signature all the same."""
+    own, dependency = desk.sign(data=of.own["pf_takes"]), of.own["pf_gives"]
+    body, message = parts(desk.sign(data=dependency))
+    table = {
+        "unsigned": Case((), {"m.ko": own, "pf_gives.ko": dependency}, sections=SIGNING),
+        "cut": Case((), {"m.ko": own, "pf_gives.ko": append(body, message[:-9])}, sections=SIGNING),
+    }
+    found = run(tmp_path, of, table, "--builder=none")
+    assert found.verdicts()["unsigned"] == ("verified", "signature-signer", "kmod-unsigned"), found.output
+    assert found.verdicts()["cut"][:2] == ("refuted", "signature-broken")
+    required = run(tmp_path / "required", of, table, "--builder=none", "--require-signature")
+    assert required.verdicts()["unsigned"][:2] == ("refuted", "signature-missing"), required.output

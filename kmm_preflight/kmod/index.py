@@ -58,7 +58,8 @@ class ModuleIndex:
             raise Malformed(f"data that starts {data[:4]!r}, expected b007f457 in hexadecimal")
         if version >> 16 != _MAJOR:
             raise Malformed(f"version {version >> 16} of the format, expected {_MAJOR}")
-        self._data, self._root = data, root
+        # depmod without a kmod that it can read writes the head alone.
+        self._data, self._root = data, root if len(data) > _HEAD.size else 0
 
     def find(self, name: str) -> Line | None:
         """The line of a module as modprobe looks it up: - and _ are one, no suffix. Malformed where it is damaged."""

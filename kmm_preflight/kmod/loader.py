@@ -211,9 +211,11 @@ def _symbols(case: _Case) -> _Told:
     """(13) Every symbol that the kmod needs."""
     if case.kmod.common:
         yield findings.KMOD_COMMON(kmod=case.name, symbols=listed(list(case.kmod.common)))
-    if case.kernel.symvers is None:
+    if case.kernel.symvers is None or not len(case.kernel.symvers):
         yield _Lack("Module.symvers")
         return
+    if case.kernel.versioned and not case.kernel.symvers.versioned:
+        yield _Lack("Module.symvers with the versions of its symbols")
     refusals = resolve(case.kmod, case.kernel, case.kernel.symvers, case.around)
     yield from _unprovided(case, refusals)
     yield from _unfit(case, refusals)

@@ -72,6 +72,9 @@ def _unquoted(plan: Plan, worker: Worker) -> Iterator[Finding]:
 def _judge_removal(plan: Plan, worker: Worker, kernel: KernelFiles) -> Iterator[Finding]:
     """modprobe -r of what is built in, or not there, ends 1 (tried); KMM 2.2 and later asks for the file before."""
     names = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is False]
+    unknown = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is None]
+    if unknown and worker is not Worker.COPIED:
+        yield findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown))
     if names:
         kind = findings.IN_TREE_STAYS if worker is Worker.COPIED else findings.IN_TREE_STAYS_FAILS
         yield kind(names=listed(names), kernel=plan.kernel.version)

@@ -29,7 +29,9 @@ ALIASES, SYMBOLS, BUILT_IN, SOFTDEPS = (
 INDEX_FILES = (INDEX, ALIASES, SYMBOLS, BUILT_IN, SOFTDEPS)
 """What is read of the kernel's folder."""
 _SOFTDEP_BYTES = 4 << 20
+_WILD = "*?["
 _NAMES_IN_ORDER = 256
+_SOFTDEPS_WITH_PATTERNS = 1000
 
 
 @dataclass(frozen=True)
@@ -207,14 +209,21 @@ def _matching(index: ModuleIndex, key: str) -> tuple[str, ...]:
 
 
 def _softdeps(text: bytes) -> Iterator[tuple[str, frozenset[str]]]:
-    """The lines of modules.softdep: for which kmod, a pattern, and what is loaded before it."""
+    """The lines of modules.softdep: for which kmod, a pattern, and what is loaded before it.
+
+    BoundExceeded for more than 1000 that are patterns: each is compared with each name.
+    """
+    patterns = 0
     for line in text.decode("utf-8", "replace").splitlines():
         words = line.replace("-", "_").split()
         if len(words) > 2 and words[0] == "softdep":
+            patterns += any(one in words[1] for one in _WILD)
+            if patterns > _SOFTDEPS_WITH_PATTERNS:
+                raise BoundExceeded(f"{SOFTDEPS}: more than {_SOFTDEPS_WITH_PATTERNS} lines that are patterns")
             before = words[3:] if words[2] == "pre:" else []
             end = before.index("post:") if "post:" in before else len(before)
             yield words[1], frozenset(before[:end])
 
 
 def _fits(pattern: str, key: str) -> bool:
-    return fnmatchcase(key, pattern) if any(one in pattern for one in "*?[") else pattern == key
+    return fnmatchcase(key, pattern) if any(one in pattern for one in _WILD) else pattern == key
