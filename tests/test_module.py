@@ -108,7 +108,7 @@ def test_the_whole_module() -> None:
                 KernelMapping("5.14.0", in_tree_modules_to_remove=()),
                 KernelMapping("", "^5", "r/i", RegistryTLS(), made_build, made_sign, "", ("c",)),
             ),
-            "r/i", both, made_build, made_sign, "", ("a", "b"), "kmod", "/usr", ("kmod", "dep"), "/firmware",
+            "r/i", both, made_build, made_sign, "", ("a", "b"), "kmod", "/usr", ("kmod", "dep"), "/firmware", ("-v",), ("p=1",),
         ),
         deleting=True,
         secret="pull",
