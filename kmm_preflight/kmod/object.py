@@ -91,7 +91,7 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         sections=frozenset(one.name for one in sections.all),
         writable_code=_writable_code(sections),
         flaws=(*sections.flaws, *unnamed, *symbols.flaws()),
-        unrelocatable=tuple(relocation_flaws(sections, symbols.count)),
+        unrelocatable=tuple(relocation_flaws(sections, symbols)),
     )
 
 
