@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from kmm_preflight import findings
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.configuration import parse_configuration, parse_release
 from kmm_preflight.kmod.exports import Export
@@ -271,6 +272,14 @@ def test_relocations_that_lead_astray_are_told(label: str, built: Mapping[str, b
     table, field, change, words = RELATED[label]
     (first, *_) = read_object(related(built["pf_gives"], table, field, change), AMD64).unrelocatable
     assert words in first.words
+
+
+def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str, bytes], kernel: KernelFiles) -> None:
+    kmod = read_object(related(built["pf_plain"], THIS_RELATED, 0, lambda place: place + 0x80), AMD64)
+    (finding,) = judge_kmod("pf_plain.ko", kmod, kernel)
+    place = kernel.starts["init_module"]
+    got = f"init_module at byte {place + 0x80} of struct module, expected {place}"
+    assert finding == findings.KMOD_NOT_LOADABLE(kmod="pf_plain.ko", got=got, kernel=kernel.release)
 
 
 def test_headers_that_share_their_relocations_are_not_followed(built: Mapping[str, bytes]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 
-from kmm_preflight.kmod.sections import ALWAYS, EXEC, Flaw, Section, Sections
+from kmm_preflight.kmod.sections import ALWAYS, EXEC, RELA, Flaw, Section, Sections
 from kmm_preflight.kmod.symbols import Placed, Symbols
 
 _NONE, _ADDRESS, _RELATIVE = 0, 1, 2
 _FAR = 1 << 64
+_STARTS = ("init_module", "cleanup_module")
+_ENTRY_BYTES = 24
+# struct module has two.
+_STARTS_MOST = 1 << 12
 # Tables of places in the code, with the one type of relocation that the kernel's readers of x86_64 take them to have.
 _OF_CODE = {
     ".gnu.linkonce.this_module": _ADDRESS,
@@ -69,3 +74,14 @@ def _in_code(sections: Sections, symbol: Placed) -> tuple[int, int]:
     if not 0 < symbol.section < len(sections.all) or not sections.all[symbol.section].flags & EXEC:
         return 0, 0
     return -symbol.value, sections.all[symbol.section].size - symbol.value
+
+
+def read_starts(sections: Sections, symbols: Symbols, this: Section) -> Mapping[str, int]:
+    """Where in struct module, in bytes, the addresses of init and exit are written; without one that it has not."""
+    number = next(number for number, one in enumerate(sections.all) if one is this)
+    tables = (one for one in sections.all if one.kind == RELA and one.info == number)
+    content = sections.bounded(next(tables, None), _ENTRY_BYTES * _STARTS_MOST)
+    whole = content[: len(content) // _ENTRY_BYTES * _ENTRY_BYTES]
+    entries = struct.iter_unpack(f"{sections.machine.order}QQ8x", whole)
+    named = {symbols.name_of(what >> 32): place for place, what in entries}
+    return {name: named[name] for name in _STARTS if name in named}
