@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -77,8 +77,9 @@ _SHORT = {
     "organizational_unit_name": "OU",
     "state_or_province_name": "ST",
 }
-_EMBEDDED, _ATTRIBUTES = "the content embedded", "signed attributes"
-_REFUSED_UNASKED = {_EMBEDDED, _ATTRIBUTES}
+_EMBEDDED, _ATTRIBUTES, _CONTENT = "the content embedded", "signed attributes", "content of type"
+_DISPROVED = (findings.SIGNATURE_FORM.id, findings.SIGNATURE_WRONG.id)
+_REFUSED_UNASKED = (_EMBEDDED, _ATTRIBUTES, _CONTENT)
 # What asn1crypto raises for bytes that are not what they should be; it has no class of its own.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
@@ -222,12 +223,39 @@ def refused_unasked(path: str, data: bytes) -> Finding | None:
     if not plain.endswith(MAGIC) or (at >= 0 and _is_foreign(plain, at)):
         return None
     try:
-        message = _read(_cut(plain)[1])
+        body, der = _cut(plain)
+        message = _read(der)
     except Malformed as exc:
         return findings.SIGNATURE_BROKEN(path=path, got=exc.message)
     unlike = [*message.unlike, *(words for one in message.signatures for words in one.unlike)]
-    unlike = [words for words in unlike if words in _REFUSED_UNASKED]
+    unlike = [words for words in unlike if words.startswith(_REFUSED_UNASKED)]
+    unlike += [] if unlike else _disproved(path, body, message)
     return findings.SIGNATURE_FORM(path=path, got=", ".join(unlike)) if unlike else None
+
+
+def _disproved(path: str, body: memoryview, message: _Message) -> list[str]:
+    """Words for a certificate in the message that speaks against it: a kernel tries these, trusted or not."""
+    for der in message.certificates:
+        try:
+            certificate = parse_certificate(der, "certificate inside")
+        except Malformed:
+            return ["a certificate inside that cannot be read"]
+        found = _judge(path, body, replace(message, certificates=(der,)), certificate)
+        if not _proves_itself(der) or (found and found.id in _DISPROVED):
+            return ["a certificate inside that does not prove it"]
+    return []
+
+
+def _proves_itself(der: bytes) -> bool:
+    """Whether a certificate that names itself as its issuer has a signature of its own key."""
+    certificate = x509.load_der_x509_certificate(der)
+    if certificate.issuer != certificate.subject:
+        return True
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (InvalidSignature, UnsupportedAlgorithm, *_UNREADABLE):
+        return False
+    return True
 
 
 def _is_foreign(data: bytes | bytearray, at: int) -> bool:
@@ -419,7 +447,7 @@ def _message(signed: cms.SignedData) -> _Message:
     certificates = () if _absent(signed["certificates"]) else tuple(one.chosen.dump() for one in signed["certificates"])
     odd = {
         f"CMS of version {signed['version'].native}": signed["version"].native not in {"v1", "v3"},
-        f"content of type {inner['content_type'].native}": inner["content_type"].native != "data",
+        f"{_CONTENT} {inner['content_type'].native}": inner["content_type"].native != "data",
         _EMBEDDED: not _absent(inner["content"]),
         "a revocation list inside": not _absent(signed["crls"]),
         "a hash that is not announced": any(one.hash_oid not in announced for one in signatures),
