@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from kmm_preflight import findings
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.configuration import parse_configuration, parse_release
 from kmm_preflight.kmod.exports import Export
@@ -26,6 +27,7 @@ from kmm_preflight.kmod.modinfo import Modinfo
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject, read_object
 from kmm_preflight.kmod.resolution import Neighbours
+from kmm_preflight.kmod.sections import read_sections
 from kmm_preflight.kmod.symbols import Needed
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.kmod.unpacked import unpacked
@@ -238,6 +240,46 @@ def test_an_object_that_asks_for_much_costs_little(label: str, kernel: KernelFil
             judge_kmod("hostile.ko", kmod, kernel)
     assert time.perf_counter() - begun < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10, "KiB"
+
+
+def related(kmod: bytes, table: str, field: int, change: Callable[[int], int], entry: int = 0) -> bytes:
+    """With another number in an entry of a table of relocations: 0 its place, 1 its symbol and type, 2 its addend."""
+    section = read_sections(kmod, AMD64).anywhere(table)
+    assert section is not None
+    fields = list(struct.unpack_from("<QQq", kmod, at := section.offset + 24 * entry))
+    fields[field] = change(fields[field])
+    return kmod[:at] + struct.pack("<QQq", *fields) + kmod[at + 24 :]
+
+
+THIS_RELATED = ".rela.gnu.linkonce.this_module"
+RELATED: Mapping[str, tuple[str, int, Callable[[int], int], str]] = {
+    "four bytes into the next": (".rela.orc_unwind_ip", 0, lambda place: place + 1, "two relocations of one place"),
+    "eight bytes where there are four": (".rela.orc_unwind_ip", 1, lambda what: what - 1, "two relocations of one"),
+    "eight bytes, four the next's": (".rela__mcount_loc", 0, lambda place: place + 4, "two relocations of one"),
+    "an address cut to four bytes": (THIS_RELATED, 1, lambda what: what + 9, "that four bytes do not hold"),
+    "behind the end": (THIS_RELATED, 0, lambda _: 0x380 - 4, "beyond the end of .gnu.linkonce.this_module"),
+    "an init behind its section": (THIS_RELATED, 2, lambda addend: addend + 0x1000, "expected code of the kmod"),
+    "an init before its section": (THIS_RELATED, 2, lambda addend: addend - 0x1000, "expected code of the kmod"),
+    "an init that nobody has": (THIS_RELATED, 1, lambda what: what & 0xFFFFFFFF, "expected code of the kmod"),
+    "an init that is relative": (THIS_RELATED, 1, lambda what: what + 1, "expected code of the kmod"),
+    "a return that is none": (".rela.return_sites", 2, lambda addend: addend + 0x1000, "expected code of the kmod"),
+    "an export without a name": (".rela__ksymtab", 2, lambda addend: addend + 0x1000, "expected a place in the kmod"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", RELATED)
+def test_relocations_that_lead_astray_are_told(label: str, built: Mapping[str, bytes]) -> None:
+    table, field, change, words = RELATED[label]
+    (first, *_) = read_object(related(built["pf_gives"], table, field, change), AMD64).unrelocatable
+    assert words in first.words
+
+
+def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str, bytes], kernel: KernelFiles) -> None:
+    kmod = read_object(related(built["pf_plain"], THIS_RELATED, 0, lambda place: place + 0x80), AMD64)
+    (finding,) = judge_kmod("pf_plain.ko", kmod, kernel)
+    place = kernel.starts["init_module"]
+    got = f"init_module at byte {place + 0x80} of struct module, expected {place}"
+    assert finding == findings.KMOD_NOT_LOADABLE(kmod="pf_plain.ko", got=got, kernel=kernel.release)
 
 
 def test_headers_that_share_their_relocations_are_not_followed(built: Mapping[str, bytes]) -> None:

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate
-from kmm_preflight.kmod.signature import MAGIC, judge_signature, signer_of
+from kmm_preflight.kmod.signature import MAGIC, judge_signature, refused_unasked, signer_of
 from kmm_preflight.model import Severity
 
 if sys.version_info >= (3, 14):
@@ -40,6 +40,8 @@ WORDS = "O=Preflight tests, CN=signing key, serial 00:B1:15:FD:DE:D0"
 HEADER = struct.Struct(">8BI")
 MUTATIONS, SAMPLE = 5000, 60
 RSA_NULL = bytes.fromhex("06092a864886f70d0101010500")
+# 1.2.840.113549.1.7.1, and how the modulus of an RSA key of 2048 bits begins.
+DATA, MODULUS = bytes.fromhex("06092a864886f70d010701"), bytes.fromhex("0282010100")
 SHA256 = bytes.fromhex("0609608648016503040201")
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -307,6 +309,30 @@ def test_no_certificate(data: bytes, got: str) -> None:
     with pytest.raises(Malformed, match=rf"^certificate of ns/a: got {got}, expected ") as caught:
         parse_certificate(data, "certificate of ns/a")
     assert "c2VjcmV0" not in str(caught.value)
+
+
+# What is refused although nobody asks for a signature, each time as QEMU's kernels do.
+UNASKED: dict[str, tuple[Callable[[Desk], bytes], str]] = {
+    "none": (lambda d: d.kmod, ""),
+    "stranger": (lambda d: d.sign(pair=d.stranger), ""),
+    "body-changed": (lambda d: flip(d.sign(), 5000), ""),
+    "value-changed": (lambda d: flip(d.sign(), -60), ""),
+    "md5": (lambda d: d.sign("md5"), ""),
+    "attributes": (lambda d: d.by_openssl("-nocerts"), "signed attributes"),
+    "other-content": (lambda d: d.sign().replace(DATA, DATA[:-1] + b"\x07"), "content of type"),
+    "certificate-inside": (lambda d: d.by_openssl("-noattr"), ""),
+    "certificate-inside-and-body-changed": (lambda d: flip(d.by_openssl("-noattr"), 5000), "does not prove it"),
+    "certificate-of-another-key-inside": (
+        lambda d: (whole := d.by_openssl("-noattr"), flip(whole, whole.index(MODULUS) + 50))[1], "does not prove it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNASKED)
+def test_what_a_kernel_refuses_unasked(case: str, desk: Desk) -> None:
+    make, got = UNASKED[case]
+    found = refused_unasked(PATH, make(desk))
+    assert (found.id, got in found.sentence) == ("signature-form", True) if found else not got
 
 
 def test_mutations_never_pass_what_openssl_refuses(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from asn1crypto import x509 as asn1
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -51,6 +51,17 @@ class Certificate:
     def public_key(self) -> PublicKeyTypes:
         """The key that it is for, of whatever kind."""
         return x509.load_der_x509_certificate(self.der).public_key()
+
+    def proves_itself(self) -> bool:
+        """Whether it has a signature of its own key, or names another issuer than itself."""
+        certificate = x509.load_der_x509_certificate(self.der)
+        if certificate.issuer != certificate.subject:
+            return True
+        try:
+            certificate.verify_directly_issued_by(certificate)
+        except (InvalidSignature, UnsupportedAlgorithm, *UNREADABLE):
+            return False
+        return True
 
 
 def parse_certificate(data: bytes, subject: str) -> Certificate:

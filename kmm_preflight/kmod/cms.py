@@ -13,7 +13,7 @@ from kmm_preflight.kmod.der import UNREADABLE, absent, check_der
 
 # No parameters are written as nothing or as NULL.
 _NONE = (b"", b"\x05\x00")
-EMBEDDED, ATTRIBUTES = "the content embedded", "signed attributes"
+EMBEDDED, ATTRIBUTES, CONTENT = "the content embedded", "signed attributes", "content of type"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _message(signed: cms.SignedData) -> Message:
     certificates = () if absent(signed["certificates"]) else tuple(one.chosen.dump() for one in signed["certificates"])
     odd = {
         f"CMS of version {signed['version'].native}": signed["version"].native not in {"v1", "v3"},
-        f"content of type {inner['content_type'].native}": inner["content_type"].native != "data",
+        f"{CONTENT} {inner['content_type'].native}": inner["content_type"].native != "data",
         EMBEDDED: not absent(inner["content"]),
         "a revocation list inside": not absent(signed["crls"]),
         "a hash that is not announced": any(one.hash_oid not in announced for one in signatures),

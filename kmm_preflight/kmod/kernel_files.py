@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from kmm_preflight.kmod.configuration import Configuration, built_in_with_parameters, parse_configuration
@@ -56,9 +56,9 @@ def kernel_family(release: str, configuration: Configuration | None) -> Family:
 class KernelFiles:
     """A target kernel as its files tell it; None is what was not to be had. arch is Go's spelling.
 
-    in_tree_vermagic and struct_size come from any in-tree kmod. in_tree holds the names of all, or where in_tree_whole
-    is not set only of those that export something; built_in those of what is in vmlinux, with_parameters of these the
-    ones that have a folder in /sys/module. - is spelled _ in names.
+    in_tree_vermagic, struct_size and starts come from any in-tree kmod. in_tree holds the names of all, or where
+    in_tree_whole is not set only of those that export something; built_in those of what is in vmlinux, with_parameters
+    of these the ones that have a folder in /sys/module. - is spelled _ in names.
     """
 
     release: str
@@ -71,6 +71,7 @@ class KernelFiles:
     built_in: frozenset[str] = frozenset()
     with_parameters: frozenset[str] = frozenset()
     in_tree_whole: bool = False
+    starts: Mapping[str, int] = field(default_factory=dict)
 
     def has_in_tree(self, name: str) -> bool | None:
         """Whether it has a kmod of the name (with _ for -) as a file; None where that is not known."""
@@ -139,6 +140,7 @@ def read_kernel_files(release: str, arch: str, symvers: Symvers | None, raw: Raw
         built_in=_names(raw.built_in),
         with_parameters=built_in_with_parameters(_text(raw.built_in_tags).split("\0")),
         in_tree_whole=bool(_names(raw.order)),
+        starts=own.starts if own else {},
     )
 
 

@@ -261,9 +261,18 @@ def _unversioned_layout(case: _Case) -> list[str]:
 
 def _relocations(case: _Case) -> _Told:
     """(14)."""
-    if case.kmod.unrelocatable:
-        got = case.kmod.unrelocatable[0].words
-        yield findings.KMOD_NOT_LOADABLE(kmod=case.name, got=got, kernel=case.kernel.release)
+    words = next((flaw.words for flaw in case.kmod.unrelocatable), None) or _misplaced(case)
+    if words:
+        yield findings.KMOD_NOT_LOADABLE(kmod=case.name, got=words, kernel=case.kernel.release)
+
+
+def _misplaced(case: _Case) -> str:
+    """Words for an init or exit elsewhere in struct module than in the kernel's: it is written over something else."""
+    if any(_layout(case)):
+        return ""
+    places = ((name, place, case.kernel.starts.get(name)) for name, place in case.kmod.starts.items())
+    wrong = (one for one in places if one[2] not in (None, one[1]))
+    return next((f"{name} at byte {got} of struct module, expected {expected}" for name, got, expected in wrong), "")
 
 
 def _exports(case: _Case) -> _Told:

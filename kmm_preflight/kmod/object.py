@@ -11,6 +11,7 @@ from kmm_preflight.kmod.machine import Machine
 from kmm_preflight.kmod.modinfo import GPL_COMPATIBLE, MODINFO_BYTES, Modinfo
 from kmm_preflight.kmod.relocations import relocation_flaws
 from kmm_preflight.kmod.sections import ALLOC, ALWAYS, EXEC, NOBITS, NULL, WRITE, Flaw, Sections, read_sections
+from kmm_preflight.kmod.sites import read_starts
 from kmm_preflight.kmod.symbols import Needed, Symbols, symbol_table
 from kmm_preflight.kmod.unpacked import Bytes
 from kmm_preflight.kmod.versions import Versions, read_versions
@@ -36,13 +37,14 @@ class KernelObject:
     """What the loader decides on. name is the module's own, not its file's; flags are the ELF header's.
 
     flaws are what some or all kernels refuse in the object itself, unrelocatable what they find when they link it.
-    struct_size is that of struct module where it was
-    built. needed is in the loader's order.
+    struct_size is that of struct module where it was built, starts tells where in it init and exit stand. needed is in
+    the loader's order.
     """
 
     machine: Machine
     name: str
     struct_size: int
+    starts: Mapping[str, int]
     flags: int
     modinfo: Modinfo
     needed: tuple[Needed, ...]
@@ -81,6 +83,7 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         machine=machine,
         name=name,
         struct_size=this.size,
+        starts=read_starts(sections, symbols, this),
         flags=sections.flags,
         modinfo=Modinfo(sections.bounded(sections.named(".modinfo"), MODINFO_BYTES)),
         needed=tuple(_needed(symbols, machine)),
@@ -91,7 +94,7 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         sections=frozenset(one.name for one in sections.all),
         writable_code=_writable_code(sections),
         flaws=(*sections.flaws, *unnamed, *symbols.flaws()),
-        unrelocatable=tuple(relocation_flaws(sections, symbols.count)),
+        unrelocatable=tuple(relocation_flaws(sections, symbols)),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 from asn1crypto import algos
@@ -20,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from kmm_preflight import findings
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.kmod.certificate import Certificate, why_unfit
+from kmm_preflight.kmod.certificate import Certificate, parse_certificate, why_unfit
 from kmm_preflight.kmod.cms import (
     ATTRIBUTES,
+    CONTENT,
     EMBEDDED,
     Message,
     Signature,
@@ -60,7 +62,8 @@ _ECDSA = {
     "1.2.840.10045.4.3.3": "sha384",
     "1.2.840.10045.4.3.4": "sha512",
 }
-_REFUSED_UNASKED = {EMBEDDED, ATTRIBUTES}
+_DISPROVED = (findings.SIGNATURE_FORM.id, findings.SIGNATURE_WRONG.id)
+_REFUSED_UNASKED = (EMBEDDED, ATTRIBUTES, CONTENT)
 
 
 def judge_signature(path: str, data: bytes, certificate: Certificate | None) -> Finding | None:
@@ -105,12 +108,27 @@ def refused_unasked(path: str, data: bytes) -> Finding | None:
     if not plain.endswith(MAGIC) or (at >= 0 and _is_foreign(plain, at)):
         return None
     try:
-        message = read_message(_cut(plain)[1])
+        body, der = _cut(plain)
+        message = read_message(der)
     except Malformed as exc:
         return findings.SIGNATURE_BROKEN(path=path, got=exc.message)
     unlike = [*message.unlike, *(words for one in message.signatures for words in one.unlike)]
-    unlike = [words for words in unlike if words in _REFUSED_UNASKED]
+    unlike = [words for words in unlike if words.startswith(_REFUSED_UNASKED)]
+    unlike += [] if unlike else _disproved(path, body, message)
     return findings.SIGNATURE_FORM(path=path, got=", ".join(unlike)) if unlike else None
+
+
+def _disproved(path: str, body: memoryview, message: Message) -> list[str]:
+    """Words for a certificate in the message that speaks against it: a kernel tries these, trusted or not."""
+    for der in message.certificates:
+        try:
+            certificate = parse_certificate(der, "certificate inside")
+        except Malformed:
+            return ["a certificate inside that cannot be read"]
+        found = _judge(path, body, replace(message, certificates=(der,)), certificate)
+        if not certificate.proves_itself() or (found and found.id in _DISPROVED):
+            return ["a certificate inside that does not prove it"]
+    return []
 
 
 def _is_foreign(data: bytes | bytearray, at: int) -> bool:

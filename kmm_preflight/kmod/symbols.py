@@ -104,6 +104,10 @@ class Symbols:
         _, _, section, value = self._entries[number - 1] if known else (0, 0, _UNDEFINED, 0)
         return Placed(section, value)
 
+    def name_of(self, number: int) -> str:
+        """The name of the symbol of that number; "" for the first one, and one that there is not."""
+        return self.name(self._entries[number - 1][0]) if 0 < number <= len(self._entries) else ""
+
     def absolute(self, symbol: Placed) -> bool:
         """Whether the value is a number and no place."""
         return symbol.section == _ABSOLUTE
