@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.run import is_controller
-from kmm_preflight.model import Conclusion, Verdict
+from kmm_preflight.model import Conclusion, Severity, Verdict
 from kmm_preflight.outside import clean
 from kmm_preflight.report import Report
 from reports.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, REPORT
@@ -63,7 +63,7 @@ def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> N
             terminal.line(f"    {finding.id}: {finding.sentence}")
             for line in finding.lines:
                 terminal.line(f"    | {line}")
-            if finding in verdict.open_findings:
+            if finding in verdict.open_findings and finding.severity is not Severity.NOTE:
                 terminal.line(f"    remedy: {finding.remedy}")
         if verdict.carried_over or (not verdict.findings and verdict.conclusion is not Conclusion.VERIFIED):
             terminal.line(f"    {verdict.reason}")
