@@ -34,6 +34,7 @@ from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding
 
 from .objects import ABSOLUTE, COMMON, Object, Symbol
+from .real.defects import section_field
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -260,6 +261,7 @@ RELATED: Mapping[str, tuple[str, int, Callable[[int], int], str]] = {
     "behind the end": (THIS_RELATED, 0, lambda _: 0x380 - 4, "beyond the end of .gnu.linkonce.this_module"),
     "an init behind its section": (THIS_RELATED, 2, lambda addend: addend + 0x1000, "expected code of the kmod"),
     "an init before its section": (THIS_RELATED, 2, lambda addend: addend - 0x1000, "expected code of the kmod"),
+    "an init that begins in the middle": (THIS_RELATED, 2, lambda addend: addend + 2, "expected code of the kmod"),
     "an init that nobody has": (THIS_RELATED, 1, lambda what: what & 0xFFFFFFFF, "expected code of the kmod"),
     "an init that is relative": (THIS_RELATED, 1, lambda what: what + 1, "expected code of the kmod"),
     "a return that is none": (".rela.return_sites", 2, lambda addend: addend + 0x1000, "expected code of the kmod"),
@@ -272,6 +274,12 @@ def test_relocations_that_lead_astray_are_told(label: str, built: Mapping[str, b
     table, field, change, words = RELATED[label]
     (first, *_) = read_object(related(built["pf_gives"], table, field, change), AMD64).unrelocatable
     assert words in first.words
+
+
+def test_relocations_of_a_live_patch_are_named_so(built: Mapping[str, bytes]) -> None:
+    flagged = section_field(".rela.init.data", 2, 0x100040)(built["pf_plain"])
+    (flaw,) = read_object(flagged, AMD64).unrelocatable
+    assert flaw.words == "relocations of a live patch in .rela.init.data, expected .klp.rela.…"
 
 
 def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str, bytes], kernel: KernelFiles) -> None:

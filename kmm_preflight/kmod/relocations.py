@@ -24,6 +24,7 @@ _X86_SHORT = 10
 # Absolute and relative numbers, and all parts of instructions that hold an address, by the ABI's numbers.
 _ARM64_TYPES = frozenset((0, *range(256, 281), *range(282, 294), 299))
 _FAR = 1 << 31
+_LIVEPATCH, _LIVEPATCH_NAME = 0x100000, ".klp.rela."
 _TYPES = {"x86_64": _X86_TYPES, "aarch64": _ARM64_TYPES}
 
 
@@ -42,6 +43,8 @@ def relocation_flaws(sections: Sections, symbols: Symbols) -> Iterator[Flaw]:
             )
         elif sections.all[one.info].loaded and one.kind == REL:
             yield Flaw(ALWAYS, "relocations without addends")
+        elif sections.all[one.info].loaded and one.flags & _LIVEPATCH and not one.name.startswith(_LIVEPATCH_NAME):
+            yield Flaw(ALWAYS, f"relocations of a live patch in {one.name}, expected {_LIVEPATCH_NAME}…")
         elif sections.all[one.info].loaded:
             yield from _flaws(sections, one, sections.all[one.info], symbols)
 

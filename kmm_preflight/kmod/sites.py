@@ -10,13 +10,14 @@ from kmm_preflight.kmod.symbols import Placed, Symbols
 
 _NONE, _ADDRESS, _RELATIVE = 0, 1, 2
 _FAR = 1 << 64
+_THIS_MODULE = ".gnu.linkonce.this_module"
 _STARTS = ("init_module", "cleanup_module")
 _ENTRY_BYTES = 24
 # struct module has two.
 _STARTS_MOST = 1 << 12
 # Tables of places in the code, with the one type of relocation that the kernel's readers of x86_64 take them to have.
 _OF_CODE = {
-    ".gnu.linkonce.this_module": _ADDRESS,
+    _THIS_MODULE: _ADDRESS,
     "__mcount_loc": _ADDRESS,
     "__patchable_function_entries": _ADDRESS,
     ".parainstructions": _ADDRESS,
@@ -55,11 +56,13 @@ def leads_astray(
         return
     entries, limits_of = list(relocations), _in_code if code else _in_section
     limits = {number: limits_of(sections, symbols.at(number)) for number in {number for number, *_ in entries}}
+    if target.name == _THIS_MODULE:
+        limits |= {number: _begin(limits[number]) for number in limits if symbols.name_of(number) in _STARTS}
     for number, kind, addend in entries:
         low, high = limits[number]
         if kind != _NONE and not (low <= addend < high and code in (None, kind)):
             what = "code of the kmod" if code else "a place in the kmod"
-            yield Flaw(ALWAYS, f"a place in {target.name} that leads out of its section, expected {what}")
+            yield Flaw(ALWAYS, f"a place in {target.name} that leads astray, expected {what}")
             return
 
 
@@ -68,6 +71,11 @@ def _in_section(sections: Sections, symbol: Placed) -> tuple[int, int]:
     if not 0 < symbol.section < len(sections.all):
         return -_FAR, _FAR
     return -symbol.value, sections.all[symbol.section].size + 1 - symbol.value
+
+
+def _begin(limits: tuple[int, int]) -> tuple[int, int]:
+    """Of these nothing but 0: a function is called where it begins."""
+    return max(limits[0], 0), min(limits[1], 1)
 
 
 def _in_code(sections: Sections, symbol: Placed) -> tuple[int, int]:
