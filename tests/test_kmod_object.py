@@ -290,6 +290,13 @@ def test_even_the_first_symbol_has_a_name_in_the_table(built: Mapping[str, bytes
     assert flaw.words == "a symbol whose name lies outside the string table"
 
 
+def test_even_the_first_section_has_a_name_in_the_table(built: Mapping[str, bytes]) -> None:
+    kmod = built["pf_plain"]
+    start = int.from_bytes(kmod[40:48], "little")
+    (flaw,) = read_object(at(start + 2, b"\x80")(kmod), AMD64).flaws
+    assert flaw.words == "no name for section 0"
+
+
 def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str, bytes], kernel: KernelFiles) -> None:
     kmod = read_object(related(built["pf_plain"], THIS_RELATED, 0, lambda place: place + 0x80), AMD64)
     (finding,) = judge_kmod("pf_plain.ko", kmod, kernel)
