@@ -34,7 +34,7 @@ from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding
 
 from .objects import ABSOLUTE, COMMON, Object, Symbol
-from .real.defects import section_field
+from .real.defects import at, section_field
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -280,6 +280,21 @@ def test_relocations_of_a_live_patch_are_named_so(built: Mapping[str, bytes]) ->
     flagged = section_field(".rela.init.data", 2, 0x100040)(built["pf_plain"])
     (flaw,) = read_object(flagged, AMD64).unrelocatable
     assert flaw.words == "relocations of a live patch in .rela.init.data, expected .klp.rela.…"
+
+
+def test_even_the_first_symbol_has_a_name_in_the_table(built: Mapping[str, bytes]) -> None:
+    kmod = built["pf_plain"]
+    table = read_sections(kmod, AMD64).anywhere(".symtab")
+    assert table is not None
+    (flaw,) = read_object(at(table.offset + 2, b"\x10")(kmod), AMD64).flaws
+    assert flaw.words == "a symbol whose name lies outside the string table"
+
+
+def test_even_the_first_section_has_a_name_in_the_table(built: Mapping[str, bytes]) -> None:
+    kmod = built["pf_plain"]
+    start = int.from_bytes(kmod[40:48], "little")
+    (flaw,) = read_object(at(start + 2, b"\x80")(kmod), AMD64).flaws
+    assert flaw.words == "no name for section 0"
 
 
 def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str, bytes], kernel: KernelFiles) -> None:

@@ -169,15 +169,15 @@ def _checked(sections: list[Section], names: list[int], strings: int, end: int) 
     if first.kind != NULL or first.size or first.address:
         raise Malformed("a first section that is not empty")
     for number, (one, name) in enumerate(zip(sections, names, strict=True)):
+        if name >= strings:
+            # Kernels before 6.4 check this only of loaded sections, and read the names of all, the first one's too.
+            yield Flaw(ALWAYS, f"no name for section {number}")
         if one.kind in (NULL, NOBITS):
             continue
         if one.offset + one.size > end:
             raise Malformed(f"section {number} up to byte {one.offset + one.size}, expected all within {end} bytes")
         if one.kind == SYMTAB and not 0 < one.link < len(sections):
             raise Malformed(f"symbol names in section {one.link}, expected one of the {len(sections)} that there are")
-        if name >= strings:
-            # Kernels before 6.4 check this only of loaded sections, and read the names of all.
-            yield Flaw(ALWAYS, f"no name for section {number}")
         if one.alignment & (one.alignment - 1):
             yield Flaw(ALWAYS, f"section {number} aligned to {one.alignment} bytes, expected a power of two")
     yield from _counted(sections)

@@ -46,6 +46,8 @@ class Symbols:
         order = sections.machine.order
         content = sections.bounded(table, _SYMBOLS * _ENTRY_BYTES)
         self.count = len(content) // _ENTRY_BYTES
+        # The loader reads the first one's name too, whatever it says.
+        self._first = int.from_bytes(content[:4], "little" if order == "<" else "big")
         self._entries = list(
             struct.iter_unpack(f"{order}IBxHQ8x", content[_ENTRY_BYTES : self.count * _ENTRY_BYTES])
         )  # name, binding and type, section, value; without the first, which is nobody's
@@ -84,7 +86,7 @@ class Symbols:
         sizes = self._sizes
         if any(section < len(sizes) and value > sizes[section] for _, _, section, value in self._entries if section):
             yield Flaw(ALWAYS, "a symbol beyond the end of its section")
-        if any(start >= len(self._names) for start, *_ in self._entries):
+        if any(start >= len(self._names) for start in (self._first, *(start for start, *_ in self._entries))):
             yield Flaw(ALWAYS, "a symbol whose name lies outside the string table")
         if not (self._names.startswith(b"\0") and self._names.endswith(b"\0")):
             yield Flaw(SINCE_STRINGS, "symbol names that do not start and end with a zero byte")
