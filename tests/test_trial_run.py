@@ -7,7 +7,7 @@ from pathlib import Path
 from .real.behaviour import behaving
 from .real.kernels import vmlinuz
 from .real.requirement import need_tool
-from .test_loading import Case, Kernels, run
+from .test_loading import Case, Kernels, raw, run
 from .test_loading import of as of  # a fixture
 
 TAINT = "loading out-of-tree module taints kernel"
@@ -37,3 +37,9 @@ def test_without_a_kernel_to_boot_nothing_is_green(tmp_path: Path, of: Kernels) 
     found = run(tmp_path, of, {"loads": Case((), {"m.ko": of.own["pf_plain"]})}, "--trial-load")
     assert found.verdicts()["loads"][:2] == ("undecided", "trial-unable"), found.output
     assert found.returncode == 10
+
+
+def test_raw_arguments_cannot_be_tried_and_that_is_said(tmp_path: Path, of: Kernels) -> None:
+    table = {"raw": Case((), {"m.ko": of.own["pf_plain"]})}
+    found = run(tmp_path, of, table, "--trial-load", f"--vmlinuz={vmlinuz(of.target)}", documents=[raw("raw", ["m"])])
+    assert found.verdicts()["raw"][:2] == ("undecided", "trial-unable"), found.output

@@ -37,10 +37,11 @@ class Trials:
         self._bed, self._files, self._assume_loaded = bed, files, assume_loaded
 
     def __call__(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
-        """What the kernel itself says of the plan's kmod in the image; nothing with rawArgs, which name none."""
-        if plan.kmod is None:
-            return ()
+        """What the kernel itself says of the plan's kmod in the image; with rawArgs no trial can be made."""
         kernel = plan.kernel
+        if plan.kmod is None:
+            lacking = Lacking("no name of a kmod, since rawArgs say it", "Use moduleName, or leave --trial-load out.")
+            return (unable(Tried("a kmod", kernel.version), lacking),)
         try:
             trial = Trial(
                 name=plan.id,
