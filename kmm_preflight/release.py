@@ -17,7 +17,6 @@ from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.oci.tar import Kind
 from kmm_preflight.os_image import STREAM_LABEL, os_image_tags
 from kmm_preflight.outside import listed
 from kmm_preflight.packages import LISTS
@@ -252,13 +251,8 @@ def _references(image: Image, name: str) -> Field:
 
 def read_file(image: Image, path: str) -> bytes | None:
     """The bytes of a file, found in whichever layer; None when there is no such file. BoundExceeded above 32 MiB."""
-    try:
-        located = image.files.resolve(path)
-    except LinkBroken:
-        return None
-    if located and located.entry.kind is Kind.HARDLINK:
-        located = image.files.hardlink_target(located)
-    if located is None or located.entry.kind is not Kind.FILE:
+    located = image.files.file(path)
+    if located is None:
         return None
     with image.content(located).open("rb") as file:
         return file.read(_FILE_BYTES)

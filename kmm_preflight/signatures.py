@@ -107,8 +107,8 @@ def _names(folder: str, part: str, files: FileSystem) -> list[str]:
 
 
 def _file(path: str, files: FileSystem) -> Located | None:
-    located = target(path, files)
-    return Located(path, located.entry, located.layer) if located and located.entry.kind is Kind.FILE else None
+    located = files.file(path)
+    return Located(path, located.entry, located.layer) if located else None
 
 
 def target(path: str, files: FileSystem) -> Located | None:

@@ -16,6 +16,7 @@ from kmm_preflight.kmod.object import read_object
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.kmod.unpacked import Bytes, unpacked
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS, TargetKernel
+from kmm_preflight.oci.compression import pieces_of
 from kmm_preflight.oci.filesystem import LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
@@ -113,7 +114,7 @@ class Toolkits:
         if known is not None:
             return known
         path = toolkit.image.content(located)
-        return self._store.keep(f"sha256:{path.name}", _pieces(path))
+        return self._store.keep(f"sha256:{path.name}", pieces_of(path))
 
 
 class _Toolkit:
@@ -145,15 +146,7 @@ class _Toolkit:
 
     def located(self, *paths: str) -> Located | None:
         """The first of the paths that leads to a file."""
-        return next((found for path in paths if (found := self._file(path))), None)
-
-    def _file(self, path: str) -> Located | None:
-        with suppress(LinkBroken):
-            found = self.image.files.resolve(path)
-            if found and found.entry.kind is Kind.HARDLINK:
-                found = self.image.files.hardlink_target(found)
-            return found if found and found.entry.kind is Kind.FILE else None
-        return None
+        return next((found for path in paths if (found := self.image.files.file(path))), None)
 
     def content(self, *paths: str) -> bytes | None:
         located = self.located(*paths)
@@ -174,9 +167,3 @@ class _Toolkit:
                     read_object(data, MACHINES[self._kernel.arch])
                     return data
         return None
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(1 << 18):
-            yield piece

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed
+from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed, pieces_of
 
 MAGIC = b"\x7fELF"
 HEADER_BYTES = 64
 UNPACKED_BYTES = 512 << 20
-_PIECE = 1 << 16
 _PACKED = {GZIP: "gzip", XZ: "xz", ZSTD: "zstd"}
 _RELOCATABLE = 1
 _BIG_ENDIAN = 2
@@ -42,18 +40,12 @@ def why_not_elf(path: Path) -> str:
 def _unpacked(path: Path) -> tuple[bytes, int]:
     """The first bytes of what is compressed, and how many there are: a stream that is cut shows only at its end."""
     head, size = b"", 0
-    for piece in decompressed(_pieces(path), "kmod"):
+    for piece in decompressed(pieces_of(path), "kmod"):
         head += piece[: HEADER_BYTES - len(head)]
         size += len(piece)
         if size > UNPACKED_BYTES:
             raise BoundExceeded(f"kmod {path.name}: more than {UNPACKED_BYTES >> 20} MiB when unpacked")
     return head, size
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
 
 
 def _why_not(head: bytes, size: int) -> str:

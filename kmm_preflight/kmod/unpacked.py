@@ -10,9 +10,7 @@ from pathlib import Path
 
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.elf import UNPACKED_BYTES
-from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed
-
-_PIECE = 1 << 18
+from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed, pieces_of
 
 Bytes = bytes | mmap.mmap
 
@@ -27,7 +25,7 @@ def unpacked(path: Path) -> Iterator[Bytes]:
         if file.read(len(XZ)).startswith((GZIP, XZ, ZSTD)):
             with tempfile.TemporaryFile() as out:
                 size = 0
-                for piece in decompressed(_pieces(path), "kmod"):
+                for piece in decompressed(pieces_of(path), "kmod"):
                     size += len(piece)
                     _check(size, path)
                     out.write(piece)
@@ -52,9 +50,3 @@ def _mapped(descriptor: int, size: int) -> Iterator[Bytes]:
 def _check(size: int, path: Path) -> None:
     if size > UNPACKED_BYTES:
         raise BoundExceeded(f"kmod {path.name}: more than {UNPACKED_BYTES >> 20} MiB when unpacked")
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece

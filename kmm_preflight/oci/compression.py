@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from kmm_preflight.errors import BoundExceeded, Malformed
@@ -20,6 +21,8 @@ except ImportError:  # no wheel for this machine: the standard library is slower
     import zlib  # type: ignore[no-redef]  # the same interface, with an error class of its own
 
 PIECE_BYTES = 1 << 18
+# Of what is packed less at a time, as what a decompressor has not yet taken is copied each time.
+_READ_BYTES = 1 << 16
 # A window is memory: 32 MiB is what zstd -19 --long wants; more only --ultra --long=31.
 ZSTD_WINDOW_LOG = 25
 # xz -9 asks for 65 MiB, touched only as far as it is used.
@@ -106,6 +109,13 @@ _BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {
     XZ: _xz,
     **dict.fromkeys(_ZSTD_SKIPPABLE, _zstd),
 }
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """What is in a file, a piece at a time."""
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            yield piece
 
 
 def decompressed(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:

@@ -137,6 +137,16 @@ class FileSystem:
             here = folder
         return self.entry(done) if done else folder
 
+    def file(self, path: str) -> Located | None:
+        """The file that the path leads to, links and hard links followed; None for anything else."""
+        try:
+            located = self.resolve(path)
+        except LinkBroken:
+            return None
+        if located and located.entry.kind is Kind.HARDLINK:
+            located = self.hardlink_target(located)
+        return located if located and located.entry.kind is Kind.FILE else None
+
     def _step(self, path: str, parent: Located | None) -> Located | None:
         return self.entry(path) if _if_folder(parent) else None
 

@@ -11,7 +11,6 @@ from kmm_preflight import findings
 from kmm_preflight.kmod.machine import MACHINES, Machine, machine_word
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
-from kmm_preflight.oci.tar import Kind
 from kmm_preflight.worker.kind import Worker
 
 SHELL = "/bin/sh"
@@ -41,16 +40,6 @@ class ImageFiles:
     files: FileSystem
     content: Callable[[Located], Path]
     search_path: str = ""
-
-    def file(self, path: str) -> Located | None:
-        """The file that the path leads to inside the image, None for anything else."""
-        try:
-            located = self.files.resolve(path)
-        except LinkBroken:
-            return None
-        if located and located.entry.kind is Kind.HARDLINK:
-            located = self.files.hardlink_target(located)
-        return located if located and located.entry.kind is Kind.FILE else None
 
 
 def programs(worker: Worker, firmware: bool) -> tuple[str, ...]:
@@ -82,7 +71,7 @@ def _places(search_path: str, name: str) -> list[str]:
 def _judge(image: ImageFiles, name: str, places: list[str], machine: Machine) -> Iterator[Finding]:
     got = f"none in {':'.join(place.rpartition('/')[0] for place in places)}"
     for place in places:
-        located = image.file(place)
+        located = image.files.file(place)
         if located and located.entry.mode & 0o111:
             yield from _judge_file(image, place, located, machine)
             return
@@ -126,7 +115,7 @@ def _judge_file(image: ImageFiles, place: str, located: Located, machine: Machin
 
 
 def _there(image: ImageFiles, path: str) -> Located | None:
-    located = image.file(path) if path.startswith("/") else None
+    located = image.files.file(path) if path.startswith("/") else None
     return located if located and located.entry.mode & 0o111 else None
 
 
