@@ -339,8 +339,11 @@ def test_a_run_that_is_told_to_end_leaves_nothing(jobs: Site, tmp_path: Path) ->
 
 
 def test_what_a_killed_run_left_is_adopted_or_replaced(jobs: Site, tmp_path: Path) -> None:
-    """What hangs is the first that is waited for: at its deadline the others' results must have been taken."""
-    deadline = "--build-timeout=30"
+    """What hangs is the first that is waited for: at its deadline the others' results must have been taken.
+
+    The deadline counts from when the killed run made the Jobs: past it, nothing would be left to adopt.
+    """
+    deadline = "--build-timeout=75"
     hangs, same = jobs.copied("hangs", "sleep 600"), jobs.copied("same", "sleep 6")
     jobs.apply(hangs, same, jobs.copied("other", "sleep 600"))
     with Going(tmp_path / "killed", jobs, deadline):
