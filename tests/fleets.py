@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kmm_preflight.os_image import STREAM_LABEL
+from kmm_preflight.release.os_image import STREAM_LABEL
 
 from .real.layout import Image, image, index, layer, write_layout
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from kmm_preflight.os_image import SOURCE, STREAM_LABEL
-from kmm_preflight.packages import EXTENSIONS_LIST, NODE_LIST
-from kmm_preflight.release import IMAGE_REFERENCES, TOOLKIT_RELEASE
+from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
+from kmm_preflight.release.image_references import IMAGE_REFERENCES
+from kmm_preflight.release.os_image import SOURCE, STREAM_LABEL
+from kmm_preflight.release.packages import EXTENSIONS_LIST, NODE_LIST
 
 from .real.layout import Blob, Image, Member, image, layer
 

@@ -18,8 +18,10 @@ from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.packages import EXTENSIONS_LIST, NODE_LIST
-from kmm_preflight.release import FILES, TOOLKIT_RELEASE, Choice, Kernels, read_release
+from kmm_preflight.release.choice import Choice
+from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE, Kernels
+from kmm_preflight.release.packages import EXTENSIONS_LIST, NODE_LIST
+from kmm_preflight.release.payload import FILES, read_release
 from kmm_preflight.report import EXIT_REFUTED, EXIT_UNDECIDED
 
 from .demo import BUILD, manifests, module

@@ -48,7 +48,8 @@ from kmm_preflight.plan import (
     override_args,
     substituted_sign,
 )
-from kmm_preflight.release import kernel_of_flavour, parse_image_references, parse_toolkit
+from kmm_preflight.release.driver_toolkit import kernel_of_flavour, parse_toolkit
+from kmm_preflight.release.image_references import parse_image_references
 from kmm_preflight.stages import conclude, settle_build, settle_image, settle_sign
 from kmm_preflight.status import Dialect, Entry, entry, preset
 from kmm_preflight.template import image_variables, kernel_fields, kernel_variables, normalized, substitute

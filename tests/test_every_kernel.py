@@ -20,7 +20,8 @@ from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.release import FILES, Choice
+from kmm_preflight.release.choice import Choice
+from kmm_preflight.release.payload import FILES
 from tests.clusters import namespaces, serve, serve_machines
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import PREFLIGHTS, released

@@ -20,7 +20,7 @@ from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.packages import (
+from kmm_preflight.release.packages import (
     EXTENSIONS_LIST,
     LIST_BYTES,
     LISTS,

@@ -19,21 +19,11 @@ from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.layers import Wanted
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.os_image import STREAM_LABEL
-from kmm_preflight.release import (
-    FILES,
-    Choice,
-    Kernels,
-    ToolkitKernels,
-    Want,
-    kernel_of_flavour,
-    parse_image_references,
-    parse_toolkit,
-    read_release,
-    read_streams,
-    release_name,
-    toolkit_references,
-)
+from kmm_preflight.release.choice import Choice, Want, release_name
+from kmm_preflight.release.driver_toolkit import Kernels, ToolkitKernels, kernel_of_flavour, parse_toolkit
+from kmm_preflight.release.image_references import parse_image_references, toolkit_references
+from kmm_preflight.release.os_image import STREAM_LABEL
+from kmm_preflight.release.payload import FILES, read_release, read_streams
 
 from .real.layout import Image, Member, folder, image, index, layer, symlink, write_layout
 

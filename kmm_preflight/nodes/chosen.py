@@ -12,7 +12,9 @@ from kmm_preflight.nodes.boots import Boot, Boots, Offered, default_stream_of
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.targets import Needed, Target, everywhere, needed, targets, want_of, with_nodes
 from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.release import Choice, Images, Want, read_release, read_streams
+from kmm_preflight.release.choice import Choice, Want
+from kmm_preflight.release.images import Images
+from kmm_preflight.release.payload import read_release, read_streams
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.node import Node
 from kmm_preflight.nodes.pool import Pool
 from kmm_preflight.outside import listed
-from kmm_preflight.release import Want
+from kmm_preflight.release.choice import Want
 
 _ID_CHARACTERS = 200
 

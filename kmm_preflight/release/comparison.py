@@ -14,9 +14,10 @@ from kmm_preflight.errors import DigestMismatch, PreflightError, Truncated, Unre
 from kmm_preflight.kernel import looks_like_kernel
 from kmm_preflight.model import DriverToolkit, Flavour, TargetKernel
 from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.os_image import Candidates, Images, OSImage, Tag, os_image_of, read_candidates
 from kmm_preflight.outside import clean
-from kmm_preflight.packages import ListedKernel, NotListed, extension_kernel, node_kernel
+from kmm_preflight.release.images import Images
+from kmm_preflight.release.os_image import Candidates, OSImage, Tag, os_image_of, read_candidates
+from kmm_preflight.release.packages import ListedKernel, NotListed, extension_kernel, node_kernel
 
 _RHEL = re.compile(r"\.el(\d+)")
 _PACKAGES = {Flavour.RT: "kernel-rt-core", Flavour.PAGES_64K: "kernel-64k-core"}

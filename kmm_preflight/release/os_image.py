@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
 from kmm_preflight.fields import Field
-from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, RegistryTLS
+from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.release.images import Images
 
 STREAM_LABEL = "io.openshift.os.streamclass"
 SOURCE = "io.openshift.build.source-location"
@@ -26,13 +26,6 @@ _NAMES = re.compile(r"(rhel|stream)[\w.+-]*-coreos[\w.+-]*")
 _REPOSITORY = re.compile(r"(.*[/:])?openshift/os(\.git)?/?")
 _MAJOR = re.compile(r"-coreos-(\d+)")
 _BOTH = "machine-os-content"  # until 4.11 node image and extensions in one
-
-
-class Images(Protocol):
-    """Where images come from."""
-
-    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
-        """The image for linux/arch."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,129 @@
+"""A release image becomes target kernels: image-references, driver toolkits, one stream and architecture each."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from kmm_preflight.errors import PlatformMissing, UsageProblem
+from kmm_preflight.kernel import ARCHITECTURES
+from kmm_preflight.model import VERIFIED_HTTPS, Release
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.outside import listed
+from kmm_preflight.release.choice import MULTI, Choice
+from kmm_preflight.release.comparison import Toolkits, compare_with_os
+from kmm_preflight.release.driver_toolkit import (
+    TOOLKIT_RELEASE,
+    Kernels,
+    needed_toolkit,
+    read_toolkit,
+    stream_of_toolkit,
+)
+from kmm_preflight.release.image_references import IMAGE_REFERENCES, parse_image_references, read_references
+from kmm_preflight.release.images import Images
+from kmm_preflight.release.os_image import os_image_tags
+from kmm_preflight.release.packages import LISTS
+
+FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE}) | LISTS
+"""What is read of release, toolkit and OS images."""
+
+
+def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[Release, Kernels]:
+    """The release behind the name, and the kernels that the choice takes of it, one for each stream and architecture.
+
+    Malformed when it is no release image; UsageProblem when it lacks a stream or architecture that was chosen; else
+    what reading images raises.
+    """
+    arches = _architectures(images, name, choice, keyring)
+    image = _release_image(images, name, arches, choice, keyring)
+    references = read_references(image, name)
+    version, toolkits = parse_image_references(references, name)
+    read = [
+        (tag, *toolkit)
+        for tag, reference in toolkits.items()
+        for arch in arches
+        if (toolkit := needed_toolkit(images, tag, reference, arch or image.config().arch, choice, keyring))
+    ]
+    missing = set(choice.streams).difference(*((tag, toolkit.stream) for tag, toolkit, _ in read))
+    if missing and choice.wants:
+        arch = arches[0] or image.config().arch
+        every = Choice(flavours=())
+        have = [
+            toolkit[0].stream
+            for tag, reference in toolkits.items()
+            if (toolkit := read_toolkit(images, tag, reference, arch, every, keyring))
+        ]
+        named = ", ".join(stream for stream in choice.streams if stream in missing)
+        raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
+    theirs = Toolkits([(one, kernels) for _, one, kernels in read], len(toolkits) == 1, not choice.streams)
+    kernels, notes = compare_with_os(images, os_image_tags(references), theirs, keyring)
+    return Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes), kernels
+
+
+def read_streams(images: Images, name: str, arches: tuple[str, ...], keyring: Keyring) -> tuple[str, tuple[str, ...]]:
+    """The release's version, and the streams of its driver toolkits in the payload's order.
+
+    Of an index the first of the architectures is read that is there; others may be missing. No layer of a toolkit is
+    needed where its label tells the stream. Raises what read_release raises.
+    """
+    platforms = images.platforms(name, keyring) or ()
+    have = [one for one in dict.fromkeys((*arches, *ARCHITECTURES)) if one in platforms]
+    for arch in have[:-1]:
+        with suppress(PlatformMissing):
+            return _streams(images, name, arch, keyring)
+    return _streams(images, name, have[-1] if have else None, keyring)
+
+
+def _streams(images: Images, name: str, arch: str | None, keyring: Keyring) -> tuple[str, tuple[str, ...]]:
+    image = images.image(name, arch, keyring, VERIFIED_HTTPS)
+    version, toolkits = parse_image_references(read_references(image, name), name)
+    arch = arch or image.config().arch or None
+    streams = (stream_of_toolkit(images, tag, reference, arch, keyring) for tag, reference in toolkits.items())
+    return version, tuple(stream for stream in streams if stream)
+
+
+def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
+    """The architectures that are read: those that nodes have, as far as the release has them, and those chosen.
+
+    No other child of an index is asked for, since it may be missing (openshift-reference 1.3).
+    """
+    wanted = choice.wanted_arches()
+    if not wanted:
+        return _chosen_architectures(images, name, choice, keyring)
+    platforms = images.platforms(name, keyring)
+    if platforms is None:
+        return (None,)
+    have = tuple(arch for arch in wanted if arch in platforms)
+    if not have or any(not want.arch for want in choice.wants):
+        chosen = _chosen_architectures(images, name, choice, keyring)
+        have = tuple(dict.fromkeys(one for one in (*chosen, *have) if one))
+    return have
+
+
+def _chosen_architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
+    """The chosen architectures; the image's own (None) where nothing was chosen, of an index amd64."""
+    if choice.arches and MULTI not in choice.arches:
+        return choice.arches
+    platforms = images.platforms(name, keyring)
+    if choice.arches:
+        every = (*(platforms or ()), *choice.arches)
+        return tuple(dict.fromkeys(arch for arch in every if arch in ARCHITECTURES)) or (None,)
+    return (None,) if platforms is None else ("amd64",)
+
+
+def _release_image(
+    images: Images, name: str, arches: tuple[str | None, ...], choice: Choice, keyring: Keyring
+) -> Image:
+    """The release image of the first architecture that it has; UsageProblem when one that was chosen is not there."""
+    opened: list[Image] = []
+    for arch in arches:
+        if opened and arch not in choice.arches:
+            continue
+        try:
+            opened.append(images.image(name, arch, keyring, VERIFIED_HTTPS))
+        except PlatformMissing as exc:
+            if arch in choice.arches:
+                raise UsageProblem(f"--arch {arch}: {exc.message}") from exc
+            if arch == arches[-1]:
+                raise
+    return opened[0]
