@@ -18,8 +18,9 @@ from kmm_preflight.kmod.configuration import (
     parse_release,
 )
 from kmm_preflight.kmod.kernel_files import RawFiles, read_kernel_files
-from kmm_preflight.kmod.symvers import Damaged, Exported, Symvers, SymversStore, parse_symvers, write_symvers
+from kmm_preflight.kmod.symvers import Exported, Symvers, SymversStore, parse_symvers, write_symvers
 from kmm_preflight.kmod.vermagic import expected_vermagic, same_vermagic
+from kmm_preflight.table import Damaged
 
 DIGEST = f"sha256:{7:064}"
 LINES = b"0x0000000a\tbeta\tvmlinux\tEXPORT_SYMBOL_GPL\t\n0xffffffff\talpha\tnet/a\tEXPORT_SYMBOL\tSPACE\n"
@@ -48,12 +49,13 @@ def test_all_orders_of_columns(line: bytes, expected: Exported) -> None:
     [
         (b"<html>\n", "line 1 is b'<html>'"),
         (LINES + b"0x1\ts\n", "line 3 is"),
+        (b"0x1\ts\tnet/\0a\tEXPORT_SYMBOL\n", "line 1 is"),
         (b"0xzz\ts\tvmlinux\tEXPORT_SYMBOL\n", "expected a CRC"),
         (LINES[:-5], "line 2 is cut short"),
         (gzip.compress(LINES, mtime=0)[:-9], "stream"),
         (bytes(1 << 20), "line 1 has no end"),
     ],
-    ids=["no table", "a line cut", "no number", "the end cut", "a stream cut", "a line without end"],
+    ids=["no table", "a line cut", "a NUL in it", "no number", "the end cut", "a stream cut", "a line without end"],
 )
 def test_what_is_none_is_malformed(text: bytes, words: str) -> None:
     with pytest.raises(Malformed, match=words):

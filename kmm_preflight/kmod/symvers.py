@@ -1,15 +1,10 @@
-"""Module.symvers: what a kernel exports, parsed once into a sorted file, searched in place (loader-reference 2)."""
+"""Module.symvers: what a kernel exports, parsed once into a table on disk (loader-reference 2)."""
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
 import re
-import struct
 import tempfile
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,13 +13,13 @@ from typing import IO
 
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.oci.compression import decompressed
+from kmm_preflight.table import SEPARATOR, Damaged, Table, magic, write_table
 
 # 25,000 to 35,000 symbols are 1.5 to 2.5 MB.
 SYMVERS_BYTES = 64 << 20
 _SYMBOLS = 1 << 20
 _LINE_BYTES = 1 << 14
-_MAGIC = b"kmm-preflight symvers 1\n"
-_HEAD = struct.Struct(f">{len(_MAGIC)}s32sQ")  # magic, sha256 of all that follows it, number of symbols
+_HEAD = magic("symvers", 2)
 _GPL = frozenset(("EXPORT_SYMBOL_GPL", "EXPORT_UNUSED_SYMBOL_GPL"))
 _DIGEST = re.compile(r"[0-9a-z]+[:-][0-9a-f]{32,128}")
 VMLINUX = "vmlinux"
@@ -40,10 +35,6 @@ class Exported:
     provider: str
     gpl: bool
     namespace: str
-
-
-class Damaged(Exception):
-    """The file is not a table that this version wrote whole."""
 
 
 def parse_symvers(text: Iterable[bytes]) -> Iterator[Exported]:
@@ -69,7 +60,7 @@ def parse_symvers(text: Iterable[bytes]) -> Iterator[Exported]:
 
 def _exported(line: bytes, number: int) -> Exported:
     """CRC, symbol, provider, type[, namespace]; a while before 5.6 the namespace stood before the provider."""
-    fields = line.decode("utf-8", "replace").split("\t")
+    fields = line.decode("utf-8", "replace").split("\t") if SEPARATOR not in line else []
     if len(fields) == 5 and fields[4].startswith("EXPORT_"):
         fields = [*fields[:2], fields[3], fields[4], fields[2]]
     if len(fields) not in (4, 5) or not fields[3].startswith("EXPORT_") or not fields[1]:
@@ -82,53 +73,34 @@ def _exported(line: bytes, number: int) -> Exported:
 
 
 def write_symvers(out: IO[bytes], symbols: Iterable[Exported]) -> None:
-    """Writes them as a table: head, end of each record, records by name. Of a name that stands twice vmlinux counts."""
+    """Writes them as a table by name. Of a name that stands twice vmlinux counts."""
     records: dict[str, bytes] = {}
     for one in symbols:
         if one.name not in records or one.provider == VMLINUX:
             fields = (one.name, f"{one.crc:08x}", one.provider, "G" if one.gpl else "-", one.namespace)
-            records[one.name] = "\t".join(fields).encode()
+            records[one.name] = SEPARATOR.join(field.encode() for field in fields)
         if len(records) > _SYMBOLS:
             raise BoundExceeded(f"Module.symvers: more than {_SYMBOLS} symbols")
-    ends, body, position = array("I"), [], 0
-    for _, record in sorted((name.encode(), record) for name, record in records.items()):
-        position += len(record)
-        ends.append(position)
-        body.append(record)
-    rest = struct.pack(f">{len(ends)}I", *ends) + b"".join(body)
-    count = struct.pack(">Q", len(ends))
-    out.write(_HEAD.pack(_MAGIC, hashlib.sha256(count + rest).digest(), len(ends)) + rest)
+    write_table(out, _HEAD, list(records.values()))
 
 
 class Symvers:
-    """A table that was read back; a search touches a few pages of it, however many symbols there are."""
+    """A table that was read back."""
 
     def __init__(self, path: Path) -> None:
         """Opens and checks the file; Damaged when its checksum, version or size is wrong."""
-        with path.open("rb") as file:
-            head = file.read(_HEAD.size)
-            if len(head) < _HEAD.size:
-                raise Damaged(path)
-            magic, digest, count = _HEAD.unpack(head)
-            checksum = hashlib.sha256(head[-8:])
-            while piece := file.read(1 << 20):
-                checksum.update(piece)
-            if magic != _MAGIC or checksum.digest() != digest:
-                raise Damaged(path)
-            self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._count = int(count)
-        self._records = _HEAD.size + 4 * self._count
+        self._table = Table(path, _HEAD)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._table)
 
     def find(self, name: str) -> Exported | None:
         """The symbol, None when nobody in the kernel exports it."""
         key = name.encode("utf-8", "surrogatepass")
-        number = bisect_left(range(self._count), key, key=self._name)
-        if number == self._count or self._name(number) != key:
+        number = self._table.first(key)
+        if number == len(self._table) or self._table.key(number) != key:
             return None
-        found, crc, provider, gpl, namespace = self._record(number).decode().split("\t")
+        found, crc, provider, gpl, namespace = (field.decode() for field in self._table.fields(number))
         return Exported(found, int(crc, 16), provider, gpl == "G", namespace)
 
     @property
@@ -139,19 +111,7 @@ class Symvers:
 
     def providers(self) -> frozenset[str]:
         """Who provides at least one symbol. Goes through the whole table."""
-        return frozenset(self._record(number).split(b"\t", 3)[2].decode() for number in range(self._count))
-
-    def _end(self, number: int) -> int:
-        if number < 0:
-            return self._records
-        (end,) = struct.unpack_from(">I", self._file, _HEAD.size + 4 * number)
-        return int(end) + self._records
-
-    def _record(self, number: int) -> bytes:
-        return self._file[self._end(number - 1) : self._end(number)]
-
-    def _name(self, number: int) -> bytes:
-        return self._record(number).partition(b"\t")[0]
+        return frozenset(provider.decode() for _, _, provider, *_ in self._table)
 
 
 class SymversStore:

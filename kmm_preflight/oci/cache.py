@@ -18,7 +18,8 @@ from typing import IO
 
 from filelock import FileLock
 
-from kmm_preflight.oci.index import Damaged, LayerIndex, write_index
+from kmm_preflight.oci.index import LayerIndex, write_index
+from kmm_preflight.table import Damaged
 
 _VERSION = "v1"
 _NEW = ".new-"

@@ -1,27 +1,17 @@
-"""The index of one layer: every name with kind, size, mode, link and kept content, sorted, in one file.
-
-The file is read in place: its size is what counts, not the number of names, and a search touches a few pages of it.
-"""
+"""The index of one layer: every name with kind, size, mode, link and kept content, as a table on disk."""
 
 from __future__ import annotations
 
-import hashlib
-import mmap
-import struct
-import sys
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from kmm_preflight.oci.tar import Kind
+from kmm_preflight.table import SEPARATOR, Table, magic, write_table
 
 FORMAT_VERSION = 1
-_MAGIC = f"kmm-preflight layer {FORMAT_VERSION} {sys.byteorder}\n".encode()
-_HEAD = struct.Struct(f">{len(_MAGIC)}s32sQ")  # magic, sha256 of all that follows the digest, number of entries
-_SEPARATOR = b"\0"
+_HEAD = magic("layer", FORMAT_VERSION)
 
 
 @dataclass(frozen=True)
@@ -46,38 +36,20 @@ class Entry:
             self.link,
             self.content,
         )
-        return _SEPARATOR.join(field.encode("utf-8", "surrogateescape") for field in fields)
+        return SEPARATOR.join(field.encode("utf-8", "surrogateescape") for field in fields)
 
 
-def _unpacked(record: bytes) -> Entry:
-    path, _, kind, size, mode, link, content = (
-        field.decode("utf-8", "surrogateescape") for field in record.split(_SEPARATOR)
-    )
+def _unpacked(fields: list[bytes]) -> Entry:
+    path, _, kind, size, mode, link, content = (field.decode("utf-8", "surrogateescape") for field in fields)
     return Entry(path, Kind(kind), int(size), int(mode, 8), link, content)
 
 
 def write_index(out: IO[bytes], records: list[bytes]) -> None:
-    """Writes the records as an index: head, end offset of each record, records. The list is sorted in place.
+    """Writes packed entries as an index. The list is sorted in place.
 
     Of a path that stands twice the last one counts, as it would when the layer is unpacked.
     """
-    records.sort()
-    ends = array("Q")
-    position = 0
-    for record in records:
-        position += len(record)
-        ends.append(position)
-    checksum = hashlib.sha256(struct.pack(">Q", len(records)) + ends.tobytes())
-    for record in records:
-        checksum.update(record)
-    out.write(_HEAD.pack(_MAGIC, checksum.digest(), len(records)))
-    out.write(ends.tobytes())
-    for record in records:
-        out.write(record)
-
-
-class Damaged(Exception):
-    """The file is not an index that this version wrote whole."""
+    write_table(out, _HEAD, records)
 
 
 class LayerIndex:
@@ -85,42 +57,15 @@ class LayerIndex:
 
     def __init__(self, path: Path) -> None:
         """Opens and checks the file; Damaged when its checksum, version or size is wrong."""
-        with path.open("rb") as file:
-            head = file.read(_HEAD.size)
-            if len(head) < _HEAD.size:
-                raise Damaged(path)
-            magic, digest, count = _HEAD.unpack(head)
-            self._count = int(count)
-            checksum = hashlib.sha256(head[-8:])
-            while piece := file.read(1 << 20):
-                checksum.update(piece)
-            if magic != _MAGIC or checksum.digest() != digest:
-                raise Damaged(path)
-            self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._records = _HEAD.size + 8 * self._count
-
-    def _end(self, number: int) -> int:
-        if number < 0:
-            return self._records
-        (end,) = struct.unpack_from("=Q", self._file, _HEAD.size + 8 * number)
-        return int(end) + self._records
-
-    def _record(self, number: int) -> bytes:
-        return self._file[self._end(number - 1) : self._end(number)]
-
-    def _path(self, number: int) -> bytes:
-        return self._record(number).partition(_SEPARATOR)[0]
-
-    def _first(self, path: bytes) -> int:
-        return bisect_left(range(self._count), path, key=self._path)
+        self._table = Table(path, _HEAD)
 
     def find(self, path: str) -> Entry | None:
         """The entry at the path, or None."""
         key = path.encode("utf-8", "surrogateescape")
-        number, found = self._first(key), None
-        while number < self._count and self._path(number) == key:
+        number, found = self._table.first(key), None
+        while number < len(self._table) and self._table.key(number) == key:
             found, number = number, number + 1
-        return None if found is None else _unpacked(self._record(found))
+        return None if found is None else _unpacked(self._table.fields(found))
 
     def kept(self) -> Iterator[str]:
         """Paths of the files whose bytes were kept."""
@@ -133,11 +78,11 @@ class LayerIndex:
     def below(self, path: str) -> Iterator[Entry]:
         """All entries below the path, in order; of the root every entry."""
         for number in self._numbers_below(path):
-            yield _unpacked(self._record(number))
+            yield _unpacked(self._table.fields(number))
 
     def _numbers_below(self, path: str) -> Iterator[int]:
         prefix = f"{path}/".encode("utf-8", "surrogateescape") if path else b""
-        number = self._first(prefix)
-        while number < self._count and self._path(number).startswith(prefix):
+        number = self._table.first(prefix)
+        while number < len(self._table) and self._table.key(number).startswith(prefix):
             yield number
             number += 1
