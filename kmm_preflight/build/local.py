@@ -22,27 +22,20 @@ from kmm_preflight.build import driver
 from kmm_preflight.build.access import auth_json, authorities_pem, registries_conf
 from kmm_preflight.build.builder import Built, Order, Tell
 from kmm_preflight.build.ending import broke, excerpt, failed, timed_out, without_secrets
+from kmm_preflight.build.storage import BUILDS, HELD, IN_USE, STORE, base_command, is_free
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.reference import LayoutReference, parse_name
 from kmm_preflight.oci.registries import Registries
 from kmm_preflight.outside import clean
 
-PROGRAMS = ("buildah", "podman")
 LOG_BYTES = 16 << 20
 _LAST_BYTES = 64 << 10
-HELD = "held"
-"""The file in a run's folder that is locked while the run goes on."""
-STORE = "store"
-"""The storage in a run's folder; a link where it is kept."""
-_IN_USE = "in-use"
 _INPUT = "input"
 _STEP_FAILED = 'building at STEP "RUN'
 _RUNNING = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: (?!FROM)", re.MULTILINE)
-_BUILDS = "build"
 _RESULT = "result"
 _POLL_SECONDS = 0.1
-_PODMAN_CHARACTERS = 50
 _STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: .*", re.MULTILINE)
 # buildah ends with 125 for most of what is not a command's own failure; this is not the Dockerfile's fault.
 _NOT_ITS_FAULT = re.compile(
@@ -141,7 +134,7 @@ class LocalBuilder:
         return Built(image=order.image, pushed=True, log=log)
 
     def _folder(self, order: Order) -> Path:
-        return self._settings.folder / _BUILDS / order.id
+        return self._settings.folder / BUILDS / order.id
 
     def _name(self, order: Order) -> str:
         """The result's name in the storage, which other runs may use too."""
@@ -180,7 +173,7 @@ class LocalBuilder:
     def _drive(self, folder: Path, commands: Sequence[Sequence[str]], order: Order) -> None:
         """Starts the driver, which goes on whatever becomes of this process, and holds a lock as long as it lives."""
         settings = self._settings
-        places = settings.folder / _BUILDS / "places"
+        places = settings.folder / BUILDS / "places"
         places.mkdir(exist_ok=True)
         (folder / "tmp").mkdir()
         kept = {name: value for name, value in settings.environment.items() if name in _KEPT}
@@ -200,7 +193,7 @@ class LocalBuilder:
         driver.write_specification(folder, specification)
         store = settings.folder / STORE
         store.mkdir(exist_ok=True)
-        with (folder / "lives").open("w") as lock, (store / _IN_USE).open("a") as in_use:
+        with (folder / "lives").open("w") as lock, (store / IN_USE).open("a") as in_use:
             fcntl.flock(lock, fcntl.LOCK_EX)
             fcntl.flock(in_use, fcntl.LOCK_SH)
             subprocess.Popen(
@@ -217,7 +210,7 @@ class LocalBuilder:
         """Until the driver has ended. It stops its build at the deadline itself."""
         told = ""
         with (folder / "lives").open() as lock:
-            while not _free(lock.fileno()):
+            while not is_free(lock.fileno()):
                 words = _doing(folder)
                 if words != told:
                     tell(words)
@@ -233,33 +226,6 @@ def _from_here(folder: Path, order: Order) -> str:
         return order.dockerfile
     (folder / _INPUT).symlink_to(layout.path)
     return order.dockerfile.replace(f"FROM {taken}", f"FROM oci:{_INPUT}:{layout.tag}")
-
-
-def base_command(program: str, store: Path) -> list[str]:
-    """The program with a storage of its own."""
-    return [program, f"--root={store / 'root'}", f"--runroot={store / 'r'}"]
-
-
-def find_program(path: str) -> str:
-    """The builder's program on a PATH, "" when there is none."""
-    return next((found for name in PROGRAMS if (found := shutil.which(name, path=path))), "")
-
-
-def why_unfit(program: str, folder: Path) -> str:
-    """Why nothing can be built in a run's folder there, "" when it can: builders take some paths for something else."""
-    if {":", ","} & set(str(folder)):
-        return f"got TMPDIR {folder.parent}, expected a path without : and ,"
-    if program.endswith("podman") and len(str(folder / STORE / "r")) > _PODMAN_CHARACTERS:
-        return f"got TMPDIR {folder.parent}, expected a shorter one for podman, whose runroot may have 50 characters"
-    return ""
-
-
-def _free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _doing(folder: Path) -> str:
@@ -294,85 +260,3 @@ def _problem(log: str, code: int) -> str:
 def _last_word(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if line.lower().startswith("error")), "")
-
-
-def remove_builds(folder: Path) -> None:
-    """Ends the builds of a run, and removes its folder, whoever owns what in there; a kept storage stays."""
-    store = folder / STORE
-    if not (folder / _BUILDS).exists():
-        shutil.rmtree(folder, ignore_errors=True)  # nothing was built; another run may be removing it, too
-        return
-    _end_processes(folder)
-    if store.exists() and (program := find_program(os.defpath)):
-        if store.is_symlink():
-            _tidy(program, folder)
-        if os.geteuid() != 0:
-            # A user's builds leave files of his subordinate ids, which are his only in a namespace of his.
-            places = [str(place) for place in (store, folder / _BUILDS) if not place.is_symlink()]
-            _quietly(folder, program, "unshare", "rm", "-rf", *places)
-    _unmount(folder, folder)
-    for path in _without_lock(folder):
-        with suppress(OSError):  # of another run that removes the same; or it stays, and the folder too
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    if not _without_lock(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # else a later run finds it, by its lock, and tries again
-
-
-def _without_lock(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if path.name != HELD]
-    except FileNotFoundError:
-        return []
-
-
-def _tidy(program: str, folder: Path) -> None:
-    """Takes what a run has made out of a storage that stays; and what killed builds have left, unless it is in use."""
-    store = folder / STORE
-    base = base_command(program, store)
-    names = _quietly(folder, *base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
-    if made := [name for name in names if folder.name in name or name.startswith("localhost/input")]:
-        _quietly(folder, *base, "rmi", "--force", *made)
-    with (store / _IN_USE).open("a") as in_use:
-        if _free(in_use.fileno()):
-            _quietly(folder, *base, "rm", "--all")
-            _unmount(folder, store.resolve())
-
-
-def _quietly(folder: Path, *command: str) -> str:
-    """Runs a command of the clean-up, which leaves nothing outside of the run's folder either."""
-    environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    ran = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120
-    )
-    return ran.stdout
-
-
-def _end_processes(folder: Path) -> None:
-    """Kills every process that was started for a build of this folder, until there is none."""
-    for _ in range(50):
-        found = [process for process in Path("/proc").glob("[0-9]*") if _is_of(process, str(folder))]
-        if not found:
-            return
-        for process in found:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(int(process.name), 9)
-        time.sleep(0.05)
-
-
-def _is_of(process: Path, folder: str) -> bool:
-    """Whether the folder stands in its command line, or it lives in a container of that storage."""
-    if int(process.name) == os.getpid():
-        return False
-    with suppress(OSError):
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        if any(word.startswith((f"--root={folder}".encode(), folder.encode())) for word in words):
-            return True
-        return str((process / "root").readlink()).startswith(folder)
-    return False
-
-
-def _unmount(folder: Path, below: Path) -> None:
-    """What a builder that was killed has left mounted; only root's are to be seen here."""
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for place in reversed([place for place in mounts if place.startswith(f"{below}/")]):
-        _quietly(folder, "umount", "-l", place)
