@@ -112,9 +112,13 @@ class Going:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ours, *folders, *options]
         kept = {name: os.environ[name] for name in ("PATH", "PREFLIGHT_PROOF")}
         environment = {**kept, "HOME": str(tmp_path), "TMPDIR": str(self.tmp)}
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self._output = tmp_path / "output"
+        with self._output.open("w") as output:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+
+    def output(self) -> str:
+        """What it has printed."""
+        return self._output.read_text()
 
     def building(self) -> bool:
         """Whether a step of a build runs."""
@@ -131,7 +135,7 @@ def test_a_run_that_is_told_to_end_in_mid_build_leaves_nothing(tmp_path: Path, b
     going = Going(tmp_path, bench, slow(bench, "ended", 600), "-n", "0")
     until(going.building)
     going.process.send_signal(signal.SIGTERM)
-    assert going.process.wait(60) == 2
+    assert going.process.wait(60) == 2, going.output()
     until(lambda: left_over(tmp_path) == [], 10)
 
 
@@ -142,7 +146,7 @@ def test_after_a_killed_worker_the_next_run_ends_right(tmp_path: Path, bench: Wo
     for worker in going.workers():
         os.kill(worker, signal.SIGKILL)
         break
-    assert going.process.wait(90) in (0, 10)
+    assert going.process.wait(90) in (0, 10), going.output()
     assert left_over(tmp_path) == []
     run = preflight(tmp_path / "next", bench, manifests)
     assert run.returncode == 0, run.output
