@@ -76,7 +76,8 @@ class TargetKernel:
     """A kernel that nodes will boot after the upgrade, and where that was read.
 
     arch is Go's spelling (amd64); driver_toolkit a pull spec, "" when unknown; provenance a sentence part. problem
-    speaks against the kernel itself, whatever the Module.
+    speaks against the kernel itself, whatever the Module. os_image is the pull spec of the OS image that nodes boot it
+    of, "" where none is known to have this kernel's files.
     """
 
     version: str
@@ -86,6 +87,7 @@ class TargetKernel:
     driver_toolkit: str
     provenance: str
     problem: Finding | None = None
+    os_image: str = ""
 
 
 @dataclass(frozen=True)

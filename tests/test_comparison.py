@@ -375,6 +375,28 @@ def test_kernels_of_a_release(tmp_path: Path, case: Case) -> None:
     assert bool(case.notes) == bool(result.notes), notes
 
 
+@pytest.mark.parametrize(
+    ("tags", "node", "choice", "known"),
+    [
+        (MODERN, node_image(node_list(KERNEL)), Choice(), NODE),
+        (MODERN, image([OS]), Choice(), NODE),
+        (MODERN, node_image(node_list(NEWER)), Choice(), ""),
+        (MODERN, image([OS], labels={"ostree.linux": NEWER}), Choice(), ""),
+        (MODERN, node_image(node_list(KERNEL)), Choice(flavours=(Flavour.RT,)), ""),
+        ({"driver-toolkit": DTK, "machine-os-content": NODE}, image([OS]), Choice(), ""),
+        ({"driver-toolkit": DTK}, image([OS]), Choice(), ""),
+    ],
+    ids=["equal", "not compared", "another kernel", "another kernel by its label", "rt", "an archive", "none"],
+)
+def test_which_os_image_may_have_the_kernel_s_files(
+    tmp_path: Path, tags: Mapping[str, str], node: Image, choice: Choice, known: str
+) -> None:
+    extensions = extensions_image(extensions_list(kernel_rt_core=KERNEL))
+    images = {RELEASE: release(tags), DTK: toolkit(KERNEL, f"{KERNEL}+rt"), NODE: node, EXTENSIONS: extensions}
+    _, (kernel,) = read(tmp_path, images, choice)
+    assert kernel.os_image == known
+
+
 def test_what_a_difference_says(tmp_path: Path) -> None:
     images = {RELEASE: release(MODERN), DTK: toolkit(KERNEL, f"{KERNEL}+rt")}
     images[EXTENSIONS] = extensions_image(extensions_list(kernel_rt_core=NEWER))

@@ -50,7 +50,7 @@ def compare_with_os(
             one = os_image_of(by_arch[toolkit.arch].found, toolkit, kernel.flavour, toolkits.sole)
             taken |= {one.stream} if one else set()
             compared, note = _compare(kernel, one, by_arch[toolkit.arch], toolkits.sole)
-            kernels.append(compared)
+            kernels.append(_with_image(compared, one))
             notes += [note] if note else []
     if toolkits.every:
         notes += _without_toolkit(by_arch.values(), taken | {toolkit.stream for toolkit, _ in toolkits.read})
@@ -116,6 +116,13 @@ def _hinted(kernel: TargetKernel, one: OSImage | None, why: str, sole: bool) -> 
         problem = findings.KERNEL_UNCLEAR(got=kernel.version, toolkit=kernel.provenance, expected=expected, why=why)
         return replace(kernel, problem=problem), ""
     return kernel, said
+
+
+def _with_image(kernel: TargetKernel, one: OSImage | None) -> TargetKernel:
+    """The kernel with the image that may have its files: of a flavour they are RPMs, of another kernel not its own."""
+    if one is None or kernel.problem or kernel.flavour is not Flavour.STANDARD or not one.plain:
+        return kernel
+    return replace(kernel, os_image=one.tag.reference)
 
 
 def _packaged(version: str) -> tuple[str, str]:

@@ -46,6 +46,11 @@ class OSImage:
     image: Image
     labels: Mapping[str, str]
 
+    @property
+    def plain(self) -> bool:
+        """Whether its layers have the node's files under their names, not as an archive of ostree objects."""
+        return self.tag.name != _BOTH
+
 
 @dataclass(frozen=True)
 class Candidates:
