@@ -185,7 +185,8 @@ def _proof_of(verdict: Verdict, stands: tuple[Proof, ...], ran: Ran) -> Proof | 
 def _on(kernel: TargetKernel, depth: str) -> str:
     """The depth of proof with what the kernel was known by, where that was looked at."""
     deep = depth.partition(";")[0] == Depth.KERNEL.value
-    return f"{depth}; by {kernel.driver_toolkit or 'no driver toolkit'}" if deep else depth
+    known_by = " or ".join(name for name in (kernel.driver_toolkit, kernel.os_image) if name)
+    return f"{depth}; by {known_by or 'no driver toolkit'}" if deep else depth
 
 
 def format_record(record: Record) -> str:

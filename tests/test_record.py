@@ -92,6 +92,13 @@ def since(words: str) -> Recall:
         (RECORD, PLAN, replace(BASIS, generation=4), "path", since("generation 4 of the Module, not 3")),
         (RECORD, PLAN, BASIS, "kernel", since("depth of proof path, not kernel; by no driver toolkit")),
         (
+            RECORD,
+            replace(PLAN, kernel=replace(KERNEL, driver_toolkit="dtk@1", os_image="os@2")),
+            BASIS,
+            "kernel",
+            since("depth of proof path, not kernel; by dtk@1 or os@2"),
+        ),
+        (
             {NAME: Answered(BASIS, (replace(PROOF, rules=RULES + 1),))},
             PLAN,
             BASIS,
@@ -99,7 +106,7 @@ def since(words: str) -> Recall:
             since(f"rules {RULES + 1}, not {RULES}"),
         ),
     ],
-    ids=["covered", "kernel", "arch", "namespace", "unproved", "generation", "depth", "rules"],
+    ids=["covered", "kernel", "arch", "namespace", "unproved", "generation", "depth", "files", "rules"],
 )
 def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: Basis, depth: str, want: Recall) -> None:
     assert recall(record, plan, basis, depth) == want
