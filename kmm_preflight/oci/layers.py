@@ -118,8 +118,13 @@ def layer_index(
         if index and not (needed and _lost(index, needed, cache)):
             return index
         if needed:
-            wanted = wanted.also(needed, index.kept() if index else ())
+            wanted = wanted.also(needed, (*index.kept(), *_linked(index, wanted)) if index else ())
         return scan(descriptor, fetch(), wanted, cache, allowance)
+
+
+def _linked(index: LayerIndex, wanted: Wanted) -> Iterator[str]:
+    """Files that wanted names are hard links to, as every name of an ostree container is: they come before the name."""
+    return (entry.link for entry in index.below("") if entry.kind is Kind.HARDLINK and entry.path in wanted)
 
 
 def _lost(index: LayerIndex, path: str, cache: Cache) -> bool:
