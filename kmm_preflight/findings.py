@@ -257,6 +257,20 @@ TOOLKIT_UNREAD = _kind(
     "driver toolkit {toolkit}",
     "See to it that the driver toolkit can be pulled from here, or ask for less with --proof=node.",
 )
+KERNEL_FILES_OS_IMAGE = _kind(
+    "kernel-files-os-image",
+    _NOTE,
+    "driver toolkit {toolkit} does not have all files of {kernel}: got {files} from OS image {image}, expected them in "
+    "the toolkit",
+    "None is needed: it is the image of the release that nodes boot this kernel of.",
+)
+OS_IMAGE_UNREAD = _kind(
+    "os-image-unread",
+    _WARNING,
+    "driver toolkit {toolkit} does not have all files of {kernel}, and the OS image was not read for them: got "
+    "{problem}, expected {files} in {image}",
+    "See to it that the OS image of the release can be pulled from here, as nodes pull it.",
+)
 KMOD_NOT_LOADABLE = _kind(
     "kmod-not-loadable",
     _REFUTES,
@@ -417,9 +431,11 @@ KMOD_NAME_IN_TREE = _kind(
 KERNEL_INPUT_MISSING = _kind(
     "kernel-input-missing",
     _UNDECIDED,
-    "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it beside the kernel's headers",
-    "Name a driver toolkit that has the files of {kernel} (--kernel beside --driver-toolkit), or ask for less with "
-    "--proof=node.",
+    "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it in its driver "
+    "toolkit or OS image",
+    "Such files stand in a release's driver toolkit below /usr/src/kernels/{kernel}, and in its OS image below "
+    "/usr/lib/modules/{kernel}. Name a driver toolkit that has them (--kernel beside --driver-toolkit), or ask for "
+    "less with --proof=node.",
 )
 
 # What the node does first.

@@ -10,6 +10,7 @@ from kmm_preflight import findings
 from kmm_preflight.build.sources import Sources
 from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.image import kmods_of
+from kmm_preflight.kernel_sources import KnownKernel
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
 from kmm_preflight.kmod.names import is_kmod_file, module_key
@@ -38,7 +39,7 @@ Trials = Callable[[Plan, Image], tuple[Finding, ...]]
 class Kernels(Protocol):
     """Where the target kernels' own files come from."""
 
-    def files(self, kernel: TargetKernel) -> KernelFiles:
+    def known(self, kernel: TargetKernel) -> KnownKernel:
         """What is known of the kernel; raises as errors.py says."""
 
 
@@ -101,16 +102,17 @@ class Loading:
         if not self._proving.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings
         try:
-            kernel = self._kernels.files(plan.kernel)
+            known = self._kernels.known(plan.kernel)
         except PreflightError as exc:
-            toolkit, known = plan.kernel.driver_toolkit, prepare_node(plan, files, self._worker)
+            toolkit = plan.kernel.driver_toolkit
             unread = findings.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message)
-            return (unread, *known.findings)
-        node = prepare_node(plan, files, self._worker, kernel)
+            return (unread, *prepare_node(plan, files, self._worker).findings)
+        node = prepare_node(plan, files, self._worker, known.files)
         if any(one.severity is Severity.REFUTES for one in node.findings):
-            return node.findings
+            return (*node.findings, *known.told)
+        kmods = _Kmods(plan, image, known.files, node)
         signatures = self._judge_signatures(plan, image, node) if signed else ()
-        return (*node.findings, *signatures, *self._judge_kmods(_Kmods(plan, image, kernel, node)))
+        return (*node.findings, *signatures, *self._judge_kmods(kmods), *known.told)
 
     def _judge_signatures(self, plan: Plan, image: Image, node: Prepared) -> tuple[Finding, ...]:
         paths = [located.path for located in node.sequence]

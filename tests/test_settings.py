@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -208,3 +209,6 @@ def test_a_trial_boots_what_an_option_names_else_the_toolkit_s_own(tmp_path: Pat
     assert boots(none, kernels[0], None) == Lacking("no vmlinuz", f"Name the vmlinuz of {ARM64} with --vmlinuz.")
     other = Lacking(f"a vmlinuz of {ARM64}", f"Name the vmlinuz of {BARE} with --vmlinuz.")
     assert boots(given, kernels[1], None) == other
+    released = replace(kernels[1], driver_toolkit="dtk", os_image="os")
+    looked_in = f" There is none in lib/modules/{BARE} of the driver toolkit and the OS image."
+    assert boots(given, released, None) == replace(other, remedy=f"{other.remedy}{looked_in}")

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from kmm_preflight import findings
 from kmm_preflight.errors import PreflightError
+from kmm_preflight.kernel_sources import OwnFile
 from kmm_preflight.model import Finding, Plan, TargetKernel
 from kmm_preflight.oci.image import Image
+from kmm_preflight.outside import listed
 from kmm_preflight.trial.conclusion import Tried, unable
 from kmm_preflight.trial.folder import image_tree
 from kmm_preflight.trial.layout import InTree, Trial
@@ -16,14 +19,16 @@ from kmm_preflight.trial.load import try_load
 from kmm_preflight.trial.programs import Lacking
 from kmm_preflight.trial.testbed import Testbed
 
+VMLINUZ = "vmlinuz"
+
 Bed = Callable[[TargetKernel, Callable[[], Path | None], InTree], Testbed]
-"""Makes a testbed of a kernel, its toolkit's vmlinuz, and in-tree kmods by paths below lib/modules/<kernel>."""
+"""Makes a testbed of a kernel, its own vmlinuz, and in-tree kmods by paths below lib/modules/<kernel>."""
 
 
 class OwnFiles(Protocol):
-    """A kernel's files as its driver toolkit has them."""
+    """A kernel's files as its driver toolkit and the OS image have them."""
 
-    def own_file(self, kernel: TargetKernel, path: str) -> Path | None:
+    def own_file(self, kernel: TargetKernel, path: str) -> OwnFile | None:
         """A file below lib/modules/<kernel>, None where there is none; raises as errors.py says."""
 
     def own_kmod(self, kernel: TargetKernel, name: str) -> str | None:
@@ -42,6 +47,7 @@ class Trials:
         if plan.kmod is None:
             lacking = Lacking("no name of a kmod, since rawArgs say it", "Use moduleName, or leave --trial-load out.")
             return (unable(Tried("a kmod", kernel.version), lacking),)
+        own = _Own(self._files, kernel)
         try:
             trial = Trial(
                 name=plan.id,
@@ -53,12 +59,34 @@ class Trials:
                 order=plan.modules_loading_order,
                 loaded=tuple(self._files.own_kmod(kernel, name) or name for name in sorted(self._assume_loaded)),
             )
-            bed = self._bed(
-                kernel,
-                lambda: self._files.own_file(kernel, "vmlinuz"),
-                lambda path: self._files.own_file(kernel, path),
-            )
-            return try_load([trial], kernel, bed)[trial.name]
+            bed = self._bed(kernel, lambda: own(VMLINUZ), own)
+            return (*try_load([trial], kernel, bed)[trial.name], *own.told())
         except PreflightError as exc:
-            remedy = "See to it that image and driver toolkit can be read from here, or leave --trial-load out."
+            remedy = (
+                "See to it that image, driver toolkit and OS image can be read from here, or leave --trial-load out."
+            )
             return (unable(Tried(plan.kmod, kernel.version), Lacking(exc.message, remedy)),)
+
+
+class _Own:
+    """A kernel's own files for one trial; remembers which of them the driver toolkit lacks."""
+
+    def __init__(self, files: OwnFiles, kernel: TargetKernel) -> None:
+        self._files, self._kernel = files, kernel
+        self._of_os_image: list[str] = []
+
+    def __call__(self, path: str) -> Path | None:
+        """The file, None where there is none; raises what reading an image raises."""
+        file = self._files.own_file(self._kernel, path)
+        if file is None:
+            return None
+        self._of_os_image += [path] if file.of_os_image else []
+        return file.path
+
+    def told(self) -> tuple[Finding, ...]:
+        """Which were not the toolkit's."""
+        if not self._of_os_image:
+            return ()
+        kernel, files = self._kernel, listed(list(dict.fromkeys(self._of_os_image)))
+        toolkit, image = kernel.driver_toolkit, kernel.os_image
+        return (findings.KERNEL_FILES_OS_IMAGE(kernel=kernel.version, files=files, toolkit=toolkit, image=image),)

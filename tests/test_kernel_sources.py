@@ -1,0 +1,301 @@
+"""A kernel's own files: the driver toolkit's, and what it lacks of the OS image, whose bytes are counted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from fixtures import trying
+from kmm_preflight import findings
+from kmm_preflight.kernel_image import KERNEL_FILES
+from kmm_preflight.kernel_sources import OS_IMAGE_BYTES, KernelSources, KnownKernel
+from kmm_preflight.kmod.symvers import SymversStore
+from kmm_preflight.model import Flavour, TargetKernel
+from kmm_preflight.oci.cache import Cache
+from kmm_preflight.oci.connections import Network, Patience
+from kmm_preflight.oci.images import Images
+from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.layers import Wanted
+from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
+from kmm_preflight.trial.image_release import release_of
+
+from .demo import manifests, module
+from .os_images import release
+from .real.faults import BLOBS, Fault, FaultyRegistry
+from .real.kernels import in_tree, vmlinuz
+from .real.kmod import headers
+from .real.layout import OCI_LAYER, Blob, Image, Member, image, layer
+from .real.os_image import kernel_files, ostree_layer, plain_layer
+from .real.push import push
+from .real.registry import Registry
+from .runs import run_preflight
+from .test_loading import Case as KmodCase
+from .test_loading import Kernels, made
+from .test_loading import of as of  # a fixture
+
+QUICK = Patience(connect_seconds=2, read_seconds=2, backoff_seconds=0.01, retry_after_seconds=1, grace_seconds=1)
+DTK, OS = "dtk/toolkit:1", "os/node:1"
+BELOW = layer([Member("usr/share/large", os.urandom(1 << 20))], OCI_LAYER)
+ABOVE = layer([("usr/lib/os-release", b"ID=rhel\n"), ("etc/motd", b"hello\n")])
+HEADERS = ("Module.symvers", ".config")
+LISTS = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
+ALL = "Module.symvers, .config, modules.builtin"
+
+
+def toolkit(kernel: str, *names: str) -> Image:
+    """A driver toolkit with these of the kernel's files, where OpenShift's has them."""
+    files = [
+        Member(f"usr/src/kernels/{kernel}/{name}", (headers(kernel) / name).read_bytes())
+        if name in HEADERS
+        else Member(f"lib/modules/{kernel}/{name}", (in_tree(kernel) / name).read_bytes())
+        for name in names
+    ]
+    return image([layer([Member("etc/driver-toolkit-release.json", b"{}"), *files], OCI_LAYER)])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A registry with both images, and the run's cache beside it."""
+
+    registry: FaultyRegistry
+    folder: Path
+    kernel: TargetKernel
+
+    def serve(self, **images: Image) -> None:
+        """Has these images from now on: dtk and os."""
+        named = {DTK if name == "dtk" else OS: one for name, one in images.items()}
+        with FaultyRegistry(named) as other:
+            self.registry.content |= other.content
+
+    def sources(self) -> KernelSources:
+        """Kernel files as a worker of a run asks for them."""
+        door = Images(Network(patience=QUICK), Cache(self.folder), None, Wanted(matching=KERNEL_FILES))
+        return KernelSources(door, Keyring(), SymversStore(Cache(self.folder).symvers))
+
+    def known(self) -> KnownKernel:
+        """What a run knows of the kernel."""
+        return self.sources().known(self.kernel)
+
+    def fetched(self) -> list[str]:
+        """The digests of blobs that were fetched of the OS image, as often as they were."""
+        return [
+            seen.path.rpartition("/")[2]
+            for seen in self.registry.requests()
+            if f"/{OS.partition(':')[0]}{BLOBS}" in seen.path and seen.method == "GET"
+        ]
+
+    def of_os_image(self, files: str) -> object:
+        """The finding that tells that these were read of the OS image."""
+        image = self.kernel.os_image
+        names = {"kernel": self.kernel.version, "toolkit": self.kernel.driver_toolkit, "image": image}
+        return findings.KERNEL_FILES_OS_IMAGE(files=files, **names)
+
+
+@pytest.fixture
+def place(tmp_path: Path, of: Kernels) -> Iterator[Place]:
+    with FaultyRegistry({}) as registry:
+        kernel = TargetKernel(
+            of.target, "amd64", "rhel-12", Flavour.STANDARD, f"{registry.host}/{DTK}", "", None, f"{registry.host}/{OS}"
+        )
+        yield Place(registry, tmp_path / "cache", kernel)
+
+
+def parts(known: KnownKernel) -> tuple[bool, bool, bool]:
+    """Whether the symbols, the configuration and the names of what is built in are known."""
+    files = known.files
+    whole = files.symvers is not None and files.symvers.find("module_layout") is not None and files.symvers.versioned
+    return whole, files.configuration is not None, bool(files.built_in and files.with_parameters)
+
+
+@pytest.mark.parametrize(
+    ("has", "lent", "read"),
+    [
+        ((*HEADERS, *LISTS), "", False),
+        ((*HEADERS, "modules.builtin"), "", False),
+        ((*HEADERS, "modules.order"), "", False),
+        (("Module.symvers", *LISTS), ".config", True),
+        ((".config", *LISTS), "Module.symvers", True),
+        (HEADERS, "modules.builtin", True),
+        ((), ALL, True),
+    ],
+    ids=["all", "an old kernel's lists", "no list of what is built in", "config", "symbols", "lists", "nothing"],
+)
+def test_the_os_image_is_asked_only_for_what_the_toolkit_lacks(
+    place: Place, has: tuple[str, ...], lent: str, read: bool
+) -> None:
+    node = image([BELOW, plain_layer(place.kernel.version, kernel_files(place.kernel.version)), ABOVE])
+    place.serve(dtk=toolkit(place.kernel.version, *has), os=node)
+    known = place.known()
+    assert known.told == ((place.of_os_image(lent),) if lent else ())
+    assert parts(known)[:2] == (True, True)
+    asked = [seen for seen in place.registry.requests() if "/os/" in seen.path]
+    assert bool(asked) == read
+    layers = [one.digest for one in node.blobs[1:] if one.digest in place.fetched()]
+    assert layers == ([one.digest for one in node.blobs[2:]] if read else []), "those above its files, and theirs"
+    assert len(place.fetched()) == len(set(place.fetched()))
+
+
+@pytest.mark.parametrize(
+    ("form", "made_as"), [("gz", plain_layer), ("xz", ostree_layer), ("zst", plain_layer), ("gz", ostree_layer)]
+)
+def test_every_form_and_layout_of_an_os_image(
+    place: Place, form: str, made_as: Callable[[str, Mapping[str, bytes]], Blob]
+) -> None:
+    """In an ostree container names come behind what they name, so that their layer, and no other, is read twice."""
+    version = place.kernel.version
+    elsewhere = {"kernel/symvers.gz": b"not the kernel's"}
+    kernels = made_as(version, {**elsewhere, **kernel_files(version, form)})
+    place.serve(dtk=toolkit(version), os=image([BELOW, kernels, ABOVE]))
+    known = place.known()
+    assert parts(known) == (True, True, True)
+    assert known.told == (place.of_os_image(ALL),)
+    assert known.files.vermagic is not None
+    assert place.fetched().count(kernels.digest) == (2 if made_as is ostree_layer else 1)
+    assert BELOW.digest not in place.fetched()
+    place.registry.forget()
+    again = place.known()
+    assert (parts(again), again.told) == (parts(known), known.told)
+    assert place.fetched() == [], "a later run fetches none"
+
+
+def test_version_magic_of_an_in_tree_kmod_where_nothing_else_tells_it(place: Place) -> None:
+    version = place.kernel.version
+    files = {name: content for name, content in kernel_files(version).items() if name != "config"}
+    place.serve(dtk=toolkit(version, "Module.symvers", *LISTS), os=image([ostree_layer(version, files)]))
+    known = place.known()
+    assert (known.files.configuration, known.told) == (None, (place.of_os_image("an in-tree kmod"),))
+    assert (known.files.vermagic or "").startswith(f"{version} SMP")
+
+
+@pytest.mark.parametrize("other", [True, False], ids=["of another kernel", "of none"])
+def test_nothing_is_used_of_an_os_image_without_this_kernel(place: Place, of: Kernels, other: bool) -> None:
+    layers = [plain_layer(of.other, kernel_files(of.other))] if other else []
+    place.serve(dtk=toolkit(place.kernel.version), os=image([BELOW, *layers, ABOVE]))
+    known = place.known()
+    assert (parts(known), known.told) == ((False, False, False), ())
+
+
+def unread(place: Place, problem: str, files: str = ALL) -> object:
+    """The finding for an OS image that cannot be read."""
+    names = {"kernel": place.kernel.version, "toolkit": place.kernel.driver_toolkit, "image": place.kernel.os_image}
+    return findings.OS_IMAGE_UNREAD(files=files, problem=problem, **names)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("/os/", status=503), "503"),
+        (Fault("/os/", status=404), "404"),
+        (Fault(ABOVE.digest, wrong_bytes=True), "expected sha256:"),
+        (Fault(ABOVE.digest, cut_after=9), "connection"),
+    ],
+    ids=["down", "not there", "altered", "cut"],
+)
+def test_an_os_image_that_cannot_be_read_is_told(place: Place, fault: Fault, words: str) -> None:
+    place.serve(dtk=toolkit(place.kernel.version, "Module.symvers"), os=image([BELOW, ABOVE]))
+    place.registry.tell(fault)
+    known = place.known()
+    assert parts(known) == (True, False, False)
+    (told,) = known.told
+    problem = told.sentence.partition(": got ")[2].partition(", expected .config, modules.builtin")[0]
+    assert told == unread(place, problem, ".config, modules.builtin, an in-tree kmod"), told.sentence
+    assert words in problem or fault.cut_after
+
+
+def test_a_damaged_file_of_the_os_image_is_told_and_not_used(place: Place) -> None:
+    files = {"symvers.gz": b"\x1f\x8bno gzip", "config": kernel_files(place.kernel.version)["config"]}
+    version = place.kernel.version
+    place.serve(dtk=toolkit(version, ".config", *LISTS), os=image([plain_layer(version, files)]))
+    known = place.known()
+    assert parts(known) == (False, True, True)
+    assert [one.id for one in known.told] == ["os-image-unread"]
+    assert "expected Module.symvers in " in known.told[0].sentence
+
+
+def test_an_os_image_of_too_many_bytes_is_not_begun(place: Place) -> None:
+    half = replace(BELOW, data=b"")
+    node = image([half, half, ABOVE])
+    manifest = node.manifest.data.replace(b'"size": 0', b'"size": %d' % (OS_IMAGE_BYTES // 2))
+    place.serve(dtk=toolkit(place.kernel.version), os=replace(node, manifest=replace(node.manifest, data=manifest)))
+    known = place.known()
+    assert "read at most 4 GiB" in known.told[0].sentence
+    assert [one.id for one in known.told] == ["os-image-unread"]
+    assert ABOVE.digest not in place.fetched()
+
+
+@pytest.mark.parametrize("of_toolkit", [True, False])
+def test_the_kernel_to_boot_is_the_toolkit_s_else_the_os_image_s(place: Place, of_toolkit: bool) -> None:
+    version = place.kernel.version
+    there = layer([(f"usr/lib/modules/{version}/vmlinuz", vmlinuz(version).read_bytes())], OCI_LAYER)
+    place.serve(
+        dtk=image([there] if of_toolkit else [ABOVE]), os=image([BELOW, ostree_layer(version, kernel_files(version))])
+    )
+    sources = place.sources()
+
+    def own() -> Path | None:
+        file = sources.own_file(place.kernel, "vmlinuz")
+        assert file is None or file.of_os_image is not of_toolkit
+        return file.path if file else None
+
+    found = trying.testbed(trying.Trying(wanted=True), place.folder, place.kernel, own, lambda _: None).vmlinuz()
+    assert isinstance(found, Path)
+    assert found.read_bytes() == vmlinuz(version).read_bytes()
+    assert release_of(found) == version
+    assert bool(place.fetched()) is not of_toolkit
+    assert sources.own_file(place.kernel, "kernel/none.ko") is None
+
+
+def test_an_in_tree_kmod_is_found_in_either(place: Place) -> None:
+    version = place.kernel.version
+    files = kernel_files(version)
+    path = next(name for name in files if name.startswith("kernel/lib/"))
+    name = path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+    place.serve(dtk=image([ABOVE]), os=image([ostree_layer(version, files)]))
+    sources = place.sources()
+    assert sources.own_kmod(place.kernel, name) == path
+    own = sources.own_file(place.kernel, path)
+    assert own
+    assert (own.of_os_image, own.path.read_bytes()) == (True, files[path])
+
+
+def test_runs_whose_toolkit_lacks_the_symbols(tmp_path: Path, of: Kernels) -> None:
+    """Green and red by the OS image's symbols, and told; another kernel's vmlinuz that stands there is not booted."""
+    files = {**kernel_files(of.target), "vmlinuz": vmlinuz(of.other).read_bytes()}
+    layers = [BELOW, ostree_layer(of.target, files), ABOVE]
+    named = json.dumps({"KERNEL_VERSION": of.target, "RHEL_VERSION": "12"}).encode()
+    parts = [Member(TOOLKIT_RELEASE, named), Member(f"usr/src/kernels/{of.target}/.config", files["config"])]
+    kmods = {"good": of.own["pf_plain"], "foreign": of.foreign["pf_plain"]}
+    with Registry.plain(tmp_path / "registry") as registry:
+        tags = {tag: f"{registry.host}/r/{tag}@" for tag in ("driver-toolkit", "rhel-coreos")}
+        tags["driver-toolkit"] += push(registry, "r/driver-toolkit", "1", image([layer(parts)]))
+        tags["rhel-coreos"] += push(registry, "r/rhel-coreos", "1", image(layers))
+        push(registry, "r/release", "1", release(tags))
+        for name, kmod in kmods.items():
+            push(registry, f"kmods/{name}", "1", made(KmodCase((), {"m.ko": kmod}), of.target, tmp_path / name))
+        modules = manifests(tmp_path, *(module(name, f"{registry.host}/kmods/{name}:1", "m") for name in kmods))
+        options = (f"--release-image={registry.host}/r/release:1", modules, "--proof=kernel", "-n0")
+        first = run_preflight(tmp_path, *options)
+        assert first.verdicts() == {
+            "good": ("verified", "kmod-unsigned", "kernel-files-os-image"),
+            "foreign": ("refuted", "kmod-other-kernel", "kmod-unsigned", "kernel-files-os-image"),
+        }, first.output
+        told = f"got Module.symvers, modules.builtin from OS image {tags['rhel-coreos']}, expected them in the toolkit"
+        assert told in first.sentences()["good"]
+        registry.forget()
+        tried = run_preflight(tmp_path, *options, "--trial-load")
+        assert tried.verdicts()["good"] == (
+            "undecided",
+            "trial-unable",
+            *("kmod-unsigned", "kernel-files-os-image", "kernel-files-os-image"),
+        ), tried.output
+        fetched = [
+            one.path.rpartition("/")[2] for one in registry.requests() if one.method == "GET" and BLOBS in one.path
+        ]
+        assert fetched == [layers[1].digest], "all but vmlinuz is known from the first run"
+        assert f"got a vmlinuz of {of.other}, expected" in tried.sentences()["good"]
+        assert f"got vmlinuz from OS image {tags['rhel-coreos']}" in tried.sentences()["good"]
