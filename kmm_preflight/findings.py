@@ -701,6 +701,12 @@ BUILD_FAILED = _kind(
     "the build failed: {problem}",
     "Read the last lines of the log, mend the Dockerfile or the sources for the new kernel, then run again.",
 )
+SIGN_FAILED = _kind(
+    "sign-failed",
+    _REFUTES,
+    "signing failed: {problem}",
+    "Read the last lines of the log, where sign-file says what it refuses; --signer-image names another signer.",
+)
 BUILD_TIMEOUT = _kind(
     "build-timeout",
     _REFUTES,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 
+import pytest
+
 from kmm_preflight.build.builder import Mounted, Order
-from kmm_preflight.build.ending import LAST_LINES, excerpt, failed, without_secrets
+from kmm_preflight.build.ending import LAST_LINES, ended_badly, excerpt, failed, shortened, without_secrets
 from kmm_preflight.model import Flavour, ModuleName, Plan, Stage, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.keyring import Keyring
@@ -31,7 +33,41 @@ def test_a_short_log_is_told_whole() -> None:
 
 def test_lines_are_safe_to_print() -> None:
     assert excerpt("\x1b[31mred\x1b[0m ::error::x") == ("\\x1b[31mred\\x1b[0m : :error: :x",)
-    assert failed("::stop::", "x").lines == (": :stop::",)
+    assert failed("::stop::", "x", Stage.BUILD).lines == (": :stop::",)
+
+
+STEP_FAILED = 'Error: building at STEP "RUN make": exit status 2'
+PULL = "Error: creating build container: writing blob: processing tar file(write /x: no space left on device)"
+OLD = 'STEP 3/6: RUN <<EOF\nSTEP 4/6: mkdir -p /opt\nError: building at STEP "MKDIR ": Unknown instruction: "MKDIR"'
+
+
+@pytest.mark.parametrize(
+    ("log", "stage", "id"),
+    [
+        ("", Stage.BUILD, "build-failed"),
+        (f"x.c:1: error: y\n{STEP_FAILED}", Stage.BUILD, "build-failed"),
+        (f"sign-file: key\n{STEP_FAILED}", Stage.SIGN, "sign-failed"),
+        (PULL, Stage.BUILD, "builder-failed"),
+        (f"Error: initializing source x\n{STEP_FAILED}", Stage.BUILD, "build-failed"),  # a step's own print
+        (f"cc1: No space left on device\n{STEP_FAILED}", Stage.BUILD, "builder-failed"),
+        ('STEP 2/2: RUN echo no space left on device\nError: building at STEP "RUN echo no space left on device"',
+         Stage.BUILD, "build-failed"),
+        ("Error: pushing image: received unexpected HTTP status: 503 Service Unavailable", Stage.BUILD,
+         "builder-failed"),
+        (OLD, Stage.BUILD, "builder-failed"),
+        ('STEP 2/2: COPY <<EOF /x\nError: building at STEP "COPY <<EOF /x": copier: stat: "/<<EOF": no such file',
+         Stage.BUILD, "builder-failed"),
+        ('STEP 1/2: FROM a\nError: building at STEP "FOO ": Unknown instruction: "FOO"', Stage.BUILD, "build-failed"),
+    ],
+)  # fmt: skip
+def test_who_is_to_blame(log: str, stage: Stage, id: str) -> None:
+    assert ended_badly(log, "x", stage).id == id
+
+
+def test_of_a_long_last_word_the_reason_is_told() -> None:
+    assert shortened("short") == "short"
+    assert shortened("Error: " + "x" * 1000 + ": unauthorized").endswith("x: unauthorized")
+    assert len(shortened("x" * 1000)) < 300
 
 
 def test_no_part_of_a_secret_or_a_login_is_shown() -> None:

@@ -16,7 +16,7 @@ from kmm_preflight.template import substitute
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*(?P<char>[`\\])\s*", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"#\s*\w+\s*=.*")
 _INSTRUCTION = re.compile(r"(?P<name>[A-Za-z]+)\s+(?P<rest>.*)", re.DOTALL)
-_HEREDOC = re.compile(r"(?<![<\w)])<<-?[\"']?(?P<end>[A-Za-z_]\w*)[\"']?")
+HEREDOC = re.compile(r"(?<![<\w)])<<-?[\"']?(?P<end>[A-Za-z_]\w*)[\"']?")
 _FLAG = re.compile(r"--(?P<name>[a-z-]+)(?:=(?P<value>\S*))?\s+")
 _MOUNT_FROM = re.compile(r"--mount=\S*\bfrom=(?P<image>[^,\s]+)")
 _RUNNING_KERNEL = re.compile(r"\buname\s+(-r|--kernel-release|-a)\b|/proc/version\b|/proc/sys/kernel/osrelease\b")
@@ -80,7 +80,7 @@ def _instructions(text: str) -> Iterator[Instruction]:
             continue
         name, rest = hit["name"].upper(), hit["rest"]
         if name in ("RUN", "COPY", "ADD"):
-            rest += "".join(f"\n{line}" for here in _HEREDOC.finditer(rest) for line in _until(lines, here["end"]))
+            rest += "".join(f"\n{line}" for here in HEREDOC.finditer(rest) for line in _until(lines, here["end"]))
         yield Instruction(name, rest)
 
 

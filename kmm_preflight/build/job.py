@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmm_preflight.build.builder import Built, Order, Tell
-from kmm_preflight.build.ending import broke, failed, timed_out
+from kmm_preflight.build.ending import broke, ended_badly, timed_out
 from kmm_preflight.build.job_manifest import CONTAINER, LOGINS, JobSettings, job_of
 from kmm_preflight.build.job_script import STOPPED, TOLD, WORK
 from kmm_preflight.build.objects import condition, delete, ended, object_name, pods_of, settle
@@ -176,7 +176,7 @@ class _Watched:
 
     def _failed(self, problem: str) -> Built:
         log = self._log()
-        return Built(failed(log, f"{self.subject}: {problem}"), log=log)
+        return Built(ended_badly(log, f"{self.subject}: {problem}", self._order.stage), log=log)
 
     def _broke(self, problem: str) -> Built:
         log = self._log()

@@ -21,7 +21,16 @@ from kmm_preflight import findings
 from kmm_preflight.build import driver
 from kmm_preflight.build.access import auth_json, authorities_pem, registries_conf
 from kmm_preflight.build.builder import Built, Order, Tell
-from kmm_preflight.build.ending import broke, excerpt, failed, timed_out, without_secrets
+from kmm_preflight.build.ending import (
+    STEP,
+    broke,
+    ended_badly,
+    excerpt,
+    last_word,
+    shortened,
+    timed_out,
+    without_secrets,
+)
 from kmm_preflight.build.storage import BUILDS, HELD, IN_USE, STORE, base_command, is_free
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.connections import Network
@@ -32,18 +41,10 @@ from kmm_preflight.outside import clean
 LOG_BYTES = 16 << 20
 _LAST_BYTES = 64 << 10
 _INPUT = "input"
-_STEP_FAILED = 'building at STEP "RUN'
 _RUNNING = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: (?!FROM)", re.MULTILINE)
 _RESULT = "result"
 _POLL_SECONDS = 0.1
-_STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: .*", re.MULTILINE)
-# buildah ends with 125 for most of what is not a command's own failure; this is not the Dockerfile's fault.
-_NOT_ITS_FAULT = re.compile(
-    r"creating build container|initializing source|pinging container registry|reading manifest|i/o timeout|"
-    r"connection re(fused|set)|no space left on device|TLS handshake|no such host|too many requests|server error",
-    re.IGNORECASE,
-)
-_DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|403", re.IGNORECASE)
+_DENIED = re.compile(r"\b(unauthorized|authentication required|denied|forbidden|403)\b", re.IGNORECASE)
 # What buildah is told by its caller's environment; anything else could make a build pass here and nowhere else.
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR", "BUILDAH_ISOLATION", "STORAGE_DRIVER", "STORAGE_OPTS",
          "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
@@ -112,8 +113,10 @@ class LocalBuilder:
         if result.stopped:
             return Built(timed_out(log, order.timeout), log=log)
         if result.code:
-            ending = broke if _is_not_its_fault(result, log) else failed
-            return Built(ending(log, _problem(log, result.code)), log=log)
+            problem = _problem(log, result.code)
+            if result.command or result.code < 0:  # not the build itself, or it was ended from outside
+                return Built(broke(log, problem), log=log)
+            return Built(ended_badly(log, problem, order.stage), log=log)
         return Built(image=f"oci:{folder / 'image'}:{_RESULT}", log=log)
 
     def publish(self, order: Order, built: Built) -> Built:
@@ -231,7 +234,7 @@ def _from_here(folder: Path, order: Order) -> str:
 def _doing(folder: Path) -> str:
     if not (folder / driver.STATE).exists():
         return "waits for a place"
-    steps = _STEP.findall(_read_log(folder, last=_LAST_BYTES))
+    steps = STEP.findall(_read_log(folder, last=_LAST_BYTES))
     return clean(steps[-1]) if steps else "builds"
 
 
@@ -243,20 +246,8 @@ def _read_log(folder: Path, last: int = LOG_BYTES) -> str:
     return ""
 
 
-def _is_not_its_fault(result: driver.Result, log: str) -> bool:
-    """Whether the builder broke, rather than a step of the Dockerfile."""
-    words = _last_word(log)
-    set_up = result.code == 125 and _NOT_ITS_FAULT.search(words) and _STEP_FAILED not in words
-    return bool(result.command or result.code < 0 or set_up)
-
-
 def _problem(log: str, code: int) -> str:
     """The builder's own last word, which names the step, with the exit code."""
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-    words = _last_word(log)
-    return f"got {ended}{f' ({clean(words)[:240]})' if words else ''}, expected 0"
-
-
-def _last_word(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if line.lower().startswith("error")), "")
+    words = shortened(last_word(log))
+    return f"got {ended}{f' ({words})' if words else ''}, expected 0"

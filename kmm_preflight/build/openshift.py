@@ -154,8 +154,8 @@ class _Watched:
         why = taken(self._pod) if self._pod else ""
         if why or self._status["reason"].text() in _OF_THE_CLUSTER:
             return self._broke(f"got it ended by the cluster ({why or self._words()}), expected it to end by itself")
-        log = self._log()
-        return Built(failed(log, f"{self.subject}: got {self._words() or 'no reason'}, expected Complete"), log=log)
+        log, problem = self._log(), f"{self.subject}: got {self._words() or 'no reason'}, expected Complete"
+        return Built(failed(log, problem, self._order.stage), log=log)
 
     def _timed_out(self) -> Built:
         log = self._log()
