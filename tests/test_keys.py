@@ -173,6 +173,16 @@ BAD: dict[str, tuple[Secrets, dict[str, str], bool]] = {
         {"sign-key-invalid": "bytes of DER that cannot be read"},
         False,
     ),
+    "indented-key": (
+        lambda: (b"  " + key_bytes(RSA), cert_bytes(RSA)),
+        {"sign-key-invalid": "got PEM with spaces before its -----BEGIN,"},
+        False,
+    ),
+    "indented-certificate": (
+        lambda: (key_bytes(RSA), b"  " + cert_bytes(RSA)),
+        {"sign-cert-invalid": "got PEM with spaces before its -----BEGIN,"},
+        False,
+    ),
     "too-long": (
         lambda: (key_bytes(RSA) + b"#" * KEY_BYTES, cert_bytes(RSA)),
         {"sign-key-invalid": "bytes, expected"},

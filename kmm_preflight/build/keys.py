@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from kmm_preflight import findings
 from kmm_preflight.errors import Malformed
-from kmm_preflight.kmod.certificate import FIT_KEY, Certificate, parse_certificate, what_it_is, why_unfit
+from kmm_preflight.kmod.certificate import FIT_KEY, Certificate, is_indented, parse_certificate, what_it_is, why_unfit
 from kmm_preflight.model import Finding
 
 KEY_BYTES = 64 << 10
@@ -96,6 +96,8 @@ def _read_key(key: bytes) -> PrivateKeyTypes:
     """The private key; Malformed says what is there instead, and nothing that stands in it."""
     if len(key) > KEY_BYTES:
         raise Malformed(f"{len(key)} bytes")
+    if is_indented(key):
+        raise Malformed(_instead(key))
     load = load_der_private_key if key.startswith(_SEQUENCE) else load_pem_private_key
     try:
         # Without validation first: it looks for primes, and of a key that no kernel takes these can be very long.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -24,6 +25,8 @@ _RSA_BITS = {512, 1024, 1536, 2048, 3072, 4096}
 # P-521 is known only since 6.11.
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 _SEQUENCE = b"\x30"
+_BEGIN = re.compile(rb"^(\xef\xbb\xbf)?-----BEGIN ", re.MULTILINE)
+_INDENTED = re.compile(rb"[ \t]-----BEGIN ")
 _LABELS = {b"CERTIFICATE": "certificate", b"PUBLIC KEY": "public key", b"PRIVATE KEY": "private key"}
 _SHORT = {
     "common_name": "CN",
@@ -95,11 +98,18 @@ def what_it_is(data: bytes, damaged: str) -> str:
     """
     if not data.strip():
         return "nothing"
+    if is_indented(data):
+        return "PEM with spaces before its -----BEGIN"
     label = data.partition(b"-----BEGIN ")[2].partition(b"-----")[0]
     for ending, kind in _LABELS.items():
         if label.endswith(ending):
             return f"a damaged {kind} in PEM" if kind == damaged else f"a {kind} in PEM"
     return f"{len(data)} bytes of DER that cannot be read" if data.startswith(_SEQUENCE) else f"{len(data)} other bytes"
+
+
+def is_indented(data: bytes) -> bool:
+    """Whether there is PEM that sign-file passes over, since it knows it by how a line begins."""
+    return bool(_INDENTED.search(data) and not _BEGIN.search(data))
 
 
 def why_unfit(key: object) -> str:
@@ -114,6 +124,8 @@ def why_unfit(key: object) -> str:
 
 
 def _load(data: bytes) -> x509.Certificate:
+    if is_indented(data):
+        raise ValueError
     if not data.startswith(_SEQUENCE):
         return x509.load_pem_x509_certificate(data)
     # sign-file passes over what comes behind the certificate, such as a newline.
