@@ -75,6 +75,11 @@ def test_no_part_of_a_secret_or_a_login_is_shown() -> None:
     pair = base64.b64encode(b"someone:a pass word").decode()
     text = f"{KEY.decode()} {whole} a pass word {pair} an-identity-token MIIEvQIBADANBgkq"
     assert without_secrets(text, ORDER) == "***\n *** *** *** *** ***"
+    assert without_secrets("https://x:a%20pass%20word@h a+pass+word", ORDER) == "https://x:***@h ***"
+    for before in ("", "u", "us", "user:"):
+        hidden = without_secrets(base64.b64encode(f"{before}an-identity-token\n".encode()).decode(), ORDER)
+        assert "***" in hidden
+        assert len(hidden) < len(before) * 2 + 8
     wrapped = base64.encodebytes(KEY * 3).decode()
     assert without_secrets(wrapped, replace(ORDER, secrets=(Mounted("k", "s", {"k": KEY * 3}),))).split() == ["***"] * 4
     assert without_secrets("sho 1234 -----BEGIN PRIVATE KEY-----", ORDER) == "sho 1234 -----BEGIN PRIVATE KEY-----"

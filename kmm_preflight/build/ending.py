@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from urllib.parse import quote, quote_plus
 
 from kmm_preflight import findings
 from kmm_preflight.build.builder import Order
@@ -34,6 +35,7 @@ _ERROR = re.compile(r"\berror:|\bfatal\b|undefined!|No such file|not found|denie
 _HIDDEN = "***"
 # Shorter texts stand in any log by chance.
 _SECRET_CHARACTERS = 6
+_TOKEN_LINES = 4
 # Of lines of base64, as base64(1) and openssl break them.
 _WIDTHS = (76, 64)
 
@@ -121,13 +123,26 @@ def _shapes(content: bytes) -> Iterator[str]:
     lines = [line.strip() for line in text.splitlines() if not line.startswith("-----")]
     encoded = base64.b64encode(content).decode()
     wrapped = [encoded[start : start + width] for width in _WIDTHS for start in range(0, len(encoded), width)]
-    for shape in (text, *lines, encoded, *wrapped):
+    # Lines of a long text, such as a key, are no tokens that somebody puts into a URL or a login.
+    tokens = (text, *lines) if len(lines) <= _TOKEN_LINES else (text,)
+    for shape in (text, *lines, encoded, *wrapped, *(shape for token in tokens for shape in _encoded(token))):
         if len(shape) >= _SECRET_CHARACTERS:
             yield shape
 
 
+def _encoded(token: str) -> Iterator[str]:
+    """A token as it stands in a URL, and in the base64 of a text around it, such as `user:token`."""
+    yield from (quote(token, safe=""), quote(token), quote_plus(token))
+    data = token.encode()
+    for before in range(3):
+        # Three bytes make four characters: those that hold bits of what stands before or behind are left out.
+        text = base64.b64encode(bytes(before) + data)[-(-before * 8 // 6) : (before + len(data)) * 8 // 6].decode()
+        yield from (text, text.replace("+", "-").replace("/", "_"))
+
+
 def _shapes_of_login(credential: Credential) -> Iterator[str]:
     pair = f"{credential.username}:{credential.password}".encode()
-    for shape in (credential.password, credential.identity_token, base64.b64encode(pair).decode()):
+    words = (credential.password, credential.identity_token)
+    for shape in (*words, base64.b64encode(pair).decode(), *(shape for word in words for shape in _encoded(word))):
         if len(shape) >= _SECRET_CHARACTERS:
             yield shape

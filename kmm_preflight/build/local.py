@@ -100,7 +100,7 @@ class LocalBuilder:
     def result(self, order: Order, tell: Tell) -> Built:
         """See Builder."""
         folder = self._folder(order)
-        self._wait(folder, tell)
+        self._wait(folder, lambda words: tell(without_secrets(words, order)))
         result = driver.read_result(folder)
         log = without_secrets(_read_log(folder), order)
         shutil.rmtree(folder / "secrets", ignore_errors=True)
