@@ -13,7 +13,8 @@ TOOLKIT = {"DTK_AUTO": "quay.io/dtk@sha256:1", "KERNEL_FULL_VERSION": "5.14.0-57
     ("text", "images"),
     [
         ("FROM a/b:1", ("a/b:1",)),
-        ("from a/b:1 as Builder\nfrom builder", ("a/b:1",)),
+        ("from a/b:1 as Builder\nfrom Builder", ("a/b:1",)),
+        ("FROM a/b:1 AS Builder\nFROM builder\nCOPY --from=Builder x y", ("a/b:1", "builder")),
         ("FROM scratch", ()),
         ("", ()),
         ("# FROM a/b\nFROM --platform=linux/amd64 c/d AS x", ("c/d",)),

@@ -122,7 +122,7 @@ def _images(
 ) -> tuple[list[str], list[str], dict[str, str]]:
     # Arguments before the first FROM are the only ones that a FROM sees, beside those that tell of platforms.
     known = {name: value for name, value in arguments.items() if name.startswith(("TARGET", "BUILD"))}
-    stages: list[str] = []
+    stages: list[str] = []  # buildah, which is in every builder, knows them by their exact names
     images: list[str] = []
     unresolved: list[str] = []
     platforms: dict[str, str] = {}
@@ -135,11 +135,11 @@ def _images(
                 platforms[name] = wanted
             if not name:
                 unresolved.append(f"FROM {one.rest.strip()}")
-            elif name.lower() not in stages and name != "scratch":
+            elif name not in stages and name != "scratch":
                 images.append(name)
-            stages.append(stage.lower())
+            stages.append(stage)
         elif one.name in ("COPY", "ADD", "RUN"):
-            images += [name for name in _taken(one) if name.lower() not in stages and not name.isdecimal()]
+            images += [name for name in _taken(one) if name not in stages and not name.isdecimal()]
     return images, unresolved, platforms
 
 
