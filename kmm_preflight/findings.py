@@ -640,8 +640,8 @@ DOCKERFILE_ABSENT = _kind(
     "dockerfile-absent",
     _REFUTES,
     "there is no Dockerfile to build from: got {got}, expected ConfigMap {config_map} with the key dockerfile",
-    "Create the ConfigMap in the Module's namespace, with the Dockerfile under the key dockerfile; in a manifests run "
-    "put it among the manifests.",
+    "Put the Dockerfile under the key dockerfile of that ConfigMap, in the Module's namespace; in a manifests run put "
+    "the ConfigMap among the manifests.",
 )
 DOCKERFILE_KEY = _kind(
     "dockerfile-key",
