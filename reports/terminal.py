@@ -55,7 +55,8 @@ def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> N
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])
         if verdict.image:
-            terminal.line(f"    {clean(verdict.plan.image)} {verdict.image.digest}")
+            where = "" if verdict.image.stored else " (made in this run, not pushed)"
+            terminal.line(f"    {clean(verdict.plan.image)} {verdict.image.digest}{where}")
         for result in verdict.results:
             if result.log:
                 terminal.line(f"    {result.stage.value} log: {folder / result.log}")

@@ -136,6 +136,7 @@ def test_without_a_push_the_result_is_proved_and_nothing_is_pushed(
     assert run.returncode == 0, run.output
     assert outcomes(run, "kept") == ("falls through", "verified", "verified")
     assert told(run, "kept")["image"]["stored"] is False
+    assert "(made in this run, not pushed)" in run.stdout
     assert copied_out(bench, "made/kept", tmp_path) == {}
     assert "local (auto" in run.document["builder"]
 
