@@ -12,8 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from kmm_preflight.build.ending import (
     without_secrets,
 )
 from kmm_preflight.build.storage import BUILDS, HELD, IN_USE, STORE, base_command, is_free
+from kmm_preflight.errors import Undecidable
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.reference import LayoutReference, parse_name
@@ -80,6 +81,10 @@ class LocalBuilder:
 
     def start(self, order: Order) -> None:
         """See Builder."""
+        with _told():
+            self._start(order)
+
+    def _start(self, order: Order) -> None:
         folder = self._folder(order)
         if (folder / "lives").exists():
             return  # it goes on already, or has ended
@@ -122,10 +127,11 @@ class LocalBuilder:
     def publish(self, order: Order, built: Built) -> Built:
         """See Builder."""
         folder = self._folder(order).with_suffix(".push")
-        folder.mkdir(mode=0o700)
-        self._write_access(folder, order, (order.image,), order.push_tls)
-        command = [*self._base(), "push", "--quiet", *self._access(folder)]
-        self._drive(folder, [[*command, self._name(order), f"docker://{order.image}"]], order)
+        with _told():
+            folder.mkdir(mode=0o700)
+            self._write_access(folder, order, (order.image,), order.push_tls)
+            command = [*self._base(), "push", "--quiet", *self._access(folder)]
+            self._drive(folder, [[*command, self._name(order), f"docker://{order.image}"]], order)
         self._wait(folder, lambda words: None)
         result = driver.read_result(folder)
         log = without_secrets(_read_log(folder), order)
@@ -219,6 +225,15 @@ class LocalBuilder:
                     tell(words)
                     told = words
                 time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Trouble of this machine, such as a full disk, in words."""
+    try:
+        yield
+    except OSError as exc:
+        raise Undecidable(f"{exc.filename or 'this machine'}: {exc.strerror}") from exc
 
 
 def _from_here(folder: Path, order: Order) -> str:
