@@ -54,6 +54,8 @@ OLD = 'STEP 3/6: RUN <<EOF\nSTEP 4/6: mkdir -p /opt\nError: building at STEP "MK
          Stage.BUILD, "build-failed"),
         ("Error: pushing image: received unexpected HTTP status: 503 Service Unavailable", Stage.BUILD,
          "builder-failed"),
+        ('level=error msg="error determining current user: user: unknown userid 4242"', Stage.BUILD, "builder-failed"),
+        (f'msg="Found no UID ranges set aside for user"\n{STEP_FAILED}', Stage.BUILD, "builder-failed"),
         (OLD, Stage.BUILD, "builder-failed"),
         ('STEP 2/2: COPY <<EOF /x\nError: building at STEP "COPY <<EOF /x": copier: stat: "/<<EOF": no such file',
          Stage.BUILD, "builder-failed"),

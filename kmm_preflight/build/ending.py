@@ -25,6 +25,10 @@ _NOT_ITS_FAULT = re.compile(
     r"HTTP status: 5\d\d",
     re.IGNORECASE,
 )
+# A user without subordinate ids: some of his steps fail, others do not.
+_NO_IDS = re.compile(
+    r"no [UG]ID ranges set aside|no sub[ug]id ranges found|unknown userid|newuidmap|error setting supplemental groups"
+)
 _STEP_FAILED = 'building at STEP "RUN'
 _STEP_NAMED = re.compile(r"STEP [\d\"]")
 STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: .*", re.MULTILINE)
@@ -43,13 +47,14 @@ _WIDTHS = (76, 64)
 def ended_badly(log: str, problem: str, stage: Stage) -> Finding:
     """It was run and did not end well: failed(), or broke() where the log says that the Dockerfile is not to blame.
 
-    A log says so by its last word, or by a full disk in its last lines; what steps print does not count elsewhere.
+    A log says so by its last word, by a full disk in its last lines, or by a user without subordinate ids.
     """
     word = last_word(log)
     if _NOT_AN_INSTRUCTION.search(word) and _has_here_document(log):
         got = f"got a builder that knows no here-documents ({shortened(word)})"
         return broke(log, f"{got}, expected buildah 1.33, podman 4.8 or later")
     blameless = _has_no_room(log) if _STEP_FAILED in word else _NOT_ITS_FAULT.search(word)
+    blameless = blameless or _NO_IDS.search(log)
     return broke(log, problem) if blameless else failed(log, problem, stage)
 
 
