@@ -796,8 +796,8 @@ PUSH_REFUSED = _kind(
 PUSH_DIGEST = _kind(
     "push-digest",
     _REFUTES,
-    "{image} cannot be pushed to: got a digest, expected a tag",
-    "Write containerImage with a tag, or run without --push-built-image.",
+    "{image} can be the name of nothing that is made: got a digest, expected a tag",
+    "Write containerImage with a tag.",
 )
 PUSH_DENIED = _kind(
     "push-denied",

@@ -191,6 +191,7 @@ def test_what_would_fail_anyway_is_found_before_it_is_built(tmp_path: Path, benc
         *one("no-name", "ARG BASE\nFROM ${BASE}"),
         *one("own-disk", "FROM oci:/var/lib/images:1"),
         *one("copied-from", f"FROM {bench.base}\nCOPY --from={host}/base/nothing:2 /a /b"),
+        *built("digest", f"{host}/made/digest@sha256:{'0' * 64}", bench.copied()),
     ]
     run = preflight(tmp_path, bench, manifests)
     assert {name: verdict[:3] for name, verdict in run.verdicts().items()} == {
@@ -201,6 +202,7 @@ def test_what_would_fail_anyway_is_found_before_it_is_built(tmp_path: Path, benc
         "no-name": ("refuted", "image-not-found", "base-image-unresolved"),
         "own-disk": ("refuted", "image-not-found", "base-image-unresolved"),
         "copied-from": ("refuted", "image-not-found", "base-image-absent"),
+        "digest": ("refuted", "image-not-found", "push-digest"),
     }
     assert not (tmp_path / "artifacts/logs").exists()
 

@@ -73,7 +73,7 @@ def prepare_build(plan: Plan, build: Build, sources: Sources, keyring: Keyring, 
         key = f"{plan.module.namespace}/{build.dockerfile_config_map}"
         return refused(findings.DOCKERFILE_ABSENT(got="a text without FROM", config_map=key))
     image = intermediate_image(plan.image, plan.module) if plan.sign else plan.image
-    if terms.push and Reference.parse(plan.image).digest:
+    if Reference.parse(plan.image).digest:  # pushed or not: on the node it is never found under this name
         return refused(findings.PUSH_DIGEST(image=plan.image))
     order = Order(
         id=order_id(plan, Stage.BUILD),

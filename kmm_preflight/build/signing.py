@@ -46,7 +46,7 @@ def prepare_sign(
     signer = terms.signer_image or plan.kernel.driver_toolkit
     if not signer:
         return refused(findings.SIGNER_NONE(image=plan.image, why="no driver toolkit of its kernel, no --signer-image"))
-    if terms.push and Reference.parse(plan.image).digest:
+    if Reference.parse(plan.image).digest:  # pushed or not: on the node it is never found under this name
         return refused(findings.PUSH_DIGEST(image=plan.image))
     key, cert = (
         _secret(plan, name, part, sources) for name, part in ((sign.key_secret, KEY), (sign.cert_secret, CERT))
