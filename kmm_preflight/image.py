@@ -233,9 +233,9 @@ def _judge_file(image: Image, located: Located) -> Finding | None:
     if target is None or target.entry.kind is not Kind.FILE:
         return findings.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
     file = image.content(target)
-    got = why_not_elf(file)
-    if got and (packed := packed_below_signature(file)):
+    if packed := packed_below_signature(file):
         return findings.SIGNATURE_COMPRESSED(path=located.path, packed=packed)
+    got = why_not_elf(file)
     return findings.KMOD_NOT_ELF(path=located.path, got=got) if got else None
 
 

@@ -6,7 +6,8 @@ import struct
 from pathlib import Path
 
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed, pieces_of
+from kmm_preflight.kmod.packed import plain_pieces
+from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, pieces_of
 
 MAGIC = b"\x7fELF"
 HEADER_BYTES = 64
@@ -40,7 +41,7 @@ def why_not_elf(path: Path) -> str:
 def _unpacked(path: Path) -> tuple[bytes, int]:
     """The first bytes of what is compressed, and how many there are: a stream that is cut shows only at its end."""
     head, size = b"", 0
-    for piece in decompressed(pieces_of(path), "kmod"):
+    for piece in plain_pieces(pieces_of(path), "kmod"):
         head += piece[: HEADER_BYTES - len(head)]
         size += len(piece)
         if size > UNPACKED_BYTES:

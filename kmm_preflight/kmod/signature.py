@@ -34,8 +34,9 @@ from kmm_preflight.kmod.cms import (
     read_message,
 )
 from kmm_preflight.kmod.elf import UNPACKED_BYTES
+from kmm_preflight.kmod.packed import plain_pieces
 from kmm_preflight.model import Finding
-from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed
+from kmm_preflight.oci.compression import GZIP, XZ, ZSTD
 
 MAGIC = b"~Module signature appended~\n"
 # algo, hash, id_type, signer_len, key_id_len, three of padding, sig_len.
@@ -138,7 +139,7 @@ def _is_foreign(data: bytes | bytearray, at: int) -> bool:
 
 
 def packed_below_signature(path: Path) -> str:
-    """How the file is compressed if a signature stands behind what is, "" else: modprobe cannot unpack that."""
+    """How the file is compressed if a signature stands behind what is, "" else: no kernel sees it."""
     with path.open("rb") as file:
         packed = _packing(file.read(len(XZ)))
         file.seek(max(0, path.stat().st_size - len(MAGIC)))
@@ -255,7 +256,7 @@ def _unpacked(data: bytes, path: str) -> bytearray:
     plain = bytearray()
     # In pieces, as what a decompressor has not yet taken is copied each time.
     pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-    for piece in decompressed(pieces, f"kmod {path}"):
+    for piece in plain_pieces(pieces, f"kmod {path}"):
         plain += piece
         if len(plain) > UNPACKED_BYTES:
             raise BoundExceeded(f"kmod {path}: more than {UNPACKED_BYTES >> 20} MiB when unpacked")

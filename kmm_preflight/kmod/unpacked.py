@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.elf import UNPACKED_BYTES
-from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, decompressed, pieces_of
+from kmm_preflight.kmod.packed import plain_pieces
+from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, pieces_of
 
 Bytes = bytes | mmap.mmap
 
@@ -25,7 +26,7 @@ def unpacked(path: Path) -> Iterator[Bytes]:
         if file.read(len(XZ)).startswith((GZIP, XZ, ZSTD)):
             with tempfile.TemporaryFile() as out:
                 size = 0
-                for piece in decompressed(pieces_of(path), "kmod"):
+                for piece in plain_pieces(pieces_of(path), "kmod"):
                     size += len(piece)
                     _check(size, path)
                     out.write(piece)

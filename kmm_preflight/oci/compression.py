@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -111,6 +112,15 @@ _BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {
 }
 
 
+Behind = Callable[[bytes, Iterator[bytes]], bytes]
+"""What the next member of a stream begins with, of what came with a member's end and of the rest; b"" for none."""
+
+
+def next_member(unused: bytes, rest: Iterator[bytes]) -> bytes:
+    """All that stands behind a member is another one."""
+    return unused or next(rest, b"")
+
+
 def pieces_of(path: Path) -> Iterator[bytes]:
     """What is in a file, a piece at a time."""
     with path.open("rb") as file:
@@ -118,7 +128,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def decompressed(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
+def decompressed(chunks: Iterable[bytes], subject: str, behind: Behind = next_member) -> Iterator[bytes]:
     """The plain bytes of a stream, told by its first bytes and not by its name; other streams as they are.
 
     Members that follow one another count as one stream (eStargz writes them so). Malformed names the subject when the
@@ -136,7 +146,7 @@ def decompressed(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
         yield from stream
         return
     try:
-        yield from _members(make, head, stream, subject)
+        yield from _members(make, behind, chain([head], stream), subject)
     except (zlib.error, lzma.LZMAError, zstd.ZstdError, EOFError) as exc:  # type: ignore[misc]  # isal's stub errs
         words = str(exc).lower()
         if "memory" in words or "window" in words:
@@ -144,13 +154,15 @@ def decompressed(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
         raise Malformed(f"{subject}: the compressed stream is damaged ({exc})") from exc
 
 
-def _members(make: Callable[[], _Decompressor], head: bytes, stream: Iterator[bytes], subject: str) -> Iterator[bytes]:
-    member, data = make(), head
+def _members(
+    make: Callable[[], _Decompressor], behind: Behind, stream: Iterator[bytes], subject: str
+) -> Iterator[bytes]:
+    member, data = make(), next(stream)
     while True:
         yield from member.pieces(data)
         data = b""
         if member.eof:
-            data = member.unused_data or next(stream, b"")
+            data = behind(member.unused_data, stream)
             if not data:
                 return
             member = make()

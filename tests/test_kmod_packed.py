@@ -1,0 +1,97 @@
+"""Kmods that are compressed in odd ways, before kmod itself, before zlib's reader that it calls, and before us."""
+
+from __future__ import annotations
+
+import ctypes
+import gzip
+import lzma
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from kmm_preflight.errors import Malformed
+from kmm_preflight.kmod.elf import why_not_elf
+from kmm_preflight.kmod.unpacked import unpacked
+
+from .real.kmod import run
+from .real.requirement import need, need_tool
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+@pytest.fixture(scope="module")
+def built() -> Mapping[str, bytes]:
+    """The small kmods for the newest plain kernel, by name."""
+    from .loader_truth import builds
+    from .real.drivers import singles
+
+    return singles(builds()[2])
+
+
+ODDLY_PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "xz with padding": lambda data: lzma.compress(data) + bytes(512),
+    "xz with three zero bytes": lambda data: lzma.compress(data) + bytes(3),
+    "xz, then text": lambda data: lzma.compress(data) + b"text",
+    "xz in two streams": lambda data: lzma.compress(data[:99]) + bytes(4) + lzma.compress(data[99:]),
+    "xz in two streams, one zero byte between": lambda data: (
+        lzma.compress(data[:99]) + b"\0" + lzma.compress(data[99:])
+    ),
+    "zst in frames": lambda data: zstd.compress(data[:99]) + b"\x5a\x2a\x4d\x18\1\0\0\0x" + zstd.compress(data[99:]),
+    "zst behind a frame to skip": lambda data: b"\x50\x2a\x4d\x18\1\0\0\0x" + zstd.compress(data),
+    "zst, then zero bytes": lambda data: zstd.compress(data) + bytes(4),
+}
+ODDLY_ZIPPED: dict[str, Callable[[bytes], bytes]] = {
+    "in members": lambda data: gzip.compress(data[:99]) + gzip.compress(data[99:]),
+    "with a zero byte": lambda data: gzip.compress(data) + b"\0",
+    "with text": lambda data: gzip.compress(data) + b"text" * 50_000,
+    "and a member behind text": lambda data: gzip.compress(data) + b"text" + gzip.compress(data),
+    "with flags of nobody": lambda data: gzip.compress(data)[:3] + b"\x20" + gzip.compress(data)[4:],
+    "with a wrong sum": lambda data: gzip.compress(data)[:-8] + bytes(8),
+}
+
+
+@pytest.mark.parametrize("label", ODDLY_PACKED)
+def test_kmod_unpacks_what_the_suite_unpacks(label: str, built: Mapping[str, bytes], tmp_path: Path) -> None:
+    path = tmp_path / "pf_gives.ko"
+    path.write_bytes(ODDLY_PACKED[label](built["pf_gives"]))
+    told = run([need_tool("modinfo", "apt-get install kmod"), "-F", "name", str(path)], tmp_path).stdout
+    assert (_plain(path) == built["pf_gives"]) == (told == "pf_gives\n")
+    assert (why_not_elf(path) == "") == (told == "pf_gives\n")
+
+
+@pytest.mark.parametrize("label", ODDLY_ZIPPED)
+def test_gzread_unpacks_what_the_suite_unpacks(label: str, built: Mapping[str, bytes], tmp_path: Path) -> None:
+    path = tmp_path / "pf_gives.ko"
+    path.write_bytes(ODDLY_ZIPPED[label](built["pf_gives"]))
+    assert _plain(path) == _gzread(path)
+
+
+def _plain(path: Path) -> bytes | None:
+    """As the suite unpacks it; None for what is no packed object."""
+    try:
+        with unpacked(path) as data:
+            return data[:] if data[:] != path.read_bytes() else None
+    except Malformed:
+        return None
+
+
+def _gzread(path: Path) -> bytes | None:
+    """As zlib's own reader does, which kmod calls; Debian's kmod is built without it."""
+    try:
+        zlib = ctypes.CDLL("libz.so.1")
+    except OSError:
+        need("zlib's library", False, "apt-get install zlib1g")
+        raise
+    zlib.gzopen.restype, zlib.gzopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+    zlib.gzread.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint]
+    file, plain = zlib.gzopen(str(path).encode(), b"rb"), b""
+    piece = ctypes.create_string_buffer(1 << 20)
+    while (size := zlib.gzread(file, piece, len(piece))) > 0:
+        plain += piece.raw[:size]
+    zlib.gzclose(ctypes.c_void_p(file))
+    return None if size else plain
