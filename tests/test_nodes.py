@@ -293,6 +293,21 @@ def test_the_flavour_of_a_pool(objects: list[Object], flavour: Flavour, unknown:
     assert (boot.flavour, boot.unknown) == (flavour, unknown)
 
 
+@pytest.mark.parametrize(
+    ("objects", "flavour"),
+    [
+        ([], RT),
+        ([config("00-worker", role="worker")], RT),
+        ([config("99-page", "64k-pages", role="worker")], PAGES_64K),
+        ([config("00-worker", role="worker"), config("99-page", role="worker")], STANDARD),
+        ([config("00-worker", role="worker"), rendered("worker")], STANDARD),
+    ],
+)
+def test_a_source_that_is_not_there_may_set_the_flavour(objects: list[Object], flavour: Flavour) -> None:
+    two = pool("worker", sources=("00-worker", "99-page"))
+    assert boots_of(two, node("n", "worker", kernel=f"{TODAY}+rt"), *objects)["n"].flavour is flavour
+
+
 def test_what_a_node_boots_today_is_its_flavour_where_no_configuration_is_given() -> None:
     boots = boots_of(pool("worker"), node("n", "worker", kernel=f"{TODAY}+rt"))
     assert boots["n"].flavour is RT
@@ -573,6 +588,12 @@ MISSING = "pool worker: MachineConfig rendered-worker-1 is not among the manifes
             f"{MISSING}a pool boots the flavour that its nodes boot today, and no image of its own",
         ),
         ([node("n"), pool("worker"), OWN], f"{MISSING}its kernelType is that of the MachineConfigs that it selects"),
+        (
+            [node("n"), WORKER, OWN],
+            f"{MISSING}its kernelType is that of the MachineConfigs that it selects, and 1 of 2 sources of its "
+            "MachineConfig are not among the manifests: where the others set no kernelType a node has the flavour that "
+            "it boots today, and none is taken to set an osImageURL",
+        ),
         (
             [node("n"), WORKER, OWN, rendered("worker")],
             "pool worker: 1 of 2 sources of its MachineConfig are not among the manifests: none of them is taken to "

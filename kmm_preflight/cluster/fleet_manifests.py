@@ -29,6 +29,10 @@ KINDS = {
 }
 """What a fleet is read from: API versions by kind."""
 
+_NO_SOURCES = (
+    "where the others set no kernelType a node has the flavour that it boots today, and none is taken to set an "
+    "osImageURL"
+)
 _CONFIG_KEY = "config"  # of a NodePool's ConfigMaps
 
 
@@ -83,17 +87,16 @@ def _lacking_of_hosted(fleet: Fleet) -> list[str]:
 
 
 def _lacking_of(pool: Pool, fleet: Fleet) -> str:
+    missing = fleet.missing_sources(pool)
+    of_sources = f"{len(missing)} of {len(pool.sources)} sources of its MachineConfig are not among the manifests"
     if pool.rendered not in fleet.configs:
         named = f"MachineConfig {pool.rendered}" if pool.rendered else "its rendered MachineConfig"
-        merged = "its kernelType is that of the MachineConfigs that it selects"
-        return f"pool {pool.name}: {named} is not among the manifests: {merged if fleet.sources(pool) else NO_CONFIGS}"
-    missing = [name for name in pool.sources if name not in fleet.configs]
-    if not missing:
-        return ""
-    return (
-        f"pool {pool.name}: {len(missing)} of {len(pool.sources)} sources of its MachineConfig are not among the "
-        "manifests: none of them is taken to set an osImageURL"
-    )
+        instead = NO_CONFIGS
+        if fleet.sources(pool):
+            instead = "its kernelType is that of the MachineConfigs that it selects"
+            instead += f", and {of_sources}: {_NO_SOURCES}" if missing else ""
+        return f"pool {pool.name}: {named} is not among the manifests: {instead}"
+    return f"pool {pool.name}: {of_sources}: none of them is taken to set an osImageURL" if missing else ""
 
 
 def _node_pool(config_maps: Mapping[Key, Manifest], manifest: Manifest) -> NodePool:

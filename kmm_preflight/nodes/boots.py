@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kmm_preflight.kernel import kernel_flavour
 from kmm_preflight.model import Flavour
 from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.nodes.machine_config import flavour_of, merged_kernel_type, own_image
+from kmm_preflight.nodes.machine_config import MachineConfig, flavour_of, merged_kernel_type, own_image
 from kmm_preflight.nodes.node import HOSTED_LABEL, Node
 from kmm_preflight.nodes.node_pool import NodePool
 from kmm_preflight.nodes.pool import Pool, pool_of
@@ -124,14 +124,18 @@ class Boots:
             if self._members[node.name] == pool and node.config == node.wanted_config == pool.rendered:
                 kernels.setdefault(node.arch, set()).add(node.kernel)
         rendered = fleet.configs.get(pool.rendered)
-        merged = merged_kernel_type(sources) if sources else None
         return _Configured(
             stream=fleet.stream_of(pool) or default_stream_of(fleet, self.offered),
-            kernel_type=rendered.kernel_type if rendered else merged,
+            kernel_type=rendered.kernel_type if rendered else self._merged(pool, sources),
             image=own_image(sources),
             containerfile=fleet.layered.get(pool.name),
             kernels=kernels,
         )
+
+    def _merged(self, pool: Pool, sources: Sequence[MachineConfig]) -> str | None:
+        """The kernelType of the sources, None where one that is not here may be the one that sets it."""
+        merged = merged_kernel_type(sources)
+        return merged if merged or (sources and not self.fleet.missing_sources(pool)) else None
 
     def _kernels_of(self, pool: NodePool) -> set[str]:
         return {node.kernel for node in self.fleet.nodes if node.labels.get(HOSTED_LABEL) == pool.label}

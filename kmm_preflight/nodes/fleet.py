@@ -64,6 +64,10 @@ class Fleet:
         chosen = pool.configs
         return tuple(one for one in self.configs.values() if chosen and chosen.matches(one.labels))
 
+    def missing_sources(self, pool: Pool) -> tuple[str, ...]:
+        """The names of those of its sources that are not here."""
+        return tuple(name for name in pool.sources if name not in self.configs)
+
 
 @dataclass(frozen=True)
 class Found:
