@@ -276,6 +276,24 @@ def test_relocations_that_lead_astray_are_told(label: str, built: Mapping[str, b
     assert words in first.words
 
 
+@pytest.mark.parametrize(
+    ("section", "field", "value", "words"),
+    [
+        (".init.text", 2, 4, "expected code of the kmod"),
+        (".init.text", 1, 8, "expected code of the kmod"),
+        (".exit.text", 2, 4, "expected code of the kmod"),
+        ("__ksymtab_strings", 2, 0, "expected a place in the kmod"),
+    ],
+)
+def test_what_is_not_loaded_is_no_place_to_lead_to(
+    section: str, field: int, value: int, words: str, built: Mapping[str, bytes]
+) -> None:
+    """The loader takes such kmods, and the kernel dies of them (tried)."""
+    changed = section_field(section, field, value)(built["pf_gives"])
+    (first, *_) = read_object(changed, AMD64).unrelocatable
+    assert words in first.words
+
+
 def test_relocations_of_a_live_patch_are_named_so(built: Mapping[str, bytes]) -> None:
     flagged = section_field(".rela.init.data", 2, 0x100040)(built["pf_plain"])
     (flaw,) = read_object(flagged, AMD64).unrelocatable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 
-from kmm_preflight.kmod.sections import ALWAYS, EXEC, RELA, Flaw, Section, Sections
+from kmm_preflight.kmod.sections import ALWAYS, EXEC, NOBITS, RELA, Flaw, Section, Sections
 from kmm_preflight.kmod.symbols import Placed, Symbols
 
 _NONE, _ADDRESS, _RELATIVE = 0, 1, 2
@@ -70,6 +70,8 @@ def _in_section(sections: Sections, symbol: Placed) -> tuple[int, int]:
     """What can be added to a symbol of the kmod's own, its section's end among it; to others, anything."""
     if not 0 < symbol.section < len(sections.all):
         return -_FAR, _FAR
+    if not sections.all[symbol.section].loaded:
+        return 0, 0  # what is not loaded is gone when the kernel looks there
     return -symbol.value, sections.all[symbol.section].size + 1 - symbol.value
 
 
@@ -79,9 +81,10 @@ def _begin(limits: tuple[int, int]) -> tuple[int, int]:
 
 
 def _in_code(sections: Sections, symbol: Placed) -> tuple[int, int]:
-    if not 0 < symbol.section < len(sections.all) or not sections.all[symbol.section].flags & EXEC:
+    section = sections.all[symbol.section] if 0 < symbol.section < len(sections.all) else None
+    if section is None or not section.loaded or not section.flags & EXEC or section.kind == NOBITS:
         return 0, 0
-    return -symbol.value, sections.all[symbol.section].size - symbol.value
+    return -symbol.value, section.size - symbol.value
 
 
 def read_starts(sections: Sections, symbols: Symbols, this: Section) -> Mapping[str, int]:
