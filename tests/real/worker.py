@@ -82,7 +82,7 @@ class Root:
 
     def _real(self, paths: Sequence[str]) -> dict[str, str]:
         """Where the paths lead in this root, "" where that is no file."""
-        look = 'for path; do real=$(/busybox readlink -f "$path"); [ -f "$real" ] && echo "$real" || echo; done'
+        look = 'for path; do real=$(/busybox readlink -f "$path"); [ -f "$path" ] && echo "$real" || echo; done'
         done = self.run("/busybox", "sh", "-c", look, "sh", *paths)
         return dict(zip(paths, done.stdout.splitlines(), strict=True))
 
