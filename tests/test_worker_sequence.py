@@ -139,6 +139,10 @@ IMAGES: dict[str, Callable[[Files], Layers]] = {
     "a link out and in again": lambda f: [
         f("plain"), [symlink(f"{AT}/plain.ko", f"../{KERNEL}/real"), Member(f"{AT}/real", KMODS["plain.ko"])]],
     "a link to the node's own": lambda f: [f("plain"), [symlink(f"{AT}/plain.ko", f"/{TREE}/kernel/plain.ko")]],
+    "a link to the node's own folder": lambda f: [
+        f("updates"), [symlink(f"{AT}/updates/my-kmod.ko", f"/{TREE}")]],
+    "a dependency behind a link to the node's own folder": lambda f: [
+        f("extra/gives"), [symlink(f"{AT}/extra/gives.ko", f"/{TREE}/kernel")]],
     "a link to where the copy is": lambda f: [
         f("plain"), [symlink(f"{AT}/plain.ko", f"/tmp/{AT}/real"), Member(f"{AT}/real", KMODS["plain.ko"])]],
     "a dangling link": lambda f: [f("plain"), [symlink(f"{AT}/plain.ko", "nowhere")]],

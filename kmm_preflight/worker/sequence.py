@@ -70,9 +70,12 @@ class _Sequencer:
         self._visit(name)
         self._check_order()
         reached = [(path, self._folder.reach(path).file) for path in self._paths]
-        for _, file in reached:
+        for path, file in reached:
             if isinstance(file, Located) and file.entry.kind is not Kind.FILE:
                 self._tell(findings.KMOD_NOT_A_FILE(path=file.path, kind="folder or device"))
+            elif isinstance(file, InTree) and not file.name:
+                kind = "folder, or something that is no kmod, of the node's own modules"
+                self._tell(findings.KMOD_NOT_A_FILE(path=path, kind=kind))
         files = dict.fromkeys(file for _, file in reached if isinstance(file, Located))
         in_tree = dict.fromkeys(file.name for _, file in reached if isinstance(file, InTree) and file.name)
         return Sequence(tuple(files), tuple(in_tree), tuple(self._told))
