@@ -294,6 +294,14 @@ def test_what_is_not_loaded_is_no_place_to_lead_to(
     assert words in first.words
 
 
+def test_tags_may_be_taken_out_of_modinfo(built: Mapping[str, bytes]) -> None:
+    """What objcopy --update-section leaves: symbols of tags that are no more (tried: the kernel takes it)."""
+    shorter = read_object(section_field(".modinfo", 5, 0)(built["pf_gives"]), AMD64)
+    assert (shorter.flaws, shorter.unrelocatable, shorter.modinfo.vermagic) == ((), (), None)
+    flaws = read_object(section_field(".note.Linux", 5, 0)(built["pf_gives"]), AMD64).flaws
+    assert "a symbol beyond the end of its section" in [flaw.words for flaw in flaws]
+
+
 def test_relocations_of_a_live_patch_are_named_so(built: Mapping[str, bytes]) -> None:
     flagged = section_field(".rela.init.data", 2, 0x100040)(built["pf_plain"])
     (flaw,) = read_object(flagged, AMD64).unrelocatable

@@ -19,6 +19,7 @@ _ENTRY_BYTES = 24
 # KSYM_NAME_LEN of the newest kernels; no kernel exports a longer name.
 _NAME_BYTES = 512
 _WEAK = 2
+_ANYWHERE = 1 << 64
 _UNDEFINED, _LIVEPATCH, _ABSOLUTE, _COMMON = 0, 0xFF20, 0xFFF1, 0xFFF2
 
 
@@ -53,7 +54,8 @@ class Symbols:
         )  # name, binding and type, section, value; without the first, which is nobody's
         self._names = sections.bounded(sections.all[table.link], _STRINGS_BYTES)
         self._sections = len(sections.all)
-        self._sizes = [one.size for one in sections.all]
+        # Nobody goes by the symbols of .modinfo, of which a tool may have taken tags away.
+        self._sizes = [one.size if one.name != ".modinfo" else _ANYWHERE for one in sections.all]
 
     def name(self, start: int) -> str:
         """The name that begins there in the string table."""
