@@ -146,6 +146,12 @@ IMAGES: dict[str, Callable[[Files], Layers]] = {
     "a link to where the copy is": lambda f: [
         f("plain"), [symlink(f"{AT}/plain.ko", f"/tmp/{AT}/real"), Member(f"{AT}/real", KMODS["plain.ko"])]],
     "a dangling link": lambda f: [f("plain"), [symlink(f"{AT}/plain.ko", "nowhere")]],
+    "a link to a kmod, taken for a folder": lambda f: [
+        f("plain"), [symlink(f"{AT}/plain.ko", "real/"), Member(f"{AT}/real", KMODS["plain.ko"])],
+        [symlink(f"{AT}/updates/my-kmod.ko", "../real/"), symlink(f"{AT}/deep.ko", "updates/.")]],
+    "a folder behind a link with a slash": lambda f: [
+        f("extra"), [symlink(f"{AT}/extra", "mine/"), Member(f"{AT}/mine/gives.ko", KMODS["extra/gives.ko"]),
+                     Member(f"{AT}/mine/takes.ko", KMODS["extra/takes.ko"])]],
     "a link to itself": lambda f: [f("plain"), [symlink(f"{AT}/plain.ko", "plain.ko")]],
     "a dependency behind a link out": lambda f: [
         f("extra/gives"), [symlink(f"{AT}/extra/gives.ko", "/srv/gives.ko"),
@@ -286,6 +292,8 @@ ORDERS: dict[tuple[str, ...], str | None] = {
     ("softly", "gives"): "loading-order-overruled",
     ("deep", "softly", "gives"): "loading-order-overruled",
     ("other-name", "plain"): "loading-order-overruled",
+    ("my-kmod", "my_kmod", "plain"): "loading-order-overruled",
+    ("takes", "my_kmod", "plain", "my-kmod", "deep"): "loading-order-overruled",
 }
 
 

@@ -60,8 +60,8 @@ class _Sequencer:
     def __init__(self, folder: NodeFolder, order: tuple[str, ...]) -> None:
         self._folder, self._order = folder, order
         self._place = folder.place
-        # KMM writes `softdep a pre: b`, `softdep b pre: c`.
-        self._after = {wanted_key(one): following for one, following in pairwise(order)}
+        # KMM writes `softdep a pre: b`, `softdep b pre: c`; of two lines for one name modprobe takes the first.
+        self._after = {wanted_key(one): following for one, following in reversed([*pairwise(order)])}
         self._found: dict[str, LookedUp | None] = {}
         self._paths: dict[str, None] = {}
         self._told: dict[Finding, None] = {}

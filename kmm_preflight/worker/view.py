@@ -61,7 +61,7 @@ class View:
                 first, links = first or here, links + 1
                 if links > LINKS_IN_A_PATH:
                     return Reached(None, first)
-                todo = [name for name in here.entry.link.split("/") if name] + todo
+                todo = _parts(here.entry.link) + todo
                 done = "" if here.entry.link.startswith("/") else done
                 continue
             if here is None or (todo and isinstance(here, Located) and here.entry.kind is not Kind.FOLDER):
@@ -93,6 +93,12 @@ class View:
         if isinstance(file, Located) and file.entry.kind is Kind.HARDLINK:
             return self.files.hardlink_target(file)
         return file
+
+
+def _parts(link: str) -> list[str]:
+    """The names in a link; what ends with a slash must lead to a folder, as if . came next."""
+    names = [name for name in link.split("/") if name]
+    return [*names, "."] if link.endswith("/") else names
 
 
 def _is_in(path: str, folder: str) -> bool:
