@@ -126,7 +126,7 @@ def _random_tree(dice: random.Random, lower: bool) -> Tree:
                         tree.update(_folder(path))
                     fill(f"{path}/", depth + 1)
                 case 3:
-                    tree.update(_link(path, _random_target(dice)))
+                    tree.update(_link(path, _random_target(dice) + dice.choice(("", "", "/"))))
                 case 4 if lower:
                     tree.update(_file(f"{parent}.wh.{name}"))
                 case _:
@@ -251,6 +251,7 @@ LINKS = {
     "missing without a link": (_file("a/b"), "a/c", None),
     "below a file": (_file("a"), "a/b", None),
     "back from a file": (_file("a") | _file("b"), "a/../b", None),
+    "link with a slash": (_link("a", "b/") | _folder("b"), "a", "b"),
     "file as a folder": (_file("a"), "a/.", None),
     "back from a folder": (_folder("a") | _file("b"), "a/.././b", "b"),
     "back from behind a link": (_link("a", "b/c") | _folder("b/c") | _file("b/d"), "a/../d", "b/d"),
@@ -260,6 +261,7 @@ BROKEN = {
     "nowhere": (_link("a", "b"), "a", ("a", "b", "/b is not in the image")),
     "nowhere on the way": (_link("a", "b/c") | _folder("b"), "a/x", ("a", "b/c", "/b/c is not in the image")),
     "itself": (_link("a", "a"), "a", ("a", "a", "links go in circles")),
+    "a file as a folder": (_link("a", "b/") | _file("b"), "a", ("a", "b/", "/b is not in the image")),
     "in circles": (_link("a", "b") | _link("b", "a"), "a/x", ("a", "b", "links go in circles")),
     "second of two": (_link("a", "b") | _link("b", "c"), "a", ("a", "b", "/c is not in the image")),
     "behind a good one": (

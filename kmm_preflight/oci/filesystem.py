@@ -31,6 +31,12 @@ class Located:
     layer: int
 
 
+def names_in(link: str) -> list[str]:
+    """The names that a link leads through; one that ends with a slash leads to a folder only, as if . came last."""
+    names = [name for name in link.split("/") if name]
+    return [*names, "."] if link.endswith("/") else names
+
+
 class LinkBroken(Exception):
     """A link on the way leads nowhere."""
 
@@ -132,7 +138,7 @@ class FileSystem:
             links += 1
             if links > LINKS_IN_A_PATH:
                 raise LinkBroken(*broken, "links go in circles")
-            todo = [name for name in here.entry.link.split("/") if name] + todo
+            todo = names_in(here.entry.link) + todo
             done = "" if here.entry.link.startswith("/") else done
             here = folder
         return self.entry(done) if done else folder

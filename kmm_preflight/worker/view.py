@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 
 from kmm_preflight.kmod.names import is_kmod_file, module_key
-from kmm_preflight.oci.filesystem import LINKS_IN_A_PATH, FileSystem, Located
+from kmm_preflight.oci.filesystem import LINKS_IN_A_PATH, FileSystem, Located, names_in
 from kmm_preflight.oci.index import Entry
 from kmm_preflight.oci.tar import Kind
 
@@ -61,7 +61,7 @@ class View:
                 first, links = first or here, links + 1
                 if links > LINKS_IN_A_PATH:
                     return Reached(None, first)
-                todo = _parts(here.entry.link) + todo
+                todo = names_in(here.entry.link) + todo
                 done = "" if here.entry.link.startswith("/") else done
                 continue
             if here is None or (todo and isinstance(here, Located) and here.entry.kind is not Kind.FOLDER):
@@ -93,12 +93,6 @@ class View:
         if isinstance(file, Located) and file.entry.kind is Kind.HARDLINK:
             return self.files.hardlink_target(file)
         return file
-
-
-def _parts(link: str) -> list[str]:
-    """The names in a link; what ends with a slash must lead to a folder, as if . came next."""
-    names = [name for name in link.split("/") if name]
-    return [*names, "."] if link.endswith("/") else names
 
 
 def _is_in(path: str, folder: str) -> bool:
