@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -173,6 +174,16 @@ def flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
+def numbered(signed: bytes, message: int, signer: int) -> bytes:
+    """With other versions of the message and of its one signer: INTEGERs of one byte."""
+    body, der = parts(signed)
+    first = der.index(b"\x02\x01") + 2
+    named = re.search(rb"\x02\x01[\x01\x03](?=[\x30\x80])", der)
+    assert named, "by issuer and serial number, or by key identifier"
+    second = named.end() - 1
+    return append(body, der[:first] + bytes([message]) + der[first + 1 : second] + bytes([signer]) + der[second + 1 :])
+
+
 # What is done to a kmod; the finding, with words of it; whether openssl takes what stands at the end all the same.
 CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
     "none": (lambda d: d.kmod, "signature-missing", "got no signature at its end", False),
@@ -197,6 +208,7 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
         "signature-form", "a hash that is not announced", False,
     ),
     "behind-message": (lambda d: append(d.kmod, parts(d.sign())[1] + b"\0\0"), "signature-broken", "2 bytes", True),
+    "two-versions": (lambda d: numbered(d.sign(), 3, 1), "signature-form", "of another version than its signer", True),
     "other-message": (lambda d: append(d.kmod, b"\x30\x03\x02\x01\x05"), "signature-broken", "no CMS", False),
     "body-changed": (lambda d: flip(d.sign(), 5000), "signature-wrong", f"sha256 of these bytes signed by {WORDS}",
                      False),
@@ -320,6 +332,11 @@ UNASKED: dict[str, tuple[Callable[[Desk], bytes], str]] = {
     "md5": (lambda d: d.sign("md5"), ""),
     "attributes": (lambda d: d.by_openssl("-nocerts"), "signed attributes"),
     "other-content": (lambda d: d.sign().replace(DATA, DATA[:-1] + b"\x07"), "content of type"),
+    "version-2": (lambda d: numbered(d.sign(), 2, 2), "CMS of version v2"),
+    "signer-of-version-0": (lambda d: numbered(d.sign(), 1, 0), "a signer of version v0"),
+    "two-versions": (lambda d: numbered(d.sign(), 3, 1), "of another version than its signer"),
+    "two-versions-by-key-identifier": (lambda d: numbered(d.sign("-k", "sha256"), 1, 3), "of another version"),
+    "behind-message": (lambda d: append(d.kmod, parts(d.sign())[1] + b"\0\0"), ""),
     "certificate-inside": (lambda d: d.by_openssl("-noattr"), ""),
     "certificate-inside-and-body-changed": (lambda d: flip(d.by_openssl("-noattr"), 5000), "does not prove it"),
     "certificate-of-another-key-inside": (

@@ -14,6 +14,11 @@ from kmm_preflight.kmod.der import UNREADABLE, absent, check_der
 # No parameters are written as nothing or as NULL.
 _NONE = (b"", b"\x05\x00")
 EMBEDDED, ATTRIBUTES, CONTENT = "the content embedded", "signed attributes", "content of type"
+VERSION, SIGNER_VERSION, TWO_VERSIONS = (
+    "CMS of version",
+    "a signer of version",
+    "CMS of another version than its signer",
+)
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,13 @@ def read_message(der: bytes) -> Message:
 
 
 def _message(signed: cms.SignedData) -> Message:
-    inner = signed["encap_content_info"]
+    inner, version = signed["encap_content_info"], signed["version"].native
     signatures = tuple(_signature(info) for info in signed["signer_infos"])
     announced = {algorithm["algorithm"].dotted for algorithm in signed["digest_algorithms"]}
     certificates = () if absent(signed["certificates"]) else tuple(one.chosen.dump() for one in signed["certificates"])
     odd = {
-        f"CMS of version {signed['version'].native}": signed["version"].native not in {"v1", "v3"},
+        f"{VERSION} {version}": version not in {"v1", "v3"},
+        TWO_VERSIONS: any(info["version"].native != version for info in signed["signer_infos"]),
         f"{CONTENT} {inner['content_type'].native}": inner["content_type"].native != "data",
         EMBEDDED: not absent(inner["content"]),
         "a revocation list inside": not absent(signed["crls"]),
@@ -90,7 +96,7 @@ def _signature(info: cms.SignerInfo) -> Signature:
     by_ski = sid.name == "subject_key_identifier"
     version = info["version"].native
     odd = {
-        f"a signer of version {version}": version != ("v3" if by_ski else "v1"),
+        f"{SIGNER_VERSION} {version}": version != ("v3" if by_ski else "v1"),
         ATTRIBUTES: not absent(info["signed_attrs"]),
         "unsigned attributes": not absent(info["unsigned_attrs"]),
     }

@@ -26,6 +26,9 @@ from kmm_preflight.kmod.cms import (
     ATTRIBUTES,
     CONTENT,
     EMBEDDED,
+    SIGNER_VERSION,
+    TWO_VERSIONS,
+    VERSION,
     Message,
     Signature,
     Signer,
@@ -33,6 +36,7 @@ from kmm_preflight.kmod.cms import (
     by_key_identifier,
     read_message,
 )
+from kmm_preflight.kmod.der import element
 from kmm_preflight.kmod.elf import UNPACKED_BYTES
 from kmm_preflight.kmod.packed import plain_pieces
 from kmm_preflight.model import Finding
@@ -64,7 +68,7 @@ _ECDSA = {
     "1.2.840.10045.4.3.4": "sha512",
 }
 _DISPROVED = (findings.SIGNATURE_FORM.id, findings.SIGNATURE_WRONG.id)
-_REFUSED_UNASKED = (EMBEDDED, ATTRIBUTES, CONTENT)
+_REFUSED_UNASKED = (EMBEDDED, ATTRIBUTES, CONTENT, VERSION, SIGNER_VERSION, TWO_VERSIONS)
 
 
 def judge_signature(path: str, data: bytes, certificate: Certificate | None) -> Finding | None:
@@ -110,7 +114,7 @@ def refused_unasked(path: str, data: bytes) -> Finding | None:
         return None
     try:
         body, der = _cut(plain)
-        message = read_message(der)
+        message = read_message(der[: element(der, 0, len(der))[1]])  # what comes behind it is passed over
     except Malformed as exc:
         return findings.SIGNATURE_BROKEN(path=path, got=exc.message)
     unlike = [*message.unlike, *(words for one in message.signatures for words in one.unlike)]
