@@ -20,6 +20,7 @@ from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.model import Finding
 
 from .objects import ABSOLUTE, COMMON, Object, Symbol
+from .real.defects import section_field
 
 SYMVERS = """\
 0x00001111\tmodule_layout\tvmlinux\tEXPORT_SYMBOL\t
@@ -248,6 +249,16 @@ def test_struct_module_since_6_4(symvers: Symvers) -> None:
         kmod="made.ko", kernel=kernel.release, got="a struct module of 896 bytes", expected="1024"
     )
     assert ids(kernel, Object(struct_size=1024)) == []
+
+
+def test_modinfo_that_is_not_loaded_is_read_since_6_4(rhel: KernelFiles, symvers: Symvers) -> None:
+    """Debian's 6.1 takes such a kmod, with a taint, and its 6.12 reads the version magic and refuses it (tried)."""
+    other = Object(modinfo=("license=GPL", "vermagic=5.14.0 SMP mod_unload modversions "))
+    newer = KernelFiles("6.12.0-55.el10.x86_64", "amd64", symvers, configuration())
+    made = read_object(section_field(".modinfo", 2, 0)(other.packed()), rhel.machine)
+    assert [one.id for one in judge_kmod("made.ko", made, rhel)] == ["kmod-unversioned"]
+    assert [one.id for one in judge_kmod("made.ko", made, newer)] == ["kmod-vermagic"]
+    assert [one.id for one in judge_chain([("made.ko", made)], newer)] == ["kmod-vermagic"]
 
 
 def test_extended_versions_since_6_14(symvers: Symvers) -> None:

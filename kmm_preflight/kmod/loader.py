@@ -76,7 +76,7 @@ def judge_kmod(name: str, kmod: KernelObject, kernel: KernelFiles, around: Neigh
     Nothing that refutes and nothing undecided means that the loader takes it, as far as files tell: signatures are
     judged elsewhere, and lockdown, parameters and what the kmod's own init answers are in no file.
     """
-    case = _Case(name, kmod, kernel, around)
+    case = _Case(name, kmod.seen_by(kernel.version), kernel, around)
     told = [one for check in _CHECKS for one in check(case)]
     found = tuple(one for one in told if isinstance(one, Finding))
     lacking = dict.fromkeys(one.what for one in told if isinstance(one, _Lack))
@@ -98,7 +98,7 @@ def judge_chain(
     The wanted one is last; modprobe stops at the first that is refused. beside are the image's other kmods, in_tree the
     kernel's own that are loaded before all of these, removed those that are unloaded before.
     """
-    objects = tuple(kmod for _, kmod in kmods)
+    objects = tuple(kmod.seen_by(kernel.version) for _, kmod in kmods)
     return tuple(
         finding
         for number, (name, kmod) in enumerate(kmods)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.exports import Export, read_exports, unversioned_exports
 from kmm_preflight.kmod.machine import Machine
 from kmm_preflight.kmod.modinfo import GPL_COMPATIBLE, MODINFO_BYTES, Modinfo
 from kmm_preflight.kmod.relocations import relocation_flaws
-from kmm_preflight.kmod.sections import ALLOC, ALWAYS, EXEC, NOBITS, NULL, WRITE, Flaw, Sections, read_sections
+from kmm_preflight.kmod.sections import (
+    ALLOC,
+    ALWAYS,
+    EXEC,
+    NOBITS,
+    NULL,
+    SINCE_COUNTED,
+    WRITE,
+    Flaw,
+    Sections,
+    read_sections,
+)
 from kmm_preflight.kmod.sites import read_starts
 from kmm_preflight.kmod.symbols import Needed, Symbols, symbol_table
 from kmm_preflight.kmod.unpacked import Bytes
@@ -38,7 +49,7 @@ class KernelObject:
 
     flaws are what some or all kernels refuse in the object itself, unrelocatable what they find when they link it.
     struct_size is that of struct module where it was built, starts tells where in it init and exit stand. needed is in
-    the loader's order.
+    the loader's order. unloaded_modinfo has the tags of a .modinfo that only some kernels find.
     """
 
     machine: Machine
@@ -56,6 +67,13 @@ class KernelObject:
     writable_code: tuple[str, ...]
     flaws: tuple[Flaw, ...]
     unrelocatable: tuple[Flaw, ...]
+    unloaded_modinfo: Modinfo | None = None
+
+    def seen_by(self, version: tuple[int, int]) -> KernelObject:
+        """The kmod as a kernel of that version reads it: since 6.4 .modinfo is found though it is not loaded."""
+        if self.unloaded_modinfo is None or version < SINCE_COUNTED:
+            return self
+        return replace(self, modinfo=self.unloaded_modinfo, unloaded_modinfo=None)
 
     @property
     def proprietary(self) -> bool:
@@ -95,7 +113,15 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         writable_code=_writable_code(sections),
         flaws=(*sections.flaws, *unnamed, *symbols.flaws()),
         unrelocatable=tuple(relocation_flaws(sections, symbols)),
+        unloaded_modinfo=_unloaded_modinfo(sections),
     )
+
+
+def _unloaded_modinfo(sections: Sections) -> Modinfo | None:
+    found = sections.anywhere(".modinfo")
+    if found is None or found.loaded:
+        return None
+    return Modinfo(sections.bounded(found, MODINFO_BYTES))
 
 
 def _name(this: bytes, machine: Machine) -> tuple[str, tuple[Flaw, ...]]:
