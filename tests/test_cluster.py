@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from kmm_preflight.cluster.api import MODULES, Access
-from kmm_preflight.cluster.kubernetes import connect
+from kmm_preflight.cluster.kubernetes import PAGE, connect
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.cluster.source import read_cluster
 from kmm_preflight.errors import PreflightError, Unreachable, Untrusted, UsageProblem
@@ -187,34 +187,35 @@ def test_manifests_give_the_same_inventory(tmp_path: Path) -> None:
         read_manifests([str(file)], "default", io.StringIO())
 
 
-def test_a_thousand_modules_are_few_requests(tmp_path: Path, cluster: Cluster) -> None:
+def test_more_modules_than_a_page_are_few_requests(tmp_path: Path, cluster: Cluster) -> None:
+    many = PAGE + 1
     places = [f"many-{number}" for number in range(40)]
     cluster.apply(*namespaces(*places), *(account(place) for place in places))
     try:
-        cluster.apply(*(module(places[number % 40], f"m{number}") for number in range(1000)))
+        cluster.apply(*(module(places[number % 40], f"m{number}") for number in range(many)))
         cluster.forget()
         kubeconfig = cluster.kubeconfig()
         inventory = read_cluster(connect(access(kubeconfig)))
-        assert len(inventory.modules) == 1000
+        assert len(inventory.modules) == many
         assert len(inventory.service_accounts) == 40
         resources = [resource for _, resource, *_ in asked(cluster)]
         assert resources.count("modules") == 2
         assert len(resources) == 9
-        run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0", "-k", "m999")
+        run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0", "-k", "m500")
         assert run.returncode == 0, run.output
-        assert run.document["partial"] == "partial: 1 of 1000 Modules"
+        assert run.document["partial"] == f"partial: 1 of {many} Modules"
         cluster.apply_crds(PREFLIGHTS["list"])
         options = (*DEMO, f"--kubeconfig={kubeconfig}", "-n2", "--preflight=pf", "--create-preflight")
         cluster.forget()
         first = run_preflight(tmp_path, *options)
         assert first.returncode == 0, first.output
         told = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "pf", "-o", "json").stdout)
-        assert [one["verificationStatus"] for one in told["status"]["modules"]] == ["True"] * 1000
+        assert [one["verificationStatus"] for one in told["status"]["modules"]] == ["True"] * many
         # Beside pages of Modules: one patch in half a second at most, whatever their number.
         assert len(asked(cluster)) < 30 + 2 * first.seconds
         cluster.forget()
         second = run_preflight(tmp_path, *options)
-        assert "1000 verified, all of these by an earlier run" in second.document["sentence"]
+        assert f"{many} verified, all of these by an earlier run" in second.document["sentence"]
         assert {verb for verb, *_ in asked(cluster)} == {"get", "list"}
     finally:
         replace_modules_definition(cluster)

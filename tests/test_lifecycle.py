@@ -107,19 +107,31 @@ def names_of(module: str) -> str:
     return {"a": "one", "b": "two"}[module]
 
 
-@pytest.fixture
-def pf(running: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Object]:
-    whose, name = getattr(request, "param", ("own", "list"))
+@pytest.fixture(scope="module", params=[("own", "list")], ids="-".join)
+def dialect(
+    running: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Dialect]:
+    """The generation that the cluster serves; tests of the same one stand in a row, so that each is served once."""
+    whose, name, *_ = request.param
     running.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
-    running.apply(module("one", "a"), module("two", "b"))
-    yield Object(running, DIALECTS.get(name, Dialect.LATER), tmp_path)
+    yield DIALECTS.get(name, Dialect.LATER)
     running.remove_crds()
-    serve(running, tmp_path)
+    serve(running, tmp_path_factory.mktemp("cluster"))
 
 
-every_dialect = pytest.mark.parametrize("pf", EVERY, indirect=True, ids="-".join)
-own_dialects = pytest.mark.parametrize("pf", OWN, indirect=True, ids="-".join)
-later = pytest.mark.parametrize("pf", [("own", "later")], indirect=True, ids="-".join)
+@pytest.fixture
+def pf(running: Cluster, dialect: Dialect, tmp_path: Path) -> Iterator[Object]:
+    running.apply(module("one", "a"), module("two", "b"))
+    yield Object(running, dialect, tmp_path)
+    for kind in (f"{RESOURCE}.kmm.sigs.x-k8s.io", "modules.kmm.sigs.x-k8s.io"):
+        done = running.kubectl("delete", kind, "--all", "--all-namespaces")
+        assert done.returncode == 0, done.stderr
+
+
+every_dialect = pytest.mark.parametrize("dialect", EVERY, indirect=True, ids="-".join)
+own_dialects = pytest.mark.parametrize("dialect", OWN, indirect=True, ids="-".join)
+later = pytest.mark.parametrize("dialect", [("own", "later")], indirect=True, ids="-".join)
+before_an_upgrade = pytest.mark.parametrize("dialect", [("own", "list", "of one test")], indirect=True, ids="-".join)
 
 
 def object_name(pf: Object) -> str:
@@ -221,7 +233,7 @@ def test_a_partial_run_leaves_what_it_does_not_judge(pf: Object) -> None:
     assert pf.verified(name)["b"], "what nobody has judged is left to its author"
 
 
-@pytest.mark.parametrize("pf", [("own", "seed"), ("own", "list")], indirect=True, ids="-".join)
+@pytest.mark.parametrize("dialect", [("own", "seed"), ("own", "list")], indirect=True, ids="-".join)
 def test_an_entry_that_stands_for_several_is_verified_in_parts(pf: Object) -> None:
     kernels = [f"--kernel={KERNEL}", f"--kernel={OLD_KERNEL}"]
     options = ["--create-preflight", f"--release-image={RELEASE}", *kernels]
@@ -251,6 +263,7 @@ def test_the_last_module_s_entry_goes_too(pf: Object) -> None:
     assert pf.entries() == {}
 
 
+@before_an_upgrade
 def test_an_object_of_an_older_kmm_is_one_line_after_its_upgrade(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     pf.cluster.apply_crds(PREFLIGHTS["later"])
@@ -429,7 +442,7 @@ def test_where_an_operator_would_push_it_must_be_allowed(
     assert words in allowed.stderr
 
 
-@pytest.mark.parametrize("pf", [("own", "list"), ("own", "later")], indirect=True, ids="-".join)
+@pytest.mark.parametrize("dialect", [("own", "list"), ("own", "later")], indirect=True, ids="-".join)
 def test_what_an_operator_will_do_is_said_first(with_operator: Object) -> None:
     version = "2.5.1" if with_operator.dialect is Dialect.LATER else "2.3.0"
     with_operator.cluster.apply(operator("r/kmm", f"kernel-module-management.v{version}"))

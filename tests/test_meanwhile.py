@@ -23,8 +23,8 @@ from tests.test_watch import Started, started, wait_for
 
 OLD_KERNEL = "6.1.0-47-amd64"
 MODULES = ("a", "b", "c")
-SLOW_SECONDS = 3.0
-AWAY_SECONDS = 20.0
+# After the last image was asked for, so that the run is at its end and waits.
+AWAY_SECONDS = 6.0
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,15 @@ only_list = pytest.mark.parametrize("cluster", ["list"], indirect=True)
 
 
 @pytest.fixture
-def registry(cluster: Cluster, images: dict[str, Image]) -> Iterator[FaultyRegistry]:
-    """Each manifest takes its time, so that there is a meanwhile; the cluster has a Module for each image."""
-    with FaultyRegistry(images, Fault("/manifests/", hang_s=SLOW_SECONDS)) as registry:
+def meanwhile() -> threading.Event:
+    """No manifest is answered before this is set: what a test does until then happens while the runs go on."""
+    return threading.Event()
+
+
+@pytest.fixture
+def registry(cluster: Cluster, images: dict[str, Image], meanwhile: threading.Event) -> Iterator[FaultyRegistry]:
+    """The cluster has a Module for each image."""
+    with FaultyRegistry(images, Fault("/manifests/", until=meanwhile)) as registry:
         cluster.apply(*(of(registry, name) for name in MODULES))
         yield registry
         cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
@@ -106,7 +112,12 @@ def begun(run: Started, registry: FaultyRegistry) -> None:
 @only_list
 @pytest.mark.parametrize("answers", [True, False], ids=["answering", "only-reading"])
 def test_modules_that_come_change_and_go(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path, answers: bool
+    cluster: Cluster,
+    dialect: Dialect,
+    registry: FaultyRegistry,
+    meanwhile: threading.Event,
+    tmp_path: Path,
+    answers: bool,
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
     cluster.apply(of(registry, "c"), of(registry, "late") | {"metadata": {"namespace": "one", "name": "leaving"}})
@@ -115,6 +126,7 @@ def test_modules_that_come_change_and_go(
         begun(run, registry)
         cluster.apply(of(registry, "late"), of(registry, "b", inTreeModulesToRemove=["x"]))
         cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "leaving")
+        meanwhile.set()
         assert run.ended() == 1, run.output
         document = run.document()
     told = {one["name"]: (one["verdict"], *(f["id"] for f in one["findings"])) for one in document["modules"]}
@@ -131,7 +143,7 @@ def test_modules_that_come_change_and_go(
 
 
 def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
 ) -> None:
     pairs = {KERNEL: "new", OLD_KERNEL: "old"}
     for kernel, name in pairs.items():
@@ -141,8 +153,11 @@ def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
         started(tmp_path / "new", *options(cluster, KERNEL, "new"), "-n2") as new,
         started(tmp_path / "old", *options(cluster, OLD_KERNEL, "old"), "-n2") as old,
     ):
-        begun(new, registry)
+        # What the run has told is overwritten, before it has told all.
+        wait_for(lambda: set(verified(cluster, dialect, "new")) == set(MODULES), new.printed)
         with operator:
+            wait_for(lambda: operator.writes > 1, new.printed)
+            meanwhile.set()
             codes = new.ended(120), old.ended(120)
         documents = [run.document() for run in (new, old)]
     assert codes == (1, 0), new.output + old.output
@@ -150,7 +165,6 @@ def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
     good = dict.fromkeys(MODULES, "verified")
     assert verdicts == [{**good, "c": "refuted"}, good]
     assert verified(cluster, dialect, "old") == dict.fromkeys(MODULES, True)
-    assert operator.writes > 1
     assert "PreflightValidationOCP new was overwritten by somebody else: " in documents[0]["answered"]
     assert " by kubectl-patch (Update, 20" in documents[0]["answered"]
     assert "PreflightValidationOCP old tells these verdicts" in documents[1]["answered"]
@@ -198,11 +212,13 @@ class Operator:
 @only_list
 @pytest.mark.parametrize("how", ["made anew", "changed", "deleted"])
 def test_an_object_that_is_another_by_now_is_not_told(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path, how: str
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path, how: str
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
     cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "c")
+    told = dict.fromkeys(("a", "b"), False)
     with started(tmp_path, *options(cluster), "-n2") as run:
+        wait_for(lambda: verified(cluster, dialect) == told, run.printed)
         begun(run, registry)
         if how != "changed":
             cluster.kubectl("delete", "preflightvalidationsocp", "pf")
@@ -211,6 +227,7 @@ def test_an_object_that_is_another_by_now_is_not_told(
         if how == "changed":
             body = json.dumps({"spec": {"releaseImage": "registry.example/other:2"}})
             cluster.kubectl("patch", "preflightvalidationsocp", "pf", "--type=merge", f"-p={body}")
+        meanwhile.set()
         assert run.ended() == 10, run.output
         document = run.document()
     words = {"deleted": "it was deleted during the run"}.get(
@@ -218,19 +235,23 @@ def test_an_object_that_is_another_by_now_is_not_told(
     )
     assert words in document["answered"]
     assert words in document["sentence"]
-    if how != "deleted":
-        assert True not in verified(cluster, dialect).values()
+    if how == "deleted":
+        assert "NotFound" in cluster.kubectl("get", "preflightvalidationsocp", "pf").stderr
+    else:
+        assert verified(cluster, dialect) == (told if how == "changed" else {})
 
 
 @only_list
 def test_a_module_that_was_changed_does_not_stand_after_an_interruption(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
+    meanwhile.set()
     with started(tmp_path / "first", *options(cluster), "-n2") as run:
         assert run.ended() == 1, run.output
+    meanwhile.clear()
+    seen = len(registry.requests())
     with started(tmp_path / "second", *options(cluster), "-n0", "--revalidate") as run:
-        seen = len(registry.requests())
         wait_for(lambda: len(registry.requests()) > seen, run.printed)
         cluster.apply(of(registry, "b", inTreeModulesToRemove=["x"]))
         run.process.send_signal(signal.SIGTERM)
@@ -240,12 +261,13 @@ def test_a_module_that_was_changed_does_not_stand_after_an_interruption(
 
 @only_list
 def test_when_all_modules_go_there_is_nothing_to_validate(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
     with started(tmp_path, *options(cluster), "-n2") as run:
         begun(run, registry)
         cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
+        meanwhile.set()
         assert run.ended() == 5, run.output
         assert "Traceback" not in run.output
         assert [one["reason"] for one in run.document()["listed"]] == ["deleted during the run"] * len(MODULES)
@@ -254,9 +276,15 @@ def test_when_all_modules_go_there_is_nothing_to_validate(
 
 @only_list
 def test_an_image_that_lost_a_layer_is_not_carried_over(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, images: dict[str, Image], tmp_path: Path
+    cluster: Cluster,
+    dialect: Dialect,
+    registry: FaultyRegistry,
+    meanwhile: threading.Event,
+    images: dict[str, Image],
+    tmp_path: Path,
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
+    meanwhile.set()
     with started(tmp_path / "first", *options(cluster), "-n2") as run:
         assert run.ended() == 1, run.output
     assert verified(cluster, dialect) == {"a": True, "b": True, "c": False}
@@ -274,13 +302,15 @@ def test_an_image_that_lost_a_layer_is_not_carried_over(
 
 @only_list
 def test_an_api_server_that_is_away_for_a_while_is_waited_for(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, tmp_path: Path
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
     with started(tmp_path, *options(cluster), "-n0") as run:
         begun(run, registry)
         cluster.stop()
         try:
+            meanwhile.set()
+            wait_for(lambda: any("/kmods/c/" in seen.path for seen in registry.requests()), run.printed)
             time.sleep(AWAY_SECONDS)
             assert run.process.poll() is None, run.output
         finally:

@@ -18,6 +18,8 @@ from tests.runs import run_preflight
 
 GOOD, OLD = "registry.example/kmods/hello:${KERNEL_FULL_VERSION}", "registry.example/kmods/hello:6.1.0-47-amd64"
 RESOURCE = "preflightvalidationsocp"
+OWN = [("own", "seed"), ("own", "list"), ("own", "later")]
+KMM = [("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")]
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +32,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture(
-    params=[("own", "seed"), ("own", "list"), ("own", "later"), ("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")],
-    ids="-".join,
-)
-def dialect(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Dialect]:
+@pytest.fixture(scope="module")
+def dialect(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Dialect]:
+    """Of KMM's own definitions and our short ones; both runs of the same one stand in a row."""
     whose, name = request.param
     cluster.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
     told = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
     yield told.get(name, Dialect.LATER)
     cluster.remove_crds()
-    serve(cluster, tmp_path)
+    serve(cluster, tmp_path_factory.mktemp("cluster"))
 
 
 def create(cluster: Cluster, dialect: Dialect) -> None:
+    """An object that nobody has answered."""
+    cluster.kubectl("delete", RESOURCE, "--all")
     spec = {"kernelVersion": KERNEL} if dialect is Dialect.LATER else {"releaseImage": RELEASE}
     cluster.apply(
         {
@@ -66,7 +70,12 @@ def status(cluster: Cluster, dialect: Dialect) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("dialect", "workers"),
+    [*((one, workers) for one in OWN for workers in ("0", "2")), *((one, "0") for one in KMM)],
+    indirect=["dialect"],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
 def test_the_run_answers_the_object(cluster: Cluster, dialect: Dialect, tmp_path: Path, workers: str) -> None:
     cluster.apply(module("one", "good"), module("two", "old", containerImage=OLD))
     create(cluster, dialect)

@@ -39,6 +39,8 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     hang_s: float = 0
     """Silence before the answer; FOREVER_S for a server that never answers."""
+    until: threading.Event | None = None
+    """Silence before the answer until this is set, so that a test acts while a client waits, however slow either is."""
     cut_after: int | None = None
     """Close the connection after so many bytes of the body, though Content-Length promised all."""
     bytes_per_s: int = 0
@@ -135,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.UNAUTHORIZED)
             return
         fault = self._owner.fault(self.path)
-        if fault.hang_s and self._owner.closing.wait(fault.hang_s):
+        if self._silent(fault):
             self.close_connection = True
         elif fault.status:
             self._refuse(fault.status, fault.headers)
@@ -153,6 +155,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the terminal."""
+
+    def _silent(self, fault: Fault) -> bool:
+        """Keeps the silence of the fault; whether the server closes meanwhile."""
+        if fault.hang_s and self._owner.closing.wait(fault.hang_s):
+            return True
+        while fault.until and not fault.until.wait(_TICK_S):
+            if self._owner.closing.is_set():
+                return True
+        return False
 
     def _give(self, blob: Blob, fault: Fault) -> None:
         data = _altered(blob.data) if fault.wrong_bytes else blob.data
