@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,14 +33,19 @@ def kmod_image(number: int) -> Image:
 
 
 @contextmanager
-def slow_run(tmp_path: Path, slow: int, *options: str) -> Iterator[tuple[subprocess.Popen[str], FaultyRegistry]]:
-    """A run over six Modules, caught while it waits for the manifest of one of them."""
+def slow_run(
+    tmp_path: Path, slow: int, *options: str, until: threading.Event | None = None
+) -> Iterator[tuple[subprocess.Popen[str], FaultyRegistry]]:
+    """A run over six Modules, caught while it waits for the manifest of one of them: for good, or until this is set."""
     images = {f"kmods/m{number}:1": kmod_image(number) for number in range(MODULES)}
-    with FaultyRegistry(images, Fault(f"m{slow}/manifests", times=1, hang_s=HANG_SECONDS)) as registry:
+    silence = Fault(f"m{slow}/manifests", times=1, hang_s=0 if until else HANG_SECONDS, until=until)
+    with FaultyRegistry(images, silence) as registry:
         documents = [
             module(f"m{number}", f"{registry.host}/kmods/m{number}:1", f"m{number}") for number in range(MODULES)
         ]
-        command = [sys.executable, "-m", "pytest", f"--kernel={KERNEL}", manifests(tmp_path, *documents),
+        # A gate that stands under nohup hands on that SIGHUP is ignored.
+        command = ["env", "--default-signal=HUP",
+                   sys.executable, "-m", "pytest", f"--kernel={KERNEL}", manifests(tmp_path, *documents),
                    f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}",
                    "-p", "no:cacheprovider", *options]  # fmt: skip
         temporary = tmp_path / "tmp"
@@ -56,7 +62,7 @@ def slow_run(tmp_path: Path, slow: int, *options: str) -> Iterator[tuple[subproc
             process.wait()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Returns when the condition holds; fails after the seconds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -134,17 +140,22 @@ def test_every_worker_killed_is_never_green(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("pause", [0.0, 0.1, 0.4])
 def test_a_second_signal_changes_nothing(tmp_path: Path, workers: str, pause: float) -> None:
-    with slow_run(tmp_path, 1, "-n", workers) as (process, _):
+    # A worker that never comes back is ended by xdist after ten seconds: once is enough, see below.
+    both = threading.Event()
+    with slow_run(tmp_path, 1, "-n", workers, until=both) as (process, _):
         process.send_signal(signal.SIGINT)
         time.sleep(pause)
         process.send_signal(signal.SIGINT)
+        both.set()
         output, document, _ = finished(process, tmp_path)
     assert process.returncode == document["exitCode"] == 2, output
     assert "Interrupted before the end" in document["sentence"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(signal.SIGTERM, "0"), (signal.SIGINT, "0"), (signal.SIGHUP, "0"), (signal.SIGTERM, "2")],
+)
 def test_a_signal_ends_the_run_with_whole_reports(tmp_path: Path, number: signal.Signals, workers: str) -> None:
     with slow_run(tmp_path, 3, "-n", workers) as (process, _):
         children = workers_of(process.pid)
