@@ -173,12 +173,12 @@ def test_after_a_run_that_was_killed_whole_the_next_one_leaves_nothing(tmp_path:
 def test_keys_and_passwords_are_shown_nowhere(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     need_buildah()
     pair, token = key_pair(), "a-token-that-nobody-may-see"
-    seen: list[str] = []
+    seen: set[str] = set()
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.02):
-            seen.extend(processes())
+        while not ended.wait(0.05):
+            seen.update(processes())
 
     with Registry.with_htpasswd(tmp_path_factory.mktemp("login")) as registry:
         bench = Workbench(registry, tmp_path_factory.mktemp("store"))
