@@ -13,7 +13,7 @@ from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.node import Node
 from tests.runs import ROOT
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 NAMESPACE = "--namespace=kmm-preflight"
 
 Seen = TypeVar("Seen")

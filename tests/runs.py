@@ -62,7 +62,7 @@ def run_preflight(
     tmp_path: Path,
     *options: str | Path,
     env: Mapping[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = 300,
     workers_by_default: bool = False,
 ) -> Run:
     """Run the suite in the checkout with these options; reports, cache and home are below tmp_path.

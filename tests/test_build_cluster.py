@@ -198,7 +198,7 @@ class Going:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(20)
+            self.process.wait(180)
 
     def output(self) -> str:
         """What it has printed."""
@@ -333,7 +333,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing(jobs: Site, tmp_path: Path) ->
     with Going(tmp_path, jobs) as going:
         building(jobs, "ended")
         going.process.send_signal(signal.SIGTERM)
-        assert going.process.wait(60) == 2, going.output()
+        assert going.process.wait(180) == 2, going.output()
     assert jobs.objects(JOBS) == []
     assert list((tmp_path / "tmp").glob("kmm-preflight-*")) == []
 

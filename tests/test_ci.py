@@ -27,7 +27,7 @@ from tests.real.requirement import need_tool
 from tests.runs import ROOT
 
 PARTS = ("fixtures", "kmm_preflight", "preflight_tests", "reports", "conftest.py", "pyproject.toml")
-PATIENCE_S = 60
+PATIENCE_S = 180
 HELLO = f"kmods/hello:{KERNEL}"
 REPORTS = {"preflight.json", "junit_preflight.xml", "preflight.html", "status-patch.yaml"}
 NO_LOGINS = '{"auths": {}}'

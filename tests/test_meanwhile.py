@@ -158,7 +158,7 @@ def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
         with operator:
             wait_for(lambda: operator.writes > 1, new.printed)
             meanwhile.set()
-            codes = new.ended(120), old.ended(120)
+            codes = new.ended(), old.ended()
         documents = [run.document() for run in (new, old)]
     assert codes == (1, 0), new.output + old.output
     verdicts = [{one["name"]: one["verdict"] for one in document["modules"]} for document in documents]

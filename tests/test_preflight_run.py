@@ -72,7 +72,7 @@ def status(cluster: Cluster, dialect: Dialect) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("dialect", "workers"),
-    [*((one, workers) for one in OWN for workers in ("0", "2")), *((one, "0") for one in KMM)],
+    [(OWN[0], "2"), *((one, "0") for one in (*OWN, *KMM))],  # workers in each generation: test_meanwhile.py
     indirect=["dialect"],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )

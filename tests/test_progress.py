@@ -193,6 +193,11 @@ def on_terminal(tmp_path: Path, terminal: Terminal, hang_s: float, *options: str
             process.wait()
 
 
+def waited_for(terminal: Terminal) -> bool:
+    """Whether a row has said that m3 takes its time; which second it says depends on the machine."""
+    return any(re.search(r"demo/m3 Image [1-9][0-9]* s", one) for one in terminal.drawn())
+
+
 def stands_alone(screen: Screen) -> bool:
     """Nothing is left of the last row, and no line of ours has anything beside it."""
     lines = [row for row in screen.rows if re.search(r"[0-9]/6  ", row)]
@@ -203,22 +208,22 @@ def stands_alone(screen: Screen) -> bool:
 def test_a_terminal_shows_what_is_running_and_nothing_is_left_of_it(tmp_path: Path, workers: tuple[str, ...]) -> None:
     terminal = Terminal()
     with on_terminal(tmp_path, terminal, 2.5, "--color=yes", *workers) as (process, _):
-        assert process.wait(60) == 0, terminal.raw()
+        assert process.wait(180) == 0, terminal.raw()
     screen = terminal.close()
-    assert any("demo/m3 Image 1 s" in one for one in terminal.drawn()), terminal.raw()
+    assert waited_for(terminal), terminal.raw()
     assert stands_alone(screen), screen.text
     lines = told(screen.text)
     assert sorted(line.split()[1] for line in lines) == [f"demo/m{number}" for number in range(MODULES)]
     assert re.search(r"^6/6  demo/m.  6\.1\.0-56-amd64  Image  verified", screen.text, re.MULTILINE)
     # m3 took longest, and its line says so: 2.5 s and a bit.
-    assert re.search(r"demo/m3 .*  verified  [2-9]\.[0-9] s$", screen.text, re.MULTILINE)
+    assert re.search(r"demo/m3 .*  verified  ([2-9]|[1-9][0-9])\.[0-9] s$", screen.text, re.MULTILINE)
     assert "\x1b[32m" in terminal.raw()
 
 
 def test_the_last_row_is_cut_to_the_width_of_the_terminal(tmp_path: Path) -> None:
     terminal = Terminal(columns=22)
     with on_terminal(tmp_path, terminal, 2.5, "-n", "0", "--color=no") as (process, _):
-        assert process.wait(60) == 0, terminal.raw()
+        assert process.wait(180) == 0, terminal.raw()
     screen = terminal.close()
     assert "3/6 done · demo/m3 Im" in terminal.drawn()
     assert {len(one) for one in terminal.drawn()} == {21}
@@ -229,10 +234,10 @@ def test_the_last_row_is_cut_to_the_width_of_the_terminal(tmp_path: Path) -> Non
 @pytest.mark.parametrize("workers", [ONE_PROCESS, TWO_WORKERS])
 def test_ctrl_c_leaves_nothing_of_the_last_row(tmp_path: Path, workers: tuple[str, ...]) -> None:
     terminal = Terminal()
-    with on_terminal(tmp_path, terminal, 60, *workers) as (process, _):
-        wait_for(lambda: any("demo/m3 Image 1 s" in one for one in terminal.drawn()))
+    with on_terminal(tmp_path, terminal, 600, *workers) as (process, _):
+        wait_for(lambda: waited_for(terminal))
         os.write(terminal.keyboard, b"\x03")
-        assert process.wait(60) == 2, terminal.raw()
+        assert process.wait(180) == 2, terminal.raw()
     screen = terminal.close()
     assert stands_alone(screen), screen.text
     assert "^C" in terminal.raw()
@@ -243,13 +248,15 @@ def test_ctrl_c_leaves_nothing_of_the_last_row(tmp_path: Path, workers: tuple[st
 
 def test_a_killed_worker_is_told_on_rows_of_its_own(tmp_path: Path) -> None:
     terminal = Terminal()
-    with on_terminal(tmp_path, terminal, 60, "-n", "2") as (process, registry):
-        wait_for(lambda: any("demo/m3 Image 1 s" in one for one in terminal.drawn()))
+    with on_terminal(tmp_path, terminal, 600, "-n", "2") as (process, registry):
+        wait_for(lambda: waited_for(terminal))
         os.kill(waiting_worker(process.pid, registry, slow=3), signal.SIGKILL)
-        assert process.wait(60) == 10, terminal.raw()
+        assert process.wait(180) == 10, terminal.raw()
     screen = terminal.close()
     assert stands_alone(screen), screen.text
-    assert re.search(r"^[1-6]/6  demo/m3  6\.1\.0-56-amd64  Image  undecided  0\.0 s$", screen.text, re.MULTILINE)
+    assert re.search(
+        r"^[1-6]/6  demo/m3  6\.1\.0-56-amd64  Image  undecided  [0-9]\.[0-9] s$", screen.text, re.MULTILINE
+    )
     assert re.search(r"^\[gw[01]\] node down: Not properly terminated$", screen.text, re.MULTILINE), screen.text
     assert re.search(r"^replacing crashed worker gw[01]$", screen.text, re.MULTILINE), screen.text
 

@@ -14,7 +14,7 @@ import yaml
 from tests.demo import BUILD, DEMO, GREEN, KERNEL, LAYOUT, RED, ROOT, SIGN, manifests, module
 from tests.runs import run_preflight
 
-WORKERS = pytest.mark.parametrize("workers", [("-n", "0"), ("-n", "4")], ids=["0", "4"])
+WORKERS = pytest.mark.parametrize("workers", [("-n", "0"), ("-n", "2")], ids=["0", "2"])
 MISSING = "registry.example/kmods/nothing:1"
 
 
@@ -240,7 +240,7 @@ def test_the_environment_stands_in_for_options(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    run = run_preflight(tmp_path, *DEMO, GREEN, f"--cache-dir={blocked}/cache", "-n", "4")
+    run = run_preflight(tmp_path, *DEMO, GREEN, f"--cache-dir={blocked}/cache", "-n", "2")
     assert run.returncode == 0, run.stdout
     assert run.stdout.count("cannot be used") == 1
 

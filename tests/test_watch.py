@@ -88,7 +88,7 @@ class Started:
         """The same, when it is asked for."""
         return self.output
 
-    def ended(self, seconds: float = 60) -> int:
+    def ended(self, seconds: float = 180) -> int:
         """The exit code."""
         code = self.process.wait(seconds)
         self._reader.join()
@@ -121,7 +121,7 @@ def started(tmp_path: Path, *options: str) -> Iterator[Started]:
         run.ended()
 
 
-def wait_for(condition: Callable[[], bool], told: Callable[[], str], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], told: Callable[[], str], seconds: float = 180) -> None:
     """Returns when the condition holds; fails after the seconds, with what was told."""
     end = time.monotonic() + seconds
     while not condition():
@@ -148,7 +148,7 @@ def test_modules_that_are_mended_become_verified_without_a_restart(
         module("one", "pushed", containerImage=f"{host}/watch/{name}:v1"),
     )
     options = (f"--kernel={KERNEL}", f"--kubeconfig={cluster.kubeconfig()}", f"--preflight={name}", "-n0")
-    with started(tmp_path, *options, "--watch", "--interval=600", "--deadline=120") as run:
+    with started(tmp_path, *options, "--watch", "--interval=600", "--deadline=600") as run:
         wait_for(lambda: "round 1 ended with 1" in run.output, run.printed)
         assert entries(cluster, name) == {
             "ready": DONE,
@@ -192,9 +192,11 @@ def test_a_secret_that_is_made_starts_a_round(
     push(plain_registry, "watch/good", "v1", good)
     cluster.apply(module("one", "needs", secret="pull", containerImage=f"{plain_registry.host}/watch/good:v1"))
     options = (f"--kernel={KERNEL}", f"--kubeconfig={cluster.kubeconfig()}", f"--preflight={name}", "-n0")
-    with started(tmp_path, *options, "--watch", "--interval=600", "--deadline=90") as run:
+    cluster.forget()
+    with started(tmp_path, *options, "--watch", "--interval=600", "--deadline=600") as run:
         wait_for(lambda: "round 1 ended with 1" in run.output, run.printed)
-        time.sleep(1)  # until the Secret has been looked for
+        # The round has looked for the Secret, and so has the watch after it.
+        wait_for(lambda: [one.resource for one in cluster.requests()].count("secrets") == 2, run.printed)
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "one", "name": "pull"}}
         kind = {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": '{"auths": {}}'}}
         cluster.apply({**secret, **kind})

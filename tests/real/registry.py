@@ -21,7 +21,7 @@ from .authority import Authority
 from .requirement import need_tool
 from .tokens import ISSUER, SERVICE, TokenServer
 
-START_S = 20
+START_S = 60
 SETTLE_S = 0.03
 _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 _ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3}) ')

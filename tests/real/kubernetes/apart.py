@@ -13,7 +13,7 @@ from tests.real.requirement import need, need_tool
 
 from .program import Program
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 PLACE = Path("/run/apart")
 """Where the folder is inside: sockets in it need a path that is short."""
 

@@ -21,7 +21,7 @@ ACCOUNT = "builder"
 """OpenShift makes it in every Namespace; here the controller does."""
 
 PACE_S = 0.3
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 Object = Mapping[str, Any]
 

@@ -30,8 +30,8 @@ from .kubeconfig import write_kubeconfig
 from .port import Port
 from .program import Program
 
-PATIENCE_S = 60
-KUBECTL_S = 60
+PATIENCE_S = 180
+KUBECTL_S = 180
 POLL_S = 0.03
 MASTERS = ("system:masters",)
 """The group that may do everything."""

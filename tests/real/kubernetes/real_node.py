@@ -25,7 +25,7 @@ from .runtime import SOCKET, start_runtime, trust_registry, write_runtime
 if TYPE_CHECKING:
     from tests.real.registry import Registry
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 POLL_S = 0.1
 _LAST_CHARACTERS = 3000
 
