@@ -68,7 +68,8 @@ def run_preflight(
     """Run the suite in the checkout with these options; reports, cache and home are below tmp_path.
 
     Of the environment only what a process needs is handed on, and env. An option given here wins over ours, of which
-    one is -n0: each worker takes as long to start as a small run takes. workers_by_default leaves that to the suite.
+    one is -n0 (where xdist is): each worker takes as long to start as a small run takes. workers_by_default leaves
+    that to the suite.
     """
     artifacts = tmp_path / "artifacts"
     ours = [
@@ -76,7 +77,7 @@ def run_preflight(
         f"--cache-dir={tmp_path / 'cache'}",
         "-o",
         f"cache_dir={tmp_path / 'pytest'}",
-        *(() if workers_by_default else ("-n0",)),
+        *(() if workers_by_default or "no:xdist" in options else ("-n0",)),
     ]
     command = [sys.executable, "-m", "pytest", *ours, *map(str, options)]
     (tmp_path / "home").mkdir(parents=True, exist_ok=True)

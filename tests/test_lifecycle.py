@@ -23,7 +23,6 @@ OLD_KERNEL = "6.1.0-47-amd64"
 RESOURCE = "preflightvalidationsocp"
 DIALECTS = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
 EVERY = [("own", "seed"), ("own", "list"), ("own", "later"), ("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")]
-OWN = EVERY[:3]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +128,8 @@ def pf(running: Cluster, dialect: Dialect, tmp_path: Path) -> Iterator[Object]:
 
 
 every_dialect = pytest.mark.parametrize("dialect", EVERY, indirect=True, ids="-".join)
-own_dialects = pytest.mark.parametrize("dialect", OWN, indirect=True, ids="-".join)
+# The dialect between has the words of the first and the shape of the last, and is that of the tests that name none.
+first_and_last = pytest.mark.parametrize("dialect", [EVERY[0], EVERY[2]], indirect=True, ids="-".join)
 later = pytest.mark.parametrize("dialect", [("own", "later")], indirect=True, ids="-".join)
 before_an_upgrade = pytest.mark.parametrize("dialect", [("own", "list", "of one test")], indirect=True, ids="-".join)
 
@@ -158,7 +158,7 @@ def test_made_answered_and_carried_over(pf: Object) -> None:
     assert "2 verified" in (pf._folder / "artifacts/preflight.html").read_text()
 
 
-@own_dialects
+@first_and_last
 def test_what_changed_is_judged_again_and_the_rest_is_not(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     pf.cluster.apply(module("two", "b", containerImage=OLD))
@@ -175,7 +175,7 @@ def test_what_changed_is_judged_again_and_the_rest_is_not(pf: Object) -> None:
     assert again.document["modules"][1]["stages"][0]["outcome"] == "failed"
 
 
-@own_dialects
+@first_and_last
 def test_a_claim_without_a_record_is_judged_and_its_author_named(pf: Object) -> None:
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     assert pf.run("--create-preflight").returncode == 1
@@ -196,7 +196,7 @@ def test_revalidate_judges_all_again(pf: Object) -> None:
     assert [one["findings"] for one in run.document["modules"]] == [[], []], "the option is no news"
 
 
-@own_dialects
+@first_and_last
 def test_vanished_modules_are_forgotten_by_a_whole_run_and_foreign_entries_stay(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     name = object_name(pf)
@@ -216,7 +216,7 @@ def test_vanished_modules_are_forgotten_by_a_whole_run_and_foreign_entries_stay(
     assert pf.verified(name) == {"a": True, "foreign": True}
 
 
-@own_dialects
+@first_and_last
 def test_a_partial_run_leaves_what_it_does_not_judge(pf: Object) -> None:
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     assert pf.run("--create-preflight").returncode == 1

@@ -31,7 +31,7 @@ def outcomes(junit: ET.Element) -> dict[str, str]:
     "workers", [("-n", "0"), ("-n", "4"), ("-p", "no:xdist"), ()], ids=["0", "4", "none", "default"]
 )
 def test_all_verified_is_0(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    run = run_preflight(tmp_path, *DEMO, GREEN, *workers, workers_by_default="-n" not in workers)
+    run = run_preflight(tmp_path, *DEMO, GREEN, *workers, workers_by_default=not workers)
     assert run.returncode == 0, run.stdout
     assert {(m["namespace"], m["name"], m["verdict"]) for m in run.document["modules"]} == {
         ("demo", "hello", "verified"),
