@@ -12,7 +12,7 @@ from kmm_preflight.errors import Undecidable
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.registries import Registries
 
-from .test_ending import ORDER
+from .test_redaction import ORDER
 
 
 def test_what_the_machine_refuses_is_told_and_no_traceback(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from kmm_preflight.build.ending import (
     last_word,
     shortened,
     timed_out,
-    without_secrets,
 )
+from kmm_preflight.build.redaction import without_secrets
 from kmm_preflight.build.storage import BUILDS, HELD, IN_USE, STORE, base_command, is_free
 from kmm_preflight.errors import Undecidable
 from kmm_preflight.model import RegistryTLS

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from kmm_preflight.build.builder import Order
-from kmm_preflight.build.ending import without_secrets
 from kmm_preflight.build.objects import condition
+from kmm_preflight.build.redaction import without_secrets
 from kmm_preflight.cluster.api import Api
 from kmm_preflight.errors import Undecidable
 from kmm_preflight.fields import Field

@@ -1,0 +1,64 @@
+"""What a log of a build may show: nothing of a Secret or a login, in whichever usual shape it was printed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
+
+from kmm_preflight.build.builder import Order
+from kmm_preflight.oci.auth import Credential
+
+_HIDDEN = "***"
+# Shorter texts stand in any log by chance.
+_SECRET_CHARACTERS = 6
+_TOKEN_LINES = 4
+# Of lines of base64, as base64(1) and openssl break them.
+_WIDTHS = (76, 64)
+
+
+def without_secrets(text: str, order: Order) -> str:
+    """The text with everything hidden in it that stands in a Secret of the order, or is a login of it."""
+    for secret in sorted(set(_secrets(order)), key=len, reverse=True):
+        text = text.replace(secret, _HIDDEN)
+    return text
+
+
+def _secrets(order: Order) -> Iterator[str]:
+    for mounted in order.secrets:
+        for content in mounted.files.values():
+            yield from _shapes(content)
+    for keychain in (*order.keyring.own, *order.keyring.node):
+        for credential in keychain.credentials.values():
+            yield from _shapes_of_login(credential)
+
+
+def _shapes(content: bytes) -> Iterator[str]:
+    """A content as it may be printed: whole, line by line, encoded."""
+    text = content.decode("utf-8", "replace").strip()
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("-----")]
+    encoded = base64.b64encode(content).decode()
+    wrapped = [encoded[start : start + width] for width in _WIDTHS for start in range(0, len(encoded), width)]
+    # Lines of a long text, such as a key, are no tokens that somebody puts into a URL or a login.
+    tokens = (text, *lines) if len(lines) <= _TOKEN_LINES else (text,)
+    for shape in (text, *lines, encoded, *wrapped, *(shape for token in tokens for shape in _encoded(token))):
+        if len(shape) >= _SECRET_CHARACTERS:
+            yield shape
+
+
+def _encoded(token: str) -> Iterator[str]:
+    """A token as it stands in a URL, and in the base64 of a text around it, such as `user:token`."""
+    yield from (quote(token, safe=""), quote(token), quote_plus(token))
+    data = token.encode()
+    for before in range(3):
+        # Three bytes make four characters: those that hold bits of what stands before or behind are left out.
+        text = base64.b64encode(bytes(before) + data)[-(-before * 8 // 6) : (before + len(data)) * 8 // 6].decode()
+        yield from (text, text.replace("+", "-").replace("/", "_"))
+
+
+def _shapes_of_login(credential: Credential) -> Iterator[str]:
+    pair = f"{credential.username}:{credential.password}".encode()
+    words = (credential.password, credential.identity_token)
+    for shape in (*words, base64.b64encode(pair).decode(), *(shape for word in words for shape in _encoded(word))):
+        if len(shape) >= _SECRET_CHARACTERS:
+            yield shape
