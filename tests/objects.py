@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from kmm_preflight.kmod.machine import MACHINES, Machine
 
-ALLOC = 2
+WRITE, ALLOC = 1, 2
+THIS_MODULE = ".gnu.linkonce.this_module"
 UNDEFINED, ABSOLUTE, COMMON = 0, 0xFFF1, 0xFFF2
 
 
@@ -39,7 +40,7 @@ class Object:
         """The bytes of the .ko."""
         machine = MACHINES[self.arch]
         named = {
-            ".gnu.linkonce.this_module": (bytes(24) + self.name.encode()).ljust(self.struct_size, b"\0"),
+            THIS_MODULE: (bytes(24) + self.name.encode()).ljust(self.struct_size, b"\0"),
             ".modinfo": b"".join(tag.encode() + b"\0" for tag in self.modinfo),
             **({} if self.versions is None else {"__versions": _versions(self.versions, machine.order)}),
             **self.sections,
@@ -65,7 +66,7 @@ def _linked(machine: Machine, named: Mapping[str, bytes], strings: bytes, table:
     order, body, names = machine.order, bytearray(64), b"\0"
     headers = [struct.pack(f"{order}IIQQQQIIQQ", *[0] * 10)]
     count = len(named)
-    parts = [(name, 1, ALLOC, content, 0) for name, content in named.items()]
+    parts = [(name, 1, ALLOC | (WRITE if name == THIS_MODULE else 0), content, 0) for name, content in named.items()]
     parts += [(".symtab", 2, 0, table, count + 2), (".strtab", 3, 0, strings, 0), (".shstrtab", 3, 0, b"", 0)]
     for name, kind, bits, content, link in parts:
         start = len(names)

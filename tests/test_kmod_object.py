@@ -302,6 +302,12 @@ def test_tags_may_be_taken_out_of_modinfo(built: Mapping[str, bytes]) -> None:
     assert "a symbol beyond the end of its section" in [flaw.words for flaw in flaws]
 
 
+def test_a_struct_module_that_cannot_be_written_is_told(built: Mapping[str, bytes]) -> None:
+    """The loader takes it, and the kernel dies when it writes into it (tried)."""
+    (flaw,) = read_object(section_field(".gnu.linkonce.this_module", 2, 2)(built["pf_plain"]), AMD64).flaws
+    assert flaw.words == "a struct module that cannot be written"
+
+
 def test_relocations_of_a_live_patch_are_named_so(built: Mapping[str, bytes]) -> None:
     flagged = section_field(".rela.init.data", 2, 0x100040)(built["pf_plain"])
     (flaw,) = read_object(flagged, AMD64).unrelocatable

@@ -19,6 +19,7 @@ from kmm_preflight.kmod.sections import (
     SINCE_COUNTED,
     WRITE,
     Flaw,
+    Section,
     Sections,
     read_sections,
 )
@@ -111,7 +112,7 @@ def read_object(data: Bytes, machine: Machine) -> KernelObject:
         common=symbols.common(),
         sections=frozenset(one.name for one in sections.all),
         writable_code=_writable_code(sections),
-        flaws=(*sections.flaws, *unnamed, *symbols.flaws()),
+        flaws=(*sections.flaws, *_unwritable(this), *unnamed, *symbols.flaws()),
         unrelocatable=tuple(relocation_flaws(sections, symbols)),
         unloaded_modinfo=_unloaded_modinfo(sections),
     )
@@ -122,6 +123,11 @@ def _unloaded_modinfo(sections: Sections) -> Modinfo | None:
     if found is None or found.loaded:
         return None
     return Modinfo(sections.bounded(found, MODINFO_BYTES))
+
+
+def _unwritable(this: Section) -> tuple[Flaw, ...]:
+    """What lies between code and what can be written is protected before the kernel writes how far it has come."""
+    return () if this.flags & WRITE else (Flaw(ALWAYS, "a struct module that cannot be written"),)
 
 
 def _name(this: bytes, machine: Machine) -> tuple[str, tuple[Flaw, ...]]:
