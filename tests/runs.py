@@ -15,6 +15,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTEST = ("env", "--default-signal", sys.executable, "-m", "pytest")
+"""For runs that are sent signals: under nohup, or in the background of a script, some are ignored by all below it."""
 _KEPT = ("PREFLIGHT_PROOF", "PATH", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS_START")
 # A child's peak counts from its fork on, when it still has its parent's memory: the parent must be a small process.
 _MEASURED = (

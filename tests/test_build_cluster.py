@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from tests.real.layout import Member, image, layer
 from tests.real.push import push
 from tests.real.registry import Registry
 from tests.real.requirement import need_tool
-from tests.runs import ROOT, Run, run_preflight
+from tests.runs import PYTEST, ROOT, Run, run_preflight
 from tests.test_build import NOTE, copied_out, finding, openssl_verifies, outcomes, told
 from tests.test_build_job import as_client
 from tests.test_real_kubernetes import eventually
@@ -184,7 +183,7 @@ class Going:
     def __init__(self, tmp_path: Path, site: Site, *options: str) -> None:
         (tmp_path / "tmp").mkdir(parents=True)
         folders = [f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}"]
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *site.options, *folders, "-n0", *options]
+        command = [*PYTEST, "-p", "no:cacheprovider", *site.options, *folders, "-n0", *options]
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
         self._output = tmp_path / "output"
         with self._output.open("w") as output:

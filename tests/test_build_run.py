@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 from tests.real.build import need_buildah
 from tests.real.kmod import compile_kmod
 from tests.real.registry import Registry
-from tests.runs import ROOT, Run, run_preflight
+from tests.runs import PYTEST, ROOT, Run, run_preflight
 from tests.workbench import SIGN, Workbench, built, key_pair, opaque, signing
 
 UPTIME = re.compile(r"^(begin|end) (\d+\.\d+)", re.MULTILINE)
@@ -109,7 +108,7 @@ class Going:
         self.tmp.mkdir(exist_ok=True)
         ours = bench.options(tmp_path / "manifests", manifests)
         folders = [f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}"]
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ours, *folders, *options]
+        command = [*PYTEST, "-p", "no:cacheprovider", *ours, *folders, *options]
         kept = {name: os.environ[name] for name in ("PATH", "PREFLIGHT_PROOF")}
         environment = {**kept, "HOME": str(tmp_path), "TMPDIR": str(self.tmp)}
         self._output = tmp_path / "output"

@@ -8,7 +8,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -27,7 +26,7 @@ from reports.display import Display
 from reports.progress import Progress
 from tests.demo import BUILD, DEMO, GREEN, KERNEL, ROOT, manifests, module
 from tests.real.faults import Fault, FaultyRegistry
-from tests.runs import Run, run_preflight
+from tests.runs import PYTEST, Run, run_preflight
 from tests.test_workers import MODULES, kmod_image, wait_for, waiting_worker
 
 ABSENT = "registry.example/kmods/none:1"
@@ -176,7 +175,7 @@ def on_terminal(tmp_path: Path, terminal: Terminal, hang_s: float, *options: str
     images = {f"kmods/m{number}:1": kmod_image(number) for number in range(MODULES)}
     with FaultyRegistry(images, Fault("m3/manifests", times=1, hang_s=hang_s)) as registry:
         modules = [module(f"m{one}", f"{registry.host}/kmods/m{one}:1", f"m{one}") for one in range(MODULES)]
-        command = [sys.executable, "-m", "pytest", f"--kernel={KERNEL}", manifests(tmp_path, *modules),
+        command = [*PYTEST, f"--kernel={KERNEL}", manifests(tmp_path, *modules),
                    f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}",
                    "-p", "no:cacheprovider", *options]  # fmt: skip
         # The first terminal that the leader of a new session opens is the one whose ^C it gets.

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from tests.real.kubernetes.definitions import PREFLIGHTS
 from tests.real.layout import Image
 from tests.real.push import push
 from tests.real.registry import Registry
-from tests.runs import run_preflight
+from tests.runs import PYTEST, run_preflight
 
 RESOURCE = "preflightvalidationsocp.v1beta2.kmm.sigs.x-k8s.io"
 DONE = ("True", "Done")
@@ -107,7 +106,7 @@ class Started:
 @contextmanager
 def started(tmp_path: Path, *options: str) -> Iterator[Started]:
     """A run in a process of its own, killed at the end if it still goes on."""
-    command = [sys.executable, "-m", "pytest", f"--artifact-dir={tmp_path / 'artifacts'}",
+    command = [*PYTEST, f"--artifact-dir={tmp_path / 'artifacts'}",
                f"--cache-dir={tmp_path / 'cache'}", "-p", "no:cacheprovider", *options]  # fmt: skip
     temporary = tmp_path / "tmp"
     temporary.mkdir(parents=True)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 from tests.demo import KERNEL, ROOT, manifests, module
 from tests.real.faults import Fault, FaultyRegistry
 from tests.real.layout import Image, image, layer
+from tests.runs import PYTEST
 
 MODULES = 6
 HANG_SECONDS = 600.0
@@ -43,9 +43,7 @@ def slow_run(
         documents = [
             module(f"m{number}", f"{registry.host}/kmods/m{number}:1", f"m{number}") for number in range(MODULES)
         ]
-        # A gate that stands under nohup hands on that SIGHUP is ignored.
-        command = ["env", "--default-signal=HUP",
-                   sys.executable, "-m", "pytest", f"--kernel={KERNEL}", manifests(tmp_path, *documents),
+        command = [*PYTEST, f"--kernel={KERNEL}", manifests(tmp_path, *documents),
                    f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}",
                    "-p", "no:cacheprovider", *options]  # fmt: skip
         temporary = tmp_path / "tmp"
@@ -172,7 +170,7 @@ def test_a_signal_ends_the_run_with_whole_reports(tmp_path: Path, number: signal
 
 def test_a_signal_while_the_release_is_read(tmp_path: Path) -> None:
     with FaultyRegistry({"ocp/release:1": kmod_image(0)}, Fault("/manifests/", hang_s=HANG_SECONDS)) as registry:
-        command = [sys.executable, "-m", "pytest", f"--release-image={registry.host}/ocp/release:1",
+        command = [*PYTEST, f"--release-image={registry.host}/ocp/release:1",
                    manifests(tmp_path, module("m0")), f"--artifact-dir={tmp_path / 'artifacts'}",
                    f"--cache-dir={tmp_path / 'cache'}"]  # fmt: skip
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
