@@ -19,7 +19,8 @@ _WIDTHS = (76, 64)
 
 def without_secrets(text: str, order: Order) -> str:
     """The text with everything hidden in it that stands in a Secret of the order, or is a login of it."""
-    for secret in sorted(set(_secrets(order)), key=len, reverse=True):
+    secrets = {secret for secret in _secrets(order) if len(secret) >= _SECRET_CHARACTERS}
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
     return text
 
@@ -41,9 +42,7 @@ def _shapes(content: bytes) -> Iterator[str]:
     wrapped = [encoded[start : start + width] for width in _WIDTHS for start in range(0, len(encoded), width)]
     # Lines of a long text, such as a key, are no tokens that somebody puts into a URL or a login.
     tokens = (text, *lines) if len(lines) <= _TOKEN_LINES else (text,)
-    for shape in (text, *lines, encoded, *wrapped, *(shape for token in tokens for shape in _encoded(token))):
-        if len(shape) >= _SECRET_CHARACTERS:
-            yield shape
+    yield from (text, *lines, encoded, *wrapped, *(shape for token in tokens for shape in _encoded(token)))
 
 
 def _encoded(token: str) -> Iterator[str]:
@@ -59,6 +58,4 @@ def _encoded(token: str) -> Iterator[str]:
 def _shapes_of_login(credential: Credential) -> Iterator[str]:
     pair = f"{credential.username}:{credential.password}".encode()
     words = (credential.password, credential.identity_token)
-    for shape in (*words, base64.b64encode(pair).decode(), *(shape for word in words for shape in _encoded(word))):
-        if len(shape) >= _SECRET_CHARACTERS:
-            yield shape
+    yield from (*words, base64.b64encode(pair).decode(), *(shape for word in words for shape in _encoded(word)))
