@@ -10,30 +10,24 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from kmm_preflight import findings
 from kmm_preflight.errors import BoundExceeded, PreflightError
-from kmm_preflight.kernel_image import OS_IMAGE, TOOLKIT, KernelImage, Lists
+from kmm_preflight.kernel_image import OS_IMAGE, TOOLKIT, KernelImage, Lists, Places
 from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.kmod.unpacked import unpacked
-from kmm_preflight.model import VERIFIED_HTTPS, Finding, RegistryTLS, TargetKernel
+from kmm_preflight.model import VERIFIED_HTTPS, Finding, TargetKernel
 from kmm_preflight.oci.compression import pieces_of
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.release.images import Images
 
 # In transfer, all layers together; those of releases have about 1 GB (openshift-reference 3.2).
 OS_IMAGE_BYTES = 4 << 30
 
 _Answer = TypeVar("_Answer")
-
-
-class Images(Protocol):
-    """Where images come from."""
-
-    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
-        """The image for linux/arch; raises as errors.py says."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class KernelSources:
         """keyring is what the release is pulled with; the store keeps tables by digest."""
         self._images, self._keyring, self._store = images, keyring, store
         self._known: dict[TargetKernel, KnownKernel | PreflightError] = {}
-        self._opened: dict[tuple[TargetKernel, str], KernelImage] = {}
+        self._opened: dict[tuple[TargetKernel, Places], KernelImage] = {}
 
     def known(self, kernel: TargetKernel) -> KnownKernel:
         """What the kernel's files tell of it, without a toolkit nothing but its name.
@@ -94,27 +88,19 @@ class KernelSources:
         return None
 
     def _toolkit(self, kernel: TargetKernel) -> KernelImage | None:
-        if not kernel.driver_toolkit:
-            return None
-        if (kernel, kernel.driver_toolkit) not in self._opened:
-            image = self._image(kernel, kernel.driver_toolkit)
-            self._opened[kernel, kernel.driver_toolkit] = KernelImage(image, kernel, TOOLKIT)
-        return self._opened[kernel, kernel.driver_toolkit]
+        return self._open(kernel, kernel.driver_toolkit, TOOLKIT)
 
     def _os_image(self, kernel: TargetKernel) -> KernelImage | None:
-        if not kernel.os_image:
-            return None
-        if (kernel, kernel.os_image) not in self._opened:
-            image = self._image(kernel, kernel.os_image)
-            size = sum(layer.size for layer in image.found.manifest.layers)
-            if size > OS_IMAGE_BYTES:
-                most = f"read at most {OS_IMAGE_BYTES >> 30} GiB"
-                raise BoundExceeded(f"image {kernel.os_image}: got layers of {size >> 20} MiB, {most}")
-            self._opened[kernel, kernel.os_image] = KernelImage(image, kernel, OS_IMAGE)
-        return self._opened[kernel, kernel.os_image]
+        return self._open(kernel, kernel.os_image, OS_IMAGE)
 
-    def _image(self, kernel: TargetKernel, name: str) -> Image:
-        return self._images.image(name, kernel.arch, self._keyring, VERIFIED_HTTPS)
+    def _open(self, kernel: TargetKernel, name: str, places: Places) -> KernelImage | None:
+        """The image of that name, opened once; None for "". Of an OS image the size is looked at before."""
+        if name and (kernel, places) not in self._opened:
+            image = self._images.image(name, kernel.arch, self._keyring, VERIFIED_HTTPS)
+            if places is OS_IMAGE:
+                _check_size(image)
+            self._opened[kernel, places] = KernelImage(image, kernel, places)
+        return self._opened.get((kernel, places))
 
     def _read(self, kernel: TargetKernel) -> KnownKernel:
         toolkit = self._toolkit(kernel)
@@ -141,6 +127,13 @@ class KernelSources:
             return known
         path = image.content(located)
         return self._store.find(f"sha256:{path.name}") or self._store.keep(f"sha256:{path.name}", pieces_of(path))
+
+
+def _check_size(image: Image) -> None:
+    size = sum(layer.size for layer in image.found.manifest.layers)
+    if size > OS_IMAGE_BYTES:
+        most = f"read at most {OS_IMAGE_BYTES >> 30} GiB"
+        raise BoundExceeded(f"image {image.found.name}: got layers of {size >> 20} MiB, {most}")
 
 
 class _Both:
