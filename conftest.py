@@ -2,7 +2,7 @@
 
 # A plugin that another one imports stands before it: pytest rewrites the assertions of a module once.
 pytest_plugins = [
-    "fixtures.command_line",
+    "fixtures.options.command_line",
     "fixtures.workers",
     "reports.live",
     "fixtures.planning",

@@ -25,7 +25,7 @@ def pytest_addoption() -> None:
     if not _is_checkout(here):
         return
     sys.path.insert(0, str(here))
-    from fixtures.options import OPTIONS
+    from fixtures.options.definitions import OPTIONS
 
     sys.path.remove(str(here))
     given = sys.argv[1:]
@@ -57,7 +57,7 @@ def pytest_load_initial_conftests(
     known, unknown = parser.parse_known_and_unknown_args(args)
     named = [str(path) for path in getattr(known, "file_or_dir", [])]
     if unknown and all(path.startswith("preflight_tests") for path in named):
-        from fixtures.endings import report_unknown
+        from fixtures.early_exit import report_unknown
 
         report_unknown(known.preflight_artifact_dir, unknown)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmm_preflight.outside import clean
+from kmm_preflight.text import clean
 
 
 class PreflightError(Exception):

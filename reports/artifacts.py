@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kmm_preflight.errors import UsageProblem
-from kmm_preflight.report import Report
-from kmm_preflight.status import Dialect
+from kmm_preflight.stages.report import Report
+from kmm_preflight.status.dialects import Dialect
 from reports.document import to_json
 from reports.junit import to_junit
 from reports.page import whole_page

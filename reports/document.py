@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+from kmm_preflight.depth import ProofOptions
 from kmm_preflight.model import Finding, StageResult, TargetKernel, Verdict
-from kmm_preflight.outside import clean
-from kmm_preflight.proof import Proving
-from kmm_preflight.report import SCHEMA, Report
+from kmm_preflight.stages.report import SCHEMA, Report
+from kmm_preflight.text import clean
 
 
 def to_json(report: Report) -> str:
@@ -37,7 +37,7 @@ def to_json(report: Report) -> str:
     return json.dumps(body, indent=2, ensure_ascii=True) + "\n"
 
 
-def _proof(proving: Proving) -> dict[str, object]:
+def _proof(proving: ProofOptions) -> dict[str, object]:
     return {
         "depth": proving.depth.value,
         "assumeLoaded": sorted(proving.assume_loaded),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kmm_preflight.model import TargetKernel, Verdict
-from kmm_preflight.outside import clean
-from kmm_preflight.report import Report
+from kmm_preflight.stages.report import Report
+from kmm_preflight.text import clean
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 
 from fixtures.run import case_name
 from kmm_preflight.model import Conclusion, Finding, Outcome, Stage, StageResult, Verdict
-from kmm_preflight.outside import clean
-from kmm_preflight.report import EXIT_NOTHING, EXIT_USAGE, Report
+from kmm_preflight.stages.report import EXIT_NOTHING, EXIT_USAGE, Report
+from kmm_preflight.text import clean
 from reports.facts import facts, finding_ids
 
 _CLASS = "preflight_tests.test_module"

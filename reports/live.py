@@ -11,12 +11,12 @@ import pytest
 from fixtures.run import RunFolder, is_controller, steps
 from kmm_preflight.errors import PreflightError
 from kmm_preflight.model import Conclusion, ModuleName, Plan, Stage, Verdict
-from kmm_preflight.outside import listed
-from kmm_preflight.preflight import KIND, Preflight
-from kmm_preflight.record import Record
-from kmm_preflight.stages import conclude
-from kmm_preflight.status import Entry, current, entry, entry_so_far, is_verified, key_of, worst
-from kmm_preflight.status_writer import StatusWriter
+from kmm_preflight.stages.rules import conclude
+from kmm_preflight.status.dialects import StatusEntry, current, entry, entry_so_far, is_verified, key_of, worst
+from kmm_preflight.status.preflight import KIND, Preflight
+from kmm_preflight.status.record import Record
+from kmm_preflight.status.writer import StatusWriter
+from kmm_preflight.text import listed
 
 # Between two writes: a thousand Modules must not become a thousand copies of the whole list.
 PAUSE_SECONDS, AFTER_TROUBLE_SECONDS = 0.5, 5.0
@@ -24,7 +24,7 @@ _BAD = (Conclusion.REFUTED, Conclusion.UNDECIDED)
 
 
 @dataclass(frozen=True)
-class Ending:
+class LiveEnd:
     """What is known at the end of a run. renew makes the new record of the old one.
 
     gone are Modules of that record; of those that were changed nothing stands that was verified before.
@@ -37,7 +37,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnswerOutcome:
     """What became of an object: words for the report, and whether it tells the verdicts of this run."""
 
     words: str
@@ -68,8 +68,8 @@ class LiveStatus:
         for plan in self.plans:
             self._by_key.setdefault(key_of(plan.module, preflight.dialect), []).append(plan)
         self._selected: frozenset[str] | None = None
-        self._before: Mapping[ModuleName, Entry] = {}
-        self._pending: dict[ModuleName, Entry] = {}
+        self._before: Mapping[ModuleName, StatusEntry] = {}
+        self._pending: dict[ModuleName, StatusEntry] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_writing, daemon=True)
@@ -101,7 +101,7 @@ class LiveStatus:
             with self._lock:
                 self._pending[key] = made
 
-    def end(self, ending: Ending) -> Answered:
+    def end(self, ending: LiveEnd) -> AnswerOutcome:
         """The last word on every Module that was judged, and the record."""
         self._ended.set()
         if self._thread.ident:
@@ -117,10 +117,10 @@ class LiveStatus:
             self._writer.write(last, gone)
             overwritten = self._writer.overwritten()
         except PreflightError as exc:
-            return Answered(f"the status of {self._subject} could not be written: {exc.message}", told=False)
+            return AnswerOutcome(f"the status of {self._subject} could not be written: {exc.message}", told=False)
         if not gone and not any(map(_drawn, ending.verdicts)):
-            return Answered(f"nothing of {self._subject} was judged", told=True)
-        return Answered(self._words(overwritten) + self._remember(ending.renew), told=True)
+            return AnswerOutcome(f"nothing of {self._subject} was judged", told=True)
+        return AnswerOutcome(self._words(overwritten) + self._remember(ending.renew), told=True)
 
     @property
     def _subject(self) -> str:
@@ -150,7 +150,7 @@ class LiveStatus:
         """Whether the entry need not be touched before its plans' records have been looked at."""
         return all(plan.recorded and plan.id in self._standing for plan in plans)
 
-    def _entry(self, key: ModuleName, verdicts: list[Verdict]) -> Entry | None:
+    def _entry(self, key: ModuleName, verdicts: list[Verdict]) -> StatusEntry | None:
         """What the status says of a Module; None where it stays as it is."""
         plans = [verdict.plan for verdict in verdicts]
         drawn = [verdict for verdict in verdicts if _drawn(verdict)]
@@ -165,7 +165,7 @@ class LiveStatus:
         counting = [one for one in verdicts if one in drawn or self._must_be_judged(one.plan)]
         return entry_so_far(counting, self.preflight.dialect)
 
-    def _undrawn(self, key: ModuleName, plans: list[Plan], verdicts: list[Verdict]) -> Entry | None:
+    def _undrawn(self, key: ModuleName, plans: list[Plan], verdicts: list[Verdict]) -> StatusEntry | None:
         """The same where nothing was judged: as it was before, but never verified by the word of somebody else."""
         if self._carried(plans) or self._left_out(plans) or not self._judged(plans):
             return None
@@ -178,7 +178,7 @@ class LiveStatus:
     def _must_be_judged(self, plan: Plan) -> bool:
         return plan.id in (self._selected or ()) and plan.id not in self._standing
 
-    def _same(self, before: Entry, verdict: Verdict) -> bool:
+    def _same(self, before: StatusEntry, verdict: Verdict) -> bool:
         now = entry(verdict, self.preflight.dialect)
         fields = (before.verification_status, before.verification_stage)
         return now is not None and fields == (now.verification_status, now.verification_stage)

@@ -6,8 +6,8 @@ from html import escape
 from urllib.parse import quote
 
 from kmm_preflight.model import Conclusion, Verdict
-from kmm_preflight.outside import clean
-from kmm_preflight.report import Report
+from kmm_preflight.stages.report import Report
+from kmm_preflight.text import clean
 from reports.facts import facts, finding_ids, remedies
 
 _COLOURS = {

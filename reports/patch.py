@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from kmm_preflight.report import Report
-from kmm_preflight.status import Dialect, entry, kubectl_line, status_patch
+from kmm_preflight.stages.report import Report
+from kmm_preflight.status.dialects import Dialect, entry, kubectl_line, status_patch
 from reports.facts import facts
 
 NAME = "status-patch.yaml"

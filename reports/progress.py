@@ -9,8 +9,8 @@ import pytest
 
 from fixtures.run import RUN_FOLDER, WORK, is_controller, steps
 from kmm_preflight.model import Conclusion, Outcome, Plan, Stage, StageResult
-from kmm_preflight.outside import clean
-from kmm_preflight.stages import conclude
+from kmm_preflight.stages.rules import conclude
+from kmm_preflight.text import clean
 from reports.display import Display
 
 _MARKUP: dict[Outcome, dict[str, bool]] = {

@@ -8,8 +8,8 @@ import pytest
 
 from fixtures.run import is_controller
 from kmm_preflight.model import Conclusion, Severity, Verdict
-from kmm_preflight.outside import clean
-from kmm_preflight.report import Report
+from kmm_preflight.stages.report import Report
+from kmm_preflight.text import clean
 from reports.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, REPORT
 from reports.facts import facts
 from reports.patch import NAME as PATCH

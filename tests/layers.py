@@ -9,7 +9,7 @@ from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.document import Descriptor
 from kmm_preflight.oci.filesystem import FileSystem, Layer, Located
 from kmm_preflight.oci.index import LayerIndex
-from kmm_preflight.oci.layers import Allowance, Wanted, scan
+from kmm_preflight.oci.layers import KeepRules, ReadBudget, scan
 from kmm_preflight.worker.program import ImageFiles
 
 from .real.layout import OCI_LAYER, Blob, Member, layer
@@ -34,4 +34,4 @@ def _layer(index: LayerIndex) -> Layer:
 
 def _opened(blob: Blob, names: set[str], cache: Cache) -> LayerIndex:
     descriptor = Descriptor(blob.media_type, blob.digest, len(blob.data))
-    return scan(descriptor, iter([blob.data]), Wanted(frozenset(names)), cache, Allowance())
+    return scan(descriptor, iter([blob.data]), KeepRules(frozenset(names)), cache, ReadBudget())

@@ -10,7 +10,7 @@ from random import Random
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.sections import EXEC, HEADER_BYTES, NOBITS, NULL, REL, RELA, Section, Sections, read_sections
-from kmm_preflight.kmod.symbols import Placed, Symbols, symbol_table
+from kmm_preflight.kmod.symbols import OwnSymbol, Symbols, symbol_table
 
 AMD64 = MACHINES["amd64"]
 _BYTES = (0, 1, 2, 0x7F, 0x80, 0xFF)
@@ -75,7 +75,7 @@ def _has_code_of(kmod: bytes, whole: bytes) -> bool:
     return True
 
 
-def _code(kmod: bytes) -> tuple[dict[str, Placed | None], list[tuple[int, bytes]]]:
+def _code(kmod: bytes) -> tuple[dict[str, OwnSymbol | None], list[tuple[int, bytes]]]:
     """Where its init and exit begin, and the sections of code with what is written into them."""
     sections = read_sections(kmod, AMD64)
     table = symbol_table(sections)

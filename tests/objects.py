@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kmm_preflight.kmod.machine import MACHINES, Machine
+from kmm_preflight.kmod.machine import MACHINES, Architecture
 
 WRITE, ALLOC = 1, 2
 THIS_MODULE = ".gnu.linkonce.this_module"
@@ -62,7 +62,7 @@ def _symbols(symbols: Sequence[Symbol], sections: list[str], order: str) -> tupl
     return bytes(strings), bytes(table)
 
 
-def _linked(machine: Machine, named: Mapping[str, bytes], strings: bytes, table: bytes, flags: int) -> bytes:
+def _linked(machine: Architecture, named: Mapping[str, bytes], strings: bytes, table: bytes, flags: int) -> bytes:
     order, body, names = machine.order, bytearray(64), b"\0"
     headers = [struct.pack(f"{order}IIQQQQIIQQ", *[0] * 10)]
     count = len(named)

@@ -12,7 +12,7 @@ from kmm_preflight.build.access import auth_json, authorities_pem, registries_co
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.mirrors import MirrorRule, Mirrors
 from kmm_preflight.oci.registries import Registries
 

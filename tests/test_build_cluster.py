@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kmm_preflight.cluster.api import BUILDS, JOBS, PODS, Api, Kind
+from kmm_preflight.cluster.api import BUILDS, JOBS, PODS, Api, ResourceKind
 from kmm_preflight.errors import PreflightError
 from tests.clusters import account, namespaces, serve
 from tests.real.builder_image import push_builder_image
@@ -39,7 +39,7 @@ from tests.test_real_kubernetes import eventually
 from tests.workbench import KMOD, NAMESPACE, SIGN, KeyPair, Workbench, built, key_pair, signing
 
 RESOURCE = "preflightvalidationsocp"
-PREFLIGHTS = Kind("kmm.sigs.x-k8s.io", "v1beta2", RESOURCE, namespaced=False)
+PREFLIGHTS = ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", RESOURCE, namespaced=False)
 ROLES: list[dict[str, Any]] = [
     one for name in ("rbac", "rbac-builds") for one in yaml.safe_load_all((ROOT / f"deploy/{name}.yaml").read_text())
 ]
@@ -93,7 +93,7 @@ class Site:
         (one,) = [one for one in entries(self.api) if one["name"] == name]
         return one
 
-    def objects(self, kind: Kind) -> list[str]:
+    def objects(self, kind: ResourceKind) -> list[str]:
         """The names of all objects in the Modules' namespace."""
         return [one["metadata"]["name"] for one in listed(self.api, kind)]
 
@@ -104,7 +104,7 @@ class Site:
         return (registry.password, login, key.decode().splitlines()[1], base64.b64encode(key).decode())
 
 
-def listed(api: Api, kind: Kind) -> list[Any]:
+def listed(api: Api, kind: ResourceKind) -> list[Any]:
     """All objects in the Modules' namespace; none where the cluster does not know the kind."""
     return list(api.list(kind, NAMESPACE) or ())
 

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from kmm_preflight.build.access import registries_conf
-from kmm_preflight.build.builder import Built, Mounted, Order
+from kmm_preflight.build.builder import BuildRequest, BuildResult, MountedSecret
 from kmm_preflight.build.job import JobBuilder
 from kmm_preflight.build.job_manifest import TEXT_BYTES, JobSettings, job_of, merged
 from kmm_preflight.build.objects import clean_up, object_name
-from kmm_preflight.cluster.api import JOBS, Access, Api, Forbidden, Kind
+from kmm_preflight.cluster.api import JOBS, Access, Api, Forbidden, ResourceKind
 from kmm_preflight.cluster.kubernetes import connect
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Undecidable
 from kmm_preflight.model import Flavour, ModuleName, Plan, RegistryTLS, Stage, TargetKernel
@@ -82,31 +82,31 @@ class Place:
         """As the admin."""
         return JobBuilder(self.api, self.settings(**more))
 
-    def order(self, name: str, steps: str = "", **more: Any) -> Order:
+    def order(self, name: str, steps: str = "", **more: Any) -> BuildRequest:
         """A build of that name on the base, which is not pushed and has no Secret unless more says so."""
         plan = Plan(ModuleName("demo", name), KERNEL, f"{self.plain.host}/made/{name}:1", "probe")
         text = f"FROM {self.base}\n{steps}"
         made = {"plan": plan, "dockerfile": text, "image": plan.image, "push": False, "timeout": 60}
         plain = {"pull_tls": INSECURE, "push_tls": INSECURE}
-        return Order(id=f"{name}-build-0123456789", stage=Stage.BUILD, **{**made, **plain, **more})
+        return BuildRequest(id=f"{name}-build-0123456789", stage=Stage.BUILD, **{**made, **plain, **more})
 
-    def result(self, order: Order, **more: Any) -> tuple[Built, list[str]]:
+    def result(self, order: BuildRequest, **more: Any) -> tuple[BuildResult, list[str]]:
         """The end of a build, and what was told meanwhile."""
         words: list[str] = []
         builder = self.builder(**more)
         builder.start(order)
         return builder.result(order, words.append), words
 
-    def job(self, order: Order) -> dict[str, Any]:
+    def job(self, order: BuildRequest) -> dict[str, Any]:
         """The order's object."""
         return dict(self.cluster.read(f"/apis/batch/v1/namespaces/demo/jobs/{object_name(order.id)}"))
 
-    def pods(self, order: Order) -> list[dict[str, Any]]:
+    def pods(self, order: BuildRequest) -> list[dict[str, Any]]:
         """All Pods of the order."""
         selector = f"app.kubernetes.io%2Finstance%3D{object_name(order.id)}"
         return list(self.cluster.read(f"/api/v1/namespaces/demo/pods?labelSelector={selector}")["items"])
 
-    def running(self, order: Order) -> str:
+    def running(self, order: BuildRequest) -> str:
         """Wait until the order's Pod runs, and give its name."""
         eventually(lambda: [pod["status"].get("phase") for pod in self.pods(order)] == ["Running"])
         (pod,) = self.pods(order)
@@ -135,13 +135,13 @@ def as_client(kubeconfig: Path, seconds: float = 60) -> Api:
     return connect(Access((kubeconfig,), "--kubeconfig", None, seconds))
 
 
-def told_of(built: Built) -> tuple[str, str]:
+def told_of(built: BuildResult) -> tuple[str, str]:
     """Id and sentence of what speaks against a build."""
     assert built.finding, built.log
     return built.finding.id, built.finding.sentence
 
 
-def contents(built: Built) -> dict[str, bytes]:
+def contents(built: BuildResult) -> dict[str, bytes]:
     """All files of the image in an archive, by path."""
     assert not built.finding, (built.finding, built.log)
     transport, _, path = built.image.partition(":")
@@ -173,7 +173,7 @@ def secret(name: str, kind: str, data: Mapping[str, str]) -> dict[str, Any]:
 
 def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) -> None:
     plan = Plan(ModuleName("demo", "probe"), KERNEL, "registry.example/kmods/probe:1", "probe", secret="pull")
-    order = Order(
+    order = BuildRequest(
         id="probe-build-0123456789",
         stage=Stage.BUILD,
         plan=plan,
@@ -182,7 +182,7 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
         push=True,
         timeout=59.5,
         arguments=(("KERNEL_VERSION", KERNEL.version), ("FLAGS", "$(HOME)")),
-        secrets=(Mounted("key", "signing-key", {"key": PASSWORD.encode()}),),
+        secrets=(MountedSecret("key", "signing-key", {"key": PASSWORD.encode()}),),
         pull_tls=INSECURE,
         selector=(("kmm", "yes"),),
     )
@@ -291,7 +291,7 @@ def test_it_builds_and_pushes_to_a_private_registry(place: Place) -> None:
         plan=replace(order.plan, secret="pull"),
         image=f"{place.login.host}/made/private:1",
         arguments=(("KERNEL_VERSION", KERNEL.version),),
-        secrets=(Mounted("token", "token", {"key": PASSWORD.encode()}),),
+        secrets=(MountedSecret("token", "token", {"key": PASSWORD.encode()}),),
     )
     builder = place.builder(authorities=place.authorities)
     builder.start(order)
@@ -379,7 +379,7 @@ def test_a_step_that_fails_is_told_with_its_lines(place: Place) -> None:
 def test_of_a_log_without_an_end_the_end_is_told(place: Place) -> None:
     line = f"{'x' * 80} $i {PASSWORD}"
     steps = f"RUN i=0; while [ $i -lt 90000 ]; do echo {line}; i=$((i+1)); done; echo error: the last; exit 2\n"
-    order = place.order("prints", steps, secrets=(Mounted("t", "token", {"key": PASSWORD.encode()}),))
+    order = place.order("prints", steps, secrets=(MountedSecret("t", "token", {"key": PASSWORD.encode()}),))
     place.cluster.apply(secret("token", "Opaque", {"key": PASSWORD}))
     built, _ = place.result(order)
     assert told_of(built)[0] == "build-failed"
@@ -414,7 +414,7 @@ def test_a_build_that_hangs_is_stopped_at_its_deadline(place: Place) -> None:
 
 def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None:
     """All at once: each waits for its deadline."""
-    ended: dict[str, tuple[Built, list[str]]] = {}
+    ended: dict[str, tuple[BuildResult, list[str]]] = {}
 
     def run(name: str, image: str, **more: Any) -> None:
         order = place.order(name, timeout=20, **more)
@@ -424,7 +424,7 @@ def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None
         "absent": (f"{place.plain.host}/no/such:1", {}),
         "invalid": ("Not An Image", {}),
         "shellless": (f"{place.plain.host}/base:1", {}),
-        "secretless": (place.builder_image, {"secrets": (Mounted("gone", "gone", {}),)}),
+        "secretless": (place.builder_image, {"secrets": (MountedSecret("gone", "gone", {}),)}),
         "nowhere": (place.builder_image, {"selector": (("no", "such-node"),)}),
     }
     threads = [threading.Thread(target=run, args=(name, image), kwargs=more) for name, (image, more) in cases.items()]
@@ -481,7 +481,7 @@ def test_it_goes_with_its_owner(place: Place) -> None:
     spec = {"releaseImage": "registry.example/release:1"}
     kind = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP"}
     place.cluster.apply({**kind, "metadata": metadata, "spec": spec})
-    preflights = Kind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False)
+    preflights = ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False)
     order = place.order("owned", "RUN sleep 600\n")
     place.builder(owners={KERNEL.version: place.api.get(preflights, "next")}).start(order)
     place.running(order)

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from kmm_preflight.build.builder import Built, Mounted, Order
+from kmm_preflight.build.builder import BuildRequest, BuildResult, MountedSecret
 from kmm_preflight.build.objects import SPEC_HASH, clean_up, label_value, object_name
 from kmm_preflight.build.openshift import OpenShiftBuilder, OpenShiftSettings
-from kmm_preflight.cluster.api import BUILDS, JOBS, Access, Api, Forbidden, Kind
+from kmm_preflight.cluster.api import BUILDS, JOBS, Access, Api, Forbidden, ResourceKind
 from kmm_preflight.cluster.kubernetes import connect
 from kmm_preflight.errors import Undecidable, Unreachable
 from kmm_preflight.model import Flavour, ModuleName, Plan, Stage, TargetKernel
@@ -34,7 +34,7 @@ from tests.test_real_kubernetes import eventually
 PASSWORD = "correct horse battery"
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, "", "")
 PLAN = Plan(ModuleName("demo", "probe"), KERNEL, "registry.example/kmods/probe:1", "probe", secret="pull")
-ORDER = Order(
+ORDER = BuildRequest(
     id="probe-build-0123456789",
     stage=Stage.BUILD,
     plan=PLAN,
@@ -43,7 +43,10 @@ ORDER = Order(
     push=True,
     timeout=20,
     arguments=(("KERNEL_VERSION", KERNEL.version), ("MOD_NAME", "probe")),
-    secrets=(Mounted("token", "token", {"key": PASSWORD.encode()}), Mounted("cert", "a.b", {"cert": b"public"})),
+    secrets=(
+        MountedSecret("token", "token", {"key": PASSWORD.encode()}),
+        MountedSecret("cert", "a.b", {"cert": b"public"}),
+    ),
     selector=(("kmm", "yes"),),
 )
 SPEC = {
@@ -140,21 +143,21 @@ def nothing(_: Mapping[str, Any]) -> Sequence[Act]:
     return ()
 
 
-def found(api: Api, kind: Kind = BUILDS, order: Order = ORDER) -> dict[str, Any]:
+def found(api: Api, kind: ResourceKind = BUILDS, order: BuildRequest = ORDER) -> dict[str, Any]:
     """The order's object."""
     manifest = api.get(kind, object_name(order.id), order.plan.module.namespace)
     assert manifest
     return dict(manifest)
 
 
-def made_and_ended(builder: OpenShiftBuilder, order: Order = ORDER) -> tuple[Built, list[str]]:
+def made_and_ended(builder: OpenShiftBuilder, order: BuildRequest = ORDER) -> tuple[BuildResult, list[str]]:
     """The end of a build, and what was told meanwhile."""
     told: list[str] = []
     builder.start(order)
     return builder.result(order, told.append), told
 
 
-def told_of(built: Built) -> tuple[str, str]:
+def told_of(built: BuildResult) -> tuple[str, str]:
     """Id and sentence of what speaks against a build."""
     assert built.finding
     return built.finding.id, built.finding.sentence
@@ -169,7 +172,7 @@ def test_it_is_the_object_that_kmm_makes(cluster: Cluster, api: Api) -> None:
             "spec": {"releaseImage": "registry.example/release:1"},
         }
     )
-    owner = api.get(Kind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False), "next")
+    owner = api.get(ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False), "next")
     assert owner
     OpenShiftBuilder(api, OpenShiftSettings({KERNEL.version: owner})).start(ORDER)
     build = found(api)
@@ -207,7 +210,7 @@ def test_a_build_that_ends_well(controller: BuildController, api: Api, builder: 
         controller.acts = lambda _: (PENDING, RUNNING, *((COMPLETE,) if "Running" in told else ()))
         builder.start(order)
         built = builder.result(order, told.append)
-    assert built == Built(image=PLAN.image if push else "", pushed=push)
+    assert built == BuildResult(image=PLAN.image if push else "", pushed=push)
     assert told[-1] == "Running"
     assert api.get(BUILDS, ORDER.id, "demo") is None
 

@@ -13,9 +13,9 @@ import pytest
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed, Truncated
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.document import Descriptor
-from kmm_preflight.oci.index import Entry, LayerIndex
-from kmm_preflight.oci.layers import Allowance, Verified, Wanted, layer_index
-from kmm_preflight.oci.tar import Kind
+from kmm_preflight.oci.index import LayerEntry, LayerIndex
+from kmm_preflight.oci.layers import KeepRules, ReadBudget, VerifiedStream, layer_index
+from kmm_preflight.oci.tar import EntryKind
 
 from .real.layout import Blob, Member, hardlink, layer
 
@@ -27,7 +27,7 @@ LAYER = layer(
         hardlink("x", "etc/text"),
     ]
 )
-WANTED = Wanted(kmods=frozenset({"a"}))
+WANTED = KeepRules(kmods=frozenset({"a"}))
 
 
 def _descriptor(blob: Blob) -> Descriptor:
@@ -45,9 +45,9 @@ class Source:
         self.fetched += 1
         yield self.blob.data
 
-    def index(self, cache: Cache, wanted: Wanted = WANTED, needed: str = "") -> LayerIndex:
+    def index(self, cache: Cache, wanted: KeepRules = WANTED, needed: str = "") -> LayerIndex:
         """The layer's index, read where need be."""
-        return layer_index(_descriptor(self.blob), self, wanted, cache, Allowance(), needed)
+        return layer_index(_descriptor(self.blob), self, wanted, cache, ReadBudget(), needed)
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_layer_is_read_once(cache: Cache) -> None:
     assert source.fetched == 1
     assert list(first.below("")) == list(second.below(""))
     assert [(one.path, one.kind, one.size, one.link, bool(one.content)) for one in first.below("")] == [
-        ("etc/text", Kind.FILE, 4, "", False),
-        ("opt/a.ko", Kind.FILE, 6, "", True),
-        ("opt/b.ko", Kind.FILE, 6, "", False),
-        ("x", Kind.HARDLINK, 0, "etc/text", False),
+        ("etc/text", EntryKind.FILE, 4, "", False),
+        ("opt/a.ko", EntryKind.FILE, 6, "", True),
+        ("opt/b.ko", EntryKind.FILE, 6, "", False),
+        ("x", EntryKind.HARDLINK, 0, "etc/text", False),
     ]
 
 
@@ -78,10 +78,10 @@ def test_layer_is_read_again_for_a_file_that_was_not_kept(cache: Cache) -> None:
     source.index(cache)
     source.index(cache, needed="opt/a.ko")
     assert source.fetched == 1
-    again = source.index(cache, Wanted(), needed="etc/text")
+    again = source.index(cache, KeepRules(), needed="etc/text")
     assert source.fetched == 2
     assert set(again.kept()) == {"etc/text", "opt/a.ko"}, "what an earlier run kept stays"
-    assert set(source.index(cache, Wanted(), needed="opt/b.ko").kept()) == {"etc/text", "opt/a.ko", "opt/b.ko"}
+    assert set(source.index(cache, KeepRules(), needed="opt/b.ko").kept()) == {"etc/text", "opt/a.ko", "opt/b.ko"}
     source.index(cache, needed="etc/text")
     assert source.fetched == 3
 
@@ -139,7 +139,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path, cache: Cache) -> None:
         cache.keep_file(broken())
     wrong = Descriptor("", "sha256:" + "0" * 64, len(LAYER.data))
     with pytest.raises(DigestMismatch):
-        layer_index(wrong, Source(LAYER), Wanted(), cache, Allowance())
+        layer_index(wrong, Source(LAYER), KeepRules(), cache, ReadBudget())
     assert _files(tmp_path, "files") == _files(tmp_path, "layers") == []
 
 
@@ -153,7 +153,7 @@ def test_index_is_not_there_until_it_is_whole(tmp_path: Path, cache: Cache) -> N
             there.append(cache.index(LAYER.digest) is not None)
             return super().__len__()
 
-    index = cache.keep_index(LAYER.digest, [Late(Entry("a", Kind.FILE).packed(0))])
+    index = cache.keep_index(LAYER.digest, [Late(LayerEntry("a", EntryKind.FILE).packed(0))])
     assert there
     assert not any(there)
     assert index.find("a")
@@ -225,7 +225,7 @@ def test_blob_is_what_its_descriptor_says(chunks: list[bytes], size: int, error:
     descriptor = Descriptor("", Blob(b"abc", "").digest, size)
 
     def read() -> None:
-        verified = Verified(chunks, descriptor, "it")
+        verified = VerifiedStream(chunks, descriptor, "it")
         for _ in verified:
             pass
         verified.finish()
@@ -239,11 +239,11 @@ def test_blob_is_what_its_descriptor_says(chunks: list[bytes], size: int, error:
 
 def test_image_has_one_allowance_for_all_its_layers(cache: Cache) -> None:
     layers = [layer([Member(f"{number}/{name}") for name in range(30)]) for number in range(3)]
-    allowance = Allowance(names=80)
+    allowance = ReadBudget(names=80)
     for one in layers[:2]:
-        layer_index(_descriptor(one), Source(one), Wanted(), cache, allowance)
+        layer_index(_descriptor(one), Source(one), KeepRules(), cache, allowance)
     with pytest.raises(BoundExceeded, match="more than 20 names"):
-        layer_index(_descriptor(layers[2]), Source(layers[2]), Wanted(), cache, allowance)
-    layer_index(_descriptor(layers[0]), Source(layers[0]), Wanted(), cache, allowance)
+        layer_index(_descriptor(layers[2]), Source(layers[2]), KeepRules(), cache, allowance)
+    layer_index(_descriptor(layers[0]), Source(layers[0]), KeepRules(), cache, allowance)
     with pytest.raises(BoundExceeded, match="when unpacked"):
-        layer_index(_descriptor(layers[2]), Source(layers[2]), Wanted(), cache, Allowance(unpacked=1000))
+        layer_index(_descriptor(layers[2]), Source(layers[2]), KeepRules(), cache, ReadBudget(unpacked=1000))

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kmm_preflight import report
+from kmm_preflight.stages import report
 from tests.demo import KERNEL, RELEASE, demo_images, module
 from tests.pages import block
 from tests.real.faults import FOREVER_S, MANIFESTS, Fault, FaultyRegistry

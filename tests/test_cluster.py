@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from kmm_preflight.cluster.api import MODULES, Access
+from kmm_preflight.cluster.api_reader import read_cluster
 from kmm_preflight.cluster.kubernetes import PAGE, connect
 from kmm_preflight.cluster.manifests import read_manifests
-from kmm_preflight.cluster.source import read_cluster
 from kmm_preflight.errors import PreflightError, Unreachable, Untrusted, UsageProblem
 from tests.clusters import (
     account,

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.model import Flavour, Release, TargetKernel
 from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
-from kmm_preflight.oci.images import Images
-from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.oci.layers import Wanted
+from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
+from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE, Kernels
 from kmm_preflight.release.packages import EXTENSIONS_LIST, NODE_LIST
 from kmm_preflight.release.payload import FILES, read_release
-from kmm_preflight.report import EXIT_REFUTED, EXIT_UNDECIDED
+from kmm_preflight.stages.report import EXIT_REFUTED, EXIT_UNDECIDED
 
 from .demo import BUILD, manifests, module
 from .os_images import (
@@ -55,7 +55,7 @@ BOTH = Choice(flavours=(Flavour.STANDARD, Flavour.RT))
 def read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice()) -> tuple[Release, Kernels]:  # noqa: B008
     """What is read of the release in a layout of the images."""
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
-    door = Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES))
+    door = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     found, kernels = read_release(door, RELEASE, choice, Keyring())
     return found, tuple(target.kernel for target in everywhere(kernels))
 
@@ -401,7 +401,7 @@ def test_what_a_difference_says(tmp_path: Path) -> None:
     images = {RELEASE: release(MODERN), DTK: toolkit(KERNEL, f"{KERNEL}+rt")}
     images[EXTENSIONS] = extensions_image(extensions_list(kernel_rt_core=NEWER))
     _, (kernel,) = read(tmp_path, images, Choice(flavours=(Flavour.RT,)))
-    assert kernel.problem == findings.KERNEL_DIFFERS(
+    assert kernel.problem == catalogue.KERNEL_DIFFERS(
         got=f"{KERNEL}+rt",
         toolkit=f"/{TOOLKIT_RELEASE} of {DTK}",
         expected=f"{NEWER}+rt",
@@ -432,7 +432,7 @@ def serve(registry: FaultyRegistry, images: Mapping[str, Image]) -> str:
 
 def ask(registry: FaultyRegistry, tmp_path: Path, name: str, choice: Choice) -> tuple[Release, Kernels]:
     """What is read of a release in a registry."""
-    door = Images(Network(patience=QUICK), Cache(tmp_path / "cache"), None, Wanted(paths=FILES))
+    door = ImageResolver(Network(patience=QUICK), Cache(tmp_path / "cache"), None, KeepRules(paths=FILES))
     return read_release(door, name, choice, Keyring())
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.cluster.credentials import image_credentials
 from kmm_preflight.cluster.inventory import Inventory
-from kmm_preflight.credentials import image_credentials
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.fields import Field
-from kmm_preflight.image import Credentials, judge_image
 from kmm_preflight.model import (
     Build,
     Conclusion,
@@ -29,13 +28,12 @@ from kmm_preflight.model import (
     TargetKernel,
     Verdict,
 )
-from kmm_preflight.module import parse_build, parse_container, parse_mapping, parse_module, parse_sign
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.images import Images
-from kmm_preflight.oci.layers import Wanted
+from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.plan import (
+from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.planning.mapping import (
     NoMapping,
     append_to_tag,
     choose_mapping,
@@ -48,11 +46,13 @@ from kmm_preflight.plan import (
     override_args,
     substituted_sign,
 )
+from kmm_preflight.planning.module import parse_build, parse_container, parse_mapping, parse_module, parse_sign
+from kmm_preflight.planning.template import image_variables, kernel_fields, kernel_variables, normalized, substitute
 from kmm_preflight.release.driver_toolkit import kernel_of_flavour, parse_toolkit
 from kmm_preflight.release.image_references import parse_image_references
-from kmm_preflight.stages import conclude, settle_build, settle_image, settle_sign
-from kmm_preflight.status import Dialect, Entry, entry, preset
-from kmm_preflight.template import image_variables, kernel_fields, kernel_variables, normalized, substitute
+from kmm_preflight.stages.image_check import Credentials, judge_image
+from kmm_preflight.stages.rules import conclude, settle_build, settle_image, settle_sign
+from kmm_preflight.status.dialects import Dialect, StatusEntry, entry, preset
 
 from .real.layout import image, layer, write_layout
 
@@ -345,11 +345,11 @@ def _judged(row: Row, fault: str, folder: Path) -> StageResult:
     if fault == "layer":
         for blob in blobs:
             (layout / "blobs/sha256" / blob.digest.partition(":")[2]).unlink()
-    images = Images(
+    images = ImageResolver(
         Network(),
         Cache(folder / "cache"),
         LayoutReference(layout, "", archive=False),
-        Wanted(kmods=frozenset([kmod.replace("-", "_")])),
+        KeepRules(kmods=frozenset([kmod.replace("-", "_")])),
     )
     secret = (
         {"data": {".dockerconfigjson": "no base64"}}
@@ -409,7 +409,7 @@ def _status(row: Row, _: Path) -> object:
     return _as_asked(row["expect"], entries, removed)
 
 
-def _entry(made: Entry) -> dict[str, str]:
+def _entry(made: StatusEntry) -> dict[str, str]:
     return {
         "verificationStatus": made.verification_status,
         "verificationStage": made.verification_stage,
@@ -417,7 +417,7 @@ def _entry(made: Entry) -> dict[str, str]:
     }
 
 
-def _as_asked(expect: Mapping[str, Any], entries: Mapping[str, Entry], removed: set[str]) -> dict[str, Any]:
+def _as_asked(expect: Mapping[str, Any], entries: Mapping[str, StatusEntry], removed: set[str]) -> dict[str, Any]:
     """The entries in the form of the row: by module or under `entries`; only the stage where the row has only that."""
 
     def shown(name: str, wanted: object) -> object:

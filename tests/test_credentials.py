@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
+from kmm_preflight.cluster.credentials import builder_secrets, image_credentials, node_secrets, release_keyring
 from kmm_preflight.cluster.inventory import Inventory, Key
-from kmm_preflight.credentials import builder_secrets, image_credentials, node_secrets, release_keyring
 from kmm_preflight.errors import AccessDenied, Malformed
-from kmm_preflight.image import Credentials
 from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, TargetKernel
 from kmm_preflight.oci.auth import Credential, Helper, Keychain, parse_auth_file, parse_pull_secret
 from kmm_preflight.oci.credential_helper import login_of
-from kmm_preflight.oci.keyring import Keyring, candidates
+from kmm_preflight.oci.credentials import Keyring, candidates
+from kmm_preflight.stages.image_check import Credentials
 
 
 def _encoded(text: str) -> str:
@@ -52,12 +52,12 @@ NODE: Mapping[Key, Manifest] = {GLOBAL_KEY: _secret("g")}
 
 
 def _absent(used: str) -> Credentials:
-    note = findings.MAPPING_SECRET_ABSENT(secret="s", used=used)
+    note = catalogue.MAPPING_SECRET_ABSENT(secret="s", used=used)
     return Credentials(Keyring((STAND_IN,), (STAND_IN,)), note=note)
 
 
 def _problem(problem: str) -> Credentials:
-    return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
+    return Credentials(problem=catalogue.CREDENTIALS_INVALID(problem=problem))
 
 
 NO_LOGIN = "imageRepoSecret ns/s: got neither key .dockerconfigjson nor .dockercfg, expected one of them"

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from kmm_preflight import report
+from kmm_preflight.stages import report
 from tests.clusters import account, asked, demo_manifests, module, namespaces, serve
 from tests.demo import KERNEL, RELEASE
 from tests.inside import NAMESPACE, PATIENCE_S, Inside

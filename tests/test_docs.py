@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.options import OPTIONS
-from kmm_preflight import report
-from kmm_preflight.findings import CATALOGUE, Kind
-from kmm_preflight.status import Dialect, kubectl_line
+from fixtures.options.definitions import OPTIONS
+from kmm_preflight.catalogue import CATALOGUE, FindingKind
+from kmm_preflight.stages import report
+from kmm_preflight.status.dialects import Dialect, kubectl_line
 
 from .demo import DEMO, GREEN, RED
 from .runs import ROOT, run_preflight
@@ -43,14 +43,14 @@ def test_every_finding_has_a_page_and_every_page_a_finding() -> None:
 
 
 @pytest.mark.parametrize("kind", CATALOGUE.values(), ids=lambda kind: kind.id)
-def test_a_finding_s_page_tells_its_id_weight_and_sentence(kind: Kind) -> None:
+def test_a_finding_s_page_tells_its_id_weight_and_sentence(kind: FindingKind) -> None:
     title, *lines = (FINDINGS / f"{kind.id}.md").read_text().splitlines()
     assert title == f"# {kind.id}"
     assert [line for line in lines if line.startswith(f"Weight: **{kind.severity.value}**. ")]
     assert [line for line in lines if is_example(kind, line)], "no example that the suite could print"
 
 
-def is_example(kind: Kind, line: str) -> bool:
+def is_example(kind: FindingKind, line: str) -> bool:
     """Whether a line is an example of the finding: its sentence with something in the place of each name."""
     words = re.split(r"\{\w+\}", f"    {kind.id}: {kind.sentence}")
     return bool(re.fullmatch(".+".join(re.escape(one) for one in words), line))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight.build.ending import LAST_LINES, ended_badly, excerpt, failed, shortened
+from kmm_preflight.build.failure import LAST_LINES, ended_badly, excerpt, failed, shortened
 from kmm_preflight.model import Stage
 
 

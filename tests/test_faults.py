@@ -11,14 +11,14 @@ from typing import Literal
 
 import pytest
 
-from kmm_preflight.image import Credentials, judge_image
 from kmm_preflight.model import Flavour, ModuleName, Outcome, Plan, RegistryTLS, StageResult, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
-from kmm_preflight.oci.images import Images
-from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.oci.layers import Wanted
+from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.layers import KeepRules
+from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.stages.image_check import Credentials, judge_image
 
 from .real.authority import Authority
 from .real.faults import BLOBS, FOREVER_S, MANIFESTS, Fault, FaultyRegistry
@@ -35,7 +35,7 @@ INDEX = index([image([LAYER], architecture="arm64"), GOOD])
 QUICK = Patience(
     connect_seconds=2, read_seconds=0.4, backoff_seconds=0.01, retry_after_seconds=1, grace_seconds=0.4, resumes=2
 )
-WANTED = Wanted(kmods=frozenset({"probe"}))
+WANTED = KeepRules(kmods=frozenset({"probe"}))
 LOGIN = ("someone", "the-password")
 
 Judge = Callable[..., StageResult]
@@ -63,7 +63,7 @@ def judge(authority: Authority, tmp_path: Path) -> Judge:
     ) -> StageResult:
         kernel = TargetKernel(KERNEL, "amd64", "", Flavour.STANDARD, "", "a test")
         plan = Plan(ModuleName("ns", "a"), kernel, name, kmod, tls=tls or RegistryTLS())
-        images = Images(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, WANTED)
+        images = ImageResolver(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, WANTED)
         keychain = Keychain("a test", {name.partition("/")[0]: Credential(*login)}) if login else None
         return judge_image(plan, images, Credentials(Keyring((keychain,) if keychain else ())))
 

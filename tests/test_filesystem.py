@@ -14,12 +14,12 @@ from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.oci import filesystem
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.filesystem import FileSystem, Layer, LinkBroken
-from kmm_preflight.oci.index import Entry, LayerIndex
-from kmm_preflight.oci.tar import Kind
+from kmm_preflight.oci.index import LayerEntry, LayerIndex
+from kmm_preflight.oci.tar import EntryKind
 
 from .real.requirement import need
 
-Tree = dict[str, Entry]
+Tree = dict[str, LayerEntry]
 NAMES = ("a", "b", "c")
 _OPENAT2 = 437
 _IN_ROOT = 0x10
@@ -42,15 +42,15 @@ def _merged(cache: Cache, trees: Sequence[Tree]) -> FileSystem:
 
 
 def _file(path: str) -> Tree:
-    return {path: Entry(path, Kind.FILE)}
+    return {path: LayerEntry(path, EntryKind.FILE)}
 
 
 def _folder(path: str) -> Tree:
-    return {path: Entry(path, Kind.FOLDER)}
+    return {path: LayerEntry(path, EntryKind.FOLDER)}
 
 
 def _link(path: str, target: str) -> Tree:
-    return {path: Entry(path, Kind.SYMLINK, link=target)}
+    return {path: LayerEntry(path, EntryKind.SYMLINK, link=target)}
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_lower_layers_stay_closed_when_the_answer_is_above() -> None:
     class Top(Layer):
         """A layer that has everything."""
 
-        def at(self, path: str) -> Entry:
-            return Entry(path, Kind.FILE)
+        def at(self, path: str) -> LayerEntry:
+            return LayerEntry(path, EntryKind.FILE)
 
     files = FileSystem([Top(never), Layer(never)])
     assert files.entry("a/b")
@@ -156,15 +156,15 @@ def _applied(trees: Sequence[Tree]) -> Tree:
         for path, entry in tree.items():
             parts = path.split("/")
             for depth in range(1, len(parts)):
-                _put(merged, Entry("/".join(parts[:depth]), Kind.FOLDER))
+                _put(merged, LayerEntry("/".join(parts[:depth]), EntryKind.FOLDER))
             if not parts[-1].startswith(".wh."):
                 _put(merged, entry)
     return merged
 
 
-def _put(merged: Tree, entry: Entry) -> None:
+def _put(merged: Tree, entry: LayerEntry) -> None:
     before = merged.get(entry.path)
-    if not (before and before.kind is entry.kind is Kind.FOLDER):
+    if not (before and before.kind is entry.kind is EntryKind.FOLDER):
         _remove(merged, entry.path, itself=True)
         merged[entry.path] = entry
 
@@ -194,7 +194,7 @@ def test_merge_is_what_the_model_says(cache: Cache, seed: int) -> None:
         assert (located and located.entry.kind) == (model[path].kind if path in model else None), (path, trees)
     named = {one.path for one in files.below("", lambda _: True)}
     assert named <= set(model)
-    assert {path for path, entry in model.items() if entry.kind is not Kind.FOLDER} <= named
+    assert {path for path, entry in model.items() if entry.kind is not EntryKind.FOLDER} <= named
 
 
 def _kernel_path(root: Path, path: str) -> str | None:
@@ -214,13 +214,13 @@ def _kernel_path(root: Path, path: str) -> str | None:
         os.close(folder)
 
 
-def _written(root: Path, model: dict[str, Entry]) -> Path:
+def _written(root: Path, model: dict[str, LayerEntry]) -> Path:
     root.mkdir()
     for path, entry in sorted(model.items()):
         match entry.kind:
-            case Kind.FOLDER:
+            case EntryKind.FOLDER:
                 (root / path).mkdir()
-            case Kind.SYMLINK:
+            case EntryKind.SYMLINK:
                 (root / path).symlink_to(entry.link)
             case _:
                 (root / path).write_text("")
@@ -304,7 +304,7 @@ def test_as_many_links_as_the_kernel_follows(cache: Cache, links: int, good: boo
 
 def test_hardlinks_are_followed_in_their_layer(cache: Cache) -> None:
     def hard(path: str, target: str) -> Tree:
-        return {path: Entry(path, Kind.HARDLINK, link=target)}
+        return {path: LayerEntry(path, EntryKind.HARDLINK, link=target)}
 
     top = hard("a", "b") | hard("b", "c") | _file("c") | hard("x", "y") | hard("y", "x") | hard("gone", "lower")
     files = _merged(cache, [_file("lower"), top])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight.kernel import (
+from kmm_preflight.kernel_version import (
     architecture,
     given_architecture,
     kernel_architecture,

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import trying
-from kmm_preflight import findings
-from kmm_preflight.kernel_image import KERNEL_FILES
-from kmm_preflight.kernel_sources import OS_IMAGE_BYTES, KernelSources, KnownKernel
+from fixtures.options import trial
+from kmm_preflight import catalogue
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
-from kmm_preflight.oci.images import Images
-from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.oci.layers import Wanted
+from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.layers import KeepRules
+from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
+from kmm_preflight.release.kernel_image import KERNEL_FILES
+from kmm_preflight.release.kernel_sources import OS_IMAGE_BYTES, KernelSources, KnownKernel
 from kmm_preflight.trial.image_release import release_of
 
 from .demo import manifests, module
@@ -74,7 +74,7 @@ class Place:
 
     def sources(self) -> KernelSources:
         """Kernel files as a worker of a run asks for them."""
-        door = Images(Network(patience=QUICK), Cache(self.folder), None, Wanted(matching=KERNEL_FILES))
+        door = ImageResolver(Network(patience=QUICK), Cache(self.folder), None, KeepRules(matching=KERNEL_FILES))
         return KernelSources(door, Keyring(), SymversStore(Cache(self.folder).symvers))
 
     def known(self) -> KnownKernel:
@@ -93,7 +93,7 @@ class Place:
         """The finding that tells that these were read of the OS image."""
         image = self.kernel.os_image
         names = {"kernel": self.kernel.version, "toolkit": self.kernel.driver_toolkit, "image": image}
-        return findings.KERNEL_FILES_OS_IMAGE(files=files, **names)
+        return catalogue.KERNEL_FILES_OS_IMAGE(files=files, **names)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_nothing_is_used_of_an_os_image_without_this_kernel(place: Place, of: Ke
 def unread(place: Place, problem: str, files: str = ALL) -> object:
     """The finding for an OS image that cannot be read."""
     names = {"kernel": place.kernel.version, "toolkit": place.kernel.driver_toolkit, "image": place.kernel.os_image}
-    return findings.OS_IMAGE_UNREAD(files=files, problem=problem, **names)
+    return catalogue.OS_IMAGE_UNREAD(files=files, problem=problem, **names)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_the_kernel_to_boot_is_the_toolkit_s_else_the_os_image_s(place: Place, o
         assert file is None or file.of_os_image is not of_toolkit
         return file.path if file else None
 
-    found = trying.testbed(trying.Trying(wanted=True), place.folder, place.kernel, own, lambda _: None).vmlinuz()
+    found = trial.testbed(trial.TrialOptions(wanted=True), place.folder, place.kernel, own, lambda _: None).vmlinuz()
     assert isinstance(found, Path)
     assert found.read_bytes() == vmlinuz(version).read_bytes()
     assert release_of(found) == version

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.kmod.index import Line, LoadOrder, ModuleIndex, in_folder, load_order
-from kmm_preflight.kmod.lookup import LookedUp, Place, look_up
+from kmm_preflight.kmod.index import IndexLine, LoadOrder, ModuleIndex, in_folder, load_order
+from kmm_preflight.kmod.lookup import LookupResult, ModprobeFolder, look_up
 from kmm_preflight.model import Finding
 
 from .real.requirement import need_tool
@@ -243,7 +243,7 @@ PREFIX, VALUES, CHILDREN = 1 << 31, 1 << 30, 1 << 29
 
 def test_a_line_is_loaded_from_its_end() -> None:
     index = ModuleIndex(index_of(leaf(b"a_b", b"x/a-b.ko: c.ko d.ko"), root=PREFIX | VALUES | 12))
-    assert index.find("a-b") == index.find("a_b") == Line("x/a-b.ko", ("d.ko", "c.ko"))
+    assert index.find("a-b") == index.find("a_b") == IndexLine("x/a-b.ko", ("d.ko", "c.ko"))
     assert index.find("a") is index.find("a_b_") is None
     assert load_order(index, "a-b", lambda path: True) == LoadOrder(("d.ko", "c.ko", "x/a-b.ko"))
     assert load_order(index, "a-b", lambda path: path == "c.ko") == LoadOrder(("x/a-b.ko",), ("d.ko",))
@@ -291,7 +291,7 @@ def test_mutated_indexes_end_in_an_answer_or_in_malformed(whole: Path) -> None:
             ModuleIndex(cut).matching("symbol:pf_given")
 
 
-PLACE = Place("/opt", RELEASE, f"opt/lib/modules/{RELEASE}")
+PLACE = ModprobeFolder("/opt", RELEASE, f"opt/lib/modules/{RELEASE}")
 WHERE = {"folder": PLACE.folder, "directory": "/opt", "kernel": RELEASE}
 ONE = index_of(leaf(b"a_b", b"x/a-b.ko: host/c.ko d.ko"), root=PREFIX | VALUES | 12)
 FILES = frozenset(f"{PLACE.folder}/{path}" for path in ("x/a-b.ko", "host/c.ko", "d.ko"))
@@ -299,33 +299,33 @@ FILES = frozenset(f"{PLACE.folder}/{path}" for path in ("x/a-b.ko", "host/c.ko",
 
 def looked(
     index: bytes | None, name: str = "a-b", names: tuple[str, ...] = (), without: str = ""
-) -> LookedUp | Finding:
+) -> LookupResult | Finding:
     there = FILES - {f"{PLACE.folder}/{without}"}
     return look_up(PLACE, name, index, frozenset(names), lambda path: path in there)
 
 
 def test_what_modprobe_loads_for_a_name() -> None:
-    assert looked(ONE) == LookedUp(tuple(f"{PLACE.folder}/{path}" for path in ("d.ko", "host/c.ko", "x/a-b.ko")))
+    assert looked(ONE) == LookupResult(tuple(f"{PLACE.folder}/{path}" for path in ("d.ko", "host/c.ko", "x/a-b.ko")))
 
 
 def test_without_an_index_nothing_is_found() -> None:
-    assert looked(None) == findings.INDEX_ABSENT(got="none", **WHERE)
-    assert looked(None, names=("modules.dep",)) == findings.INDEX_ABSENT(got="only the text modules.dep", **WHERE)
+    assert looked(None) == catalogue.INDEX_ABSENT(got="none", **WHERE)
+    assert looked(None, names=("modules.dep",)) == catalogue.INDEX_ABSENT(got="only the text modules.dep", **WHERE)
 
 
 def test_a_damaged_index_is_told() -> None:
-    assert looked(b"") == findings.INDEX_DAMAGED(got="0 bytes, expected a head of 12", **WHERE)
-    assert looked(ONE[:-20]) == findings.INDEX_DAMAGED(got="a string at byte 24 that does not end", **WHERE)
+    assert looked(b"") == catalogue.INDEX_DAMAGED(got="0 bytes, expected a head of 12", **WHERE)
+    assert looked(ONE[:-20]) == catalogue.INDEX_DAMAGED(got="a string at byte 24 that does not end", **WHERE)
 
 
 def test_a_name_that_is_not_indexed_is_told_with_those_that_are() -> None:
-    assert looked(ONE, "other") == findings.INDEX_LACKS_KMOD(kmod="other", got="a_b", **WHERE)
+    assert looked(ONE, "other") == catalogue.INDEX_LACKS_KMOD(kmod="other", got="a_b", **WHERE)
 
 
 def test_a_path_without_a_file_is_told() -> None:
-    assert looked(ONE, without="x/a-b.ko") == findings.INDEX_STALE(kmod="a-b", path="x/a-b.ko", **WHERE)
+    assert looked(ONE, without="x/a-b.ko") == catalogue.INDEX_STALE(kmod="a-b", path="x/a-b.ko", **WHERE)
 
 
 def test_a_dependency_that_is_missing_leaves_the_kmod_alone() -> None:
-    note = findings.INDEX_DEPENDENCY_MISSING(kmod="a-b", paths="host/c.ko", **WHERE)
-    assert looked(ONE, without="host/c.ko") == LookedUp((f"{PLACE.folder}/x/a-b.ko",), (note,))
+    note = catalogue.INDEX_DEPENDENCY_MISSING(kmod="a-b", paths="host/c.ko", **WHERE)
+    assert looked(ONE, without="host/c.ko") == LookupResult((f"{PLACE.folder}/x/a-b.ko",), (note,))

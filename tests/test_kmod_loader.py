@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import findings
-from kmm_preflight.kmod.configuration import Configuration
+from kmm_preflight import catalogue
+from kmm_preflight.kmod.configuration import KernelConfiguration
 from kmm_preflight.kmod.kernel_files import Family, KernelFiles, kernel_family
 from kmm_preflight.kmod.loader import judge_chain, judge_kmod, read_kmod, read_kmod_file
 from kmm_preflight.kmod.object import KernelObject, read_object
-from kmm_preflight.kmod.resolution import ALONE, Neighbours
+from kmm_preflight.kmod.resolution import ALONE, OtherKmods
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.model import Finding
 
@@ -41,8 +41,8 @@ def symvers(tmp_path_factory: pytest.TempPathFactory) -> Symvers:
     return SymversStore(tmp_path_factory.mktemp("symvers")).keep(f"sha256:{0:064}", [SYMVERS.encode()])
 
 
-def configuration(*more: str, without: Sequence[str] = ()) -> Configuration:
-    return Configuration(dict.fromkeys((ON | {*more}) - {*without}, "y"))
+def configuration(*more: str, without: Sequence[str] = ()) -> KernelConfiguration:
+    return KernelConfiguration(dict.fromkeys((ON | {*more}) - {*without}, "y"))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def read(made: Object) -> KernelObject:
     return read_object(made.packed(), kernel.machine)
 
 
-def ids(kernel: KernelFiles, made: Object, around: Neighbours = ALONE) -> list[str]:
+def ids(kernel: KernelFiles, made: Object, around: OtherKmods = ALONE) -> list[str]:
     return [finding.id for finding in judge_kmod("made.ko", read(made), kernel, around)]
 
 
@@ -178,7 +178,7 @@ def test_debian_refuses_incomplete_versions(symvers: Symvers) -> None:
         "6.1.0-56-amd64",
         "amd64",
         symvers,
-        Configuration({**configuration().options, "CC_VERSION_TEXT": "gcc-12 (Debian 12.2.0-14) 12.2.0"}),
+        KernelConfiguration({**configuration().options, "CC_VERSION_TEXT": "gcc-12 (Debian 12.2.0-14) 12.2.0"}),
     )
     assert ids(debian, using("printk")) == ["kmod-symbols-unversioned-refused"]
     assert ids(debian, Object(versions=())) == ["kmod-symbols-unversioned-refused"]
@@ -198,7 +198,7 @@ def test_debian_refuses_incomplete_versions(symvers: Symvers) -> None:
     ],
 )
 def test_whose_loader_it_is(release: str, compiler: str, family: Family) -> None:
-    assert kernel_family(release, Configuration({"CC_VERSION_TEXT": compiler})) is family
+    assert kernel_family(release, KernelConfiguration({"CC_VERSION_TEXT": compiler})) is family
 
 
 def on(kernel: KernelFiles, *more: str, without: Sequence[str] = ()) -> KernelFiles:
@@ -245,7 +245,7 @@ def test_type_data_of_another_build(rhel: KernelFiles) -> None:
 def test_struct_module_since_6_4(symvers: Symvers) -> None:
     kernel = KernelFiles("6.12.0-55.el10.x86_64", "amd64", symvers, configuration(), struct_size=1024)
     (finding,) = judge_kmod("made.ko", read(Object()), kernel)
-    assert finding == findings.KMOD_OTHER_KERNEL(
+    assert finding == catalogue.KMOD_OTHER_KERNEL(
         kmod="made.ko", kernel=kernel.release, got="a struct module of 896 bytes", expected="1024"
     )
     assert ids(kernel, Object(struct_size=1024)) == []
@@ -277,12 +277,12 @@ def test_extended_versions_since_6_14(symvers: Symvers) -> None:
 def test_names_of_code_that_is_there_already(rhel: KernelFiles) -> None:
     kernel = replace(rhel, in_tree=frozenset({"in_tree"}), with_parameters=frozenset({"work_queue"}))
     assert ids(kernel, Object(name="in_tree")) == ["kmod-name-in-tree"]
-    assert ids(kernel, Object(name="in_tree"), Neighbours(removed=frozenset({"in_tree"}))) == []
+    assert ids(kernel, Object(name="in_tree"), OtherKmods(removed=frozenset({"in_tree"}))) == []
     assert ids(kernel, Object(name="work-queue")) == ["kmod-name-built-in"]
 
 
 def test_an_in_tree_kmod_that_is_loaded_provides(rhel: KernelFiles) -> None:
-    loaded = Neighbours(in_tree=frozenset({"ib_core"}))
+    loaded = OtherKmods(in_tree=frozenset({"ib_core"}))
     assert ids(rhel, using("ib_open", versions=[("ib_open", 0x5555)]), loaded) == []
     assert ids(rhel, exporting("ib_open"), loaded) == ["kmod-exports-clash"]
 
@@ -290,23 +290,23 @@ def test_an_in_tree_kmod_that_is_loaded_provides(rhel: KernelFiles) -> None:
 def test_a_kmod_of_the_image_provides(rhel: KernelFiles) -> None:
     gives = read(replace(exporting("mine"), name="gives"))
     uses = using("mine", versions=[("mine", 0x7777)])
-    assert ids(rhel, uses, Neighbours(before=(gives,))) == []
-    assert ids(rhel, uses, Neighbours(beside=(gives,))) == ["kmod-order"]
-    assert ids(rhel, using("mine", versions=[("mine", 1)]), Neighbours(before=(gives,))) == ["kmod-symbols-differ"]
-    assert ids(rhel, exporting("mine"), Neighbours(before=(gives,))) == ["kmod-exports-clash"]
+    assert ids(rhel, uses, OtherKmods(before=(gives,))) == []
+    assert ids(rhel, uses, OtherKmods(beside=(gives,))) == ["kmod-order"]
+    assert ids(rhel, using("mine", versions=[("mine", 1)]), OtherKmods(before=(gives,))) == ["kmod-symbols-differ"]
+    assert ids(rhel, exporting("mine"), OtherKmods(before=(gives,))) == ["kmod-exports-clash"]
 
 
 def test_a_kmod_of_the_image_stands_for_the_in_tree_one(rhel: KernelFiles) -> None:
     gives = read(replace(exporting("ib_open"), name="ib_core"))
-    assert ids(rhel, using("ib_open", versions=[("ib_open", 0x7777)]), Neighbours(before=(gives,))) == []
+    assert ids(rhel, using("ib_open", versions=[("ib_open", 0x7777)]), OtherKmods(before=(gives,))) == []
 
 
 def test_a_proprietary_owner_makes_its_users_proprietary(rhel: KernelFiles, symvers: Symvers) -> None:
-    owner = Neighbours(before=(read(exporting("mine", name="owner", modinfo=PROPRIETARY)),))
+    owner = OtherKmods(before=(read(exporting("mine", name="owner", modinfo=PROPRIETARY)),))
     versions = [("mine", 0x7777), DEVICE_ADD]
     assert ids(rhel, using("mine", "device_add", versions=versions), owner) == ["kmod-symbols-gpl"]
     assert ids(rhel, using("device_add", "mine", versions=versions), owner) == ["kmod-proprietary-owner"]
-    itself = Neighbours(before=(read(exporting("mine", table="__ksymtab_gpl", modinfo=PROPRIETARY)),))
+    itself = OtherKmods(before=(read(exporting("mine", table="__ksymtab_gpl", modinfo=PROPRIETARY)),))
     assert ids(rhel, using("mine", versions=versions), itself) == ["kmod-proprietary-owner"], (
         "GPL-only, and proprietary"
     )
@@ -399,4 +399,4 @@ def test_a_file_is_read_packed_or_not(rhel: KernelFiles, tmp_path: Path) -> None
     assert kmod.name == "made"
     path.write_bytes(b"")
     got = "an empty file"
-    assert read_kmod_file("made.ko", path, rhel) == findings.KMOD_NOT_LOADABLE(kmod="made.ko", got=got, kernel=RHEL9)
+    assert read_kmod_file("made.ko", path, rhel) == catalogue.KMOD_NOT_LOADABLE(kmod="made.ko", got=got, kernel=RHEL9)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.configuration import parse_configuration, parse_release
 from kmm_preflight.kmod.exports import Export
@@ -26,9 +26,9 @@ from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.modinfo import Modinfo
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject, read_object
-from kmm_preflight.kmod.resolution import Neighbours
+from kmm_preflight.kmod.resolution import OtherKmods
 from kmm_preflight.kmod.sections import read_sections
-from kmm_preflight.kmod.symbols import Needed
+from kmm_preflight.kmod.symbols import NeededSymbol
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding
@@ -65,13 +65,13 @@ def kernel() -> KernelFiles:
 def test_what_a_kmod_says(built: Mapping[str, bytes]) -> None:
     kmod = read_object(built["pf_takes_namespace"], AMD64)
     assert kmod.name == "pf_takes_namespace"
-    assert Needed("pf_given_in_namespace", weak=False) in kmod.needed
+    assert NeededSymbol("pf_given_in_namespace", weak=False) in kmod.needed
     assert kmod.modinfo.namespaces == {"PF_SPACE"}
     assert kmod.modinfo.license == "GPL"
     assert kmod.versions.basic is not None
     assert set(kmod.versions.basic) == {"module_layout", *(one.name for one in kmod.needed)}
     assert (*kmod.flaws, *kmod.unrelocatable, *kmod.common, *kmod.writable_code) == ()
-    assert Needed("pf_nobody_has_this_either", weak=True) in read_object(built["pf_weak"], AMD64).needed
+    assert NeededSymbol("pf_nobody_has_this_either", weak=True) in read_object(built["pf_weak"], AMD64).needed
 
 
 def test_exports_are_the_same_with_and_without_the_symbols_that_name_them(built: Mapping[str, bytes]) -> None:
@@ -153,7 +153,7 @@ def test_a_kernel_takes_all_of_its_own_kmods(arch: str, tmp_path: Path) -> None:
         with unpacked(path) as data:
             kmod = read_kmod(path.name, data, kernel)
         assert isinstance(kmod, KernelObject), kmod
-        around = Neighbours(in_tree=everything - {module_key(path.name)})
+        around = OtherKmods(in_tree=everything - {module_key(path.name)})
         assert judge_kmod(path.name, kmod, kernel, around) == own_names(kmod, path, kernel)
         assert kmod.modinfo.vermagic == kernel.vermagic
         for name, export in kmod.exports.items():
@@ -166,7 +166,7 @@ def test_a_kernel_takes_all_of_its_own_kmods(arch: str, tmp_path: Path) -> None:
 
 def own_names(kmod: KernelObject, path: Path, kernel: KernelFiles) -> tuple[Finding, ...]:
     """The only thing to say of an in-tree kmod: its exports are those of an in-tree kmod, itself."""
-    alone = judge_kmod(path.name, kmod, kernel, Neighbours())
+    alone = judge_kmod(path.name, kmod, kernel, OtherKmods())
     return tuple(finding for finding in alone if finding.id == "kmod-exports-in-tree")
 
 
@@ -334,7 +334,7 @@ def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str,
     (finding,) = judge_kmod("pf_plain.ko", kmod, kernel)
     place = kernel.starts["init_module"]
     got = f"init_module at byte {place + 0x80} of struct module, expected {place}"
-    assert finding == findings.KMOD_NOT_LOADABLE(kmod="pf_plain.ko", got=got, kernel=kernel.release)
+    assert finding == catalogue.KMOD_NOT_LOADABLE(kmod="pf_plain.ko", got=got, kernel=kernel.release)
 
 
 def test_headers_that_share_their_relocations_are_not_followed(built: Mapping[str, bytes]) -> None:

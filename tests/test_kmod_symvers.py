@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from kmm_preflight.base.sorted_table import TableDamaged
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.configuration import (
-    Configuration,
+    KernelConfiguration,
     built_in_with_parameters,
     parse_configuration,
     parse_release,
@@ -20,7 +21,6 @@ from kmm_preflight.kmod.configuration import (
 from kmm_preflight.kmod.kernel_files import RawFiles, read_kernel_files
 from kmm_preflight.kmod.symvers import Exported, Symvers, SymversStore, parse_symvers, write_symvers
 from kmm_preflight.kmod.vermagic import expected_vermagic, same_vermagic
-from kmm_preflight.table import Damaged
 
 DIGEST = f"sha256:{7:064}"
 LINES = b"0x0000000a\tbeta\tvmlinux\tEXPORT_SYMBOL_GPL\t\n0xffffffff\talpha\tnet/a\tEXPORT_SYMBOL\tSPACE\n"
@@ -92,7 +92,7 @@ def test_a_damaged_table_is_none(tmp_path: Path) -> None:
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         assert store.find(DIGEST) is None
-    with pytest.raises(Damaged):
+    with pytest.raises(TableDamaged):
         Symvers(path)
 
 
@@ -163,7 +163,7 @@ BASE = ("SMP", "MODULE_UNLOAD", "MODVERSIONS")
     ],
 )
 def test_version_magic(arch: str, options: tuple[str, ...], expected: str) -> None:
-    assert expected_vermagic("R", arch, Configuration(dict.fromkeys(options, "y"))) == expected
+    assert expected_vermagic("R", arch, KernelConfiguration(dict.fromkeys(options, "y"))) == expected
 
 
 @pytest.mark.parametrize(

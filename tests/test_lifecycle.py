@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kmm_preflight.record import ANNOTATION
-from kmm_preflight.status import Dialect
+from kmm_preflight.status.dialects import Dialect
+from kmm_preflight.status.record import ANNOTATION
 from tests.clusters import module, namespaces, serve
 from tests.demo import KERNEL, LAYOUT, RELEASE
 from tests.real.kubernetes.cluster import Cluster

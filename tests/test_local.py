@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight.build.builder import Built
+from kmm_preflight.build.builder import BuildResult
 from kmm_preflight.build.local import LocalBuilder, LocalSettings
 from kmm_preflight.errors import Undecidable
 from kmm_preflight.oci.connections import Network
@@ -18,6 +18,6 @@ from .test_redaction import ORDER
 def test_what_the_machine_refuses_is_told_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "build").touch()  # no folder can be made below it, be it by root
     builder = LocalBuilder(LocalSettings("buildah", tmp_path, None, 1, Network(), Registries(), {}))
-    for step in (lambda: builder.start(ORDER), lambda: builder.publish(ORDER, Built())):
+    for step in (lambda: builder.start(ORDER), lambda: builder.publish(ORDER, BuildResult())):
         with pytest.raises(Undecidable, match=f"{tmp_path}/build/m-build-1.*: Not a directory"):
             step()

@@ -13,7 +13,7 @@ from typing import TextIO
 import pytest
 import yaml
 
-from kmm_preflight.cluster.documents import NESTING, Place, read_documents
+from kmm_preflight.cluster.documents import NESTING, DocumentPlace, read_documents
 from kmm_preflight.cluster.manifests import FILE_BYTES, read_manifests
 from kmm_preflight.errors import UsageProblem
 
@@ -369,7 +369,7 @@ def test_an_object_that_holds_itself() -> None:
 def test_documents_are_numbered_as_they_stand() -> None:
     text = "kind: A\n---\nplain\n---\n---\nkind: BList\nitems: [{x: 1}, 5, {kind: C}]\n"
     assert list(read_documents(text, "f")) == [
-        (Place("f", 1), {"kind": "A"}),
-        (Place("f", 4, "items[0]"), {"kind": "B", "apiVersion": None, "x": 1}),
-        (Place("f", 4, "items[2]"), {"kind": "C", "apiVersion": None}),
+        (DocumentPlace("f", 1), {"kind": "A"}),
+        (DocumentPlace("f", 4, "items[0]"), {"kind": "B", "apiVersion": None, "x": 1}),
+        (DocumentPlace("f", 4, "items[2]"), {"kind": "C", "apiVersion": None}),
     ]

@@ -20,10 +20,10 @@ from kmm_preflight.errors import (
     UsageProblem,
 )
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
-from kmm_preflight.oci.images import failure
 from kmm_preflight.oci.mirrors import KINDS, Hop, Mirrors, merged, parse_mirrors
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.registries import Registries, parse_registries
+from kmm_preflight.oci.resolver import failure
 
 from .real.authority import Authority
 

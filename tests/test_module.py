@@ -9,7 +9,7 @@ import pytest
 
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Build, Flavour, ModuleName, Plan, RegistryTLS, Sign, TargetKernel
-from kmm_preflight.module import Container, KernelMapping, Module, is_namespace, parse_module
+from kmm_preflight.planning.module import Container, KernelMapping, Module, is_namespace, parse_module
 
 CONTAINER = "spec.moduleLoader.container"
 MAPPING = f"{CONTAINER}.kernelMappings[0]"

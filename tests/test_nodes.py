@@ -13,21 +13,21 @@ from typing import Any
 
 import pytest
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.fleet import made_by_operator
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Flavour, TargetKernel
-from kmm_preflight.module import parse_module
-from kmm_preflight.nodes.boots import Boot, Boots, Offered, default_stream_of, hosted_stream
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.machine_config import flavour_of, merged_kernel_type, own_image, parse_machine_config
 from kmm_preflight.nodes.node import Taint, Toleration, parse_node
 from kmm_preflight.nodes.pool import parse_pool, pool_of
+from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of, hosted_stream
 from kmm_preflight.nodes.selector import Selector, parse_selector
-from kmm_preflight.nodes.targets import Needed, needed, targets, with_nodes
+from kmm_preflight.nodes.targets import Demand, needed, targets, with_nodes
+from kmm_preflight.planning.module import parse_module
 
 from .fleets import (
     AMD_9,
@@ -53,8 +53,8 @@ from .fleets import (
 )
 
 STANDARD, RT, PAGES_64K = Flavour
-TWO = Offered("5.0.0", ("rhel-9", "rhel-10"))
-ONE = Offered("4.18.3", ("rhel-9",))
+TWO = ReleaseStreams("5.0.0", ("rhel-9", "rhel-10"))
+ONE = ReleaseStreams("4.18.3", ("rhel-9",))
 
 
 def fleet_of(objects: Iterable[Object]) -> Fleet:
@@ -69,23 +69,23 @@ def fleet_of(objects: Iterable[Object]) -> Fleet:
     return fleet
 
 
-def boots_of(*objects: Object, offered: Offered = TWO) -> dict[str, Boot]:
+def boots_of(*objects: Object, offered: ReleaseStreams = TWO) -> dict[str, PredictedKernel]:
     """What each node boots, by its name."""
     fleet = fleet_of(objects)
-    boots = Boots(fleet, offered)
+    boots = Prediction(fleet, offered)
     return {one.name: boots.of_node(one) for one in fleet.nodes}
 
 
 def need(
-    selector: Mapping[str, str], *objects: Object, tolerations: Iterable[Object] = (), offered: Offered = TWO
-) -> list[Needed]:
+    selector: Mapping[str, str], *objects: Object, tolerations: Iterable[Object] = (), offered: ReleaseStreams = TWO
+) -> list[Demand]:
     """What a Module with this selector needs."""
     manifest = module("m", selector)
     manifest["spec"]["tolerations"] = list(tolerations)
-    return list(needed(parse_module(manifest, ""), Boots(fleet_of(objects), offered)))
+    return list(needed(parse_module(manifest, ""), Prediction(fleet_of(objects), offered)))
 
 
-def kinds(several: Iterable[Needed]) -> list[str]:
+def kinds(several: Iterable[Demand]) -> list[str]:
     """Stream, architecture and flavour of each, with the number of its nodes."""
     return sorted(
         f"{boot.stream or 'any'} {boot.arch or 'any'} {boot.flavour.value if boot.flavour else 'any'} {one.nodes}"
@@ -201,7 +201,7 @@ def test_flavours(text: str, flavour: Flavour | None) -> None:
     ids=["default", "before 4.23", "the worker's", "not the master's", "the only one", "unknown", "installed with 4",
          "installed with 5", "OKD", "no history"],
 )  # fmt: skip
-def test_streams(more: list[Object], offered: Offered, of_worker: str, of_rt: str, of_edge: str) -> None:
+def test_streams(more: list[Object], offered: ReleaseStreams, of_worker: str, of_rt: str, of_edge: str) -> None:
     base = [pool("rt"), pool("edge", stream="rhel-10"), rendered("worker"), rendered("rt"), rendered("edge")]
     base += [] if any(one["metadata"]["name"] == "worker" for one in more) else [pool("worker")]
     nodes = [node("w", "worker"), node("r", "worker", "rt"), node("e", "worker", "edge")]
@@ -210,9 +210,9 @@ def test_streams(more: list[Object], offered: Offered, of_worker: str, of_rt: st
 
 
 def test_hosted_and_default_streams() -> None:
-    assert hosted_stream(Offered("4.22.1", ("rhel-9", "rhel-10"))) == "rhel-9"
+    assert hosted_stream(ReleaseStreams("4.22.1", ("rhel-9", "rhel-10"))) == "rhel-9"
     assert hosted_stream(TWO) == "rhel-10"
-    assert hosted_stream(Offered("5.0.0", ("rhel-9",))) == "rhel-9"
+    assert hosted_stream(ReleaseStreams("5.0.0", ("rhel-9",))) == "rhel-9"
     assert default_stream_of(Fleet(installed="what"), TWO) == "rhel-9"
 
 
@@ -311,7 +311,7 @@ def test_a_source_that_is_not_there_may_set_the_flavour(objects: list[Object], f
 def test_what_a_node_boots_today_is_its_flavour_where_no_configuration_is_given() -> None:
     boots = boots_of(pool("worker"), node("n", "worker", kernel=f"{TODAY}+rt"))
     assert boots["n"].flavour is RT
-    assert boots_of(node("n", kernel=f"{TODAY_ARM}+64k", arch="arm64"))["n"] == Boot(
+    assert boots_of(node("n", kernel=f"{TODAY_ARM}+64k", arch="arm64"))["n"] == PredictedKernel(
         "nodes without pools", "", "arm64", PAGES_64K
     )
 
@@ -437,34 +437,36 @@ HOSTED = {"hypershift.openshift.io/nodePool": "np"}
 @pytest.mark.parametrize(
     ("objects", "boot"),
     [
-        pytest.param([], Boot("NodePool np", "rhel-10", "amd64", RT), id="no NodePool: as today"),
-        pytest.param([node_pool("np")], Boot("NodePool np", "rhel-10", "amd64", STANDARD), id="NodePool"),
+        pytest.param([], PredictedKernel("NodePool np", "rhel-10", "amd64", RT), id="no NodePool: as today"),
+        pytest.param([node_pool("np")], PredictedKernel("NodePool np", "rhel-10", "amd64", STANDARD), id="NodePool"),
         pytest.param(
             [node_pool("np", "rhel-9", paused="true")],
-            Boot("NodePool np", "rhel-9", "amd64", STANDARD, paused=True),
+            PredictedKernel("NodePool np", "rhel-9", "amd64", STANDARD, paused=True),
             id="stream, paused",
         ),
         pytest.param(
-            [node_pool("np", configs=["c"])], Boot("NodePool np", "rhel-10", "amd64", RT), id="no ConfigMap: as today"
+            [node_pool("np", configs=["c"])],
+            PredictedKernel("NodePool np", "rhel-10", "amd64", RT),
+            id="no ConfigMap: as today",
         ),
         pytest.param(
             [node_pool("np", configs=["c"]), config_map("c", config("50", "64k-pages"))],
-            Boot("NodePool np", "rhel-10", "amd64", PAGES_64K),
+            PredictedKernel("NodePool np", "rhel-10", "amd64", PAGES_64K),
             id="kernelType",
         ),
         pytest.param(
             [node_pool("np", configs=["c"]), config_map("c", config("50", image="own"))],
-            Boot("NodePool np", "", "amd64", RT, f"{TODAY}+rt", "osImageURL is set to own"),
+            PredictedKernel("NodePool np", "", "amd64", RT, f"{TODAY}+rt", "osImageURL is set to own"),
             id="osImageURL",
         ),
         pytest.param(
             [node_pool("np"), node_pool("np", namespace="other")],
-            Boot("NodePool np", "rhel-10", "amd64", RT, unknown="several NodePools given have this name"),
+            PredictedKernel("NodePool np", "rhel-10", "amd64", RT, unknown="several NodePools given have this name"),
             id="two of the name",
         ),
     ],
 )
-def test_hosted_clusters(objects: list[Object], boot: Boot) -> None:
+def test_hosted_clusters(objects: list[Object], boot: PredictedKernel) -> None:
     one = node("n", "worker", kernel=f"{TODAY}+rt", labels=HOSTED)
     assert boots_of(one, *objects)["n"] == boot
     assert boots_of(one, pool("worker"), *objects)["n"] == boot
@@ -492,11 +494,11 @@ def kernel(version: str, stream: str = "rhel-9", arch: str = "amd64", flavour: F
 
 def test_targets() -> None:
     both = [
-        Needed(Boot("pool a", "rhel-9", "amd64", STANDARD), 2, ("1",)),
-        Needed(Boot("pool b", "rhel-9", "amd64", STANDARD, paused=True), 1, ("0",)),
-        Needed(Boot("pool c", "rhel-9", "amd64", RT), 1),
-        Needed(Boot("pool d", "rhel-9", "arm64", STANDARD), 1),
-        Needed(Boot("pool e", "", "amd64", STANDARD), 1),
+        Demand(PredictedKernel("pool a", "rhel-9", "amd64", STANDARD), 2, ("1",)),
+        Demand(PredictedKernel("pool b", "rhel-9", "amd64", STANDARD, paused=True), 1, ("0",)),
+        Demand(PredictedKernel("pool c", "rhel-9", "amd64", RT), 1),
+        Demand(PredictedKernel("pool d", "rhel-9", "arm64", STANDARD), 1),
+        Demand(PredictedKernel("pool e", "", "amd64", STANDARD), 1),
     ]
     read = (kernel(AMD_9), kernel("6.12.0", "rhel-10"), kernel(RT_9, flavour=RT))
     made = targets(both, read, TWO)
@@ -514,8 +516,8 @@ def test_targets() -> None:
 
 
 def test_of_one_kernel_in_two_streams_the_problem_counts() -> None:
-    worse = replace(kernel(AMD_9, "rhel-10"), problem=findings.KERNEL_UNKNOWN(group="x", got="y"))
-    both = [Needed(Boot(f"pool {one}", f"rhel-{one}", "amd64", STANDARD), 1) for one in ("9", "10")]
+    worse = replace(kernel(AMD_9, "rhel-10"), problem=catalogue.KERNEL_UNKNOWN(group="x", got="y"))
+    both = [Demand(PredictedKernel(f"pool {one}", f"rhel-{one}", "amd64", STANDARD), 1) for one in ("9", "10")]
     (target,) = targets(both, (kernel(AMD_9), worse), TWO)
     assert target.kernel == worse
     (first,) = targets(both[:1], (kernel(AMD_9), worse), TWO)
@@ -524,7 +526,7 @@ def test_of_one_kernel_in_two_streams_the_problem_counts() -> None:
 
 
 def test_a_kernel_that_stays_may_be_the_release_s() -> None:
-    stays = [Needed(Boot("pool a", "", "arm64", STANDARD, ARM_9, "own"), 1)]
+    stays = [Demand(PredictedKernel("pool a", "", "arm64", STANDARD, ARM_9, "own"), 1)]
     (same,) = targets(stays, (kernel(ARM_9, arch="arm64"),), TWO)
     assert same.kernel.driver_toolkit == "dtk"
     (other,) = targets(stays, (), TWO)
@@ -676,7 +678,7 @@ def test_whatever_stands_in_a_manifest_it_is_read_or_refused() -> None:
             refused += 1
             continue
         assert inventory.fleet
-        boots = Boots(inventory.fleet, TWO)
+        boots = Prediction(inventory.fleet, TWO)
         for target in targets(
             [one for each in inventory.modules for one in needed(each, boots)], (kernel(AMD_9),), TWO
         ):

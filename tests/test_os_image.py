@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight.fields import Field
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.release.os_image import Tag, os_image_tags
 
 from .os_images import references

@@ -8,8 +8,7 @@ import pytest
 
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Build, Flavour, ModuleName, Plan, RegistryTLS, Sign, TargetKernel
-from kmm_preflight.module import Container, KernelMapping, Module
-from kmm_preflight.plan import (
+from kmm_preflight.planning.mapping import (
     NoMapping,
     append_to_tag,
     choose_mapping,
@@ -22,6 +21,7 @@ from kmm_preflight.plan import (
     override_args,
     substituted_sign,
 )
+from kmm_preflight.planning.module import Container, KernelMapping, Module
 
 KERNEL = "5.14.0-570.19.1.el9_6.x86_64"
 TARGET = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", "the table")

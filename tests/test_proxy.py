@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from fixtures import values
+from fixtures.options import parsers
 from kmm_preflight.cluster.inventory import Inventory
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
@@ -251,7 +251,7 @@ def test_authorities_of_a_config_map(authority: Authority) -> None:
 def test_a_bundle_with_comments_in_any_language_is_one_for_the_option_too(tmp_path: Path, authority: Authority) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(f"# Főtanúsítvány\n{authority.ca.read_text()}")
-    assert values.authorities(str(bundle)) == bundle
+    assert parsers.authorities(str(bundle)) == bundle
     with FaultyRegistry({"team/kmod:v1": GOOD}, authority=authority) as registry:
         folder = write_manifests(tmp_path / "manifests", [module("kmod", f"{registry.host}/team/kmod:v1")])
         options = [f"--kernel={KERNEL}", f"--manifests={folder}", f"--registry-ca={bundle}", "-n0"]

@@ -24,14 +24,14 @@ from kmm_preflight.model import (
     TargetKernel,
     Verdict,
 )
-from kmm_preflight.record import (
+from kmm_preflight.status.record import (
     RULES,
-    Answered,
-    Basis,
-    Proof,
-    Ran,
     Recall,
     Record,
+    RecordedModule,
+    RecordedProof,
+    RunFacts,
+    VerdictBasis,
     difference,
     format_record,
     parse_record,
@@ -43,12 +43,12 @@ NAME = ModuleName("ns", "a")
 KERNEL = TargetKernel("6.1.0-56-amd64", "amd64", "", Flavour.STANDARD, "", "")
 OTHER = replace(KERNEL, version="6.1.0-47-amd64")
 PLAN = Plan(NAME, KERNEL, image="r.io/a:1")
-BASIS = Basis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))
+BASIS = VerdictBasis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))
 DIGEST, NEW_DIGEST = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
-PROOF = Proof(KERNEL.version, "amd64", DIGEST, "path", RULES, "2026-11-01T00:00:00+00:00")
-RECORD: Record = {NAME: Answered(BASIS, (PROOF,))}
-RAN = Ran("path", "2026-11-23T00:00:00+00:00")
-DRAWN = Proof(KERNEL.version, "amd64", NEW_DIGEST, "path", RULES, RAN.date)
+PROOF = RecordedProof(KERNEL.version, "amd64", DIGEST, "path", RULES, "2026-11-01T00:00:00+00:00")
+RECORD: Record = {NAME: RecordedModule(BASIS, (PROOF,))}
+RAN = RunFacts("path", "2026-11-23T00:00:00+00:00")
+DRAWN = RecordedProof(KERNEL.version, "amd64", NEW_DIGEST, "path", RULES, RAN.date)
 
 
 def verdict(conclusion: Conclusion, digest: str = NEW_DIGEST, carried: bool = False, plan: Plan = PLAN) -> Verdict:
@@ -58,7 +58,7 @@ def verdict(conclusion: Conclusion, digest: str = NEW_DIGEST, carried: bool = Fa
 
 
 def test_it_comes_back_as_it_was() -> None:
-    record = {**RECORD, ModuleName("ns", "b"): Answered(Basis("", 0))}
+    record = {**RECORD, ModuleName("ns", "b"): RecordedModule(VerdictBasis("", 0))}
     assert parse_record(format_record(record)) == record
 
 
@@ -73,7 +73,7 @@ def test_it_comes_back_as_it_was() -> None:
         (replace(BASIS, objects=(*BASIS.objects, ("secret/key", ""))), "another version of secret/key"),
     ],
 )
-def test_what_has_changed(now: Basis, words: str) -> None:
+def test_what_has_changed(now: VerdictBasis, words: str) -> None:
     assert difference(BASIS, now) == words
 
 
@@ -88,7 +88,7 @@ def since(words: str) -> Recall:
         (RECORD, replace(PLAN, kernel=OTHER), BASIS, "path", Recall()),
         (RECORD, replace(PLAN, kernel=replace(KERNEL, arch="arm64")), BASIS, "path", Recall()),
         (RECORD, replace(PLAN, module=ModuleName("other", "a")), BASIS, "path", Recall()),
-        ({NAME: Answered(BASIS)}, PLAN, BASIS, "path", Recall()),
+        ({NAME: RecordedModule(BASIS)}, PLAN, BASIS, "path", Recall()),
         (RECORD, PLAN, replace(BASIS, generation=4), "path", since("generation 4 of the Module, not 3")),
         (RECORD, PLAN, BASIS, "kernel", since("depth of proof path, not kernel; by no driver toolkit")),
         (
@@ -99,7 +99,7 @@ def since(words: str) -> Recall:
             since("depth of proof path, not kernel; by dtk@1 or os@2"),
         ),
         (
-            {NAME: Answered(BASIS, (replace(PROOF, rules=RULES + 1),))},
+            {NAME: RecordedModule(BASIS, (replace(PROOF, rules=RULES + 1),))},
             PLAN,
             BASIS,
             "path",
@@ -108,7 +108,7 @@ def since(words: str) -> Recall:
     ],
     ids=["covered", "kernel", "arch", "namespace", "unproved", "generation", "depth", "files", "rules"],
 )
-def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: Basis, depth: str, want: Recall) -> None:
+def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: VerdictBasis, depth: str, want: Recall) -> None:
     assert recall(record, plan, basis, depth) == want
 
 
@@ -124,14 +124,14 @@ def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: Basis, depth: 
     ],
     ids=["new", "carried over", "refuted", "undecided", "not in this run", "without an image"],
 )
-def test_what_stands_after_a_run(drawn: Verdict, want: tuple[Proof, ...]) -> None:
-    assert renewed(RECORD, [drawn], {NAME: BASIS}, RAN) == {NAME: Answered(BASIS, want)}
+def test_what_stands_after_a_run(drawn: Verdict, want: tuple[RecordedProof, ...]) -> None:
+    assert renewed(RECORD, [drawn], {NAME: BASIS}, RAN) == {NAME: RecordedModule(BASIS, want)}
 
 
 def test_on_another_basis_nothing_stands_of_before() -> None:
     now = replace(BASIS, generation=4)
     undecided = verdict(Conclusion.UNDECIDED)
-    assert renewed(RECORD, [undecided], {NAME: now}, RAN) == {NAME: Answered(now)}
+    assert renewed(RECORD, [undecided], {NAME: now}, RAN) == {NAME: RecordedModule(now)}
 
 
 def test_proofs_of_kernels_that_were_not_asked_for_stand_and_do_not_pile_up() -> None:
@@ -139,16 +139,16 @@ def test_proofs_of_kernels_that_were_not_asked_for_stand_and_do_not_pile_up() ->
         replace(PROOF, kernel=f"6.1.0-{number}-amd64", date=f"2026-10-0{number}T00:00:00+00:00")
         for number in range(1, 7)
     )
-    record = {NAME: Answered(BASIS, (PROOF, *others))}
+    record = {NAME: RecordedModule(BASIS, (PROOF, *others))}
     made = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, RAN)[NAME]
     assert made.proofs == (DRAWN, *reversed(others[3:]))
 
 
 def test_modules_of_other_runs_stay_and_those_that_are_gone_do_not() -> None:
     other, gone = ModuleName("ns", "b"), ModuleName("ns", "c")
-    record = {other: Answered(BASIS, (PROOF,)), gone: Answered(BASIS, (PROOF,))}
+    record = {other: RecordedModule(BASIS, (PROOF,)), gone: RecordedModule(BASIS, (PROOF,))}
     made = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, replace(RAN, gone=frozenset({gone})))
-    assert made == {NAME: Answered(BASIS, (DRAWN,)), other: record[other]}
+    assert made == {NAME: RecordedModule(BASIS, (DRAWN,)), other: record[other]}
 
 
 def many(count: int) -> Record:
@@ -157,8 +157,12 @@ def many(count: int) -> Record:
     made = {}
     for number in range(count):
         digest = f"sha256:{dice.randbytes(32).hex()}"
-        basis = Basis(str(uuid.UUID(bytes=dice.randbytes(16))), dice.randrange(1, 99), (("secret/pull", str(number)),))
-        made[ModuleName(f"ns{number % 40}", f"module-{number}")] = Answered(basis, (replace(PROOF, digest=digest),))
+        basis = VerdictBasis(
+            str(uuid.UUID(bytes=dice.randbytes(16))), dice.randrange(1, 99), (("secret/pull", str(number)),)
+        )
+        made[ModuleName(f"ns{number % 40}", f"module-{number}")] = RecordedModule(
+            basis, (replace(PROOF, digest=digest),)
+        )
     return made
 
 

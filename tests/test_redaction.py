@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 
-from kmm_preflight.build.builder import Mounted, Order
+from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.redaction import without_secrets
 from kmm_preflight.model import Flavour, ModuleName, Plan, Stage, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
-from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.credentials import Keyring
 
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
 PLAN = Plan(ModuleName("ns", "m"), KERNEL, "r/i:t")
 KEY = b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nsho\n-----END PRIVATE KEY-----\n"
 LOGIN = Keychain("a file", {"r": Credential("someone", "a pass word", "an-identity-token")})
-ORDER = Order("m-build-1", Stage.BUILD, PLAN, "FROM a", "r/i:t", False, 1.0,
-              secrets=(Mounted("key", "s", {"key": KEY, "pin": b"1234"}),), keyring=Keyring((LOGIN,)))  # fmt: skip
+ORDER = BuildRequest("m-build-1", Stage.BUILD, PLAN, "FROM a", "r/i:t", False, 1.0,
+              secrets=(MountedSecret("key", "s", {"key": KEY, "pin": b"1234"}),), keyring=Keyring((LOGIN,)))  # fmt: skip
 
 
 def test_no_part_of_a_secret_or_a_login_is_shown() -> None:
@@ -30,5 +30,8 @@ def test_no_part_of_a_secret_or_a_login_is_shown() -> None:
         assert "***" in hidden
         assert len(hidden) < len(before) * 2 + 8
     wrapped = base64.encodebytes(KEY * 3).decode()
-    assert without_secrets(wrapped, replace(ORDER, secrets=(Mounted("k", "s", {"k": KEY * 3}),))).split() == ["***"] * 4
+    assert (
+        without_secrets(wrapped, replace(ORDER, secrets=(MountedSecret("k", "s", {"k": KEY * 3}),))).split()
+        == ["***"] * 4
+    )
     assert without_secrets("sho 1234 -----BEGIN PRIVATE KEY-----", ORDER) == "sho 1234 -----BEGIN PRIVATE KEY-----"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.regexp import PATTERN_CHARACTERS, _compile_shared, compile_pattern
+from kmm_preflight.planning.regexp import PATTERN_CHARACTERS, _compile_shared, compile_pattern
 
 KERNEL = "5.14.0-570.19.1.el9_6.x86_64"
 

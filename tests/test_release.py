@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed, NotFound, PlatformMissing, UsageProblem
-from kmm_preflight.fields import Field
 from kmm_preflight.model import DriverToolkit, Flavour, Release, TargetKernel
 from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.images import Images
-from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.oci.layers import Wanted
+from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
-from kmm_preflight.release.choice import Choice, Want, release_name
+from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.release.choice import Choice, KernelFilter, release_name
 from kmm_preflight.release.driver_toolkit import Kernels, ToolkitKernels, kernel_of_flavour, parse_toolkit
 from kmm_preflight.release.image_references import parse_image_references, toolkit_references
 from kmm_preflight.release.os_image import STREAM_LABEL
@@ -59,7 +59,7 @@ def _read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice()
     """What is read of the release NAME in a layout of the images."""
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
     return read_release(
-        Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES)), NAME, choice, Keyring()
+        ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES)), NAME, choice, Keyring()
     )
 
 
@@ -357,25 +357,27 @@ def test_no_such_architecture(tmp_path: Path, images: Mapping[str, Image], words
 @pytest.mark.parametrize(
     ("wants", "kernels"),
     [
-        ([Want("rhel-9", "amd64", Flavour.STANDARD)], (NINE,)),
-        ([Want("rhel-10", "amd64", Flavour.RT)], (RT_10,)),
-        ([Want("rhel-9", "amd64", Flavour.RT), Want("rhel-10", "amd64", Flavour.STANDARD)], (RT, TEN)),
-        ([Want("", "amd64", Flavour.RT)], (RT, RT_10)),
-        ([Want("rhel-9", "", None)], (NINE,)),
-        ([Want("rhel-9", "amd64", Flavour.PAGES_64K)], ()),
-        ([Want("rhel-9", "arm64", Flavour.STANDARD)], ()),
-        ([Want("rhel-8", "amd64", Flavour.STANDARD)], ()),
+        ([KernelFilter("rhel-9", "amd64", Flavour.STANDARD)], (NINE,)),
+        ([KernelFilter("rhel-10", "amd64", Flavour.RT)], (RT_10,)),
+        ([KernelFilter("rhel-9", "amd64", Flavour.RT), KernelFilter("rhel-10", "amd64", Flavour.STANDARD)], (RT, TEN)),
+        ([KernelFilter("", "amd64", Flavour.RT)], (RT, RT_10)),
+        ([KernelFilter("rhel-9", "", None)], (NINE,)),
+        ([KernelFilter("rhel-9", "amd64", Flavour.PAGES_64K)], ()),
+        ([KernelFilter("rhel-9", "arm64", Flavour.STANDARD)], ()),
+        ([KernelFilter("rhel-8", "amd64", Flavour.STANDARD)], ()),
         ([], ()),
     ],
 )
-def test_only_what_nodes_need_is_read(tmp_path: Path, wants: list[Want], kernels: Kernels) -> None:
+def test_only_what_nodes_need_is_read(tmp_path: Path, wants: list[KernelFilter], kernels: Kernels) -> None:
     assert _read(tmp_path, TWO, Choice(wants=frozenset(wants)))[1] == kernels
 
 
 def test_a_toolkit_that_no_node_needs_is_not_read(tmp_path: Path) -> None:
     """Its JSON could not be."""
     images = {**TWO, DTK_10: _toolkit(b"<html>", "rhel-10")}
-    release, kernels = _read(tmp_path, images, Choice(wants=frozenset([Want("rhel-9", "amd64", Flavour.STANDARD)])))
+    release, kernels = _read(
+        tmp_path, images, Choice(wants=frozenset([KernelFilter("rhel-9", "amd64", Flavour.STANDARD)]))
+    )
     assert ([one.stream for one in release.toolkits], kernels) == (["rhel-9"], (NINE,))
 
 
@@ -397,7 +399,7 @@ def test_folders_name_what_the_json_does_not(
         NAME: _release(("driver-toolkit", DTK), architecture=arch),
         DTK: _toolkit(_named(KERNEL if arch == "amd64" else ARM, None), "", arch, *headers),
     }
-    read = _read(tmp_path, images, Choice(wants=frozenset([Want("rhel-9", arch, flavour)])))[1]
+    read = _read(tmp_path, images, Choice(wants=frozenset([KernelFilter("rhel-9", arch, flavour)])))[1]
     assert [one.version for one in read] == ([kernel] if kernel else [])
     assert all(one.provenance == f"/{SOURCES} of {DTK}" for one in read)
 
@@ -418,11 +420,11 @@ def _sparse(tmp_path: Path, arch: str) -> LayoutReference:
 def test_children_that_no_node_needs_may_be_missing(tmp_path: Path, arch: str, kernel: TargetKernel) -> None:
     """As oc-mirror leaves an index of which one architecture was mirrored (openshift-reference 1.3)."""
     layout = _sparse(tmp_path, arch)
-    images = Images(Network(), Cache(tmp_path / "cache"), layout, Wanted(paths=FILES))
+    images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     assert read_streams(images, NAME, ("amd64", "arm64"), Keyring()) == ("4.99.0", ("rhel-9",))
-    choice = Choice(wants=frozenset([Want("rhel-9", arch, Flavour.STANDARD)]))
+    choice = Choice(wants=frozenset([KernelFilter("rhel-9", arch, Flavour.STANDARD)]))
     assert read_release(images, NAME, choice, Keyring())[1] == (kernel,)
-    both = Choice(wants=frozenset(Want("rhel-9", one, Flavour.STANDARD) for one in ("amd64", "arm64")))
+    both = Choice(wants=frozenset(KernelFilter("rhel-9", one, Flavour.STANDARD) for one in ("amd64", "arm64")))
     assert read_release(images, NAME, both, Keyring())[1] == (kernel,)
     with pytest.raises(UsageProblem, match=r"--arch .*: image .*, which the registry does not have"):
         read_release(images, NAME, Choice(arches=("amd64", "arm64")), Keyring())
@@ -432,7 +434,7 @@ def test_children_that_no_node_needs_may_be_missing(tmp_path: Path, arch: str, k
 def test_what_the_release_has_not_for_nodes_is_left_out(tmp_path: Path, lacks: str) -> None:
     """Who needs it is told so; the others are judged."""
     single = {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(_named(KERNEL))}[lacks]
-    both = Choice(wants=frozenset(Want("rhel-9", one, Flavour.STANDARD) for one in ("amd64", "arm64")))
+    both = Choice(wants=frozenset(KernelFilter("rhel-9", one, Flavour.STANDARD) for one in ("amd64", "arm64")))
     assert _read(tmp_path, {**_multi(), lacks: single}, both)[1] == (AMD64,)
 
 

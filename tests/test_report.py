@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kmm_preflight.model import Conclusion, Flavour, ModuleName, Plan, Stage, TargetKernel, Verdict
-from kmm_preflight.report import Problem, Report
+from kmm_preflight.stages.report import Problem, Report
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 V, R, U, N = Conclusion.VERIFIED, Conclusion.REFUTED, Conclusion.UNDECIDED, Conclusion.NOT_VERIFIED

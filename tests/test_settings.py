@@ -10,15 +10,15 @@ from typing import cast
 import pytest
 import trustme
 
-from fixtures import trying
-from fixtures.options import OPTIONS
-from fixtures.settings import Settings, dialect_asked, read_settings
-from fixtures.trying import Trying
+from fixtures.options import trial
+from fixtures.options.definitions import OPTIONS
+from fixtures.options.settings import Settings, dialect_asked, read_settings
+from fixtures.options.trial import TrialOptions
 from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import Flavour, RegistryTLS, TargetKernel
 from kmm_preflight.oci.connections import Connections
-from kmm_preflight.status import Dialect
-from kmm_preflight.trial.programs import Lacking
+from kmm_preflight.status.dialects import Dialect
+from kmm_preflight.trial.programs import MissingTool
 
 RELEASE = {"--release-image": "quay.io/a/b:1"}
 AMD64, ARM64, BARE = "5.14.0-570.19.1.el9_6.x86_64", "5.14.0-570.19.1.el9_6.aarch64", "6.6.0"
@@ -186,9 +186,9 @@ def test_a_trial_as_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     (tmp_path / "vmlinuz").write_bytes(b"x")
     file = str(tmp_path / "vmlinuz")
-    assert _settings({}).trying == Trying(path="/usr/bin:/bin")
+    assert _settings({}).trying == TrialOptions(path="/usr/bin:/bin")
     asked: dict[str, str | list[str]] = {"--trial-load": "yes", "--trial-sig-enforce": "yes", "--vmlinuz": [file]}
-    trying = Trying(True, True, (Path(file),), 90, "/usr/bin:/bin")
+    trying = TrialOptions(True, True, (Path(file),), 90, "/usr/bin:/bin")
     assert _settings({**asked, "--trial-timeout": "90"}).trying == trying
 
 
@@ -199,15 +199,15 @@ def test_a_trial_boots_what_an_option_names_else_the_toolkit_s_own(tmp_path: Pat
         tmp_path / "own",
         [TargetKernel(name, "arm64", "", Flavour.STANDARD, "", "") for name in (ARM64, BARE)],
     )
-    given, none = Trying(vmlinuz=(banner,)), Trying(path=str(tmp_path))
+    given, none = TrialOptions(vmlinuz=(banner,)), TrialOptions(path=str(tmp_path))
 
-    def boots(asked: Trying, kernel: TargetKernel, toolkit: Path | None) -> Path | Lacking:
-        return trying.testbed(asked, tmp_path, kernel, lambda: toolkit, lambda path: None).vmlinuz()
+    def boots(asked: TrialOptions, kernel: TargetKernel, toolkit: Path | None) -> Path | MissingTool:
+        return trial.testbed(asked, tmp_path, kernel, lambda: toolkit, lambda path: None).vmlinuz()
 
     assert [boots(given, kernel, own) for kernel in kernels] == [banner, own]
     assert boots(none, kernels[0], own) == own
-    assert boots(none, kernels[0], None) == Lacking("no vmlinuz", f"Name the vmlinuz of {ARM64} with --vmlinuz.")
-    other = Lacking(f"a vmlinuz of {ARM64}", f"Name the vmlinuz of {BARE} with --vmlinuz.")
+    assert boots(none, kernels[0], None) == MissingTool("no vmlinuz", f"Name the vmlinuz of {ARM64} with --vmlinuz.")
+    other = MissingTool(f"a vmlinuz of {ARM64}", f"Name the vmlinuz of {BARE} with --vmlinuz.")
     assert boots(given, kernels[1], None) == other
     released = replace(kernels[1], driver_toolkit="dtk", os_image="os")
     looked_in = f" There is none in lib/modules/{BARE} of the driver toolkit and the OS image."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.model import (
     Build,
     Conclusion,
@@ -18,7 +18,15 @@ from kmm_preflight.model import (
     TargetKernel,
     Verdict,
 )
-from kmm_preflight.stages import build_needed, conclude, lost, settle_build, settle_image, settle_sign, sign_needed
+from kmm_preflight.stages.rules import (
+    build_needed,
+    conclude,
+    lost,
+    settle_build,
+    settle_image,
+    settle_sign,
+    sign_needed,
+)
 
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
 IMAGE, BUILD, SIGN = Stage.IMAGE, Stage.BUILD, Stage.SIGN
@@ -54,7 +62,7 @@ def test_settle_image(sections: str, judged: Outcome, settled: Outcome, reason: 
 
 def test_a_plan_without_an_image_does_not_fall_through() -> None:
     """No section can make an image whose name is not known."""
-    unresolved = findings.NO_MAPPING(kernel="k", tried="nothing")
+    unresolved = catalogue.NO_MAPPING(kernel="k", tried="nothing")
     plan = Plan(ModuleName("ns", "m"), KERNEL, build=Build(), unresolved=unresolved)
     judged = _result(IMAGE, FAILED)
     assert settle_image(plan, judged) == judged
@@ -135,4 +143,4 @@ def test_nothing_is_verified_by_stepping_aside(sections: str, outcomes: dict[Sta
 
 def test_a_lost_stage_is_undecided() -> None:
     result = lost(BUILD)
-    assert (result.stage, result.outcome, result.findings) == (BUILD, UNDECIDED, (findings.WORKER_LOST(),))
+    assert (result.stage, result.outcome, result.findings) == (BUILD, UNDECIDED, (catalogue.WORKER_LOST(),))

@@ -20,7 +20,7 @@ from kmm_preflight.model import (
     TargetKernel,
     Verdict,
 )
-from kmm_preflight.status import Dialect, Entry, entry, kubectl_line, preset, status_patch, worst
+from kmm_preflight.status.dialects import Dialect, StatusEntry, entry, kubectl_line, preset, status_patch, worst
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=2)))
 TIME = "2026-01-02T01:04:05Z"
@@ -68,15 +68,15 @@ def test_no_version(text: str) -> None:
 )
 def test_entry(conclusion: Conclusion, seed: tuple[str, str], later: tuple[str, str]) -> None:
     verdict, reason = _verdict("ns/a", conclusion), f"1.2.3: is {conclusion.value}"
-    assert entry(verdict, Dialect.SEED) == Entry(*seed, reason)
-    assert entry(verdict, Dialect.LIST) == Entry(*seed, reason)
-    assert entry(verdict, Dialect.LATER) == Entry(*later, reason)
+    assert entry(verdict, Dialect.SEED) == StatusEntry(*seed, reason)
+    assert entry(verdict, Dialect.LIST) == StatusEntry(*seed, reason)
+    assert entry(verdict, Dialect.LATER) == StatusEntry(*later, reason)
 
 
 def test_entry_names_the_image_that_was_judged() -> None:
     result = StageResult(Stage.IMAGE, Outcome.VERIFIED, "", image=JudgedImage("r/i:t", "sha256:a", "sha256:b"))
     verdict = replace(_verdict("ns/a", VERIFIED), results=(result,))
-    assert entry(verdict, Dialect.SEED) == Entry("True", "Done", "1.2.3: is verified (r/i:t, sha256:a)")
+    assert entry(verdict, Dialect.SEED) == StatusEntry("True", "Done", "1.2.3: is verified (r/i:t, sha256:a)")
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
@@ -88,16 +88,21 @@ def test_no_entry_for_what_was_not_verified(dialect: Dialect) -> None:
     ("before", "modules", "entries", "removed"),
     [
         ({}, [], {}, set()),
-        ({}, ["a"], {"a": Entry("False", "Image")}, set()),
-        ({"a": "Done"}, ["a"], {"a": Entry("True", "Done")}, set()),
-        ({"a": "Requeued"}, ["a"], {"a": Entry("False", "Requeued")}, set()),
-        ({"a": "Build"}, ["a"], {"a": Entry("False", "Build")}, set()),
-        ({"a": "Done", "b": "Sign"}, ["b", "c"], {"b": Entry("False", "Sign"), "c": Entry("False", "Image")}, {"a"}),
+        ({}, ["a"], {"a": StatusEntry("False", "Image")}, set()),
+        ({"a": "Done"}, ["a"], {"a": StatusEntry("True", "Done")}, set()),
+        ({"a": "Requeued"}, ["a"], {"a": StatusEntry("False", "Requeued")}, set()),
+        ({"a": "Build"}, ["a"], {"a": StatusEntry("False", "Build")}, set()),
+        (
+            {"a": "Done", "b": "Sign"},
+            ["b", "c"],
+            {"b": StatusEntry("False", "Sign"), "c": StatusEntry("False", "Image")},
+            {"a"},
+        ),
         ({"a": "Done"}, [], {}, {"a"}),
     ],
     ids=["nothing", "new", "done stays done", "requeued", "in between", "all three", "vanished"],
 )
-def test_preset(before: dict[str, str], modules: list[str], entries: dict[str, Entry], removed: set[str]) -> None:
+def test_preset(before: dict[str, str], modules: list[str], entries: dict[str, StatusEntry], removed: set[str]) -> None:
     assert preset(before, modules) == (entries, removed)
 
 

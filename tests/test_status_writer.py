@@ -13,23 +13,23 @@ from kmm_preflight.cluster.api import CRDS, Access, Api
 from kmm_preflight.cluster.kubernetes import connect
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import ModuleName
-from kmm_preflight.preflight import Preflight, dialect_of_crd, preflights, read_preflight
-from kmm_preflight.status import GROUP, RESOURCE, Dialect, Entry, parse_entries
-from kmm_preflight.status_writer import StatusWriter
+from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, StatusEntry, parse_entries
+from kmm_preflight.status.preflight import Preflight, dialect_of_crd, preflights, read_preflight
+from kmm_preflight.status.writer import StatusWriter
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import PREFLIGHTS, released
 
 A, B = ModuleName("ns", "a"), ModuleName("ns", "b")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DONE = {
-    Dialect.SEED: Entry("True", "Done", "good"),
-    Dialect.LIST: Entry("True", "Done", "good"),
-    Dialect.LATER: Entry("Success", "Done", "good"),
+    Dialect.SEED: StatusEntry("True", "Done", "good"),
+    Dialect.LIST: StatusEntry("True", "Done", "good"),
+    Dialect.LATER: StatusEntry("Success", "Done", "good"),
 }
 BAD = {
-    Dialect.SEED: Entry("False", "Requeued", "bad"),
-    Dialect.LIST: Entry("False", "Requeued", "bad"),
-    Dialect.LATER: Entry("Failure", "Done", "bad"),
+    Dialect.SEED: StatusEntry("False", "Requeued", "bad"),
+    Dialect.LIST: StatusEntry("False", "Requeued", "bad"),
+    Dialect.LATER: StatusEntry("Failure", "Done", "bad"),
 }
 RELEASE, KERNEL, TOOLKIT = "registry.example/release:1", "6.1.0-56-amd64", "registry.example/dtk:1"
 
@@ -117,7 +117,7 @@ def test_the_dialect_is_told_by_the_live_schema(
     assert dialect is expected.get(which, Dialect.LATER)
 
 
-def entries(api: Api, dialect: Dialect, name: str) -> dict[ModuleName, Entry]:
+def entries(api: Api, dialect: Dialect, name: str) -> dict[ModuleName, StatusEntry]:
     return parse_entries(read(api, dialect, name).get("status", {}), dialect)
 
 

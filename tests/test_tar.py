@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from kmm_preflight.base.decompression import decompressed
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.oci.compression import decompressed
-from kmm_preflight.oci.tar import ByteReader, Kind, walk
+from kmm_preflight.oci.tar import ByteReader, EntryKind, walk
 
 from .real.layout import Member, folder, tar
 from .real.requirement import need_tool
@@ -27,19 +27,19 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-Seen = tuple[str, Kind, int, str, bytes]
+Seen = tuple[str, EntryKind, int, str, bytes]
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 KINDS = {
-    tarfile.REGTYPE: Kind.FILE,
-    tarfile.AREGTYPE: Kind.FILE,
-    tarfile.CONTTYPE: Kind.FILE,
-    tarfile.GNUTYPE_SPARSE: Kind.FILE,
-    tarfile.DIRTYPE: Kind.FOLDER,
-    tarfile.SYMTYPE: Kind.SYMLINK,
-    tarfile.LNKTYPE: Kind.HARDLINK,
-    tarfile.CHRTYPE: Kind.DEVICE,
-    tarfile.BLKTYPE: Kind.DEVICE,
-    tarfile.FIFOTYPE: Kind.DEVICE,
+    tarfile.REGTYPE: EntryKind.FILE,
+    tarfile.AREGTYPE: EntryKind.FILE,
+    tarfile.CONTTYPE: EntryKind.FILE,
+    tarfile.GNUTYPE_SPARSE: EntryKind.FILE,
+    tarfile.DIRTYPE: EntryKind.FOLDER,
+    tarfile.SYMTYPE: EntryKind.SYMLINK,
+    tarfile.LNKTYPE: EntryKind.HARDLINK,
+    tarfile.CHRTYPE: EntryKind.DEVICE,
+    tarfile.BLKTYPE: EntryKind.DEVICE,
+    tarfile.FIFOTYPE: EntryKind.DEVICE,
 }
 
 
@@ -63,7 +63,7 @@ def _walked(data: bytes, dice: random.Random) -> list[Seen]:
     return seen
 
 
-def _listed(data: bytes) -> list[tuple[str, Kind, int, str, bytes]]:
+def _listed(data: bytes) -> list[tuple[str, EntryKind, int, str, bytes]]:
     """What tarfile sees."""
     seen = []
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.template import image_variables, kernel_fields, kernel_variables, normalized, substitute
+from kmm_preflight.planning.template import image_variables, kernel_fields, kernel_variables, normalized, substitute
 
 VARIABLES = {"A": "one", "B": "two", "EMPTY": "", "A_1": "three", "1": "digit", "Ä": "umlaut"}
 

@@ -16,21 +16,21 @@ from kmm_preflight.errors import Malformed
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.images import Images
-from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.oci.layers import Wanted
-from kmm_preflight.trial.answers import Answer, read_console
-from kmm_preflight.trial.boot import Boot, Console, End, Machine
-from kmm_preflight.trial.conclusion import Tried, conclude
+from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.layers import KeepRules
+from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.trial.boot import Boot, BootEnd, Console, VirtualMachine
+from kmm_preflight.trial.console import TrialAnswer, read_console
+from kmm_preflight.trial.environment import TrialEnvironment, chosen_vmlinuz
 from kmm_preflight.trial.folder import image_tree
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, write_initramfs
-from kmm_preflight.trial.layout import Laid, Trial, lay_out
 from kmm_preflight.trial.linked import read_linked
 from kmm_preflight.trial.load import try_load
 from kmm_preflight.trial.machine import CONSOLE_BYTES, Qemu, find_qemu
-from kmm_preflight.trial.programs import Lacking, own_root, programs
+from kmm_preflight.trial.programs import MissingTool, own_root, programs
 from kmm_preflight.trial.script import Step, init_script
-from kmm_preflight.trial.testbed import Testbed, chosen_vmlinuz
+from kmm_preflight.trial.staging import StagedTrial, Trial, lay_out
+from kmm_preflight.trial.verdict import Subject, conclude
 
 from .real.layout import Member, image, layer, symlink, write_layout
 from .real.requirement import need, need_tool
@@ -38,7 +38,7 @@ from .real.requirement import need, need_tool
 _QEMU, _KMOD = "apt-get install qemu-system-x86", "apt-get install kmod"
 RELEASE = "6.1.0-1-amd64"
 MC = "kernel/drivers/media/mc/mc.ko"
-TRIED = Tried("pf", RELEASE)
+TRIED = Subject("pf", RELEASE)
 
 
 def target(release: str, arch: str = "amd64") -> TargetKernel:
@@ -58,7 +58,7 @@ def release() -> str:
 
 
 @pytest.fixture
-def bed(tmp_path: Path, release: str) -> Callable[..., Testbed]:
+def bed(tmp_path: Path, release: str) -> Callable[..., TrialEnvironment]:
     """QEMU of this machine without KVM, as every machine has it, and a kernel's own vmlinuz."""
     from .real import kernels
 
@@ -66,8 +66,8 @@ def bed(tmp_path: Path, release: str) -> Callable[..., Testbed]:
     need_tool("modprobe", _KMOD)
     qemu = need_tool("qemu-system-x86_64", _QEMU)
 
-    def make(seconds: float = 300, enforced: bool = False) -> Testbed:
-        return Testbed(
+    def make(seconds: float = 300, enforced: bool = False) -> TrialEnvironment:
+        return TrialEnvironment(
             vmlinuz=lambda: kernels.vmlinuz(release),
             machine=lambda: find_qemu("amd64", str(Path(qemu).parent), seconds, kvm=False),
             programs=lambda: programs("amd64", own_root),
@@ -102,7 +102,9 @@ def ids(found: Mapping[str, tuple[Finding, ...]]) -> dict[str, list[str]]:
     return {name: [one.id for one in several] for name, several in found.items()}
 
 
-def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed], release: str, tmp_path: Path) -> None:
+def test_a_real_kernel_takes_and_refuses_in_one_boot(
+    bed: Callable[..., TrialEnvironment], release: str, tmp_path: Path
+) -> None:
     from .real import kernels
     from .real.behaviour import behaving
     from .real.drivers import singles
@@ -176,7 +178,7 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(bed: Callable[..., Testbed]
 
 
 def test_a_kmod_that_stays_and_one_that_brings_the_kernel_down_have_boots_of_their_own(
-    bed: Callable[..., Testbed], release: str, tmp_path: Path
+    bed: Callable[..., TrialEnvironment], release: str, tmp_path: Path
 ) -> None:
     from .real.behaviour import behaving
 
@@ -190,14 +192,14 @@ def test_a_kmod_that_stays_and_one_that_brings_the_kernel_down_have_boots_of_the
     assert any("pf_panics_init" in line for line in found["pf_panics"][0].lines)
 
 
-def test_a_boot_is_bounded_in_time(bed: Callable[..., Testbed], release: str, tmp_path: Path) -> None:
+def test_a_boot_is_bounded_in_time(bed: Callable[..., TrialEnvironment], release: str, tmp_path: Path) -> None:
     trial = Trial("a", "pf", "/opt", {"opt/x": File(b"")})
     (finding,) = try_load([trial], target(release), bed(seconds=1))["a"]
     assert finding.id == "trial-undecided"
     assert "got no end in time (1 s) before the kernel had booted" in finding.sentence
 
 
-def test_a_vmlinuz_of_another_kernel_is_not_booted(bed: Callable[..., Testbed], release: str) -> None:
+def test_a_vmlinuz_of_another_kernel_is_not_booted(bed: Callable[..., TrialEnvironment], release: str) -> None:
     trial = Trial("a", "pf", "/opt", {})
     (finding,) = try_load([trial], target("6.1.0-1-amd64"), bed())["a"]
     assert finding.id == "trial-unable"
@@ -208,7 +210,7 @@ def test_a_vmlinuz_of_another_kernel_is_not_booted(bed: Callable[..., Testbed], 
 @pytest.mark.parametrize("arch", ["amd64", "arm64", "ppc64le", "s390x"])
 def test_without_qemu_nothing_is_tried(tmp_path: Path, arch: str) -> None:
     lacking = find_qemu(arch, str(tmp_path), 60)
-    if isinstance(lacking, Lacking):  # RHEL has one outside of PATH
+    if isinstance(lacking, MissingTool):  # RHEL has one outside of PATH
         assert lacking.what.startswith("no qemu-system-")
         assert lacking.remedy.startswith(f"Install QEMU for {arch}: `apt-get install qemu-system-")
 
@@ -216,7 +218,7 @@ def test_without_qemu_nothing_is_tried(tmp_path: Path, arch: str) -> None:
 def test_a_modprobe_of_another_architecture_is_of_no_use() -> None:
     need_tool("modprobe", _KMOD)
     lacking = programs("s390x", own_root)
-    assert isinstance(lacking, Lacking)
+    assert isinstance(lacking, MissingTool)
     assert lacking.what.startswith("no sh for s390x here (")
     assert lacking.remedy == "Install dash or bash for s390x on the machine that runs the suite."
 
@@ -231,7 +233,7 @@ def test_a_modprobe_that_is_not_kmod_s_is_of_no_use(tmp_path: Path) -> None:
     busybox.write_bytes(Path("/bin/sh").read_bytes())
     places = {"/bin/sh": Path("/bin/sh"), "/bin/mount": Path("/bin/sh"), "/bin/modprobe": busybox}
     lacking = programs("amd64", lambda path: places.get(path) or own_root(path), ["/bin"])
-    assert isinstance(lacking, Lacking)
+    assert isinstance(lacking, MissingTool)
     assert lacking.what == f"a {busybox} that is not kmod's modprobe"
 
 
@@ -292,14 +294,14 @@ def test_no_path_leads_out_of_its_place(paths: tuple[str, ...], tmp_path: Path) 
     with pytest.raises(Malformed):
         write_initramfs(io.BytesIO(), entries)
     laid = lay_out(Trial("a", "pf", "/opt", entries), 0, RELEASE, no_in_tree, tmp_path)
-    assert isinstance(laid, Lacking)
+    assert isinstance(laid, MissingTool)
 
 
 @pytest.mark.parametrize(
     ("kmod", "order"), [("a b", ()), ("a\ninstall a /bin/true", ()), ("a", ("a", "b\ninstall x y")), ("", ())]
 )
 def test_a_name_that_is_none_is_not_tried(tmp_path: Path, kmod: str, order: tuple[str, ...]) -> None:
-    assert isinstance(lay_out(Trial("a", kmod, "/opt", {}, order=order), 0, RELEASE, no_in_tree, tmp_path), Lacking)
+    assert isinstance(lay_out(Trial("a", kmod, "/opt", {}, order=order), 0, RELEASE, no_in_tree, tmp_path), MissingTool)
 
 
 def test_an_in_tree_kmod_that_is_not_to_be_had_is_named(tmp_path: Path) -> None:
@@ -311,7 +313,7 @@ def test_an_in_tree_kmod_that_is_not_to_be_had_is_named(tmp_path: Path) -> None:
     files = {"pf_in_tree.ko": singles(release)["pf_in_tree"]}
     tree = image_folder(tmp_path, release, files, kernels.in_tree(release))
     laid = lay_out(Trial("a", "pf_in_tree", "/opt", tree), 0, release, no_in_tree, tmp_path)
-    assert laid == Lacking(
+    assert laid == MissingTool(
         "no in-tree kmod kernel/drivers/media/mc/mc.ko",
         f"Name a driver toolkit or a kernel package that has the in-tree kmods of {release}.",
     )
@@ -321,7 +323,7 @@ def test_what_is_in_the_way_of_the_shell_is_quoted(tmp_path: Path) -> None:
     laid = lay_out(
         Trial("a", "pf", "/opt/a b;reboot", {}, parameters=("x=$(reboot)'",)), 3, RELEASE, no_in_tree, tmp_path
     )
-    assert isinstance(laid, Laid)
+    assert isinstance(laid, StagedTrial)
     script = init_script("token", [laid.step])
     assert "modprobe -v -d '/tmp/opt/a b;reboot' pf 'x=$(reboot)'\"'\"''" in script
     subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=60)
@@ -363,8 +365,8 @@ def test_a_kmod_that_does_not_know_the_token_answers_nothing() -> None:
     assert sorted(told.answers) == [0, 2]
 
 
-def answer(told: str = "", said: str = "", code: int | None = 1, live: str = "") -> Answer:
-    return Answer(code, tuple(told.splitlines()), tuple(live.split()), tuple(said.splitlines()))
+def answer(told: str = "", said: str = "", code: int | None = 1, live: str = "") -> TrialAnswer:
+    return TrialAnswer(code, tuple(told.splitlines()), tuple(live.split()), tuple(said.splitlines()))
 
 
 INSMOD = "insmod /tmp/opt/lib/modules/1/pf.ko"
@@ -388,23 +390,23 @@ INIT = "initcall pf_init+0x0/0x10 [pf] returned {} after 9 usecs"
         (answer("modprobe: ERROR: Cannot allocate memory"), "trial-undecided", "no memory for it"),
         (answer("sh: not found", code=127), "trial-undecided", "modprobe ended with 127"),
         (answer(code=None), "trial-undecided", "no end in time (60 s) while it was loaded"),
-        (Answer(1, lacking=("/lib/modules/1/a.ko",)), "trial-undecided", "/lib/modules/1/a.ko refused"),
+        (TrialAnswer(1, lacking=("/lib/modules/1/a.ko",)), "trial-undecided", "/lib/modules/1/a.ko refused"),
         (answer(INSMOD, "Loading of module with unavailable key is rejected"), "trial-refused", "exit code 1"),
     ],
 )
-def test_what_an_answer_means(given: Answer, id: str, got: str) -> None:
-    finding = conclude(TRIED, given, End.TIME, 60)
+def test_what_an_answer_means(given: TrialAnswer, id: str, got: str) -> None:
+    finding = conclude(TRIED, given, BootEnd.TIME, 60)
     assert (finding.id, f"got {got}" in finding.sentence) == (id, True), finding.sentence
 
 
 def test_a_key_that_only_the_virtual_machine_lacks_is_undecided() -> None:
     given = answer(INSMOD, "Loading of module with unavailable key is rejected")
-    assert conclude(Tried("pf", RELEASE, enforced=True), given, End.TOLD, 60).id == "trial-key-unknown"
+    assert conclude(Subject("pf", RELEASE, enforced=True), given, BootEnd.TOLD, 60).id == "trial-key-unknown"
 
 
 def test_lines_are_bounded_and_safe() -> None:
     said = "\n".join(f"\x1b[31m::error::{number}{'x' * 5000}" for number in range(1000))
-    lines = conclude(TRIED, answer(INSMOD, said, 0, "pf"), End.TOLD, 60).lines
+    lines = conclude(TRIED, answer(INSMOD, said, 0, "pf"), BootEnd.TOLD, 60).lines
     assert len(lines) == 41
     assert lines[20] == "… 961 lines left out …"
     assert all(len(line) < 320 and "\x1b" not in line and "::error" not in line for line in lines)
@@ -424,10 +426,10 @@ class Replayed:
         return Console(console.text.replace("T ", f"{boot.ready.split()[0]} "), console.end)
 
 
-def replay(tmp_path: Path, machine: Machine, trials: int = 2, enforced: bool = False) -> dict[str, list[str]]:
+def replay(tmp_path: Path, machine: VirtualMachine, trials: int = 2, enforced: bool = False) -> dict[str, list[str]]:
     vmlinuz = tmp_path / "vmlinuz"
     vmlinuz.write_bytes(b"compressed")
-    bed = Testbed(lambda: vmlinuz, lambda: machine, dict, no_in_tree, tmp_path, enforced)
+    bed = TrialEnvironment(lambda: vmlinuz, lambda: machine, dict, no_in_tree, tmp_path, enforced)
     several = [Trial(f"t{number}", "pf", "/opt", {}) for number in range(trials)]
     return ids(try_load(several, target(RELEASE), bed))
 
@@ -446,19 +448,19 @@ PANIC = "Kernel panic - not syncing: x\n"
 @pytest.mark.parametrize(
     ("consoles", "findings"),
     [
-        ([Console(told(loads(0), loads(2)), End.TOLD)], ["trial-loaded", "trial-loaded"]),
+        ([Console(told(loads(0), loads(2)), BootEnd.TOLD)], ["trial-loaded", "trial-loaded"]),
         # What came to no end behind another one is tried again by itself.
         (
-            [Console(told(loads(0), "T begin 2\n", PANIC), End.BY_ITSELF), Console(told(loads(2)), End.TOLD)],
+            [Console(told(loads(0), "T begin 2\n", PANIC), BootEnd.BY_ITSELF), Console(told(loads(2)), BootEnd.TOLD)],
             ["trial-loaded", "trial-loaded"],
         ),
         (
-            [Console(told("T begin 0\n"), End.TIME), Console(told("T begin 2\n", PANIC), End.BY_ITSELF)],
+            [Console(told("T begin 0\n"), BootEnd.TIME), Console(told("T begin 2\n", PANIC), BootEnd.BY_ITSELF)],
             ["trial-undecided", "trial-refused"],
         ),
-        ([Console("nothing", End.BY_ITSELF)], ["trial-undecided", "trial-undecided"]),
-        ([Console("x" * 100, End.MUCH)], ["trial-undecided", "trial-undecided"]),
-        ([Console("T kernel 6.1.0-2-amd64\n" + loads(0), End.TOLD)], ["trial-unable", "trial-unable"]),
+        ([Console("nothing", BootEnd.BY_ITSELF)], ["trial-undecided", "trial-undecided"]),
+        ([Console("x" * 100, BootEnd.MUCH)], ["trial-undecided", "trial-undecided"]),
+        ([Console("T kernel 6.1.0-2-amd64\n" + loads(0), BootEnd.TOLD)], ["trial-unable", "trial-unable"]),
     ],
 )
 def test_boot_after_boot(tmp_path: Path, consoles: list[Console], findings: list[str]) -> None:
@@ -469,9 +471,9 @@ def test_boot_after_boot(tmp_path: Path, consoles: list[Console], findings: list
 
 
 def test_a_kernel_that_enforces_nothing_proves_nothing_of_signatures(tmp_path: Path) -> None:
-    machine = Replayed([Console(told(loads(0), "T enforced N\n", loads(1)), End.TOLD)])
+    machine = Replayed([Console(told(loads(0), "T enforced N\n", loads(1)), BootEnd.TOLD)])
     assert replay(tmp_path, machine, 1, enforced=True) == {"t0": ["trial-loaded", "trial-undecided"]}
-    machine = Replayed([Console(told(loads(0), "T enforced Y\n", loads(1)), End.TOLD)])
+    machine = Replayed([Console(told(loads(0), "T enforced Y\n", loads(1)), BootEnd.TOLD)])
     assert replay(tmp_path, machine, 1, enforced=True) == {"t0": ["trial-loaded", "trial-loaded"]}
 
 
@@ -502,7 +504,7 @@ def test_the_vmlinuz_of_the_kernel_is_taken(kernels_here: dict[str, Path]) -> No
     assert chosen_vmlinuz([one, two, silent], "6.1.0-2-ppc64le") == two
     assert chosen_vmlinuz([one, two, silent], "6.1.0-3-amd64") == silent
     other = chosen_vmlinuz([one, two], "6.1.0-3-amd64")
-    assert isinstance(other, Lacking)
+    assert isinstance(other, MissingTool)
     assert other.what == "a vmlinuz of 6.1.0-1-amd64, 6.1.0-2-ppc64le"
 
 
@@ -510,7 +512,7 @@ BOOT = Boot(Path("/dev/null"), Path("/tmp/initramfs"), 512, "quiet", "T kernel "
 SAYS = "echo T kernel 1; echo T all; exec sleep 600"
 
 
-def ill_qemu(folder: Path, script: str, seconds: float, kvm: bool = False) -> Machine:
+def ill_qemu(folder: Path, script: str, seconds: float, kvm: bool = False) -> VirtualMachine:
     """A program in the place of QEMU that behaves as some do; what it was called with stands in `calls`."""
     program = folder / "qemu-system-x86_64"
     program.write_text(f'#!/bin/sh\necho "$*" >>{folder}/calls\necho $$ >{folder}/pid\n{script}\n')
@@ -522,15 +524,15 @@ def ill_qemu(folder: Path, script: str, seconds: float, kvm: bool = False) -> Ma
 @pytest.mark.parametrize(
     ("script", "end"),
     [
-        (SAYS, End.TOLD),
-        ("exec sleep 600", End.TIME),
-        ("echo T kernel 1; exec sleep 600", End.TIME),
-        ("exec yes", End.MUCH),
-        ("echo broken; exit 1", End.BY_ITSELF),
-        ("trap '' TERM INT HUP; while :; do sleep 600 & wait; done", End.TIME),
+        (SAYS, BootEnd.TOLD),
+        ("exec sleep 600", BootEnd.TIME),
+        ("echo T kernel 1; exec sleep 600", BootEnd.TIME),
+        ("exec yes", BootEnd.MUCH),
+        ("echo broken; exit 1", BootEnd.BY_ITSELF),
+        ("trap '' TERM INT HUP; while :; do sleep 600 & wait; done", BootEnd.TIME),
     ],
 )
-def test_whatever_qemu_does_it_has_an_end(tmp_path: Path, script: str, end: End) -> None:
+def test_whatever_qemu_does_it_has_an_end(tmp_path: Path, script: str, end: BootEnd) -> None:
     console = ill_qemu(tmp_path, script, 0.5).boot(BOOT)
     assert console.end is end
     assert len(console.text) <= CONSOLE_BYTES
@@ -540,7 +542,7 @@ def test_whatever_qemu_does_it_has_an_end(tmp_path: Path, script: str, end: End)
 def test_kvm_and_the_sandbox_are_left_out_where_they_do_not_work(tmp_path: Path) -> None:
     script = f"case $* in *sandbox*) echo sandbox: not supported; exit 1;; *kvm*) echo no kvm; exit 1;; esac; {SAYS}"
     machine = ill_qemu(tmp_path, script, 30, kvm=True)
-    assert [machine.boot(BOOT).end, machine.boot(BOOT).end] == [End.TOLD, End.TOLD]
+    assert [machine.boot(BOOT).end, machine.boot(BOOT).end] == [BootEnd.TOLD, BootEnd.TOLD]
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [("sandbox" in call, "-accel kvm" in call) for call in calls] == [
         (True, True),
@@ -553,7 +555,7 @@ def test_kvm_and_the_sandbox_are_left_out_where_they_do_not_work(tmp_path: Path)
 
 def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
     console = Qemu(str(tmp_path), "amd64", 5, kvm=False).boot(BOOT)
-    assert console == Console(f"{tmp_path}: Permission denied", End.BY_ITSELF)
+    assert console == Console(f"{tmp_path}: Permission denied", BootEnd.BY_ITSELF)
 
 
 def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
@@ -568,8 +570,8 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
         ("etc/passwd", b"root"),
     ]
     write_layout(tmp_path / "layout", {"v1": image([layer(entries)])})
-    wanted = Wanted(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
-    images = Images(Network(), Cache(tmp_path / "cache"), None, wanted)
+    wanted = KeepRules(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
+    images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, wanted)
     read = images.image(f"oci:{tmp_path}/layout:v1", "amd64", Keyring(), VERIFIED_HTTPS)
     tree = image_tree(read, folder)
     contents = {path: entry.content for path, entry in tree.items() if isinstance(entry, File)}
@@ -594,7 +596,7 @@ def test_what_nodes_have_loaded_comes_behind_its_dependencies(tmp_path: Path, re
 
     def insmod(places: Callable[[str], Path | None]) -> tuple[str, ...]:
         laid = lay_out(trial, 0, release, places, tmp_path)
-        assert isinstance(laid, Laid)
+        assert isinstance(laid, StagedTrial)
         return tuple(path.removeprefix(f"/lib/modules/{release}/") for path in laid.step.insmod)
 
     assert insmod(lambda path: index / path) == (MC, videodev)

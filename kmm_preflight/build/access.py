@@ -15,7 +15,7 @@ from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Credential, Helper
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credential_helper import login_of
-from kmm_preflight.oci.keyring import Keyring, candidates
+from kmm_preflight.oci.credentials import Keyring, candidates
 from kmm_preflight.oci.mirrors import Hop, MirrorRule
 from kmm_preflight.oci.reference import Reference, on_loopback
 from kmm_preflight.oci.registries import Registries

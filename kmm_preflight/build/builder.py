@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, Plan, RegistryTLS, Stage
-from kmm_preflight.oci.keyring import Keyring
+from kmm_preflight.oci.credentials import Keyring
 
 Files = Mapping[str, bytes]
 """Contents by file name."""
 
 
 @dataclass(frozen=True)
-class Mounted:
+class MountedSecret:
     """A Secret of the Module's namespace that stands at /run/secrets/<folder> while a step runs, and in no layer.
 
     secret is its name, files what is in it. The folder is the Secret's own name in a build; in a sign it is `key` or
@@ -27,7 +27,7 @@ class Mounted:
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildRequest:
     """What a builder is to make of a plan: the image of its build section, or of its sign section.
 
     id is the same for the same plan and stage in every run, and names files and objects. image is the result's name,
@@ -44,7 +44,7 @@ class Order:
     push: bool
     timeout: float
     arguments: tuple[tuple[str, str], ...] = ()
-    secrets: tuple[Mounted, ...] = ()
+    secrets: tuple[MountedSecret, ...] = ()
     images: tuple[str, ...] = ()
     platforms: Mapping[str, str] = field(default_factory=dict)
     pull_tls: RegistryTLS = VERIFIED_HTTPS
@@ -54,7 +54,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """How a build ended: finding is what speaks against it, None when the builder says that it went well.
 
     image is where the result can be read, "" when it is nowhere to be had; pushed that it is in its registry by now.
@@ -89,11 +89,11 @@ class Builder(Protocol):
     def pushes_first(self) -> bool:
         """Whether a result is in its registry before it was proved."""
 
-    def start(self, order: Order) -> None:
+    def start(self, order: BuildRequest) -> None:
         """Starts the build, or adopts the one of that id which goes on already; returns at once."""
 
-    def result(self, order: Order, tell: Tell) -> Built:
+    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
         """Waits for the end of a build that was started, at most until its deadline, and stops it there."""
 
-    def publish(self, order: Order, built: Built) -> Built:
+    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
         """Pushes a result that was proved, where it is not in its registry yet; image is then its name there."""

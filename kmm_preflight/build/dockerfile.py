@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.kernel import architecture
-from kmm_preflight.template import substitute
+from kmm_preflight.kernel_version import architecture
+from kmm_preflight.planning.template import substitute
 
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*(?P<char>[`\\])\s*", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"#\s*\w+\s*=.*")

@@ -32,7 +32,7 @@ _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 @dataclass(frozen=True)
-class Specification:
+class BuildCommands:
     """What to run, in order; places are lock files of which one must be had; run is held while the run goes on.
 
     timeout in seconds, counted from the moment that there is a place.
@@ -46,7 +46,7 @@ class Specification:
 
 
 @dataclass(frozen=True)
-class Result:
+class CommandResult:
     """How it ended: the last command's number and exit code; stopped tells that the deadline had passed."""
 
     command: int
@@ -58,25 +58,25 @@ class RunGone(Exception):
     """The run that this build is for has ended, or was killed."""
 
 
-def write_specification(folder: Path, specification: Specification) -> None:
+def write_specification(folder: Path, specification: BuildCommands) -> None:
     """Leaves it where a driver looks for it."""
     (folder / SPECIFICATION).write_text(json.dumps(asdict(specification)))
 
 
-def read_result(folder: Path) -> Result | None:
+def read_result(folder: Path) -> CommandResult | None:
     """The result; None while there is none."""
     try:
-        return Result(**json.loads((folder / RESULT).read_text()))
+        return CommandResult(**json.loads((folder / RESULT).read_text()))
     except FileNotFoundError:
         return None
 
 
 def drive(folder: Path) -> None:
     """Runs the specification of a folder to its end."""
-    specification = Specification(**json.loads((folder / SPECIFICATION).read_text()))
+    specification = BuildCommands(**json.loads((folder / SPECIFICATION).read_text()))
     # What a command leaves behind becomes our child, and can be ended too.
     ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    run = Watched(Path(specification.run))
+    run = RunLock(Path(specification.run))
     try:
         place = _place(specification.places, run)
         try:
@@ -89,7 +89,7 @@ def drive(folder: Path) -> None:
     _write(folder / RESULT, json.dumps(asdict(result)))
 
 
-class Watched:
+class RunLock:
     """The run, looked at every now and then: its lock is free once it has ended."""
 
     def __init__(self, lock: Path) -> None:
@@ -107,7 +107,7 @@ class Watched:
             raise RunGone
 
 
-def _place(places: Sequence[str], run: Watched) -> FileLock:
+def _place(places: Sequence[str], run: RunLock) -> FileLock:
     while True:
         for path in places:
             lock = FileLock(path)
@@ -118,14 +118,14 @@ def _place(places: Sequence[str], run: Watched) -> FileLock:
         time.sleep(_POLL_SECONDS)
 
 
-def _run(specification: Specification, folder: Path, run: Watched) -> Result:
+def _run(specification: BuildCommands, folder: Path, run: RunLock) -> CommandResult:
     deadline = time.monotonic() + specification.timeout
     number, code = 0, 0
     with (folder / LOG).open("wb", buffering=0) as log:
         for number, command in enumerate(specification.commands):
             process = _begin(command, specification.environment, folder, log)
             if isinstance(process, int):
-                return Result(number, process)
+                return CommandResult(number, process)
             reader = threading.Thread(target=_copy, args=(process.stdout, log), daemon=True)
             reader.start()
             try:
@@ -136,11 +136,11 @@ def _run(specification: Specification, folder: Path, run: Watched) -> Result:
                 end_children()
             reader.join(timeout=5)
             if code_now is None:
-                return Result(number, -signal.SIGKILL, stopped=True)
+                return CommandResult(number, -signal.SIGKILL, stopped=True)
             code = code_now
             if code:
                 break
-    return Result(number, code)
+    return CommandResult(number, code)
 
 
 def _begin(

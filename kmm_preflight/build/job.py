@@ -9,17 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmm_preflight.build.builder import Built, Order, Tell
-from kmm_preflight.build.ending import broke, ended_badly, timed_out
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.build.builder import BuildRequest, BuildResult, Tell
+from kmm_preflight.build.failure import broke, ended_badly, timed_out
 from kmm_preflight.build.job_manifest import CONTAINER, LOGINS, JobSettings, job_of
 from kmm_preflight.build.job_script import STOPPED, TOLD, WORK
 from kmm_preflight.build.objects import condition, delete, ended, object_name, pods_of, settle
-from kmm_preflight.build.pods import Obstacle, Printed, obstacle, past_deadline, started, taken
-from kmm_preflight.build.watched import follow
+from kmm_preflight.build.pods import Obstacle, PodLog, obstacle, past_deadline, started, taken
+from kmm_preflight.build.poll import follow
 from kmm_preflight.cluster.api import JOBS, SERVICE_ACCOUNTS, Api
 from kmm_preflight.cluster.inventory import NODE_ACCOUNT
 from kmm_preflight.errors import BoundExceeded, Malformed, Undecidable
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
 from kmm_preflight.oci.reference import parse_digest
 
@@ -41,11 +41,11 @@ class JobBuilder:
         self._api = api
         self._settings = settings
 
-    def start(self, order: Order) -> None:
+    def start(self, order: BuildRequest) -> None:
         """See Builder."""
         settle(self._api, JOBS, job_of(order, self._settings, self._logins(order)))
 
-    def ended(self, order: Order) -> bool:
+    def ended(self, order: BuildRequest) -> bool:
         """See Remote. One that only waits to be fetched has ended too."""
         found = self._api.get(JOBS, object_name(order.id), order.plan.module.namespace)
         if found is None or ended(found):
@@ -53,15 +53,15 @@ class JobBuilder:
         # With a push there is no probe, and a Pod that builds counts as ready.
         return not order.push and Field(found)["status"]["ready"].number() > 0
 
-    def result(self, order: Order, tell: Tell) -> Built:
+    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
         """See Builder."""
-        return follow(_Watched(self._api, order, self._settings.folder), order.timeout, tell)
+        return follow(_RunningJob(self._api, order, self._settings.folder), order.timeout, tell)
 
-    def publish(self, order: Order, built: Built) -> Built:
+    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
         """See Builder: what is to be pushed was pushed by the Pod."""
         return built
 
-    def _logins(self, order: Order) -> tuple[str, ...]:
+    def _logins(self, order: BuildRequest) -> tuple[str, ...]:
         """The Secrets with logins for registries: the Module's own, else those of the account that the Pod has."""
         if order.plan.secret is not None:
             return (order.plan.secret,)
@@ -70,14 +70,14 @@ class JobBuilder:
         return tuple(dict.fromkeys(name for name in names if name))[:LOGINS]
 
 
-class _Watched:
+class _RunningJob:
     """A Job that goes on, as it was seen last."""
 
-    def __init__(self, api: Api, order: Order, folder: Path) -> None:
+    def __init__(self, api: Api, order: BuildRequest, folder: Path) -> None:
         self._api = api
         self._order = order
         self._folder = folder
-        self._printed = Printed(api, order, CONTAINER)
+        self._printed = PodLog(api, order, CONTAINER)
         self._job: Manifest | None = None
         self._pod: Manifest | None = None
         self._ran = False
@@ -99,7 +99,7 @@ class _Watched:
         """In a word."""
         return Field(self._pod)["status"]["phase"].text() or "Pending"
 
-    def end(self) -> Built | None:
+    def end(self) -> BuildResult | None:
         """The end, if it has come to one."""
         if self._job is None:
             return self._broke("got it deleted by somebody else, expected its end")
@@ -115,11 +115,11 @@ class _Watched:
             return self._fetched()
         return None
 
-    def given_up(self) -> Built:
+    def given_up(self) -> BuildResult:
         """What is told of a build that is stopped: one that never ran says nothing of its Dockerfile."""
         if self._ran:
             log = self._log()
-            return Built(timed_out(log, self._order.timeout), log=log)
+            return BuildResult(timed_out(log, self._order.timeout), log=log)
         words = self.obstacle.words or "no reason given"
         return self._broke(f"got no running Pod ({words}), expected one within {self._order.timeout:.0f} s")
 
@@ -129,7 +129,7 @@ class _Watched:
             if self._job:
                 delete(self._api, JOBS, self._job)
 
-    def _ended(self, pod: Manifest) -> Built | None:
+    def _ended(self, pod: Manifest) -> BuildResult | None:
         """By what the script has left as its last words, for a step of a Dockerfile may end with any code."""
         words = _last_words(pod)
         if why := taken(pod):
@@ -139,7 +139,7 @@ class _Watched:
         match words.split():
             case ["pushed", digest] if _is_digest(digest):
                 log = f"{self._log()}\npushed {self._order.image} as {digest}\n"
-                return Built(image=self._order.image, pushed=True, log=log)
+                return BuildResult(image=self._order.image, pushed=True, log=log)
             case ["build" | "push", code] if code == str(_KILLED):
                 return self._broke("got its process killed, expected it to end by itself; is there enough memory?")
             case ["build", code]:
@@ -150,9 +150,9 @@ class _Watched:
                 said = words or "no words"
                 return self._broke(f"got its Pod's end with {said!r}, expected a build; does the image have buildah?")
 
-    def _fetched(self) -> Built:
+    def _fetched(self) -> BuildResult:
         log = self._log()
-        return Built(image=f"oci-archive:{self._fetch()}", log=log)
+        return BuildResult(image=f"oci-archive:{self._fetch()}", log=log)
 
     def _fetch(self) -> Path:
         """The archive, stored; Undecidable when it does not come whole."""
@@ -174,13 +174,13 @@ class _Watched:
     def _log(self) -> str:
         return self._printed.whole(self._pod_name())
 
-    def _failed(self, problem: str) -> Built:
+    def _failed(self, problem: str) -> BuildResult:
         log = self._log()
-        return Built(ended_badly(log, f"{self.subject}: {problem}", self._order.stage), log=log)
+        return BuildResult(ended_badly(log, f"{self.subject}: {problem}", self._order.stage), log=log)
 
-    def _broke(self, problem: str) -> Built:
+    def _broke(self, problem: str) -> BuildResult:
         log = self._log()
-        return Built(broke(log, f"{self.subject}: {problem}"), log=log)
+        return BuildResult(broke(log, f"{self.subject}: {problem}"), log=log)
 
     def _pod_name(self) -> str:
         return Field(self._pod)["metadata"]["name"].text()

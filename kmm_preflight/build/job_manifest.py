@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmm_preflight.build.access import registries_conf
-from kmm_preflight.build.builder import Order
+from kmm_preflight.build.builder import BuildRequest
 from kmm_preflight.build.job_script import SCRIPT, TOLD, WORK
 from kmm_preflight.build.objects import labels_of, metadata_of
 from kmm_preflight.errors import BoundExceeded
@@ -48,7 +48,7 @@ class JobSettings:
     patch: Manifest = field(default_factory=dict)
 
 
-def job_of(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+def job_of(order: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
     """The Job of an order; logins are the Secrets for registries, the first one first. No Secret's content is in it."""
     template = {"metadata": {"labels": labels_of(order)}, "spec": _pod(order, settings, logins)}
     spec: dict[str, object] = {
@@ -63,7 +63,7 @@ def job_of(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Mani
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
-def _pod(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+def _pod(order: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
     own: dict[str, dict[str, object]] = {name: {"emptyDir": {}} for name in ("storage", "work")}
     auth = {f"login-{number}": _secret(name, True) for number, name in enumerate(logins)}
     secrets = {f"secret-{number}": _secret(one.secret, False) for number, one in enumerate(order.secrets)}
@@ -82,7 +82,7 @@ def _secret(name: str, optional: bool) -> dict[str, object]:
     return {"secret": {"secretName": name, "optional": optional, "defaultMode": 0o400}}
 
 
-def _container(order: Order, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+def _container(order: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
     texts = {
         "DOCKERFILE": order.dockerfile,
         "REGISTRY_CA": settings.authorities,

@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.build import driver
 from kmm_preflight.build.access import auth_json, authorities_pem, registries_conf
-from kmm_preflight.build.builder import Built, Order, Tell
-from kmm_preflight.build.ending import (
+from kmm_preflight.build.builder import BuildRequest, BuildResult, Tell
+from kmm_preflight.build.failure import (
     STEP,
     broke,
     ended_badly,
@@ -37,7 +37,7 @@ from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.reference import LayoutReference, parse_name
 from kmm_preflight.oci.registries import Registries
-from kmm_preflight.outside import clean
+from kmm_preflight.text import clean
 
 LOG_BYTES = 16 << 20
 _LAST_BYTES = 64 << 10
@@ -79,12 +79,12 @@ class LocalBuilder:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
 
-    def start(self, order: Order) -> None:
+    def start(self, order: BuildRequest) -> None:
         """See Builder."""
         with _told():
             self._start(order)
 
-    def _start(self, order: Order) -> None:
+    def _start(self, order: BuildRequest) -> None:
         folder = self._folder(order)
         if (folder / "lives").exists():
             return  # it goes on already, or has ended
@@ -102,7 +102,7 @@ class LocalBuilder:
         name = self._name(order)
         self._drive(folder, [self._build(order, folder, name), [*self._base(), "push", "--quiet", name, layout]], order)
 
-    def result(self, order: Order, tell: Tell) -> Built:
+    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
         """See Builder."""
         folder = self._folder(order)
         self._wait(folder, lambda words: tell(without_secrets(words, order)))
@@ -111,20 +111,20 @@ class LocalBuilder:
         shutil.rmtree(folder / "secrets", ignore_errors=True)
         (folder / "auth.json").unlink(missing_ok=True)
         if result is None:
-            return Built(broke(log, "its process ended before it had a result"), log=log)
+            return BuildResult(broke(log, "its process ended before it had a result"), log=log)
         if result.stopped and not _RUNNING.search(log):
             problem = f"got no image pulled within {order.timeout:.0f} s, expected the first step to run"
-            return Built(broke(log, problem), log=log)
+            return BuildResult(broke(log, problem), log=log)
         if result.stopped:
-            return Built(timed_out(log, order.timeout), log=log)
+            return BuildResult(timed_out(log, order.timeout), log=log)
         if result.code:
             problem = _problem(log, result.code)
             if result.command or result.code < 0:  # not the build itself, or it was ended from outside
-                return Built(broke(log, problem), log=log)
-            return Built(ended_badly(log, problem, order.stage), log=log)
-        return Built(image=f"oci:{folder / 'image'}:{_RESULT}", log=log)
+                return BuildResult(broke(log, problem), log=log)
+            return BuildResult(ended_badly(log, problem, order.stage), log=log)
+        return BuildResult(image=f"oci:{folder / 'image'}:{_RESULT}", log=log)
 
-    def publish(self, order: Order, built: Built) -> Built:
+    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
         """See Builder."""
         folder = self._folder(order).with_suffix(".push")
         with _told():
@@ -137,15 +137,15 @@ class LocalBuilder:
         log = without_secrets(_read_log(folder), order)
         (folder / "auth.json").unlink(missing_ok=True)
         if result is None or result.code or result.stopped:
-            kind = findings.PUSH_DENIED if _DENIED.search(log) else findings.PUSH_FAILED
+            kind = catalogue.PUSH_DENIED if _DENIED.search(log) else catalogue.PUSH_FAILED
             problem = _problem(log, result.code if result else -1)
-            return Built(replace(kind(image=order.image, problem=problem), lines=excerpt(log)), log=log)
-        return Built(image=order.image, pushed=True, log=log)
+            return BuildResult(replace(kind(image=order.image, problem=problem), lines=excerpt(log)), log=log)
+        return BuildResult(image=order.image, pushed=True, log=log)
 
-    def _folder(self, order: Order) -> Path:
+    def _folder(self, order: BuildRequest) -> Path:
         return self._settings.folder / BUILDS / order.id
 
-    def _name(self, order: Order) -> str:
+    def _name(self, order: BuildRequest) -> str:
         """The result's name in the storage, which other runs may use too."""
         return f"localhost/kmm-preflight:{self._settings.folder.name}.{order.id}"
 
@@ -157,7 +157,7 @@ class LocalBuilder:
                 store.symlink_to(self._settings.kept)
         return base_command(self._settings.program, store)
 
-    def _build(self, order: Order, folder: Path, name: str) -> list[str]:
+    def _build(self, order: BuildRequest, folder: Path, name: str) -> list[str]:
         isolation = [] if self._settings.environment.get("BUILDAH_ISOLATION") else ["--isolation=chroot"]
         arguments = [f"--build-arg={name}={value}" for name, value in order.arguments]
         volumes = [f"--volume={folder / 'secrets' / one.folder}:/run/secrets/{one.folder}:ro" for one in order.secrets]
@@ -171,7 +171,7 @@ class LocalBuilder:
     def _access(self, folder: Path) -> list[str]:
         return [f"--authfile={folder / 'auth.json'}", f"--cert-dir={folder / 'authorities'}"]
 
-    def _write_access(self, folder: Path, order: Order, images: Sequence[str], tls: RegistryTLS) -> None:
+    def _write_access(self, folder: Path, order: BuildRequest, images: Sequence[str], tls: RegistryTLS) -> None:
         settings = self._settings
         (folder / "auth.json").write_bytes(auth_json(order.keyring, images, settings.registries))
         (folder / "registries.conf").write_text(registries_conf(images, tls, settings.registries))
@@ -179,7 +179,7 @@ class LocalBuilder:
         if pem := authorities_pem(settings.network, settings.registries):
             (folder / "authorities" / "kmm-preflight.crt").write_text(pem)
 
-    def _drive(self, folder: Path, commands: Sequence[Sequence[str]], order: Order) -> None:
+    def _drive(self, folder: Path, commands: Sequence[Sequence[str]], order: BuildRequest) -> None:
         """Starts the driver, which goes on whatever becomes of this process, and holds a lock as long as it lives."""
         settings = self._settings
         places = settings.folder / BUILDS / "places"
@@ -192,7 +192,7 @@ class LocalBuilder:
         if "XDG_RUNTIME_DIR" not in kept:
             own["XDG_RUNTIME_DIR"] = str(folder / "tmp")  # else podman makes a place below /tmp that stays
         configuration = {"CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf")}
-        specification = driver.Specification(
+        specification = driver.BuildCommands(
             commands=[list(command) for command in commands],
             environment={**kept, **given, **own, **configuration},
             timeout=order.timeout,
@@ -236,7 +236,7 @@ def _told() -> Iterator[None]:
         raise Undecidable(f"{exc.filename or 'this machine'}: {exc.strerror}") from exc
 
 
-def _from_here(folder: Path, order: Order) -> str:
+def _from_here(folder: Path, order: BuildRequest) -> str:
     """The Dockerfile of an order; one that takes a layout of ours takes it by a path that is plain wherever we are."""
     taken = order.images[0] if order.images else ""
     layout = parse_name(taken) if taken.startswith("oci:") else None

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from kmm_preflight.build.builder import Order
-from kmm_preflight.cluster.api import JOBS, PODS, Api, Conflict, Kind
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.build.builder import BuildRequest
+from kmm_preflight.cluster.api import JOBS, PODS, Api, Conflict, ResourceKind
 from kmm_preflight.errors import Undecidable
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
 
 MANAGED_BY, OURS = "app.kubernetes.io/managed-by", "kmm-preflight"
@@ -45,7 +45,7 @@ def object_name(id: str) -> str:
     return f"{plain[: NAME_CHARACTERS - 11]}-{digest}".strip("-")
 
 
-def labels_of(order: Order) -> dict[str, str]:
+def labels_of(order: BuildRequest) -> dict[str, str]:
     """By these an object is found, by a user as by this suite."""
     return {
         MANAGED_BY: OURS,
@@ -61,7 +61,7 @@ def label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", text)[:LABEL_CHARACTERS].strip("._-")
 
 
-def metadata_of(order: Order, spec: Manifest, owner: Manifest | None, more: Mapping[str, str]) -> Manifest:
+def metadata_of(order: BuildRequest, spec: Manifest, owner: Manifest | None, more: Mapping[str, str]) -> Manifest:
     """Metadata of an order's object; more are labels. A given owner, which is cluster-wide, takes it along at its end.
 
     It is not the controller: by that KMM knows its own. Nor is its deletion blocked, which OpenShift allows only to who
@@ -96,7 +96,7 @@ def condition(manifest: Manifest, name: str) -> Field | None:
     return None
 
 
-def settle(api: Api, kind: Kind, manifest: Manifest) -> None:
+def settle(api: Api, kind: ResourceKind, manifest: Manifest) -> None:
     """Makes the object, unless one like it goes on already; what is there by its name otherwise is deleted before.
 
     Undecidable when that is not of this suite, or does not go away.
@@ -126,7 +126,7 @@ def _goes_on(found: Manifest, manifest: Manifest) -> bool:
     return _spec_hash(found) == _spec_hash(manifest) and not ended(found) and not _leaving(found)
 
 
-def _remove(api: Api, kind: Kind, found: Manifest) -> None:
+def _remove(api: Api, kind: ResourceKind, found: Manifest) -> None:
     name, namespace = _name(found), _namespace(found)
     delete(api, kind, found)
 
@@ -137,7 +137,7 @@ def _remove(api: Api, kind: Kind, found: Manifest) -> None:
     _until(gone, f"{kind.resource} {namespace}/{name}")
 
 
-def _pods_in_the_way(api: Api, kind: Kind, manifest: Manifest) -> bool:
+def _pods_in_the_way(api: Api, kind: ResourceKind, manifest: Manifest) -> bool:
     """Whether Pods of an earlier object are left: two would push the same image, and OpenShift gives them one name."""
     pods = _pods(api, manifest)
     return any(kind is not JOBS or Field(pod)["status"]["phase"].text() not in ("Succeeded", "Failed") for pod in pods)
@@ -150,7 +150,7 @@ def _until(gone: Callable[[], bool], what: str) -> None:
     raise Undecidable(f"{what}: got them still there {GONE_SECONDS:.0f} s after their deletion, expected none")
 
 
-def delete(api: Api, kind: Kind, found: Manifest) -> None:
+def delete(api: Api, kind: ResourceKind, found: Manifest) -> None:
     """Deletes this very object."""
     api.delete(kind, _name(found), _namespace(found), _uid(found))
 
@@ -172,7 +172,7 @@ def _pods(api: Api, owner: Manifest) -> tuple[Manifest, ...]:
 
 
 def clean_up(
-    api: Api, kinds: Iterable[Kind], now: datetime, ids: Collection[str] = (), everything: bool = False
+    api: Api, kinds: Iterable[ResourceKind], now: datetime, ids: Collection[str] = (), everything: bool = False
 ) -> tuple[str, ...]:
     """Deletes what is left of builds, and names it: of these ids, ended or past the deadline; or everything of ours.
 

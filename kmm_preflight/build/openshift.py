@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kmm_preflight.build.builder import Built, Mounted, Order, Tell
-from kmm_preflight.build.ending import broke, failed, timed_out
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.build.builder import BuildRequest, BuildResult, MountedSecret, Tell
+from kmm_preflight.build.failure import broke, failed, timed_out
 from kmm_preflight.build.objects import delete, ended, is_of, metadata_of, object_name, settle
-from kmm_preflight.build.pods import Obstacle, Printed, obstacle, past_deadline, started, taken
-from kmm_preflight.build.watched import follow
+from kmm_preflight.build.pods import Obstacle, PodLog, obstacle, past_deadline, started, taken
+from kmm_preflight.build.poll import follow
 from kmm_preflight.cluster.api import BUILDS, PODS, Api
 from kmm_preflight.errors import Undecidable
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
 
 ACCOUNT = "builder"
@@ -58,31 +58,31 @@ class OpenShiftBuilder:
         self._api = api
         self._settings = settings
 
-    def start(self, order: Order) -> None:
+    def start(self, order: BuildRequest) -> None:
         """See Builder."""
         settle(self._api, BUILDS, build_of(order, self._settings.owners.get(order.plan.kernel.version)))
 
-    def ended(self, order: Order) -> bool:
+    def ended(self, order: BuildRequest) -> bool:
         """See Remote."""
         found = self._api.get(BUILDS, object_name(order.id), order.plan.module.namespace)
         return found is None or ended(found)
 
-    def result(self, order: Order, tell: Tell) -> Built:
+    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
         """See Builder."""
-        return follow(_Watched(self._api, order), order.timeout, tell)
+        return follow(_RunningOpenShiftBuild(self._api, order), order.timeout, tell)
 
-    def publish(self, order: Order, built: Built) -> Built:
+    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
         """See Builder: what is to be pushed was pushed by OpenShift."""
         return built
 
 
-class _Watched:
+class _RunningOpenShiftBuild:
     """A Build that goes on, as it was seen last."""
 
-    def __init__(self, api: Api, order: Order) -> None:
+    def __init__(self, api: Api, order: BuildRequest) -> None:
         self._api = api
         self._order = order
-        self._printed = Printed(api, order)
+        self._printed = PodLog(api, order)
         self._build: Manifest | None = None
         self._pod: Manifest | None = None
         self._ran = False
@@ -105,7 +105,7 @@ class _Watched:
         """As OpenShift has it."""
         return self._status["phase"].text() or "New"
 
-    def end(self) -> Built | None:
+    def end(self) -> BuildResult | None:
         """The end, if it has come to one."""
         if self._build is None:
             return self._broke("got it deleted by somebody else, expected its end")
@@ -114,13 +114,13 @@ class _Watched:
                 return None
             case "Complete":
                 image = self._order.image if self._order.push else ""
-                return Built(image=image, pushed=self._order.push, log=self._log())
+                return BuildResult(image=image, pushed=self._order.push, log=self._log())
             case "Failed":
                 return self._failed()
             case _:  # Error, Cancelled
                 return self._broke(f"got phase {self.state} ({self._words()}), expected Complete")
 
-    def given_up(self) -> Built:
+    def given_up(self) -> BuildResult:
         """What is told of a build that is stopped: one that never ran says nothing of its Dockerfile."""
         if self._ran:
             return self._timed_out()
@@ -148,22 +148,22 @@ class _Watched:
         said = (self._status[key].text() for key in ("reason", "message"))
         return ": ".join(one for one in said if one)
 
-    def _failed(self) -> Built:
+    def _failed(self) -> BuildResult:
         if past_deadline(self._pod):
             return self._timed_out()
         why = taken(self._pod) if self._pod else ""
         if why or self._status["reason"].text() in _OF_THE_CLUSTER:
             return self._broke(f"got it ended by the cluster ({why or self._words()}), expected it to end by itself")
         log, problem = self._log(), f"{self.subject}: got {self._words() or 'no reason'}, expected Complete"
-        return Built(failed(log, problem, self._order.stage), log=log)
+        return BuildResult(failed(log, problem, self._order.stage), log=log)
 
-    def _timed_out(self) -> Built:
+    def _timed_out(self) -> BuildResult:
         log = self._log()
-        return Built(timed_out(log, self._order.timeout), log=log)
+        return BuildResult(timed_out(log, self._order.timeout), log=log)
 
-    def _broke(self, problem: str) -> Built:
+    def _broke(self, problem: str) -> BuildResult:
         log = self._log()
-        return Built(broke(log, f"{self.subject}: {problem}"), log=log)
+        return BuildResult(broke(log, f"{self.subject}: {problem}"), log=log)
 
     def _log(self) -> str:
         name = self._pod_name() if self._pod else ""
@@ -174,7 +174,7 @@ class _Watched:
         return told or f"{object_name(self._order.id)}-build"
 
 
-def build_of(order: Order, owner: Manifest | None) -> Manifest:
+def build_of(order: BuildRequest, owner: Manifest | None) -> Manifest:
     """The Build of an order, with the fields that KMM gives it."""
     spec: dict[str, object] = {
         "serviceAccount": ACCOUNT,
@@ -190,7 +190,7 @@ def build_of(order: Order, owner: Manifest | None) -> Manifest:
     return {"apiVersion": "build.openshift.io/v1", "kind": "Build", "metadata": metadata, "spec": spec}
 
 
-def _strategy(order: Order) -> Manifest:
+def _strategy(order: BuildRequest) -> Manifest:
     strategy: dict[str, object] = {
         "buildArgs": [{"name": name, "value": value} for name, value in order.arguments],
         "volumes": [_volume(number, one) for number, one in enumerate(order.secrets)],
@@ -200,14 +200,14 @@ def _strategy(order: Order) -> Manifest:
     return strategy
 
 
-def _volume(number: int, mounted: Mounted) -> Manifest:
+def _volume(number: int, mounted: MountedSecret) -> Manifest:
     # KMM's own name for it, which is none where the Secret's has a dot or is long.
     name = f"secret-{mounted.secret}" if _VOLUME.fullmatch(mounted.secret) else f"secret-{number}"
     source = {"type": "Secret", "secret": {"secretName": mounted.secret, "optional": False}}
     return {"name": name, "source": source, "mounts": [{"destinationPath": f"/run/secrets/{mounted.folder}"}]}
 
 
-def _output(order: Order) -> Manifest:
+def _output(order: BuildRequest) -> Manifest:
     if not order.push:
         return {}
     output: dict[str, object] = {"to": {"kind": "DockerImage", "name": order.image}}

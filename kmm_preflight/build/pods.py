@@ -6,12 +6,12 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kmm_preflight.build.builder import Order
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.build.builder import BuildRequest
 from kmm_preflight.build.objects import condition
 from kmm_preflight.build.redaction import without_secrets
 from kmm_preflight.cluster.api import Api
 from kmm_preflight.errors import Undecidable
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
 
 LOG_BYTES = 8 << 20
@@ -26,10 +26,10 @@ _TROUBLES = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryU
 _PATIENCE = dict.fromkeys(_TROUBLES, PULL_SECONDS) | dict.fromkeys(("InvalidImageName", "ErrImageNeverPull"), 0.0)
 
 
-class Printed:
+class PodLog:
     """What an order's Pod prints. The last lines are kept: the Pod may be gone by the time when its end is seen."""
 
-    def __init__(self, api: Api, order: Order, container: str = "") -> None:
+    def __init__(self, api: Api, order: BuildRequest, container: str = "") -> None:
         self._api = api
         self._order = order
         self._container = container

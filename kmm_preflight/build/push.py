@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from kmm_preflight import findings
-from kmm_preflight.build.builder import Order
+from kmm_preflight import catalogue
+from kmm_preflight.build.builder import BuildRequest
 from kmm_preflight.errors import AccessDenied, NotFound, PlatformMissing
 from kmm_preflight.model import Finding, Plan
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.images import Images
 from kmm_preflight.oci.reference import Reference
-from kmm_preflight.outside import listed
-from kmm_preflight.template import normalized
+from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.planning.template import normalized
+from kmm_preflight.text import listed
 
 
-def why_not_push(order: Order, images: Images) -> Finding | None:
+def why_not_push(order: BuildRequest, images: ImageResolver) -> Finding | None:
     """Whose the name is, when pushing to it needs --overwrite; None when it may be pushed to.
 
     Raises what asking for the image raises, but not that there is none.
@@ -23,24 +23,26 @@ def why_not_push(order: Order, images: Images) -> Finding | None:
     try:
         there = images.image(order.image, plan.kernel.arch, order.keyring, order.push_tls)
     except PlatformMissing as exc:
-        return findings.PUSH_REFUSED(image=order.image, problem=f"nodes of another architecture load it: {exc.message}")
+        return catalogue.PUSH_REFUSED(
+            image=order.image, problem=f"nodes of another architecture load it: {exc.message}"
+        )
     except NotFound:
         return None
     except AccessDenied as exc:
         # Many registries say so of what is not there yet; whether it may be pushed, the push itself will tell.
         if _names_kernel(name.tag, plan):
             return None
-        return findings.PUSH_REFUSED(image=order.image, problem=f"whose it is cannot be seen: {exc.message}")
+        return catalogue.PUSH_REFUSED(image=order.image, problem=f"whose it is cannot be seen: {exc.message}")
     if there.found.digest != there.found.manifest_digest:
         problem = "got an image index there, whose other architectures would be gone"
-        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+        return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
     kernels = [kernel for kernel in _kernels(plan, there) if kernel != plan.kernel.version]
     if kernels:
         problem = f"got an image there that has kmods for {listed(kernels)}, whose nodes load them"
-        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+        return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
     if not _names_kernel(name.tag, plan):
         problem = f"got an image under tag {name.tag}, which names no kernel, so that nodes of any may load it"
-        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+        return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
     return None
 
 

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
-from kmm_preflight.build.builder import Order
+from kmm_preflight.build.builder import BuildRequest
 from kmm_preflight.oci.auth import Credential
 
 _HIDDEN = "***"
@@ -17,7 +17,7 @@ _TOKEN_LINES = 4
 _WIDTHS = (76, 64)
 
 
-def without_secrets(text: str, order: Order) -> str:
+def without_secrets(text: str, order: BuildRequest) -> str:
     """The text with everything hidden in it that stands in a Secret of the order, or is a login of it."""
     secrets = {secret for secret in _secrets(order) if len(secret) >= _SECRET_CHARACTERS}
     for secret in sorted(secrets, key=len, reverse=True):
@@ -25,7 +25,7 @@ def without_secrets(text: str, order: Order) -> str:
     return text
 
 
-def _secrets(order: Order) -> Iterator[str]:
+def _secrets(order: BuildRequest) -> Iterator[str]:
     for mounted in order.secrets:
         for content in mounted.files.values():
             yield from _shapes(content)

@@ -9,19 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from kmm_preflight import findings
-from kmm_preflight.build.builder import Mounted, Order
+from kmm_preflight import catalogue
+from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
-from kmm_preflight.build.recipe import Prepared, Terms, order_id, refused
-from kmm_preflight.build.sources import Sources, files_of, words_of
+from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, refused
+from kmm_preflight.cluster.section_contents import Sources, files_of, words_of
 from kmm_preflight.kmod.signature import signer_of
 from kmm_preflight.model import Finding, Plan, Severity, Sign, Stage
+from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.oci.reference import Reference
-from kmm_preflight.outside import listed
-from kmm_preflight.signatures import CERT, content, files_matching, neighbours
+from kmm_preflight.stages.signatures import CERT, content, files_matching, neighbours
+from kmm_preflight.text import listed
 
 HASH = "sha256"
 KEY = "key"
@@ -32,7 +32,7 @@ _PACKED = (".gz", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
-class Input:
+class SignInput:
     """The image that is signed: the name by which the builder takes it, and what is in it."""
 
     name: str
@@ -40,36 +40,38 @@ class Input:
 
 
 def prepare_sign(
-    plan: Plan, sign: Sign, taken: Input, sources: Sources, keyring: Keyring, terms: Terms, now: datetime
-) -> Prepared:
+    plan: Plan, sign: Sign, taken: SignInput, sources: Sources, keyring: Keyring, terms: BuildPolicy, now: datetime
+) -> PreparedBuild:
     """The order of a plan's sign section. Raises what reading its sources and its input raises."""
     signer = terms.signer_image or plan.kernel.driver_toolkit
     if not signer:
-        return refused(findings.SIGNER_NONE(image=plan.image, why="no driver toolkit of its kernel, no --signer-image"))
+        return refused(
+            catalogue.SIGNER_NONE(image=plan.image, why="no driver toolkit of its kernel, no --signer-image")
+        )
     if Reference.parse(plan.image).digest:  # pushed or not: on the node it is never found under this name
-        return refused(findings.PUSH_DIGEST(image=plan.image))
+        return refused(catalogue.PUSH_DIGEST(image=plan.image))
     key, cert = (
         _secret(plan, name, part, sources) for name, part in ((sign.key_secret, KEY), (sign.cert_secret, CERT))
     )
     for one in (key, cert):
         if isinstance(one, Finding):
             return refused(one)
-    assert isinstance(key, Mounted)  # as the loop has seen
-    assert isinstance(cert, Mounted)
+    assert isinstance(key, MountedSecret)  # as the loop has seen
+    assert isinstance(cert, MountedSecret)
     namespace = plan.module.namespace
     names = KeyNames(f"{namespace}/{sign.key_secret}", f"{namespace}/{sign.cert_secret}")
     certificate, told = check_keys(key.files[KEY], cert.files[CERT], names, now)
     if certificate is None or any(one.severity is Severity.REFUTES for one in told):
-        return Prepared(None, told)
+        return PreparedBuild(None, told)
     files = _files_to_sign(plan, sign, taken.image)
     if isinstance(files, Finding):
         return refused(files)
     told = (*told, *_signed_already(files, taken.image))
-    order = Order(
+    order = BuildRequest(
         id=order_id(plan, Stage.SIGN),
         stage=Stage.SIGN,
         plan=plan,
-        dockerfile=dockerfile(taken.name, Signer(signer, pem_label(key.files[KEY])), files, plan.kernel.version),
+        dockerfile=dockerfile(taken.name, SignerImage(signer, pem_label(key.files[KEY])), files, plan.kernel.version),
         image=plan.image,
         push=terms.push,
         timeout=terms.timeout,
@@ -80,29 +82,29 @@ def prepare_sign(
         keyring=keyring,
         selector=plan.selector,
     )
-    return Prepared(order, told)
+    return PreparedBuild(order, told)
 
 
-def _secret(plan: Plan, name: str | None, part: str, sources: Sources) -> Mounted | Finding:
+def _secret(plan: Plan, name: str | None, part: str, sources: Sources) -> MountedSecret | Finding:
     key = (plan.module.namespace, name or "")
     secret = sources.secret(key) if name else None
     if name is None or secret is None:
-        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got="no such Secret", key=part)
+        return catalogue.SIGN_SECRET_ABSENT(secret=words_of(key), got="no such Secret", key=part)
     files = files_of(secret, f"Secret {words_of(key)}")
     if part not in files:
-        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got=f"keys {listed(sorted(files))}", key=part)
-    return Mounted(part, name, {part: files[part]})
+        return catalogue.SIGN_SECRET_ABSENT(secret=words_of(key), got=f"keys {listed(sorted(files))}", key=part)
+    return MountedSecret(part, name, {part: files[part]})
 
 
 @dataclass(frozen=True)
-class Signer:
+class SignerImage:
     """The image with sign-file, and what must stand around a key in DER so that it reads it; "" for one in PEM."""
 
     image: str
     label: str
 
 
-def dockerfile(taken: str, signer: Signer, files: tuple[str, ...], kernel: str) -> str:
+def dockerfile(taken: str, signer: SignerImage, files: tuple[str, ...], kernel: str) -> str:
     """A Dockerfile that signs the files of an image with the signer's sign-file; no key is in any of its layers."""
     out = [f"FROM {taken} AS source", f"FROM {signer.image} AS signer", "USER 0"]
     out += [f"COPY --from=source {json.dumps([f'/{path}', f'/signroot/{path}'])}" for path in files]
@@ -130,25 +132,25 @@ def _sign(label: str) -> str:
 def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Finding:
     """Paths without their first slash, each once; or what speaks against signing them."""
     if not sign.files_to_sign:
-        return findings.FILES_TO_SIGN_NONE(got="no filesToSign")
+        return catalogue.FILES_TO_SIGN_NONE(got="no filesToSign")
     for entry in sign.files_to_sign:
         if not entry.startswith("/") or not _PLAIN.fullmatch(_GLOB_PARTS.sub("", entry)):
-            return findings.FILES_TO_SIGN_NONE(got=f"{entry} in filesToSign")
+            return catalogue.FILES_TO_SIGN_NONE(got=f"{entry} in filesToSign")
     found: list[Located] = []
     for entry in sign.files_to_sign:
         matching = files_matching(entry, image.files)
         if not matching:
             got = neighbours(entry, image.files)
-            return findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}")
+            return catalogue.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}")
         found += matching
     for located in found:
         if not _PLAIN.fullmatch(located.path):
-            return findings.FILES_TO_SIGN_NONE(got=f"/{located.path}, which filesToSign leads to")
+            return catalogue.FILES_TO_SIGN_NONE(got=f"/{located.path}, which filesToSign leads to")
         if located.path.endswith(_PACKED):
-            return findings.FILES_TO_SIGN_COMPRESSED(path=located.path)
+            return catalogue.FILES_TO_SIGN_COMPRESSED(path=located.path)
     return tuple(dict.fromkeys(located.path for located in found))
 
 
 def _signed_already(files: Iterable[str], image: Image) -> tuple[Finding, ...]:
     signers = {path: signer_of(content(path, image)) for path in files}
-    return tuple(findings.FILES_TO_SIGN_SIGNED(path=path, signer=signer) for path, signer in signers.items() if signer)
+    return tuple(catalogue.FILES_TO_SIGN_SIGNED(path=path, signer=signer) for path, signer in signers.items() if signer)

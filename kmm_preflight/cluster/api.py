@@ -12,7 +12,7 @@ from kmm_preflight.model import Manifest
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceKind:
     """A resource as the API server addresses it; group "" is the core group."""
 
     group: str
@@ -26,27 +26,27 @@ class Kind:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-MODULES = Kind("kmm.sigs.x-k8s.io", "v1beta1", "modules", namespaced=True)
-CONFIG_MAPS = Kind("", "v1", "configmaps", namespaced=True)
-SECRETS = Kind("", "v1", "secrets", namespaced=True)
-SERVICE_ACCOUNTS = Kind("", "v1", "serviceaccounts", namespaced=True)
-DEPLOYMENTS = Kind("apps", "v1", "deployments", namespaced=True)
-CRDS = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
-DIGEST_MIRRORS = Kind("config.openshift.io", "v1", "imagedigestmirrorsets", namespaced=False)
-TAG_MIRRORS = Kind("config.openshift.io", "v1", "imagetagmirrorsets", namespaced=False)
-CONTENT_POLICIES = Kind("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", namespaced=False)
-IMAGE_CONFIGS = Kind("config.openshift.io", "v1", "images", namespaced=False)
-PROXIES = Kind("config.openshift.io", "v1", "proxies", namespaced=False)
-NODES = Kind("", "v1", "nodes", namespaced=False)
-POOLS = Kind("machineconfiguration.openshift.io", "v1", "machineconfigpools", namespaced=False)
-MACHINE_CONFIGS = Kind("machineconfiguration.openshift.io", "v1", "machineconfigs", namespaced=False)
-LAYERED_POOLS = Kind("machineconfiguration.openshift.io", "v1", "machineosconfigs", namespaced=False)
-OS_STREAMS = Kind("machineconfiguration.openshift.io", "v1", "osimagestreams", namespaced=False)
-OLDER_OS_STREAMS = Kind("machineconfiguration.openshift.io", "v1alpha1", "osimagestreams", namespaced=False)
-CLUSTER_VERSIONS = Kind("config.openshift.io", "v1", "clusterversions", namespaced=False)
-JOBS = Kind("batch", "v1", "jobs", namespaced=True)
-PODS = Kind("", "v1", "pods", namespaced=True)
-BUILDS = Kind("build.openshift.io", "v1", "builds", namespaced=True)
+MODULES = ResourceKind("kmm.sigs.x-k8s.io", "v1beta1", "modules", namespaced=True)
+CONFIG_MAPS = ResourceKind("", "v1", "configmaps", namespaced=True)
+SECRETS = ResourceKind("", "v1", "secrets", namespaced=True)
+SERVICE_ACCOUNTS = ResourceKind("", "v1", "serviceaccounts", namespaced=True)
+DEPLOYMENTS = ResourceKind("apps", "v1", "deployments", namespaced=True)
+CRDS = ResourceKind("apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False)
+DIGEST_MIRRORS = ResourceKind("config.openshift.io", "v1", "imagedigestmirrorsets", namespaced=False)
+TAG_MIRRORS = ResourceKind("config.openshift.io", "v1", "imagetagmirrorsets", namespaced=False)
+CONTENT_POLICIES = ResourceKind("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", namespaced=False)
+IMAGE_CONFIGS = ResourceKind("config.openshift.io", "v1", "images", namespaced=False)
+PROXIES = ResourceKind("config.openshift.io", "v1", "proxies", namespaced=False)
+NODES = ResourceKind("", "v1", "nodes", namespaced=False)
+POOLS = ResourceKind("machineconfiguration.openshift.io", "v1", "machineconfigpools", namespaced=False)
+MACHINE_CONFIGS = ResourceKind("machineconfiguration.openshift.io", "v1", "machineconfigs", namespaced=False)
+LAYERED_POOLS = ResourceKind("machineconfiguration.openshift.io", "v1", "machineosconfigs", namespaced=False)
+OS_STREAMS = ResourceKind("machineconfiguration.openshift.io", "v1", "osimagestreams", namespaced=False)
+OLDER_OS_STREAMS = ResourceKind("machineconfiguration.openshift.io", "v1alpha1", "osimagestreams", namespaced=False)
+CLUSTER_VERSIONS = ResourceKind("config.openshift.io", "v1", "clusterversions", namespaced=False)
+JOBS = ResourceKind("batch", "v1", "jobs", namespaced=True)
+PODS = ResourceKind("", "v1", "pods", namespaced=True)
+BUILDS = ResourceKind("build.openshift.io", "v1", "builds", namespaced=True)
 
 
 class Conflict(PreflightError):
@@ -74,22 +74,24 @@ class Api(Protocol):
     def server(self) -> str:
         """The API server's URL, for messages."""
 
-    def serves(self, kind: Kind) -> bool:
+    def serves(self, kind: ResourceKind) -> bool:
         """Whether the server has this resource, in this version of its group."""
 
-    def list(self, kind: Kind, namespace: str = "", name: str = "", labels: str = "") -> tuple[Manifest, ...] | None:
+    def list(
+        self, kind: ResourceKind, namespace: str = "", name: str = "", labels: str = ""
+    ) -> tuple[Manifest, ...] | None:
         """All objects of a kind, or those of a namespace, a name or a label selector; asked by pages.
 
         None where the API is not served.
         """
 
-    def get(self, kind: Kind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
+    def get(self, kind: ResourceKind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
         """The object, or of it nothing but apiVersion, kind and metadata; None when there is none."""
 
-    def create(self, kind: Kind, manifest: Manifest, namespace: str = "") -> Manifest:
+    def create(self, kind: ResourceKind, manifest: Manifest, namespace: str = "") -> Manifest:
         """The object as the server made it; Malformed when its schema refuses it."""
 
-    def delete(self, kind: Kind, name: str, namespace: str = "", uid: str = "") -> None:
+    def delete(self, kind: ResourceKind, name: str, namespace: str = "", uid: str = "") -> None:
         """Deletes the object, if it is there and has this uid, and what it owns a little later."""
 
     def log(self, pod: str, namespace: str, most: int, last_lines: int = 0, container: str = "") -> bytes:
@@ -107,5 +109,7 @@ class Api(Protocol):
         Malformed when the command fails, BoundExceeded beyond so many bytes.
         """
 
-    def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False) -> Manifest:
+    def patch(
+        self, kind: ResourceKind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False
+    ) -> Manifest:
         """The cluster-wide object after a JSON merge patch; Conflict when body names another resourceVersion."""

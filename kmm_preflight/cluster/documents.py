@@ -17,7 +17,7 @@ NESTING = 500
 
 
 @dataclass(frozen=True)
-class Place:
+class DocumentPlace:
     """A file and the number of the document in it, from 1; item is set inside a list."""
 
     file: str
@@ -50,14 +50,14 @@ for _tag in ("timestamp", "value"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_written)
 
 
-def read_documents(text: str, file: str) -> Iterator[tuple[Place, Manifest]]:
+def read_documents(text: str, file: str) -> Iterator[tuple[DocumentPlace, Manifest]]:
     """The objects in the text; List kinds and lists of objects are taken apart, what has no kind is passed over.
 
     UsageProblem with file, line and column for what is neither YAML nor JSON.
     """
     try:
         for number, document in enumerate(_documents(text), 1):
-            yield from _objects(document, Place(file, number))
+            yield from _objects(document, DocumentPlace(file, number))
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -128,11 +128,11 @@ def _check_nesting(text: str) -> None:
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)  # type: ignore[arg-type]  # libyaml's
 
 
-def _objects(document: object, place: Place) -> Iterator[tuple[Place, Manifest]]:
+def _objects(document: object, place: DocumentPlace) -> Iterator[tuple[DocumentPlace, Manifest]]:
     if isinstance(document, list):
         for index, item in enumerate(document):
             if isinstance(item, dict):
-                yield from _objects(item, Place(place.file, place.document, f"item [{index}]"))
+                yield from _objects(item, DocumentPlace(place.file, place.document, f"item [{index}]"))
     if not isinstance(document, dict) or not isinstance(kind := document.get("kind"), str):
         return
     if not kind.endswith("List"):
@@ -148,4 +148,4 @@ def _objects(document: object, place: Place) -> Iterator[tuple[Place, Manifest]]
             own = (
                 {"kind": kind.removesuffix("List"), "apiVersion": document.get("apiVersion")} if kind != "List" else {}
             )
-            yield from _objects({**own, **item}, Place(place.file, place.document, here))
+            yield from _objects({**own, **item}, DocumentPlace(place.file, place.document, here))

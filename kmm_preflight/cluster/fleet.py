@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import (
     CLUSTER_VERSIONS,
     LAYERED_POOLS,
@@ -18,11 +19,10 @@ from kmm_preflight.cluster.api import (
     POOLS,
     Api,
     Forbidden,
-    Kind,
+    ResourceKind,
 )
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
-from kmm_preflight.nodes.fleet import Fleet, Found, fleet_of
+from kmm_preflight.nodes.fleet import Fleet, FleetManifests, fleet_of
 
 _T = TypeVar("_T")
 # What the machine config operator makes itself: for the roles that OpenShift has, and for any pool.
@@ -48,15 +48,15 @@ class _Asking:
         self._api = api
         self.lacking: list[str] = []
 
-    def list(self, kind: Kind, instead: str) -> tuple[Manifest, ...] | None:
+    def list(self, kind: ResourceKind, instead: str) -> tuple[Manifest, ...] | None:
         """All objects of the kind; None where they may not be read, or there is no such kind."""
         return self._asked(partial(self._api.list, kind), kind, instead)
 
-    def get(self, kind: Kind, name: str, instead: str) -> Manifest | None:
+    def get(self, kind: ResourceKind, name: str, instead: str) -> Manifest | None:
         """One object; None where it may not be read, or is not there."""
         return self._asked(partial(self._api.get, kind, name), kind, instead)
 
-    def _asked(self, ask: Callable[[], _T], kind: Kind, instead: str) -> _T | None:
+    def _asked(self, ask: Callable[[], _T], kind: ResourceKind, instead: str) -> _T | None:
         try:
             return ask()
         except Forbidden as exc:
@@ -74,10 +74,10 @@ def read_fleet(api: Api) -> Fleet:
         return Fleet(lacking=(f"{NO_NODES}: the cluster has none",))
     pools = ask.list(POOLS, NO_POOLS)
     if not pools:
-        fleet = fleet_of(Found(nodes), ())
+        fleet = fleet_of(FleetManifests(nodes), ())
         why = f"{NO_POOLS}: the cluster {'serves' if pools is None else 'has'} no {POOLS.resource}"
         return replace(fleet, lacking=(NO_NODE_POOLS,) if fleet.hosted else tuple(ask.lacking or [why]))
-    found = Found(
+    found = FleetManifests(
         nodes=nodes,
         pools=pools,
         configs=_configs(ask, pools),

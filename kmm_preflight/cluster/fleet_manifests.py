@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.documents import read_documents
 from kmm_preflight.cluster.fleet import ALL_KERNELS, NO_CONFIGS, NO_POOLS
 from kmm_preflight.cluster.inventory import Key
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
-from kmm_preflight.nodes.fleet import Fleet, Found, fleet_of, read_one
+from kmm_preflight.nodes.fleet import Fleet, FleetManifests, fleet_of, read_one
 from kmm_preflight.nodes.machine_config import MachineConfig, parse_machine_config
 from kmm_preflight.nodes.node import HOSTED_LABEL
 from kmm_preflight.nodes.node_pool import NodePool, config_names, parse_node_pool
@@ -41,7 +41,7 @@ def given_fleet(objects: Mapping[str, Sequence[Manifest]], config_maps: Mapping[
     if not any(objects.get(kind) for kind in KINDS):
         return None
     try:
-        found = Found(
+        found = FleetManifests(
             nodes=objects["Node"],
             pools=objects["MachineConfigPool"],
             configs=objects["MachineConfig"],

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kmm_preflight.model import Manifest, ModuleName
-from kmm_preflight.module import Module
 from kmm_preflight.nodes.fleet import Fleet
+from kmm_preflight.planning.module import Module
 
 Key = tuple[str, str]
 """Namespace and name."""

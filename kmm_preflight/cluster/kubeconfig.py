@@ -9,14 +9,14 @@ from pathlib import Path
 
 import yaml
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import Access
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.fields import Field
-from kmm_preflight.outside import listed
+from kmm_preflight.text import listed
 
 
 @dataclass(frozen=True)
-class Chosen:
+class KubeconfigContext:
     """What of which files. plugin is the program that gives the credentials, proxy the cluster's own; "" for none."""
 
     files: tuple[Path, ...]
@@ -29,7 +29,7 @@ class Chosen:
         return f"context {self.context} of {listed([str(file) for file in self.files])}"
 
 
-def choose(access: Access) -> Chosen | None:
+def choose(access: Access) -> KubeconfigContext | None:
     """What the access leads to; None where there is no file and nothing demands one, as inside a Pod.
 
     The first of several files that has a context, a current context or a user of a name wins. UsageProblem names the
@@ -47,7 +47,7 @@ def choose(access: Access) -> Chosen | None:
         raise UsageProblem(f"kubeconfig {listed([str(file) for file in files])}: {exc.message}") from exc
 
 
-def _chosen(access: Access, documents: list[tuple[Path, Field]]) -> Chosen:
+def _chosen(access: Access, documents: list[tuple[Path, Field]]) -> KubeconfigContext:
     files = tuple(file for file, _ in documents)
     where = f"kubeconfig {listed([str(file) for file in files])}"
     name = access.context or next((text for _, one in documents if (text := one["current-context"].text())), "")
@@ -66,7 +66,7 @@ def _chosen(access: Access, documents: list[tuple[Path, Field]]) -> Chosen:
     user = context["user"].text()
     users = _named(documents, "users")
     plugin = users[user].walk("user", "exec", "command").text() if user in users else ""
-    return Chosen(files, name, user, plugin, fields["proxy-url"].text())
+    return KubeconfigContext(files, name, user, plugin, fields["proxy-url"].text())
 
 
 def _read(file: Path) -> Field:

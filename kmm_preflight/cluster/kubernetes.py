@@ -19,8 +19,8 @@ import tenacity
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from kmm_preflight.cluster.api import BUILDS, JOBS, PODS, Access, Conflict, Forbidden, Kind
-from kmm_preflight.cluster.kubeconfig import Chosen, choose, token_subject
+from kmm_preflight.cluster.api import BUILDS, JOBS, PODS, Access, Conflict, Forbidden, ResourceKind
+from kmm_preflight.cluster.kubeconfig import KubeconfigContext, choose, token_subject
 from kmm_preflight.cluster.stream import TROUBLE, Stream, StreamRefused, words_of
 from kmm_preflight.errors import (
     AccessDenied,
@@ -61,7 +61,7 @@ class _Question:
     """One request, with the words by which a refusal names it."""
 
     verb: str
-    kind: Kind
+    kind: ResourceKind
     method: str
     path: str
     query: tuple[tuple[str, str], ...] = ()
@@ -90,7 +90,7 @@ class KubernetesApi:
         """See Api."""
         return str(self._client.configuration.host)
 
-    def serves(self, kind: Kind) -> bool:
+    def serves(self, kind: ResourceKind) -> bool:
         """See Api."""
         try:
             answer = self._ask(_Question("get", kind, "GET", _base(kind)))
@@ -98,7 +98,9 @@ class KubernetesApi:
             return False
         return any(one.get("name") == kind.plural for one in answer.get("resources") or ())
 
-    def list(self, kind: Kind, namespace: str = "", name: str = "", labels: str = "") -> tuple[Manifest, ...] | None:
+    def list(
+        self, kind: ResourceKind, namespace: str = "", name: str = "", labels: str = ""
+    ) -> tuple[Manifest, ...] | None:
         """See Api."""
         chosen = {"fieldSelector": f"metadata.name={name}" if name else "", "labelSelector": labels}
         query = tuple((key, value) for key, value in chosen.items() if value)
@@ -112,7 +114,7 @@ class KubernetesApi:
         subject = f"API server {self.server}: list {kind.resource}"
         raise Unreachable(f"{subject}: the list expired {RESTARTS} times while it was read; run again")
 
-    def _pages(self, kind: Kind, namespace: str, chosen: tuple[tuple[str, str], ...]) -> tuple[Manifest, ...]:
+    def _pages(self, kind: ResourceKind, namespace: str, chosen: tuple[tuple[str, str], ...]) -> tuple[Manifest, ...]:
         items: list[Manifest] = []
         query = (("limit", str(PAGE)), *chosen)
         more: str | None = ""
@@ -125,7 +127,7 @@ class KubernetesApi:
             more = (page.get("metadata") or {}).get("continue") or None
         return tuple(items)
 
-    def get(self, kind: Kind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
+    def get(self, kind: ResourceKind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
         """See Api."""
         accept = _METADATA if metadata_only else _JSON
         try:
@@ -133,11 +135,11 @@ class KubernetesApi:
         except NotFound:
             return None
 
-    def create(self, kind: Kind, manifest: Manifest, namespace: str = "") -> Manifest:
+    def create(self, kind: ResourceKind, manifest: Manifest, namespace: str = "") -> Manifest:
         """See Api."""
         return self._ask(_Question("create", kind, "POST", _path(kind, namespace), _AS_US, manifest))
 
-    def delete(self, kind: Kind, name: str, namespace: str = "", uid: str = "") -> None:
+    def delete(self, kind: ResourceKind, name: str, namespace: str = "", uid: str = "") -> None:
         """See Api."""
         options: dict[str, object] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         body = {**options, "preconditions": {"uid": uid}} if uid else options
@@ -175,7 +177,9 @@ class KubernetesApi:
         except TROUBLE as exc:
             raise self._unanswered(exc) from exc
 
-    def patch(self, kind: Kind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False) -> Manifest:
+    def patch(
+        self, kind: ResourceKind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False
+    ) -> Manifest:
         """See Api."""
         path = _path(kind, "", name) + (f"/{subresource}" if subresource else "")
         query = (*_AS_US, ("dryRun", "All")) if dry_run else _AS_US
@@ -296,7 +300,7 @@ def connect(access: Access) -> KubernetesApi:
     return KubernetesApi(configuration, account, access.api_seconds)
 
 
-def _log_in(configuration: kubernetes.client.Configuration, chosen: Chosen | None) -> None:
+def _log_in(configuration: kubernetes.client.Configuration, chosen: KubeconfigContext | None) -> None:
     if chosen is None:
         kubernetes.config.load_incluster_config(configuration)
         return
@@ -304,7 +308,7 @@ def _log_in(configuration: kubernetes.client.Configuration, chosen: Chosen | Non
     kubernetes.config.load_kube_config(files, chosen.context, configuration, persist_config=False)
 
 
-def _no_login(access: Access, chosen: Chosen | None, words: str) -> UsageProblem:
+def _no_login(access: Access, chosen: KubeconfigContext | None, words: str) -> UsageProblem:
     if chosen:
         return UsageProblem(f"{chosen}: {words}; expected a login that can be used")
     looked = " and ".join(str(file) for file in access.kubeconfig)
@@ -354,11 +358,11 @@ def _container(name: str) -> tuple[tuple[str, str], ...]:
     return (("container", name),) if name else ()
 
 
-def _base(kind: Kind) -> str:
+def _base(kind: ResourceKind) -> str:
     return f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
 
 
-def _path(kind: Kind, namespace: str, name: str = "") -> str:
+def _path(kind: ResourceKind, namespace: str, name: str = "") -> str:
     inside = f"/namespaces/{quote(namespace, safe='')}" if kind.namespaced and namespace else ""
     return f"{_base(kind)}{inside}/{kind.plural}" + (f"/{quote(name, safe='')}" if name else "")
 

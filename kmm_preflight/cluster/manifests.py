@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from kmm_preflight.cluster.documents import Place, read_documents
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.cluster.documents import DocumentPlace, read_documents
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
-from kmm_preflight.module import GROUP, Module, parse_module
+from kmm_preflight.planning.module import GROUP, Module, parse_module
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES = 64 << 20
@@ -37,7 +37,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
     namespace counts where a manifest has none. UsageProblem names file, document and field of what the CRD or KMM's
     webhook would refuse, and both places of a Module that stands twice.
     """
-    modules: dict[Key, tuple[Module, Place]] = {}
+    modules: dict[Key, tuple[Module, DocumentPlace]] = {}
     serving: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_SERVING, *KINDS)}
     for path in paths:
         for place, manifest in _objects(path, stdin):
@@ -60,7 +60,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
     )
 
 
-def _objects(path: str, stdin: TextIO) -> Iterator[tuple[Place, Manifest]]:
+def _objects(path: str, stdin: TextIO) -> Iterator[tuple[DocumentPlace, Manifest]]:
     if path == "-":
         yield from read_documents(_input(stdin), "standard input")
         return
@@ -119,7 +119,7 @@ def _text(file: Path) -> str:
         raise UsageProblem(f"--manifests {file}: got bytes that are no UTF-8, expected manifests") from exc
 
 
-def _is_module(manifest: Manifest, place: Place) -> bool:
+def _is_module(manifest: Manifest, place: DocumentPlace) -> bool:
     """Whether this is a Module of KMM. A group or kind that KMM never had would be missed in silence: refused."""
     api, kind = manifest.get("apiVersion"), str(manifest["kind"])
     group = api.partition("/")[0] if isinstance(api, str) else ""
@@ -134,7 +134,9 @@ def _is_module(manifest: Manifest, place: Place) -> bool:
     return group == GROUP
 
 
-def _add_module(modules: dict[Key, tuple[Module, Place]], manifest: Manifest, place: Place, namespace: str) -> None:
+def _add_module(
+    modules: dict[Key, tuple[Module, DocumentPlace]], manifest: Manifest, place: DocumentPlace, namespace: str
+) -> None:
     try:
         module = parse_module(manifest, namespace)
     except Malformed as exc:
@@ -151,14 +153,14 @@ def _name(manifest: Manifest) -> str:
     return name if isinstance(name, str) and name else "without a name"
 
 
-def _add_serving(objects: dict[Key, Manifest], manifest: Manifest, place: Place, namespace: str) -> None:
+def _add_serving(objects: dict[Key, Manifest], manifest: Manifest, place: DocumentPlace, namespace: str) -> None:
     key = _key(manifest, place, namespace)
     if objects.get(key, manifest) != manifest:
         raise _twice(manifest, key, place)
     objects[key] = manifest
 
 
-def _add_newest(objects: dict[Key, Manifest], manifest: Manifest, place: Place, namespace: str) -> None:
+def _add_newest(objects: dict[Key, Manifest], manifest: Manifest, place: DocumentPlace, namespace: str) -> None:
     """The same; of two states of one object, as several must-gathers have them, the later counts."""
     key = _key(manifest, place, namespace)
     before = objects.get(key, manifest)
@@ -179,7 +181,7 @@ def _resource_version(manifest: Manifest) -> int:
     )
 
 
-def _key(manifest: Manifest, place: Place, namespace: str) -> Key:
+def _key(manifest: Manifest, place: DocumentPlace, namespace: str) -> Key:
     document = Field(manifest)
     try:
         metadata = document["metadata"]
@@ -189,7 +191,7 @@ def _key(manifest: Manifest, place: Place, namespace: str) -> Key:
         raise UsageProblem(f"{place}: {manifest['kind']}: {exc.message}") from exc
 
 
-def _twice(manifest: Manifest, key: Key, place: Place) -> UsageProblem:
+def _twice(manifest: Manifest, key: Key, place: DocumentPlace) -> UsageProblem:
     return UsageProblem(
         f"{place}: {manifest['kind']} {'/'.join(key).lstrip('/')} stands twice, and not alike; keep one of them"
     )

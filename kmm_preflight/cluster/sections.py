@@ -27,7 +27,7 @@ class GivenSections:
         return self.secrets.get(key)
 
 
-class AskedSections:
+class ClusterSections:
     """What a cluster has, asked for the first time that it is needed: a key is read only where something is signed."""
 
     def __init__(self, connect: Callable[[], Api]) -> None:

@@ -23,7 +23,7 @@ _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDERR_SHOWN = 500
 
 
-class Configuration(Protocol):
+class ClientConfiguration(Protocol):
     """What the kubernetes client knows of a server, as far as a websocket needs it; it types none of it."""
 
     verify_ssl: object
@@ -50,7 +50,7 @@ class Stream:
 
     url: str
     login: tuple[str, ...]
-    configuration: Configuration
+    configuration: ClientConfiguration
     subject: str
 
     def output(self, most: int) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ class Stream:
         return stream
 
 
-def _trust(configuration: Configuration) -> dict[str, object]:
+def _trust(configuration: ClientConfiguration) -> dict[str, object]:
     """The configuration's trust and certificate, as the websocket client takes them."""
     required = ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE
     given = {
@@ -93,7 +93,7 @@ def _trust(configuration: Configuration) -> dict[str, object]:
     }
 
 
-def _way(configuration: Configuration) -> dict[str, object]:
+def _way(configuration: ClientConfiguration) -> dict[str, object]:
     """The configuration's proxy, and that of no environment: the client has chosen."""
     if not configuration.proxy:
         return {"http_no_proxy": ["*"]}

@@ -22,7 +22,7 @@ VERSION, SIGNER_VERSION, TWO_VERSIONS = (
 
 
 @dataclass(frozen=True)
-class Signer:
+class SignerIdentifier:
     """Whom a signature names: by issuer and serial number as they stand in its bytes, or by key identifier."""
 
     issuer: bytes
@@ -35,7 +35,7 @@ class Signer:
 class Signature:
     """One signer's part of a CMS message. unlike tells what sign-file would not have written."""
 
-    signer: Signer
+    signer: SignerIdentifier
     hash_oid: str
     algorithm: str
     parameters: bool
@@ -52,15 +52,15 @@ class Message:
     unlike: tuple[str, ...]
 
 
-def by_issuer(issuer: asn1.Name, serial: core.Integer) -> Signer:
+def by_issuer(issuer: asn1.Name, serial: core.Integer) -> SignerIdentifier:
     """The signer that is named by a certificate's issuer and serial number."""
     words = f"{text_of(issuer)}, serial {hex_of(serial.contents)}"
-    return Signer(issuer.chosen.contents, serial.contents, b"", words)
+    return SignerIdentifier(issuer.chosen.contents, serial.contents, b"", words)
 
 
-def by_key_identifier(ski: bytes) -> Signer:
+def by_key_identifier(ski: bytes) -> SignerIdentifier:
     """The signer that is named by a key identifier."""
-    return Signer(b"", b"", ski, f"key identifier {hex_of(ski)}" if ski else "no key identifier")
+    return SignerIdentifier(b"", b"", ski, f"key identifier {hex_of(ski)}" if ski else "no key identifier")
 
 
 def read_message(der: bytes) -> Message:

@@ -14,7 +14,7 @@ _RELEASE = re.compile(rb'^#define[ \t]+UTS_RELEASE[ \t]+"([\x21-\x7e]{1,64})"', 
 
 
 @dataclass(frozen=True)
-class Configuration:
+class KernelConfiguration:
     """The options that are set, without CONFIG_; strings without their quotes."""
 
     options: Mapping[str, str]
@@ -24,7 +24,7 @@ class Configuration:
         return self.options.get(option) == "y"
 
 
-def parse_configuration(text: bytes) -> Configuration:
+def parse_configuration(text: bytes) -> KernelConfiguration:
     """The options of a .config. Malformed when it sets none; BoundExceeded for more than 4 MiB."""
     if len(text) > CONFIGURATION_BYTES:
         raise BoundExceeded(f".config: {len(text)} bytes, expected at most {CONFIGURATION_BYTES}")
@@ -34,7 +34,7 @@ def parse_configuration(text: bytes) -> Configuration:
     }
     if "MODULES" not in options:
         raise Malformed(".config: no CONFIG_MODULES, so it is none of a kernel that loads modules")
-    return Configuration(options)
+    return KernelConfiguration(options)
 
 
 def parse_release(text: bytes) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from kmm_preflight.base.decompression import GZIP, XZ, ZSTD, pieces_of
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.packed import plain_pieces
-from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, pieces_of
 
 MAGIC = b"\x7fELF"
 HEADER_BYTES = 64

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kmm_preflight.kmod.sections import RELA, Section, Sections
-from kmm_preflight.kmod.symbols import Placed, Symbols
+from kmm_preflight.kmod.symbols import OwnSymbol, Symbols
 
 _NAME_BYTES = 512
 _ENTRIES = 1 << 16
@@ -54,7 +54,7 @@ def _by_symbols(sections: Sections, symbols: Symbols) -> Mapping[str, Export]:
     return found
 
 
-def _crc(sections: Sections, symbols: Symbols, symbol: Placed | None) -> int | None:
+def _crc(sections: Sections, symbols: Symbols, symbol: OwnSymbol | None) -> int | None:
     if symbol is None:
         return None
     if symbols.absolute(symbol):  # older kernels' way
@@ -62,7 +62,7 @@ def _crc(sections: Sections, symbols: Symbols, symbol: Placed | None) -> int | N
     return _number(sections, sections.all[symbol.section], symbol.value) if _inside(sections, symbol) else None
 
 
-def _inside(sections: Sections, symbol: Placed) -> bool:
+def _inside(sections: Sections, symbol: OwnSymbol) -> bool:
     return symbol.section < len(sections.all)
 
 
@@ -71,7 +71,7 @@ def _number(sections: Sections, section: Section, at: int) -> int | None:
     return int(struct.unpack(f"{sections.machine.order}I", content)[0]) if len(content) == 4 else None
 
 
-def _string(sections: Sections, symbol: Placed | None) -> str:
+def _string(sections: Sections, symbol: OwnSymbol | None) -> str:
     if symbol is None or not _inside(sections, symbol):
         return ""
     content = sections.part(sections.all[symbol.section], symbol.value, _NAME_BYTES)

@@ -26,7 +26,7 @@ _MODULES, _NAME_BYTES = 256, 255
 
 
 @dataclass(frozen=True)
-class Line:
+class IndexLine:
     """What the index says of a kmod: its file, and the files that are loaded first, in the order of loading.
 
     Paths are relative to the index's folder unless they begin with a slash. path is "" in a line that names none.
@@ -61,7 +61,7 @@ class ModuleIndex:
         # depmod without a kmod that it can read writes the head alone.
         self._data, self._root = data, root if len(data) > _HEAD.size else 0
 
-    def find(self, name: str) -> Line | None:
+    def find(self, name: str) -> IndexLine | None:
         """The line of a module as modprobe looks it up: - and _ are one, no suffix. Malformed where it is damaged."""
         key = wanted_key(name).encode("utf-8", "surrogateescape")
         reference, left = self._root, key
@@ -98,7 +98,7 @@ class ModuleIndex:
             stack += [one for one in below if _may_fit(one[1], wanted)]
         return tuple(dict.fromkeys(value for _, value in sorted(found, key=lambda one: one[0])))
 
-    def lines(self) -> Iterator[tuple[str, Line]]:
+    def lines(self) -> Iterator[tuple[str, IndexLine]]:
         """All names with their lines, in the order of their bytes. Malformed where it is damaged or goes in circles."""
         stack, seen = [(self._root, b"", b"")], set[int]()
         while stack:
@@ -131,7 +131,7 @@ class ModuleIndex:
             first, children, at = self._children(at)
         return _Node(prefix, first, children, at if reference & _VALUES else 0)
 
-    def _first_line(self, node: _Node) -> Line | None:
+    def _first_line(self, node: _Node) -> IndexLine | None:
         """Of several values modprobe takes the first."""
         value = next(self._values(node.values), None) if node.values else None
         return _line(value[1]) if value else None
@@ -182,10 +182,10 @@ def _may_fit(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:wild])
 
 
-def _line(value: bytes) -> Line:
+def _line(value: bytes) -> IndexLine:
     """`path: last ... first`, as modules.dep has it; without the colon modprobe knows the name and no file."""
     path, colon, needed = value.decode("utf-8", "surrogateescape").partition(":")
-    return Line(path, tuple(reversed(needed.split()))) if colon else Line("", ())
+    return IndexLine(path, tuple(reversed(needed.split()))) if colon else IndexLine("", ())
 
 
 @dataclass(frozen=True)

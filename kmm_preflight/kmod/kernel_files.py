@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kmm_preflight.kmod.configuration import Configuration, built_in_with_parameters, parse_configuration
-from kmm_preflight.kmod.machine import MACHINES, Machine
+from kmm_preflight.kmod.configuration import KernelConfiguration, built_in_with_parameters, parse_configuration
+from kmm_preflight.kmod.machine import MACHINES, Architecture
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import read_object
 from kmm_preflight.kmod.symvers import VMLINUX, Symvers
@@ -44,7 +44,7 @@ class Family(Enum):
     DEBIAN = "Debian"
 
 
-def kernel_family(release: str, configuration: Configuration | None) -> Family:
+def kernel_family(release: str, configuration: KernelConfiguration | None) -> Family:
     """Told by the kernel at hand: its release, and the compiler that its .config names."""
     if _RHEL.search(release):
         return Family.RHEL
@@ -64,7 +64,7 @@ class KernelFiles:
     release: str
     arch: str
     symvers: Symvers | None
-    configuration: Configuration | None
+    configuration: KernelConfiguration | None
     in_tree_vermagic: str | None = None
     struct_size: int | None = None
     in_tree: frozenset[str] = frozenset()
@@ -80,7 +80,7 @@ class KernelFiles:
         return None
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> Architecture:
         """The architecture as its loader tells it from an object's header."""
         return MACHINES[self.arch]
 

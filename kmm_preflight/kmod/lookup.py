@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.index import LoadOrder, ModuleIndex, in_folder, load_order
 from kmm_preflight.model import Finding
-from kmm_preflight.outside import listed
+from kmm_preflight.text import listed
 
 INDEX = "modules.dep.bin"
 _TEXT = "modules.dep"
 
 
 @dataclass(frozen=True)
-class Place:
+class ModprobeFolder:
     """Where modprobe looks: -d directory, -S kernel; folder is the two joined, without a slash before it.
 
     node is where the folder is for modprobe, "" when that is the same.
@@ -29,7 +29,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class LookedUp:
+class LookupResult:
     """The files to load, the wanted one last, as paths in modprobe's root; what there is to tell beside them."""
 
     paths: tuple[str, ...]
@@ -37,8 +37,8 @@ class LookedUp:
 
 
 def look_up(
-    place: Place, name: str, index: bytes | None, names: frozenset[str], exists: Callable[[str], bool]
-) -> LookedUp | Finding:
+    place: ModprobeFolder, name: str, index: bytes | None, names: frozenset[str], exists: Callable[[str], bool]
+) -> LookupResult | Finding:
     """What modprobe loads for the name, or the finding for which it loads nothing.
 
     index: the bytes of modules.dep.bin, None when it is not there; names: what stands beside it. exists: whether a
@@ -46,29 +46,29 @@ def look_up(
     """
     if index is None:
         got = f"only the text {_TEXT}" if _TEXT in names else "none"
-        return _finding(findings.INDEX_ABSENT, place, got=got)
+        return _finding(catalogue.INDEX_ABSENT, place, got=got)
     try:
         read = ModuleIndex(index)
         order = load_order(read, name, lambda path: exists(_rooted(place, path)))
         if order is None:
-            return _finding(findings.INDEX_LACKS_KMOD, place, kmod=name, got=_names(read))
+            return _finding(catalogue.INDEX_LACKS_KMOD, place, kmod=name, got=_names(read))
     except Malformed as exc:
-        return _finding(findings.INDEX_DAMAGED, place, got=exc.message)
+        return _finding(catalogue.INDEX_DAMAGED, place, got=exc.message)
     return _found(place, name, order, exists)
 
 
-def _found(place: Place, name: str, order: LoadOrder, exists: Callable[[str], bool]) -> LookedUp | Finding:
+def _found(place: ModprobeFolder, name: str, order: LoadOrder, exists: Callable[[str], bool]) -> LookupResult | Finding:
     paths = tuple(_rooted(place, path) for path in order.paths)
     if not paths or not exists(paths[-1]):
         got = order.paths[-1] if paths else "no path"
-        return _finding(findings.INDEX_STALE, place, kmod=name, path=got)
+        return _finding(catalogue.INDEX_STALE, place, kmod=name, path=got)
     if not order.missing:
-        return LookedUp(paths)
+        return LookupResult(paths)
     missing = listed(list(order.missing))
-    return LookedUp(paths, (_finding(findings.INDEX_DEPENDENCY_MISSING, place, kmod=name, paths=missing),))
+    return LookupResult(paths, (_finding(catalogue.INDEX_DEPENDENCY_MISSING, place, kmod=name, paths=missing),))
 
 
-def _rooted(place: Place, path: str) -> str:
+def _rooted(place: ModprobeFolder, path: str) -> str:
     return in_folder(f"/{place.node or place.folder}", path).lstrip("/")
 
 
@@ -79,5 +79,5 @@ def _names(index: ModuleIndex) -> str:
         return "other names"
 
 
-def _finding(kind: findings.Kind, place: Place, **values: object) -> Finding:
+def _finding(kind: catalogue.FindingKind, place: ModprobeFolder, **values: object) -> Finding:
     return kind(folder=place.folder, directory=place.directory, kernel=place.kernel, **values)

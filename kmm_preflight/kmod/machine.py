@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Machine:
+class Architecture:
     """One architecture: the kernel's word for it, its numbers in e_machine, and its byte order for struct."""
 
     word: str
@@ -16,10 +16,10 @@ class Machine:
 
 
 MACHINES = {
-    "amd64": Machine("x86_64", (62,), "<"),
-    "arm64": Machine("aarch64", (183,), "<"),
-    "ppc64le": Machine("ppc64le", (21,), "<"),
-    "s390x": Machine("s390x", (22, 0xA390), ">"),
+    "amd64": Architecture("x86_64", (62,), "<"),
+    "arm64": Architecture("aarch64", (183,), "<"),
+    "ppc64le": Architecture("ppc64le", (21,), "<"),
+    "s390x": Architecture("s390x", (22, 0xA390), ">"),
 }
 """By Go's spelling."""
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.exports import Export, read_exports, unversioned_exports
-from kmm_preflight.kmod.machine import Machine
+from kmm_preflight.kmod.machine import Architecture
 from kmm_preflight.kmod.modinfo import GPL_COMPATIBLE, MODINFO_BYTES, Modinfo
+from kmm_preflight.kmod.patch_sites import read_starts
 from kmm_preflight.kmod.relocations import relocation_flaws
 from kmm_preflight.kmod.sections import (
     ALLOC,
@@ -23,8 +24,7 @@ from kmm_preflight.kmod.sections import (
     Sections,
     read_sections,
 )
-from kmm_preflight.kmod.sites import read_starts
-from kmm_preflight.kmod.symbols import Needed, Symbols, symbol_table
+from kmm_preflight.kmod.symbols import NeededSymbol, Symbols, symbol_table
 from kmm_preflight.kmod.unpacked import Bytes
 from kmm_preflight.kmod.versions import Versions, read_versions
 
@@ -53,13 +53,13 @@ class KernelObject:
     the loader's order. unloaded_modinfo has the tags of a .modinfo that only some kernels find.
     """
 
-    machine: Machine
+    machine: Architecture
     name: str
     struct_size: int
     starts: Mapping[str, int]
     flags: int
     modinfo: Modinfo
-    needed: tuple[Needed, ...]
+    needed: tuple[NeededSymbol, ...]
     exports: Mapping[str, Export]
     unversioned_exports: bool
     versions: Versions
@@ -82,7 +82,7 @@ class KernelObject:
         return self.modinfo.license not in GPL_COMPATIBLE or self.name in _NEVER_FREE
 
 
-def read_object(data: Bytes, machine: Machine) -> KernelObject:
+def read_object(data: Bytes, machine: Architecture) -> KernelObject:
     """The kmod in these bytes, as a kernel of this machine reads them.
 
     Malformed tells why every kernel refuses it: WrongMachine, NoModule, Stripped, or bytes that are no object.
@@ -130,7 +130,7 @@ def _unwritable(this: Section) -> tuple[Flaw, ...]:
     return () if this.flags & WRITE else (Flaw(ALWAYS, "a struct module that cannot be written"),)
 
 
-def _name(this: bytes, machine: Machine) -> tuple[str, tuple[Flaw, ...]]:
+def _name(this: bytes, machine: Architecture) -> tuple[str, tuple[Flaw, ...]]:
     name, end, _ = this[_NAME_AT : _NAME_AT + _NAME_BYTES].partition(b"\0")
     words = "" if name and end else "a struct module without a name"
     # Elsewhere relocations write over what stands there; x86_64 refuses to.
@@ -139,11 +139,11 @@ def _name(this: bytes, machine: Machine) -> tuple[str, tuple[Flaw, ...]]:
     return name.decode("utf-8", "replace"), (Flaw(ALWAYS, words),) if words else ()
 
 
-def _needed(symbols: Symbols, machine: Machine) -> list[Needed]:
+def _needed(symbols: Symbols, machine: Architecture) -> list[NeededSymbol]:
     """Without those that the loader has itself: the table of contents of ppc64, the offset table of x86."""
     needed = list(symbols.needed())
     if machine.word == "ppc64le":
-        needed = [Needed(one.name.removeprefix("."), one.weak) for one in needed if one.name != ".TOC."]
+        needed = [NeededSymbol(one.name.removeprefix("."), one.weak) for one in needed if one.name != ".TOC."]
     if machine.word == "x86_64":
         needed = [one for one in needed if one.name != "_GLOBAL_OFFSET_TABLE_"]
     return needed

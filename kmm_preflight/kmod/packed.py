@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
+from kmm_preflight.base.decompression import GZIP, XZ, Behind, decompressed, next_member
 from kmm_preflight.errors import Malformed
-from kmm_preflight.oci.compression import GZIP, XZ, Behind, decompressed, next_member
 
 # Flags of a gzip header that nobody has given a meaning: zlib takes none with one of them, other readers do.
 _RESERVED = 0xE0

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from kmm_preflight.errors import BoundExceeded
+from kmm_preflight.kmod.patch_sites import leads_astray
 from kmm_preflight.kmod.sections import ALWAYS, NOBITS, REL, RELA, Flaw, Section, Sections
-from kmm_preflight.kmod.sites import leads_astray
 from kmm_preflight.kmod.symbols import Symbols
 from kmm_preflight.kmod.unpacked import Bytes
 

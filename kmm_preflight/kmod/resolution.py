@@ -9,7 +9,7 @@ from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject
 from kmm_preflight.kmod.sections import SINCE_STRINGS
-from kmm_preflight.kmod.symbols import Needed
+from kmm_preflight.kmod.symbols import NeededSymbol
 from kmm_preflight.kmod.symvers import VMLINUX, Symvers
 
 # Since when modules inherit a proprietary owner's taint, and symbols have namespaces.
@@ -17,7 +17,7 @@ _INHERITED, _NAMESPACES = (5, 9), (5, 4)
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class OtherKmods:
     """The kmods around the one that is judged.
 
     before: those of the image that are loaded before it, in that order; beside: the image's others. in_tree: names of
@@ -31,11 +31,11 @@ class Neighbours:
     removed: frozenset[str] = frozenset()
 
 
-ALONE = Neighbours()
+ALONE = OtherKmods()
 
 
 @dataclass(frozen=True)
-class Provided:
+class ResolvedSymbol:
     """A symbol where it is found; crc None where it has none."""
 
     crc: int | None
@@ -45,7 +45,7 @@ class Provided:
 
 
 @dataclass
-class Refusals:
+class SymbolProblems:
     """What came of a kmod's symbols, each list in the loader's order; entries are words for a sentence.
 
     in_tree is by the name of the in-tree kmod that is not loaded.
@@ -67,7 +67,7 @@ def read_crcs(kmod: KernelObject, kernel: KernelFiles) -> Mapping[str, int] | No
     return extended if extended is not None else kmod.versions.basic
 
 
-def resolve(kmod: KernelObject, kernel: KernelFiles, symvers: Symvers, around: Neighbours) -> Refusals:
+def resolve(kmod: KernelObject, kernel: KernelFiles, symvers: Symvers, around: OtherKmods) -> SymbolProblems:
     """All needed symbols, one after the other: using one may hide others from the kmod."""
     return _Resolver(kmod, kernel, symvers, around).refusals()
 
@@ -75,19 +75,19 @@ def resolve(kmod: KernelObject, kernel: KernelFiles, symvers: Symvers, around: N
 class _Resolver:
     """The loader at work on one kmod: it becomes proprietary, or a user of GPL-only symbols, as it goes."""
 
-    def __init__(self, kmod: KernelObject, kernel: KernelFiles, symvers: Symvers, around: Neighbours) -> None:
+    def __init__(self, kmod: KernelObject, kernel: KernelFiles, symvers: Symvers, around: OtherKmods) -> None:
         self._kmod, self._kernel, self._symvers, self._around = kmod, kernel, symvers, around
         self._crcs = read_crcs(kmod, kernel) if kernel.versioned else None
         self._proprietary = kmod.proprietary
         self._uses_gpl = False
-        self._found = Refusals()
+        self._found = SymbolProblems()
 
-    def refusals(self) -> Refusals:
+    def refusals(self) -> SymbolProblems:
         for needed in self._kmod.needed:
             self._resolve(needed)
         return self._found
 
-    def _resolve(self, needed: Needed) -> None:
+    def _resolve(self, needed: NeededSymbol) -> None:
         candidates = list(self._candidates(needed.name))
         visible = next((one for one in candidates if not (one.gpl and self._proprietary)), None)
         if visible is not None:
@@ -99,19 +99,19 @@ class _Resolver:
         else:
             self._elsewhere(needed.name)
 
-    def _candidates(self, name: str) -> Iterator[Provided]:
+    def _candidates(self, name: str) -> Iterator[ResolvedSymbol]:
         """Where the loader looks, in its order: vmlinux, then what is loaded; an image's kmod before an in-tree one."""
         exported = self._symvers.find(name)
-        mine = Provided(exported.crc or None, exported.gpl, exported.namespace) if exported else None
+        mine = ResolvedSymbol(exported.crc or None, exported.gpl, exported.namespace) if exported else None
         if exported and mine and exported.provider == VMLINUX:
             yield mine
         for one in self._around.before:
             if export := one.exports.get(name):
-                yield Provided(export.crc, export.gpl, export.namespace, one.proprietary)
+                yield ResolvedSymbol(export.crc, export.gpl, export.namespace, one.proprietary)
         if exported and mine and exported.provider != VMLINUX and _key(exported.provider) in self._around.in_tree:
             yield mine
 
-    def _use(self, name: str, provided: Provided) -> None:
+    def _use(self, name: str, provided: ResolvedSymbol) -> None:
         self._uses_gpl |= provided.gpl
         if provided.proprietary and self._kernel.version >= _INHERITED:
             if self._uses_gpl:
@@ -120,7 +120,7 @@ class _Resolver:
             self._proprietary = True
         self._compare(name, provided)
 
-    def _compare(self, name: str, provided: Provided) -> None:
+    def _compare(self, name: str, provided: ResolvedSymbol) -> None:
         """CRC, then namespace."""
         expected = self._crcs.get(name) if self._crcs is not None else None
         if self._crcs is not None and provided.crc is not None and expected != provided.crc:
@@ -152,7 +152,7 @@ class _Resolver:
             self._found.gpl.append(name)
         else:
             self._found.in_tree.setdefault(_key(exported.provider), []).append(name)
-            self._use(name, Provided(exported.crc or None, exported.gpl, exported.namespace))
+            self._use(name, ResolvedSymbol(exported.crc or None, exported.gpl, exported.namespace))
 
 
 def _key(provider: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.kmod.machine import Machine, machine_word
+from kmm_preflight.kmod.machine import Architecture, machine_word
 from kmm_preflight.kmod.unpacked import Bytes
 
 HEADER_BYTES = 64
@@ -67,7 +67,7 @@ class Sections:
     """The sections of an object, what its header says beside them, and flaws that only some kernels mind."""
 
     data: Bytes
-    machine: Machine
+    machine: Architecture
     flags: int
     all: tuple[Section, ...]
     flaws: tuple[Flaw, ...] = field(default=())
@@ -99,7 +99,7 @@ class Sections:
         return self.content(section)
 
 
-def read_sections(data: Bytes, machine: Machine) -> Sections:
+def read_sections(data: Bytes, machine: Architecture) -> Sections:
     """The sections of a kmod for this machine. Malformed tells what every kernel refuses it for."""
     end = _end_of_object(data)
     head = data[:HEADER_BYTES]

@@ -24,7 +24,7 @@ _UNDEFINED, _LIVEPATCH, _ABSOLUTE, _COMMON = 0, 0xFF20, 0xFFF1, 0xFFF2
 
 
 @dataclass(frozen=True)
-class Needed:
+class NeededSymbol:
     """A symbol that somebody else has to provide; a weak one need not be there."""
 
     name: str
@@ -32,7 +32,7 @@ class Needed:
 
 
 @dataclass(frozen=True)
-class Placed:
+class OwnSymbol:
     """A symbol of the kmod's own: in the section of that number, or absolute."""
 
     section: int
@@ -62,7 +62,7 @@ class Symbols:
         end = self._names.find(b"\0", start, start + _NAME_BYTES)
         return self._names[start : end if end >= 0 else start + _NAME_BYTES].decode("utf-8", "replace")
 
-    def needed(self) -> Iterator[Needed]:
+    def needed(self) -> Iterator[NeededSymbol]:
         """The undefined symbols in the table's order. BoundExceeded for more than 100,000."""
         count = 0
         for start, bound, section, _ in self._entries:
@@ -70,7 +70,7 @@ class Symbols:
                 count += 1
                 if count > _NEEDED:
                     raise BoundExceeded(f"kmod: more than {_NEEDED} undefined symbols")
-                yield Needed(self.name(start), bound >> 4 == _WEAK)
+                yield NeededSymbol(self.name(start), bound >> 4 == _WEAK)
 
     def common(self) -> tuple[str, ...]:
         """Tentative definitions, for which the loader has no room; the compiler's own marks are none."""
@@ -93,26 +93,26 @@ class Symbols:
         if not (self._names.startswith(b"\0") and self._names.endswith(b"\0")):
             yield Flaw(SINCE_STRINGS, "symbol names that do not start and end with a zero byte")
 
-    def placed(self, prefix: str) -> dict[str, Placed]:
+    def placed(self, prefix: str) -> dict[str, OwnSymbol]:
         """The kmod's own symbols whose names start so, by the rest of the name; undefined ones are left out."""
         starts = set(_positions(self._names, prefix.encode()))
         return {
-            self.name(start).removeprefix(prefix): Placed(section, value)
+            self.name(start).removeprefix(prefix): OwnSymbol(section, value)
             for start, _, section, value in self._entries
             if section != _UNDEFINED and start in starts
         }
 
-    def at(self, number: int) -> Placed:
+    def at(self, number: int) -> OwnSymbol:
         """The symbol of that number in the table; the first one, and one that there is not, is nowhere."""
         known = 0 < number <= len(self._entries)
         _, _, section, value = self._entries[number - 1] if known else (0, 0, _UNDEFINED, 0)
-        return Placed(section, value)
+        return OwnSymbol(section, value)
 
     def name_of(self, number: int) -> str:
         """The name of the symbol of that number; "" for the first one, and one that there is not."""
         return self.name(self._entries[number - 1][0]) if 0 < number <= len(self._entries) else ""
 
-    def absolute(self, symbol: Placed) -> bool:
+    def absolute(self, symbol: OwnSymbol) -> bool:
         """Whether the value is a number and no place."""
         return symbol.section == _ABSOLUTE
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from kmm_preflight.base.decompression import decompressed
+from kmm_preflight.base.sorted_table import SEPARATOR, Table, TableDamaged, magic, write_table
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.oci.compression import decompressed
-from kmm_preflight.table import SEPARATOR, Damaged, Table, magic, write_table
 
 # 25,000 to 35,000 symbols are 1.5 to 2.5 MB.
 SYMVERS_BYTES = 64 << 20
@@ -124,7 +124,7 @@ class SymversStore:
 
     def find(self, digest: str) -> Symvers | None:
         """The table, or None: not there, damaged, or written by another version."""
-        with suppress(OSError, Damaged, ValueError):
+        with suppress(OSError, TableDamaged, ValueError):
             path = self._path(digest)
             table = Symvers(path)
             os.utime(path)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kmm_preflight.base.decompression import GZIP, XZ, ZSTD, pieces_of
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.elf import UNPACKED_BYTES
 from kmm_preflight.kmod.packed import plain_pieces
-from kmm_preflight.oci.compression import GZIP, XZ, ZSTD, pieces_of
 
 Bytes = bytes | mmap.mmap
 

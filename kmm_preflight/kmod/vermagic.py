@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kmm_preflight.kmod.configuration import Configuration
+from kmm_preflight.kmod.configuration import KernelConfiguration
 
 
-def expected_vermagic(release: str, arch: str, configuration: Configuration) -> str:
+def expected_vermagic(release: str, arch: str, configuration: KernelConfiguration) -> str:
     """The kernel's own string, made as its build made it; arch is Go's spelling. Trailing blanks count."""
     on = configuration.on
     parts = [release, "SMP" if on("SMP") else "", _preemption(configuration)]
@@ -15,14 +15,14 @@ def expected_vermagic(release: str, arch: str, configuration: Configuration) -> 
     return text + _randomised(configuration)
 
 
-def _preemption(configuration: Configuration) -> str:
+def _preemption(configuration: KernelConfiguration) -> str:
     """Since 5.16 PREEMPT_BUILD decides, so that kernels with PREEMPT_DYNAMIC say preempt whatever they boot as."""
     if configuration.on("PREEMPT_RT") or configuration.on("PREEMPT_RT_FULL"):
         return "preempt_rt"
     return "preempt" if configuration.on("PREEMPT_BUILD") or configuration.on("PREEMPT") else ""
 
 
-def _architecture(arch: str, configuration: Configuration) -> str:
+def _architecture(arch: str, configuration: KernelConfiguration) -> str:
     if arch == "arm64":
         return "aarch64"
     if arch != "ppc64le":
@@ -35,7 +35,7 @@ def _architecture(arch: str, configuration: Configuration) -> str:
     return entry + ("relocatable " if configuration.on("RELOCATABLE") else "")
 
 
-def _randomised(configuration: Configuration) -> str:
+def _randomised(configuration: KernelConfiguration) -> str:
     """A kernel with shuffled structures also names the seed's hash, which is in no .config: such ones do not match."""
     return "RANDSTRUCT_" if configuration.on("RANDSTRUCT") or configuration.on("GCC_PLUGIN_RANDSTRUCT") else ""
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.machine_config import MachineConfig, parse_machine_config
 from kmm_preflight.nodes.node import HOSTED_LABEL, Node, parse_node
@@ -70,7 +70,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class Found:
+class FleetManifests:
     """The manifests that make a fleet, of each kind; None for a kind that nothing is known of."""
 
     nodes: Sequence[Manifest] | None = None
@@ -82,7 +82,7 @@ class Found:
     node_pools: tuple[NodePool, ...] = ()
 
 
-def fleet_of(found: Found, lacking: Iterable[str]) -> Fleet:
+def fleet_of(found: FleetManifests, lacking: Iterable[str]) -> Fleet:
     """The fleet of these manifests. Malformed names kind, object and field of one that cannot be read."""
     nodes = [read_one("Node", manifest, parse_node) for manifest in found.nodes or ()]
     pools = [read_one("MachineConfigPool", manifest, parse_pool) for manifest in found.pools or ()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kmm_preflight.fields import Field
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.model import Flavour, Manifest
 from kmm_preflight.nodes.selector import Labels
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kmm_preflight.fields import Field
-from kmm_preflight.kernel import architecture
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.kernel_version import architecture
 from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.machine_config import MachineConfig
 from kmm_preflight.nodes.selector import Labels

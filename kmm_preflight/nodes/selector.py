@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kmm_preflight.fields import Field
+from kmm_preflight.base.manifest_fields import Field
 
 Labels = Mapping[str, str]
 

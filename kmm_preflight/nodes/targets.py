@@ -6,25 +6,32 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from kmm_preflight import findings
-from kmm_preflight.kernel import architecture, kernel_architecture, kernel_flavour
+from kmm_preflight import catalogue
+from kmm_preflight.kernel_version import architecture, kernel_architecture, kernel_flavour
 from kmm_preflight.model import Finding, Flavour, Severity, TargetKernel
-from kmm_preflight.module import Module
-from kmm_preflight.nodes.boots import Boot, Boots, Offered, default_stream_of, exists, hosted_stream
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.node import Node
 from kmm_preflight.nodes.pool import Pool
-from kmm_preflight.outside import listed
-from kmm_preflight.release.choice import Want
+from kmm_preflight.nodes.prediction import (
+    PredictedKernel,
+    Prediction,
+    ReleaseStreams,
+    default_stream_of,
+    exists,
+    hosted_stream,
+)
+from kmm_preflight.planning.module import Module
+from kmm_preflight.release.choice import KernelFilter
+from kmm_preflight.text import listed
 
 _ID_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Needed:
+class Demand:
     """A boot of nodes that a Module selects: how many they are, and the kernels that they run today."""
 
-    boot: Boot
+    boot: PredictedKernel
     nodes: int = 0
     today: tuple[str, ...] = ()
     notes: tuple[Finding, ...] = ()
@@ -50,27 +57,27 @@ class Target:
     unresolved: Finding | None = None
 
 
-def needed(module: Module, boots: Boots) -> tuple[Needed, ...]:
+def needed(module: Module, boots: Prediction) -> tuple[Demand, ...]:
     """What the nodes boot that a Module selects, each once; of pools, and said so, where it selects none today."""
     chosen = [node for node in boots.fleet.nodes if not node.windows and _selects(module, node)]
     loading = [node for node in chosen if not node.keeps_away(module.tolerations)]
     if not loading:
         return _of_no_node(module, boots, len(chosen))
-    groups: dict[Boot, list[Node]] = {}
+    groups: dict[PredictedKernel, list[Node]] = {}
     for node in loading:
         groups.setdefault(boots.of_node(node), []).append(node)
     return tuple(
-        Needed(boot, len(nodes), tuple(sorted({one.kernel for one in nodes if one.kernel})), _notes(boot))
+        Demand(boot, len(nodes), tuple(sorted({one.kernel for one in nodes if one.kernel})), _notes(boot))
         for boot, nodes in groups.items()
     )
 
 
-def want_of(boot: Boot) -> Want | None:
+def filter_of(boot: PredictedKernel) -> KernelFilter | None:
     """What a boot asks of a release; None where the release does not decide it."""
-    return None if boot.kernel or boot.unknown else Want(boot.stream, boot.arch, boot.flavour)
+    return None if boot.kernel or boot.unknown else KernelFilter(boot.stream, boot.arch, boot.flavour)
 
 
-def targets(several: Iterable[Needed], kernels: Iterable[TargetKernel], offered: Offered) -> tuple[Target, ...]:
+def targets(several: Iterable[Demand], kernels: Iterable[TargetKernel], offered: ReleaseStreams) -> tuple[Target, ...]:
     """The kernels of what is needed, in its order, each once; kernels are all that were read of the release."""
     read = tuple(kernels)
     made: dict[str, Target] = {}
@@ -120,35 +127,38 @@ def _selects(module: Module, node: Node) -> bool:
     return all(node.labels.get(key) == value for key, value in module.selector)
 
 
-def _notes(boot: Boot) -> tuple[Finding, ...]:
+def _notes(boot: PredictedKernel) -> tuple[Finding, ...]:
     notes = []
     if boot.own:
-        notes.append(findings.KERNEL_STAYS(group=boot.group, got=boot.own, kernel=boot.kernel))
+        notes.append(catalogue.KERNEL_STAYS(group=boot.group, got=boot.own, kernel=boot.kernel))
     if boot.paused:
-        notes.append(findings.POOL_PAUSED(group=boot.group))
+        notes.append(catalogue.POOL_PAUSED(group=boot.group))
     if boot.layered and not boot.unknown:
-        notes.append(findings.POOL_LAYERED(group=boot.group))
+        notes.append(catalogue.POOL_LAYERED(group=boot.group))
     return tuple(notes)
 
 
-def _of_no_node(module: Module, boots: Boots, kept_away: int) -> tuple[Needed, ...]:
+def _of_no_node(module: Module, boots: Prediction, kept_away: int) -> tuple[Demand, ...]:
     """Every kernel that the pools give whose nodes the Module could select, else the default stream's."""
     fleet, labels = boots.fleet, dict(module.selector)
     found = [boot for pool in _candidates(labels, fleet) for boot in boots.of_pool(pool, _arch(labels))]
     found += [boots.of_node_pool(pool) for pool in fleet.node_pools if _could_have(pool.labels or {}, labels)]
     got = f"{kept_away} with its labels and a taint that it does not tolerate" if kept_away else "none with its labels"
-    note = findings.NO_NODE_SELECTED(got=got if fleet.nodes else "no node at all", count=len(fleet.nodes))
+    note = catalogue.NO_NODE_SELECTED(got=got if fleet.nodes else "no node at all", count=len(fleet.nodes))
     possible = [boot for boot in found if exists(boot)]  # a pool for rt will not have nodes for arm64
     several = possible or found or _of_any(fleet, boots.offered, _arch(labels))
-    return tuple(Needed(boot, notes=(note, *_notes(boot))) for boot in dict.fromkeys(several))
+    return tuple(Demand(boot, notes=(note, *_notes(boot))) for boot in dict.fromkeys(several))
 
 
-def _of_any(fleet: Fleet, offered: Offered, arch: str) -> list[Boot]:
+def _of_any(fleet: Fleet, offered: ReleaseStreams, arch: str) -> list[PredictedKernel]:
     """The default stream, for each architecture and flavour that any node has."""
     stream = hosted_stream(offered) if fleet.hosted else fleet.default_stream or default_stream_of(fleet, offered)
     kinds = {(arch or node.arch, kernel_flavour(node.kernel)) for node in fleet.nodes if not node.windows}
     several = kinds or {(arch, Flavour.STANDARD)}
-    return [Boot("nodes to come", stream, *kind) for kind in sorted(several, key=lambda one: (one[0], one[1].value))]
+    return [
+        PredictedKernel("nodes to come", stream, *kind)
+        for kind in sorted(several, key=lambda one: (one[0], one[1].value))
+    ]
 
 
 def _arch(labels: Mapping[str, str]) -> str:
@@ -169,29 +179,29 @@ def _candidates(labels: Mapping[str, str], fleet: Fleet) -> list[Pool]:
     return [pool for pool in possible if not pool.control_plane]
 
 
-def _targets(one: Needed, kernels: tuple[TargetKernel, ...], offered: Offered) -> list[Target]:
+def _targets(one: Demand, kernels: tuple[TargetKernel, ...], offered: ReleaseStreams) -> list[Target]:
     boot = one.boot
     if boot.unknown:
-        return [_unknown(one, findings.KERNEL_UNKNOWN(group=boot.group, got=boot.unknown))]
+        return [_unknown(one, catalogue.KERNEL_UNKNOWN(group=boot.group, got=boot.unknown))]
     if boot.kernel:
         return [Target(_of_today(boot, kernels), (one.words,), one.today, one.notes)]
-    want = Want(boot.stream, boot.arch, boot.flavour)
+    want = KernelFilter(boot.stream, boot.arch, boot.flavour)
     found = [kernel for kernel in kernels if want.takes(kernel)]
     if found:
         return [Target(kernel, (one.words,), one.today, one.notes) for kernel in found]
     has = listed([f"{kernel.stream} {kernel.arch} {kernel.flavour.value}" for kernel in kernels])
-    return [_unknown(one, findings.RELEASE_LACKS_KERNEL(group=boot.group, got=has, expected=want.words,
+    return [_unknown(one, catalogue.RELEASE_LACKS_KERNEL(group=boot.group, got=has, expected=want.words,
                                                         release=offered.version))]  # fmt: skip
 
 
-def _of_today(boot: Boot, kernels: tuple[TargetKernel, ...]) -> TargetKernel:
+def _of_today(boot: PredictedKernel, kernels: tuple[TargetKernel, ...]) -> TargetKernel:
     same = next((kernel for kernel in kernels if kernel.version == boot.kernel), None)
     arch = boot.arch or kernel_architecture(boot.kernel) or "amd64"
     provenance = f"today's kernel of {boot.group}, which the upgrade does not change"
     return same or TargetKernel(boot.kernel, arch, "", kernel_flavour(boot.kernel), "", provenance)
 
 
-def _unknown(one: Needed, finding: Finding) -> Target:
+def _unknown(one: Demand, finding: Finding) -> Target:
     boot = one.boot
     parts = ("unknown", boot.group, boot.stream, boot.arch, (boot.flavour or Flavour.STANDARD).value)
     version = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(part for part in parts if part))[:_ID_CHARACTERS]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
 
 _PARTS = ("stringData", "data")

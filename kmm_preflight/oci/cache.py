@@ -18,8 +18,8 @@ from typing import IO
 
 from filelock import FileLock
 
+from kmm_preflight.base.sorted_table import TableDamaged
 from kmm_preflight.oci.index import LayerIndex, write_index
-from kmm_preflight.table import Damaged
 
 _VERSION = "v1"
 _NEW = ".new-"
@@ -62,7 +62,7 @@ class Cache:
         try:
             index = LayerIndex(path)
             os.utime(path)
-        except (OSError, Damaged, ValueError):
+        except (OSError, TableDamaged, ValueError):
             return None
         return index
 

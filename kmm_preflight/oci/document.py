@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed
-from kmm_preflight.fields import Field
 from kmm_preflight.oci.reference import parse_digest
 
 MANIFEST_TYPES = (

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kmm_preflight.errors import BoundExceeded
-from kmm_preflight.oci.index import Entry, LayerIndex
-from kmm_preflight.oci.tar import Kind
+from kmm_preflight.oci.index import LayerEntry, LayerIndex
+from kmm_preflight.oci.tar import EntryKind
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -27,7 +27,7 @@ class Located:
     """A visible entry: its path in the image, and the layer (0 = top) that has it."""
 
     path: str
-    entry: Entry
+    entry: LayerEntry
     layer: int
 
 
@@ -60,17 +60,17 @@ class Layer:
         """The layer's index; raises what reading the layer raises."""
         return self._open()
 
-    def at(self, path: str) -> Entry | None:
+    def at(self, path: str) -> LayerEntry | None:
         """The entry at the path, a folder where only names below it stand, None; raises _Hidden."""
         if entry := self.index.find(path):
             return entry
         if self.index.has_below(path):
-            return Entry(path, Kind.FOLDER)
+            return LayerEntry(path, EntryKind.FOLDER)
         parts = path.split("/")
         for depth in range(len(parts)):
             parent, name = "/".join(parts[:depth]), parts[depth]
             prefix = f"{parent}/" if parent else ""
-            if depth and (above := self.index.find(parent)) and above.kind is not Kind.FOLDER:
+            if depth and (above := self.index.find(parent)) and above.kind is not EntryKind.FOLDER:
                 raise _Hidden
             if self.index.find(f"{prefix}{WHITEOUT}{name}") or self.index.find(f"{prefix}{OPAQUE}"):
                 raise _Hidden
@@ -92,7 +92,7 @@ class FileSystem:
         """What stands at the path itself, without following a link there or on the way."""
         if path not in self._folders:
             located = self._entry(path)
-            if (located and located.entry.kind is not Kind.FOLDER) or len(self._folders) >= FOLDERS_REMEMBERED:
+            if (located and located.entry.kind is not EntryKind.FOLDER) or len(self._folders) >= FOLDERS_REMEMBERED:
                 return located
             self._folders[path] = located
         return self._folders[path]
@@ -119,7 +119,7 @@ class FileSystem:
         LinkBroken when the missing name was reached through a link, or links go in circles.
         """
         todo, done, links = [part for part in path.split("/") if part], "", 0
-        folder = Located("", Entry("", Kind.FOLDER), 0)
+        folder = Located("", LayerEntry("", EntryKind.FOLDER), 0)
         here: Located | None = folder
         broken, behind = ("", ""), -1  # the first link, and how many parts of the path follow it
         while todo:
@@ -130,7 +130,7 @@ class FileSystem:
                 if links and len(todo) >= behind:
                     raise LinkBroken(*broken, f"/{step} is not in the image")
                 return None
-            if here.entry.kind is not Kind.SYMLINK:
+            if here.entry.kind is not EntryKind.SYMLINK:
                 done = step
                 continue
             if not links or len(todo) < behind:
@@ -149,9 +149,9 @@ class FileSystem:
             located = self.resolve(path)
         except LinkBroken:
             return None
-        if located and located.entry.kind is Kind.HARDLINK:
+        if located and located.entry.kind is EntryKind.HARDLINK:
             located = self.hardlink_target(located)
-        return located if located and located.entry.kind is Kind.FILE else None
+        return located if located and located.entry.kind is EntryKind.FILE else None
 
     def _step(self, path: str, parent: Located | None) -> Located | None:
         return self.entry(path) if _if_folder(parent) else None
@@ -174,7 +174,7 @@ class FileSystem:
             found = layer.at(folder)
         except _Hidden:
             return True
-        if found and found.kind is not Kind.FOLDER:
+        if found and found.kind is not EntryKind.FOLDER:
             return True
         return bool(layer.index.find(f"{folder}/{OPAQUE}" if folder else OPAQUE))
 
@@ -208,17 +208,17 @@ class FileSystem:
     def hardlink_target(self, located: Located) -> Located | None:
         """The file that a hard link is another name of: it must be in the same layer."""
         entry, seen = located.entry, 0
-        while entry.kind is Kind.HARDLINK and seen < LINKS_IN_A_PATH:
+        while entry.kind is EntryKind.HARDLINK and seen < LINKS_IN_A_PATH:
             target = self._layers[located.layer].index.find(entry.link)
             if target is None:
                 return None
             entry, seen = target, seen + 1
-        return Located(entry.path, entry, located.layer) if entry.kind is not Kind.HARDLINK else None
+        return Located(entry.path, entry, located.layer) if entry.kind is not EntryKind.HARDLINK else None
 
 
 def _if_folder(here: Located | None) -> Located | None:
     """What stands here, if names below it can be."""
-    return here if here and here.entry.kind is Kind.FOLDER else None
+    return here if here and here.entry.kind is EntryKind.FOLDER else None
 
 
 def _stepped(path: str, part: str) -> str:

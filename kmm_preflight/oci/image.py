@@ -23,9 +23,9 @@ from kmm_preflight.oci.document import (
     parse_manifest,
 )
 from kmm_preflight.oci.filesystem import FileSystem, Layer, Located
-from kmm_preflight.oci.index import Entry, LayerIndex
-from kmm_preflight.oci.layers import Allowance, Verified, Wanted, layer_index
-from kmm_preflight.outside import listed
+from kmm_preflight.oci.index import LayerEntry, LayerIndex
+from kmm_preflight.oci.layers import KeepRules, ReadBudget, VerifiedStream, layer_index
+from kmm_preflight.text import listed
 
 INDEX_DEPTH = 3
 READ_AGAIN = 16  # how often layers of an image are read for a file that no plan named: what a kmod links to
@@ -45,7 +45,7 @@ class Repository(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedImage:
     """An image of one platform behind a name. digest is that of the index where there is one.
 
     read_from is the mirror that has it, "" when it is at its own name.
@@ -83,7 +83,7 @@ def platforms(source: Source, name: str) -> tuple[str, ...] | None:
     return tuple(child.arch for child in document.children if child.os == "linux")
 
 
-def find_image(source: Source, name: str, arch: str) -> Found:
+def find_image(source: Source, name: str, arch: str) -> ResolvedImage:
     """The Linux image for the architecture behind the name.
 
     PlatformMissing when an index has none, or its registry lacks the one that it names (a sparse index).
@@ -93,7 +93,7 @@ def find_image(source: Source, name: str, arch: str) -> Found:
     for _ in range(INDEX_DEPTH):
         document = parse_manifest(body, name)
         if isinstance(document, ImageManifest):
-            return Found(name, digest, child_digest, document, source.mirror)
+            return ResolvedImage(name, digest, child_digest, document, source.mirror)
         child_digest = _child(document, name, arch)
         try:
             body = _checked(source.repository.manifest(child_digest), child_digest, name)
@@ -121,13 +121,13 @@ def _child(index: Index, name: str, arch: str) -> str:
 class Image:
     """An image that was found, with what was read of it; every byte comes verified, from the cache where it can."""
 
-    def __init__(self, found: Found, repository: Repository, cache: Cache, wanted: Wanted) -> None:
+    def __init__(self, found: ResolvedImage, repository: Repository, cache: Cache, wanted: KeepRules) -> None:
         self.found = found
         self._repository = repository
         self._cache = cache
         self._wanted = wanted
         self._here: set[str] = set()
-        self._allowance = Allowance()
+        self._allowance = ReadBudget()
         self._config: Config | None = None
         self._again: dict[str, LayerIndex] = {}
         self._asked_again: set[str] = set()
@@ -159,7 +159,7 @@ class Image:
     def _fetched(self, descriptor: Descriptor, subject: str) -> bytes:
         try:
             with self._repository.blob(descriptor) as chunks:
-                verified = Verified(chunks, descriptor, subject)
+                verified = VerifiedStream(chunks, descriptor, subject)
                 body = b"".join(verified)
                 verified.finish()
         except NotFound as exc:
@@ -207,7 +207,7 @@ class Image:
             raise BoundExceeded(f"/{located.path} of image {self.found.name}: too large, or too sparse, to look into")
         return path
 
-    def _kept(self, entry: Entry | None) -> Path | None:
+    def _kept(self, entry: LayerEntry | None) -> Path | None:
         return self._cache.file(entry.content) if entry and entry.content else None
 
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kmm_preflight.oci.tar import Kind
-from kmm_preflight.table import SEPARATOR, Table, magic, write_table
+from kmm_preflight.base.sorted_table import SEPARATOR, Table, magic, write_table
+from kmm_preflight.oci.tar import EntryKind
 
 FORMAT_VERSION = 1
 _HEAD = magic("layer", FORMAT_VERSION)
 
 
 @dataclass(frozen=True)
-class Entry:
+class LayerEntry:
     """A name in a layer; content is the sha256 of the file's bytes where they were kept, else ""."""
 
     path: str
-    kind: Kind
+    kind: EntryKind
     size: int = 0
     mode: int = 0o755
     link: str = ""
@@ -39,9 +39,9 @@ class Entry:
         return SEPARATOR.join(field.encode("utf-8", "surrogateescape") for field in fields)
 
 
-def _unpacked(fields: list[bytes]) -> Entry:
+def _unpacked(fields: list[bytes]) -> LayerEntry:
     path, _, kind, size, mode, link, content = (field.decode("utf-8", "surrogateescape") for field in fields)
-    return Entry(path, Kind(kind), int(size), int(mode, 8), link, content)
+    return LayerEntry(path, EntryKind(kind), int(size), int(mode, 8), link, content)
 
 
 def write_index(out: IO[bytes], records: list[bytes]) -> None:
@@ -59,7 +59,7 @@ class LayerIndex:
         """Opens and checks the file; Damaged when its checksum, version or size is wrong."""
         self._table = Table(path, _HEAD)
 
-    def find(self, path: str) -> Entry | None:
+    def find(self, path: str) -> LayerEntry | None:
         """The entry at the path, or None."""
         key = path.encode("utf-8", "surrogateescape")
         number, found = self._table.first(key), None
@@ -75,7 +75,7 @@ class LayerIndex:
         """Whether any name stands below the path, so that it is a folder even without an entry of its own."""
         return next(self._numbers_below(path), None) is not None
 
-    def below(self, path: str) -> Iterator[Entry]:
+    def below(self, path: str) -> Iterator[LayerEntry]:
         """All entries below the path, in order; of the root every entry."""
         for number in self._numbers_below(path):
             yield _unpacked(self._table.fields(number))

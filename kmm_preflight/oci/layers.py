@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from kmm_preflight.base.decompression import decompressed
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed, Truncated
 from kmm_preflight.kmod.names import is_kmod_file, module_key
 from kmm_preflight.oci.cache import Cache
-from kmm_preflight.oci.compression import decompressed
 from kmm_preflight.oci.document import Descriptor
-from kmm_preflight.oci.index import Entry, LayerIndex
-from kmm_preflight.oci.tar import STREAM_BYTES, ByteReader, Kind, Member, walk
+from kmm_preflight.oci.index import LayerEntry, LayerIndex
+from kmm_preflight.oci.tar import STREAM_BYTES, ByteReader, EntryKind, Member, walk
 
 NAMES_IN_A_LAYER = 400_000
 RECORD_BYTES = 40 << 20
@@ -24,7 +24,7 @@ NAMES_IN_AN_IMAGE = 1_000_000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class KeepRules:
     """Which files' bytes a run asks for: single paths, kmods by module name, every kmod below a folder.
 
     matching is a pattern for whole paths, for what has a kernel's version in its path that is not known yet.
@@ -45,14 +45,14 @@ class Wanted:
         name = path.rpartition("/")[2]
         return module_key(name) in self.kmods or any(path.startswith(f"{folder}/") for folder in self.folders)
 
-    def also(self, path: str, kept: Iterable[str]) -> Wanted:
+    def also(self, path: str, kept: Iterable[str]) -> KeepRules:
         """The same, what was kept before, and one path more with the kmods beside it: who asks for it asks for them."""
         beside = {path.rpartition("/")[0]} if is_kmod_file(path) and "/" in path else set()
         return replace(self, paths=self.paths | {path, *kept}, folders=self.folders | beside)
 
 
 @dataclass
-class Allowance:
+class ReadBudget:
     """What reading the layers of one image may still cost: bytes when unpacked, and names."""
 
     unpacked: int = STREAM_BYTES
@@ -64,7 +64,7 @@ class Allowance:
         self.names -= names
 
 
-class Verified:
+class VerifiedStream:
     """Chunks of a blob on their way, measured and hashed; finish() tells whether they were what was asked for."""
 
     def __init__(self, chunks: Iterable[bytes], descriptor: Descriptor, subject: str) -> None:
@@ -103,9 +103,9 @@ class Verified:
 def layer_index(
     descriptor: Descriptor,
     fetch: Callable[[], Iterator[bytes]],
-    wanted: Wanted,
+    wanted: KeepRules,
     cache: Cache,
-    allowance: Allowance,
+    allowance: ReadBudget,
     needed: str = "",
 ) -> LayerIndex:
     """The layer's index from the cache, or from the blob that fetch opens.
@@ -122,9 +122,9 @@ def layer_index(
         return scan(descriptor, fetch(), wanted, cache, allowance)
 
 
-def _linked(index: LayerIndex, wanted: Wanted) -> Iterator[str]:
+def _linked(index: LayerIndex, wanted: KeepRules) -> Iterator[str]:
     """Files that wanted names are hard links to, as every name of an ostree container is: they come before the name."""
-    return (entry.link for entry in index.below("") if entry.kind is Kind.HARDLINK and entry.path in wanted)
+    return (entry.link for entry in index.below("") if entry.kind is EntryKind.HARDLINK and entry.path in wanted)
 
 
 def _lost(index: LayerIndex, path: str, cache: Cache) -> bool:
@@ -133,11 +133,11 @@ def _lost(index: LayerIndex, path: str, cache: Cache) -> bool:
 
 
 def scan(
-    descriptor: Descriptor, chunks: Iterable[bytes], wanted: Wanted, cache: Cache, allowance: Allowance
+    descriptor: Descriptor, chunks: Iterable[bytes], wanted: KeepRules, cache: Cache, allowance: ReadBudget
 ) -> LayerIndex:
     """Reads the whole blob and keeps its index and the wanted files."""
     subject = f"layer {descriptor.digest}"
-    verified = Verified(chunks, descriptor, subject)
+    verified = VerifiedStream(chunks, descriptor, subject)
     reader = ByteReader(decompressed(verified, subject), subject, allowance.unpacked)
     records: list[bytes] = []
     try:
@@ -154,7 +154,7 @@ def scan(
 
 
 def _walk_into(
-    records: list[bytes], reader: ByteReader, subject: str, wanted: Wanted, cache: Cache, names: int
+    records: list[bytes], reader: ByteReader, subject: str, wanted: KeepRules, cache: Cache, names: int
 ) -> None:
     total, kept, files = 0, 0, 0
     for number, member in enumerate(walk(reader, subject)):
@@ -163,7 +163,7 @@ def _walk_into(
             files += 1
             content = cache.keep_file(reader.pieces(member.size))
             kept += member.size
-        entry = Entry(member.path, member.kind, member.size, member.mode, member.link, content)
+        entry = LayerEntry(member.path, member.kind, member.size, member.mode, member.link, content)
         record = entry.packed(number)
         total += len(record)
         if number >= names or total > RECORD_BYTES:
@@ -174,6 +174,6 @@ def _walk_into(
 
 def _keepable(member: Member, kept: int) -> bool:
     """Whether the bytes in the stream are the file's own, and not too many."""
-    if member.kind is not Kind.FILE or member.sparse or member.size > KEPT_FILE_BYTES:
+    if member.kind is not EntryKind.FILE or member.sparse or member.size > KEPT_FILE_BYTES:
         return False
     return kept + member.size <= KEPT_LAYER_BYTES

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Unreachable
-from kmm_preflight.fields import Field
 from kmm_preflight.oci.document import MANIFEST_BYTES, Descriptor, parse_json
 from kmm_preflight.oci.reference import LayoutReference, Reference, parse_digest
-from kmm_preflight.oci.tar import ByteReader, Kind, walk
-from kmm_preflight.outside import listed
+from kmm_preflight.oci.tar import ByteReader, EntryKind, walk
+from kmm_preflight.text import listed
 
 ARCHIVE_NAMES = 100_000
 ARCHIVE_BYTES = 64 << 30
@@ -51,7 +51,7 @@ class ArchiveFiles:
         with archive.open("rb") as file:
             reader = ByteReader(iter(lambda: file.read(_PIECE), b""), subject, ARCHIVE_BYTES)
             for member in walk(reader, subject):
-                if member.kind is Kind.FILE:
+                if member.kind is EntryKind.FILE:
                     self._places[member.path] = (reader.position, member.size)
                 if len(self._places) > ARCHIVE_NAMES:
                     raise BoundExceeded(f"{subject}: more than {ARCHIVE_NAMES} files")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Blocked, Malformed
-from kmm_preflight.fields import Field
 from kmm_preflight.model import Manifest
+from kmm_preflight.oci.mirror_scope import WILDCARD, bare_host, in_scope, parse_scope, weight
 from kmm_preflight.oci.reference import Reference
-from kmm_preflight.oci.scope import WILDCARD, bare_host, in_scope, parse_scope, weight
-from kmm_preflight.outside import listed
+from kmm_preflight.text import listed
 
 KINDS = {
     "ImageDigestMirrorSet": ("imageDigestMirrors", True),

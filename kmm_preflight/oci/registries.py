@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.fields import Field
 from kmm_preflight.model import VERIFIED_HTTPS, Manifest, RegistryTLS
 from kmm_preflight.oci.authorities import authorities
+from kmm_preflight.oci.mirror_scope import in_policy_scope, in_scope, parse_scope
 from kmm_preflight.oci.mirrors import Hop, Mirrors, parse_mirrors
 from kmm_preflight.oci.reference import Reference
-from kmm_preflight.oci.scope import in_policy_scope, in_scope, parse_scope
-from kmm_preflight.outside import listed
+from kmm_preflight.text import listed
 
 CONFIG_NAMESPACE = "openshift-config"
 

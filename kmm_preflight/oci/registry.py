@@ -26,10 +26,10 @@ from kmm_preflight.errors import (
 )
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Keychain
+from kmm_preflight.oci.auth_session import Login
 from kmm_preflight.oci.connections import BUSY, Connections, trouble
+from kmm_preflight.oci.credentials import candidates
 from kmm_preflight.oci.document import MANIFEST_BYTES, MANIFEST_TYPES, Descriptor, digest_of
-from kmm_preflight.oci.keyring import candidates
-from kmm_preflight.oci.login import Login
 from kmm_preflight.oci.reference import Reference, on_loopback, parse_digest
 
 _PIECE = 1 << 18

@@ -22,7 +22,7 @@ PAX_RECORDS_IN_A_STREAM = 8_000_000
 _SPARSE_MAPS = 4096  # blocks of 21 segments
 
 
-class Kind(Enum):
+class EntryKind(Enum):
     """What a tar entry is; the value is its letter in a layer's index."""
 
     FILE = "f"
@@ -32,8 +32,8 @@ class Kind(Enum):
     DEVICE = "c"
 
 
-_KINDS = {b"0": Kind.FILE, b"\0": Kind.FILE, b"7": Kind.FILE, b"S": Kind.FILE, b"1": Kind.HARDLINK,
-          b"2": Kind.SYMLINK, b"3": Kind.DEVICE, b"4": Kind.DEVICE, b"5": Kind.FOLDER, b"6": Kind.DEVICE}  # fmt: skip
+_KINDS = {b"0": EntryKind.FILE, b"\0": EntryKind.FILE, b"7": EntryKind.FILE, b"S": EntryKind.FILE, b"1": EntryKind.HARDLINK,
+          b"2": EntryKind.SYMLINK, b"3": EntryKind.DEVICE, b"4": EntryKind.DEVICE, b"5": EntryKind.FOLDER, b"6": EntryKind.DEVICE}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Member:
     """
 
     path: str
-    kind: Kind
+    kind: EntryKind
     size: int
     mode: int
     link: str
@@ -146,14 +146,14 @@ def _member(header: bytes, flag: bytes, size: int, extended: dict[str, str], sub
         size = _decimal(extended["size"], subject)
     if len(name) > PATH_BYTES or len(link) > PATH_BYTES:
         raise BoundExceeded(f"{subject}: a name of more than {PATH_BYTES} bytes")
-    if kind is Kind.FILE and name.endswith("/"):
-        kind = Kind.FOLDER  # as old tars spell a folder
+    if kind is EntryKind.FILE and name.endswith("/"):
+        kind = EntryKind.FOLDER  # as old tars spell a folder
     return Member(
         normal_path(name, subject),
         kind,
-        size if kind is Kind.FILE else 0,
+        size if kind is EntryKind.FILE else 0,
         _number(header[100:108], subject) & 0o7777,
-        normal_path(link, subject) if kind is Kind.HARDLINK else link,
+        normal_path(link, subject) if kind is EntryKind.HARDLINK else link,
         flag == b"S" or any(key.decode() in extended for key in _SPARSE_KEYS),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kmm_preflight.kernel import ARCHITECTURES
+from kmm_preflight.kernel_version import ARCHITECTURES
 from kmm_preflight.model import Flavour, TargetKernel
 
 PUBLIC_RELEASES = "quay.io/openshift-release-dev/ocp-release"
@@ -14,7 +14,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z._-]+)?")
 
 
 @dataclass(frozen=True)
-class Want:
+class KernelFilter:
     """Kernels that nodes need of a release; what is "" or None here is left to the Choice."""
 
     stream: str = ""
@@ -35,7 +35,7 @@ class Want:
         return " ".join(word for word in (self.stream, self.arch, self.flavour.value if self.flavour else "") if word)
 
 
-EVERY = frozenset({Want()})
+EVERY = frozenset({KernelFilter()})
 """The wants where no node says which."""
 
 
@@ -49,7 +49,7 @@ class Choice:
     arches: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
     flavours: tuple[Flavour, ...] = (Flavour.STANDARD,)
-    wants: frozenset[Want] = EVERY
+    wants: frozenset[KernelFilter] = EVERY
 
     def wanted_arches(self) -> tuple[str, ...]:
         """The architectures that nodes have."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
-from kmm_preflight.fields import Field
-from kmm_preflight.kernel import kernel_architecture, kernel_flavour, looks_like_kernel
+from kmm_preflight.kernel_version import kernel_architecture, kernel_flavour, looks_like_kernel
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, TargetKernel
+from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.outside import listed
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.images import Images, read_file
 from kmm_preflight.release.os_image import STREAM_LABEL
+from kmm_preflight.text import listed
 
 TOOLKIT_RELEASE = "etc/driver-toolkit-release.json"
 KERNEL_SOURCES = "usr/src/kernels"

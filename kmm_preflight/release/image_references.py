@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed
-from kmm_preflight.fields import Field
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.image import Image
 from kmm_preflight.release.images import read_file

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from kmm_preflight.model import RegistryTLS
+from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.keyring import Keyring
 
 _FILE_BYTES = 32 << 20
 

@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
-from kmm_preflight.fields import Field
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour
+from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.keyring import Keyring
 from kmm_preflight.release.images import Images
 
 STREAM_LABEL = "io.openshift.os.streamclass"

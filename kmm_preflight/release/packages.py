@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.fields import Field
-from kmm_preflight.kernel import looks_like_kernel
+from kmm_preflight.kernel_version import looks_like_kernel
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import WHITEOUT, Located
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.index import Entry, LayerIndex
-from kmm_preflight.oci.tar import Kind
-from kmm_preflight.outside import listed
+from kmm_preflight.oci.index import LayerEntry, LayerIndex
+from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.text import listed
 
 NODE_LIST = "usr/share/openshift/base/meta.json"
 EXTENSIONS_LIST = "usr/share/rpm-ostree/extensions.json"
@@ -132,13 +132,13 @@ def _refuse_content(index: LayerIndex, expected: str) -> None:
     """NotListed unless the layer has nothing that could make another image of the one below it."""
     for entry in index.below(""):
         hides = entry.path.rpartition("/")[2].startswith(WHITEOUT)
-        if hides or (entry.kind is not Kind.FOLDER and not entry.path.startswith(_METADATA)):
+        if hides or (entry.kind is not EntryKind.FOLDER and not entry.path.startswith(_METADATA)):
             raise NotListed(f"got a layer with /{entry.path[:200]} at its top, expected one with /{expected}")
 
 
-def _parsed(image: Image, entry: Entry, layer: int, versions: Callable[[Field], set[str]]) -> set[str]:
+def _parsed(image: Image, entry: LayerEntry, layer: int, versions: Callable[[Field], set[str]]) -> set[str]:
     """What a list names; NotListed when it is none that is read, Malformed with its name when it is damaged."""
-    if entry.kind is not Kind.FILE or entry.size > LIST_BYTES:
+    if entry.kind is not EntryKind.FILE or entry.size > LIST_BYTES:
         raise NotListed(f"got no file of at most {LIST_BYTES >> 20} MiB as /{entry.path}, expected a list")
     body = image.content(Located(entry.path, entry, layer)).read_bytes()
     try:

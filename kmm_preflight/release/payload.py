@@ -5,11 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 from kmm_preflight.errors import PlatformMissing, UsageProblem
-from kmm_preflight.kernel import ARCHITECTURES
+from kmm_preflight.kernel_version import ARCHITECTURES
 from kmm_preflight.model import VERIFIED_HTTPS, Release
+from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.keyring import Keyring
-from kmm_preflight.outside import listed
 from kmm_preflight.release.choice import MULTI, Choice
 from kmm_preflight.release.comparison import Toolkits, compare_with_os
 from kmm_preflight.release.driver_toolkit import (
@@ -23,6 +22,7 @@ from kmm_preflight.release.image_references import IMAGE_REFERENCES, parse_image
 from kmm_preflight.release.images import Images
 from kmm_preflight.release.os_image import os_image_tags
 from kmm_preflight.release.packages import LISTS
+from kmm_preflight.text import listed
 
 FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE}) | LISTS
 """What is read of release, toolkit and OS images."""

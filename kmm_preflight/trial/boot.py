@@ -23,7 +23,7 @@ class Boot:
     last: tuple[str, ...]
 
 
-class End(Enum):
+class BootEnd(Enum):
     """Why a boot came to its end; the value is for a sentence."""
 
     TOLD = "the end"
@@ -37,10 +37,10 @@ class Console:
     """What came on the console, and what the virtual machine's program itself said; why no more is read."""
 
     text: str
-    end: End
+    end: BootEnd
 
 
-class Machine(Protocol):
+class VirtualMachine(Protocol):
     """A virtual machine without a network, bounded in time, memory and output; stopped when the call returns."""
 
     seconds: float

@@ -8,7 +8,7 @@ from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.names import is_kmod_file
 from kmm_preflight.oci.filesystem import LinkBroken, Located
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.tar import Kind
+from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link
 from kmm_preflight.worker.sequence import INDEX_FILES
 
@@ -24,7 +24,7 @@ def image_tree(image: Image, folder: str) -> dict[str, Entry]:
     """
     base = _base(image, folder)
     here = image.files.entry(base)
-    if here is None or here.entry.kind is Kind.SYMLINK:
+    if here is None or here.entry.kind is EntryKind.SYMLINK:
         return {folder: Link(here.entry.link)} if here else {}
     tree: dict[str, Entry] = {}
     for number, located in enumerate(image.files.below(base, lambda name: True)):
@@ -48,12 +48,12 @@ def _base(image: Image, folder: str) -> str:
 def _entry(image: Image, located: Located) -> Entry | None:
     """None for what modprobe does not read, and for a device."""
     match located.entry.kind:
-        case Kind.FOLDER:
+        case EntryKind.FOLDER:
             return Folder()
-        case Kind.SYMLINK:
+        case EntryKind.SYMLINK:
             return Link(located.entry.link)
-        case Kind.FILE | Kind.HARDLINK:
+        case EntryKind.FILE | EntryKind.HARDLINK:
             name = located.path.rpartition("/")[2]
-            target = image.files.hardlink_target(located) if located.entry.kind is Kind.HARDLINK else located
+            target = image.files.hardlink_target(located) if located.entry.kind is EntryKind.HARDLINK else located
             return File(image.content(target)) if target and (is_kmod_file(name) or name in READ) else None
     return None

@@ -6,7 +6,7 @@ import re
 import struct
 from pathlib import Path
 
-from kmm_preflight.kernel import looks_like_kernel
+from kmm_preflight.kernel_version import looks_like_kernel
 
 # The kernel's own Documentation/arch/x86/boot.rst: a signature, and where the version stands, counted from 0x200 on.
 _SIGNATURE_AT, _VERSION_AT, _SETUP = 0x202, 0x20E, 0x200

@@ -15,7 +15,7 @@ _STRING_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Linked:
+class LinkedProgram:
     """machine: e_machine; order: the byte order for struct; interpreter "" for a static one; search: folders first."""
 
     machine: int
@@ -33,7 +33,7 @@ class _Segment:
     size: int
 
 
-def read_linked(data: bytes) -> Linked:
+def read_linked(data: bytes) -> LinkedProgram:
     """What the program in these bytes needs. Malformed when it is no ELF object of 64 bits, or is damaged."""
     if data[:4] != b"\x7fELF" or len(data) < 64 or data[4] != _64_BITS:
         raise Malformed("no ELF program of 64 bits")
@@ -49,7 +49,7 @@ def read_linked(data: bytes) -> Linked:
     named = [(tag, _string(data, strings + value)) for tag, value in dynamic if tag in (_NEEDED, _RPATH, _RUNPATH)]
     libraries = tuple(text for tag, text in named if tag == _NEEDED)
     search = tuple(folder for tag, text in named if tag != _NEEDED for folder in text.split(":") if folder)
-    return Linked(machine, order, interpreter, libraries, search)
+    return LinkedProgram(machine, order, interpreter, libraries, search)
 
 
 def _segments(data: bytes, order: str) -> Iterator[_Segment]:

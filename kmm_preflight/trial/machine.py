@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kmm_preflight.kernel import architecture
-from kmm_preflight.trial.boot import Boot, Console, End
-from kmm_preflight.trial.programs import Lacking
+from kmm_preflight.kernel_version import architecture
+from kmm_preflight.trial.boot import Boot, BootEnd, Console
+from kmm_preflight.trial.programs import MissingTool
 
 CONSOLE_BYTES = 4 << 20
 # KVM that is there and does not work, as in some virtual machines, says nothing for ever.
@@ -49,14 +49,14 @@ _KINDS = {
 }
 
 
-def find_qemu(arch: str, path: str, seconds: float, kvm: bool = True) -> Qemu | Lacking:
+def find_qemu(arch: str, path: str, seconds: float, kvm: bool = True) -> Qemu | MissingTool:
     """QEMU for an architecture, on a PATH or where RHEL has it, or what is missing; kvm: where it can be used."""
     kind, own = _KINDS[arch], architecture(os.uname().machine) == arch
     names = [kind.program, *(["qemu-kvm", "/usr/libexec/qemu-kvm"] if own else [])]
     program = next((found for name in names if (found := shutil.which(name, path=path))), None)
     if program is None:
         remedy = f"Install QEMU for {arch}: `apt-get install {kind.package}`, `dnf install qemu-kvm` or the like."
-        return Lacking(f"no {kind.program} in PATH", remedy)
+        return MissingTool(f"no {kind.program} in PATH", remedy)
     return Qemu(program, arch, seconds, kvm and own and os.access(_KVM, os.R_OK | os.W_OK))
 
 
@@ -109,7 +109,7 @@ class Qemu:
                 preexec_fn=_end_with_parent,
             )
         except OSError as exc:
-            return Console(f"{self._program}: {exc.strerror}", End.BY_ITSELF)
+            return Console(f"{self._program}: {exc.strerror}", BootEnd.BY_ITSELF)
         assert process.stdout is not None
         try:
             return _follow(process.stdout.fileno(), boot, deadline, ready_by)
@@ -124,21 +124,21 @@ def _follow(descriptor: int, boot: Boot, deadline: float, ready_by: float) -> Co
     """Reads until one of the boot's last words, or a bound."""
     got = bytearray()
     ready, last = boot.ready.encode(), [mark.encode() for mark in boot.last]
-    end, is_ready, looked = End.TIME, False, 0
+    end, is_ready, looked = BootEnd.TIME, False, 0
     while (left := (deadline if is_ready else ready_by) - time.monotonic()) > 0:
         if not select.select([descriptor], [], [], left)[0]:
             continue
         piece = os.read(descriptor, _READ_BYTES)
         if not piece:
-            end = End.BY_ITSELF
+            end = BootEnd.BY_ITSELF
             break
         got += piece
         if len(got) > CONSOLE_BYTES:
-            end = End.MUCH
+            end = BootEnd.MUCH
             break
         is_ready = is_ready or ready in got
         if _has(got, last, looked):
-            end = End.TOLD
+            end = BootEnd.TOLD
             break
         looked = max(0, len(got) - 256)
     return Console(bytes(got[:CONSOLE_BYTES]).decode("utf-8", "replace"), end)

@@ -6,22 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.errors import PreflightError
-from kmm_preflight.kernel_sources import OwnFile
 from kmm_preflight.model import Finding, Plan, TargetKernel
 from kmm_preflight.oci.image import Image
-from kmm_preflight.outside import listed
-from kmm_preflight.trial.conclusion import Tried, unable
+from kmm_preflight.release.kernel_sources import OwnFile
+from kmm_preflight.text import listed
+from kmm_preflight.trial.environment import TrialEnvironment
 from kmm_preflight.trial.folder import image_tree
-from kmm_preflight.trial.layout import InTree, Trial
 from kmm_preflight.trial.load import try_load
-from kmm_preflight.trial.programs import Lacking
-from kmm_preflight.trial.testbed import Testbed
+from kmm_preflight.trial.programs import MissingTool
+from kmm_preflight.trial.staging import InTree, Trial
+from kmm_preflight.trial.verdict import Subject, unable
 
 VMLINUZ = "vmlinuz"
 
-Bed = Callable[[TargetKernel, Callable[[], Path | None], InTree], Testbed]
+Bed = Callable[[TargetKernel, Callable[[], Path | None], InTree], TrialEnvironment]
 """Makes a testbed of a kernel, its own vmlinuz, and in-tree kmods by paths below lib/modules/<kernel>."""
 
 
@@ -45,8 +45,10 @@ class Trials:
         """What the kernel itself says of the plan's kmod in the image; with rawArgs no trial can be made."""
         kernel = plan.kernel
         if plan.kmod is None:
-            lacking = Lacking("no name of a kmod, since rawArgs say it", "Use moduleName, or leave --trial-load out.")
-            return (unable(Tried("a kmod", kernel.version), lacking),)
+            lacking = MissingTool(
+                "no name of a kmod, since rawArgs say it", "Use moduleName, or leave --trial-load out."
+            )
+            return (unable(Subject("a kmod", kernel.version), lacking),)
         own = _Own(self._files, kernel)
         try:
             trial = Trial(
@@ -65,7 +67,7 @@ class Trials:
             remedy = (
                 "See to it that image, driver toolkit and OS image can be read from here, or leave --trial-load out."
             )
-            return (unable(Tried(plan.kmod, kernel.version), Lacking(exc.message, remedy)),)
+            return (unable(Subject(plan.kmod, kernel.version), MissingTool(exc.message, remedy)),)
 
 
 class _Own:
@@ -89,4 +91,4 @@ class _Own:
             return ()
         kernel, files = self._kernel, listed(list(dict.fromkeys(self._of_os_image)))
         toolkit, image = kernel.driver_toolkit, kernel.os_image
-        return (findings.KERNEL_FILES_OS_IMAGE(kernel=kernel.version, files=files, toolkit=toolkit, image=image),)
+        return (catalogue.KERNEL_FILES_OS_IMAGE(kernel=kernel.version, files=files, toolkit=toolkit, image=image),)

@@ -9,7 +9,7 @@ from pathlib import Path
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.machine import MACHINES, machine_word
 from kmm_preflight.trial.initramfs import Entry, File, Link
-from kmm_preflight.trial.linked import Linked, read_linked
+from kmm_preflight.trial.linked import LinkedProgram, read_linked
 
 Root = Callable[[str], Path | None]
 """The file behind an absolute path of a root file system, links followed; None where there is none."""
@@ -27,7 +27,7 @@ _LIBRARIES_MOST = 64
 
 
 @dataclass(frozen=True)
-class Lacking:
+class MissingTool:
     """What a trial load needs and does not have here, and how that is mended: a noun, and a sentence."""
 
     what: str
@@ -43,7 +43,7 @@ def own_root(path: str) -> Path | None:
         return None
 
 
-def programs(arch: str, root: Root, folders: Sequence[str] = FOLDERS) -> dict[str, Entry] | Lacking:
+def programs(arch: str, root: Root, folders: Sequence[str] = FOLDERS) -> dict[str, Entry] | MissingTool:
     """The entries of an initramfs with sh, mount, modprobe, insmod and rmmod in bin/; or what is missing.
 
     folders are those in which programs are looked for. Nothing is run: what a program is linked to is read from it.
@@ -54,14 +54,14 @@ def programs(arch: str, root: Root, folders: Sequence[str] = FOLDERS) -> dict[st
         remedy = f"Install {package} for {arch} on the machine that runs the suite."
         path = next((found for folder in folders if (found := root(f"{folder}/{name}"))), None)
         if path is None:
-            return Lacking(f"no {name} in {', '.join(folders)}", remedy)
+            return MissingTool(f"no {name} in {', '.join(folders)}", remedy)
         try:
             data = _read(path)
             if name == "modprobe" and _KMOD not in data:
-                return Lacking(f"a {path} that is not kmod's modprobe", remedy)
+                return MissingTool(f"a {path} that is not kmod's modprobe", remedy)
             gathering.add(data, path.parent)
         except Malformed as exc:
-            return Lacking(f"no {name} for {arch} here ({path}: {exc.message})", remedy)
+            return MissingTool(f"no {name} for {arch} here ({path}: {exc.message})", remedy)
         entries[f"bin/{name}"] = File(path)
     tools = {f"bin/{name}": Link("modprobe") for name in ("insmod", "rmmod")}  # kmod looks by which name it is called
     return {**entries, **tools, **gathering.entries}
@@ -102,13 +102,13 @@ class _Gathering:
             raise Malformed(f"it needs more than {_LIBRARIES_MOST} libraries")
         self.entries[place] = File(found)
 
-    def _linked(self, data: bytes) -> Linked:
+    def _linked(self, data: bytes) -> LinkedProgram:
         linked, machine = read_linked(data), MACHINES[self._arch]
         if linked.machine not in machine.numbers or linked.order != machine.order:
             raise Malformed(f"it is for {machine_word(data)}")
         return linked
 
-    def _places(self, linked: Linked, origin: Path) -> Iterator[str]:
+    def _places(self, linked: LinkedProgram, origin: Path) -> Iterator[str]:
         """Where the dynamic linker of the usual distributions looks, its cache left out."""
         for folder in linked.search:
             yield folder.replace("${ORIGIN}", str(origin)).replace("$ORIGIN", str(origin))

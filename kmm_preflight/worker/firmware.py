@@ -5,13 +5,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.model import Finding, Plan
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
-from kmm_preflight.oci.tar import Kind
-from kmm_preflight.outside import listed
+from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.text import listed
 from kmm_preflight.worker.kind import Worker
-from kmm_preflight.worker.view import View
+from kmm_preflight.worker.view import MountedFolder
 
 # As the kernel looks for it (CONFIG_FW_LOADER_COMPRESS).
 _SUFFIXES = ("", ".zst", ".xz")
@@ -28,14 +28,14 @@ def judge_firmware_path(plan: Plan, files: FileSystem, worker: Worker) -> Iterat
     got = ""
     if folder is None:
         got = "nothing"
-    elif folder.entry.kind is not Kind.FOLDER:
+    elif folder.entry.kind is not EntryKind.FOLDER:
         got = "no folder"
     elif worker is Worker.COPIED and f"{folder.path}/".startswith("tmp/"):
         got = "an empty volume, which KMM mounts over /tmp,"
     elif worker is not Worker.UNPACKED and all(name.startswith(".") for name in files.children(folder.path)):
         got = "an empty folder"
     if got:
-        yield findings.FIRMWARE_EMPTY(path=plan.firmware_path, got=got)
+        yield catalogue.FIRMWARE_EMPTY(path=plan.firmware_path, got=got)
 
 
 def judge_firmware(plan: Plan, files: FileSystem, kmod: str, asked_for: Iterable[str]) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def judge_firmware(plan: Plan, files: FileSystem, kmod: str, asked_for: Iterable
     absent = [name for name in names if folder is None or not _has(files, folder, plan.kernel.version, name)]
     if absent:
         place = plan.firmware_path or "the image, which has no firmwarePath"
-        yield findings.FIRMWARE_ABSENT(kmod=kmod, names=listed(absent), place=place)
+        yield catalogue.FIRMWARE_ABSENT(kmod=kmod, names=listed(absent), place=place)
 
 
 def _folder(plan: Plan, files: FileSystem) -> Located | None:
@@ -56,7 +56,7 @@ def _folder(plan: Plan, files: FileSystem) -> Located | None:
 
 
 def _has(files: FileSystem, folder: Located, kernel: str, name: str) -> bool:
-    view = View(files, folder.path, _ON_THE_NODE, kernel)
+    view = MountedFolder(files, folder.path, _ON_THE_NODE, kernel)
     places = (posixpath.normpath(f"/{_ON_THE_NODE}/{name}{suffix}") for suffix in _SUFFIXES)
     found = (view.reach(place).file for place in places)
-    return any(isinstance(one, Located) and one.entry.kind is Kind.FILE for one in found)
+    return any(isinstance(one, Located) and one.entry.kind is EntryKind.FILE for one in found)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import posixpath
 from functools import cached_property
 
-from kmm_preflight import findings
+from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.kernel_files import KernelFiles
-from kmm_preflight.kmod.lookup import Place
+from kmm_preflight.kmod.lookup import ModprobeFolder
 from kmm_preflight.model import Finding, Plan
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
-from kmm_preflight.oci.tar import Kind
+from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles
-from kmm_preflight.worker.view import InTree, Reached, View
+from kmm_preflight.worker.view import InTree, MountedFolder, ResolvedPath
 
 _VOLUME = "tmp"
 _UNPACKED = "unpacked image"  # a folder of which no link in an image knows
@@ -30,13 +30,13 @@ class NodeFolder:
         release = plan.kernel.version
         match worker:
             case Worker.POD:
-                self._view, node = View(image.files, "", "", release), plan.folder
+                self._view, node = MountedFolder(image.files, "", "", release), plan.folder
             case Worker.UNPACKED:
-                self._view, node = View(image.files, "", _UNPACKED, release), f"{_UNPACKED}/{plan.folder}"
+                self._view, node = MountedFolder(image.files, "", _UNPACKED, release), f"{_UNPACKED}/{plan.folder}"
             case Worker.COPIED:
                 node = f"{_VOLUME}/{plan.folder}"
-                self._view = View(image.files, f"{self._parent}/{release}".lstrip("/"), node, release)
-        self.place = Place(plan.directory, release, plan.folder, node)
+                self._view = MountedFolder(image.files, f"{self._parent}/{release}".lstrip("/"), node, release)
+        self.place = ModprobeFolder(plan.directory, release, plan.folder, node)
 
     def problem(self) -> Finding | None:
         """Why modprobe does not look into the image's folder, None when it does."""
@@ -48,11 +48,11 @@ class NodeFolder:
             got = f"{_link(reached)}the node's own modules"
         elif reached.file is None:
             got = f"{_link(reached)}nothing"
-        elif reached.file.entry.kind is not Kind.FOLDER:
+        elif reached.file.entry.kind is not EntryKind.FOLDER:
             got = f"{_link(reached)}no folder"
-        return findings.NODE_FOLDER(folder=self.place.folder, got=got) if got else None
+        return catalogue.NODE_FOLDER(folder=self.place.folder, got=got) if got else None
 
-    def reach(self, path: str) -> Reached:
+    def reach(self, path: str) -> ResolvedPath:
         """What a path in modprobe's root leads to."""
         return self._view.reach(path)
 
@@ -70,7 +70,7 @@ class NodeFolder:
     def read(self, name: str, most: int) -> bytes | None:
         """The bytes of a file of the folder, None when there is none; BoundExceeded for more than most."""
         file = self.reach(f"{self.place.node}/{name}").file
-        if not isinstance(file, Located) or file.entry.kind is not Kind.FILE:
+        if not isinstance(file, Located) or file.entry.kind is not EntryKind.FILE:
             return None
         if file.entry.size > most:
             raise BoundExceeded(f"/{file.path}: {file.entry.size} bytes, expected at most {most}")
@@ -93,5 +93,5 @@ def _parent(plan: Plan, files: FileSystem) -> str:
     return located.path if located else above
 
 
-def _link(reached: Reached) -> str:
+def _link(reached: ResolvedPath) -> str:
     return f"a link to {reached.link.entry.link}, which there leads to " if reached.link else ""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmm_preflight import findings
-from kmm_preflight.kmod.machine import MACHINES, Machine, machine_word
+from kmm_preflight import catalogue
+from kmm_preflight.kmod.machine import MACHINES, Architecture, machine_word
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.worker.kind import Worker
@@ -68,7 +68,7 @@ def _places(search_path: str, name: str) -> list[str]:
     return [f"{folder.rstrip('/')}/{name}" for folder in folders[:_FOLDERS]]
 
 
-def _judge(image: ImageFiles, name: str, places: list[str], machine: Machine) -> Iterator[Finding]:
+def _judge(image: ImageFiles, name: str, places: list[str], machine: Architecture) -> Iterator[Finding]:
     got = f"none in {':'.join(place.rpartition('/')[0] for place in places)}"
     for place in places:
         located = image.files.file(place)
@@ -77,7 +77,7 @@ def _judge(image: ImageFiles, name: str, places: list[str], machine: Machine) ->
             return
         if problem := _unfit(image, place, located):
             got = problem
-    yield findings.NODE_PROGRAM_ABSENT(program=name, got=got)
+    yield catalogue.NODE_PROGRAM_ABSENT(program=name, got=got)
 
 
 def _unfit(image: ImageFiles, place: str, located: Located | None) -> str:
@@ -91,7 +91,9 @@ def _unfit(image: ImageFiles, place: str, located: Located | None) -> str:
     return f"{place}, which is no file" if there else ""
 
 
-def _judge_file(image: ImageFiles, place: str, located: Located, machine: Machine, depth: int = 0) -> Iterator[Finding]:
+def _judge_file(
+    image: ImageFiles, place: str, located: Located, machine: Architecture, depth: int = 0
+) -> Iterator[Finding]:
     """A script is as good as what interprets it; a program as good as the loader that it names is there."""
     path = image.content(located)
     with path.open("rb") as file:
@@ -103,15 +105,15 @@ def _judge_file(image: ImageFiles, place: str, located: Located, machine: Machin
         if there:
             yield from _judge_file(image, interpreter, there, machine, depth + 1)
         else:
-            yield findings.NODE_PROGRAM_INTERPRETER(path=place, interpreter=interpreter or "nothing")
+            yield catalogue.NODE_PROGRAM_INTERPRETER(path=place, interpreter=interpreter or "nothing")
         return
     problem = _why_not(head, machine)
     loader = "" if problem else _loader(path, head, machine)
     if problem or loader is None:
         got = problem or "a program that is cut short"
-        yield findings.NODE_PROGRAM_UNFIT(path=place, got=got, expected=f"a program for {machine.word}")
+        yield catalogue.NODE_PROGRAM_UNFIT(path=place, got=got, expected=f"a program for {machine.word}")
     elif loader and not _there(image, loader):
-        yield findings.NODE_PROGRAM_INTERPRETER(path=place, interpreter=loader)
+        yield catalogue.NODE_PROGRAM_INTERPRETER(path=place, interpreter=loader)
 
 
 def _there(image: ImageFiles, path: str) -> Located | None:
@@ -119,7 +121,7 @@ def _there(image: ImageFiles, path: str) -> Located | None:
     return located if located and located.entry.mode & 0o111 else None
 
 
-def _why_not(head: bytes, machine: Machine) -> str:
+def _why_not(head: bytes, machine: Architecture) -> str:
     if not head.startswith(_ELF) or len(head) < _HEAD_BYTES:
         return f"data that starts {head[:16]!r}" if head else "an empty file"
     (kind,) = struct.unpack_from(f"{machine.order}H", head, 16)
@@ -130,7 +132,7 @@ def _why_not(head: bytes, machine: Machine) -> str:
     return "" if kind in _EXECUTABLE else "an object that is no program"
 
 
-def _loader(path: Path, head: bytes, machine: Machine) -> str | None:
+def _loader(path: Path, head: bytes, machine: Architecture) -> str | None:
     """The dynamic loader that the program names, "" for none; None where the file ends before it tells."""
     (start,) = struct.unpack_from(f"{machine.order}Q", head, 32)
     size, count = struct.unpack_from(f"{machine.order}HH", head, 54)

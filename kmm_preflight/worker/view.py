@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from kmm_preflight.kmod.names import is_kmod_file, module_key
 from kmm_preflight.oci.filesystem import LINKS_IN_A_PATH, FileSystem, Located, names_in
-from kmm_preflight.oci.index import Entry
-from kmm_preflight.oci.tar import Kind
+from kmm_preflight.oci.index import LayerEntry
+from kmm_preflight.oci.tar import EntryKind
 
 NODE_MODULES = ("lib/modules", "usr/lib/modules")
 """Where the node's own are mounted."""
-_FOLDER = Located("", Entry("", Kind.FOLDER), 0)
+_FOLDER = Located("", LayerEntry("", EntryKind.FOLDER), 0)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class InTree:
 
 
 @dataclass(frozen=True)
-class Reached:
+class ResolvedPath:
     """What a path leads to on the node, and the first link of the image on the way."""
 
     file: Located | InTree | None
@@ -37,7 +37,7 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class View:
+class MountedFolder:
     """Where a folder of an image is on the node: source, a path of the image, stands at mount with all below it.
 
     Paths have no slash before them. Links are there as links: what they lead to is looked for on the node, so that most
@@ -49,7 +49,7 @@ class View:
     mount: str
     kernel: str
 
-    def reach(self, path: str) -> Reached:
+    def reach(self, path: str) -> ResolvedPath:
         """What the path leads to, links followed as the node follows them; a hard link is the file behind it."""
         todo, done, links = [part for part in path.split("/") if part], "", 0
         first: Located | None = None
@@ -57,17 +57,17 @@ class View:
             part = todo.pop(0)
             step = posixpath.normpath(f"/{done}/{part}").lstrip("/")
             here = self._stands(step)
-            if isinstance(here, Located) and here.entry.kind is Kind.SYMLINK:
+            if isinstance(here, Located) and here.entry.kind is EntryKind.SYMLINK:
                 first, links = first or here, links + 1
                 if links > LINKS_IN_A_PATH:
-                    return Reached(None, first)
+                    return ResolvedPath(None, first)
                 todo = names_in(here.entry.link) + todo
                 done = "" if here.entry.link.startswith("/") else done
                 continue
-            if here is None or (todo and isinstance(here, Located) and here.entry.kind is not Kind.FOLDER):
-                return Reached(None, first)
+            if here is None or (todo and isinstance(here, Located) and here.entry.kind is not EntryKind.FOLDER):
+                return ResolvedPath(None, first)
             done = step
-        return Reached(self._whole(self._stands(done)), first)
+        return ResolvedPath(self._whole(self._stands(done)), first)
 
     def _stands(self, path: str) -> Located | InTree | None:
         """What stands at the path, the folders above it being no links."""
@@ -90,7 +90,7 @@ class View:
         return self.files.entry(below) if below else _FOLDER
 
     def _whole(self, file: Located | InTree | None) -> Located | InTree | None:
-        if isinstance(file, Located) and file.entry.kind is Kind.HARDLINK:
+        if isinstance(file, Located) and file.entry.kind is EntryKind.HARDLINK:
             return self.files.hardlink_target(file)
         return file
 

@@ -1,0 +1,311 @@
+"""Build and sign stages: what they need is looked at, the builder makes it, and what it made is proved.
+
+Nothing here trusts that a build ended well: the image stage's check runs on its result (the operator itself only looks
+whether the job passed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from kmm_preflight import catalogue
+from kmm_preflight.build.builder import Builder, BuildRequest, BuildResult
+from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, prepare_build, refused
+from kmm_preflight.build.push import why_not_push
+from kmm_preflight.build.signing import SignInput, prepare_sign
+from kmm_preflight.cluster.section_contents import Sources
+from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError
+from kmm_preflight.model import (
+    VERIFIED_HTTPS,
+    Finding,
+    JudgedImage,
+    Outcome,
+    Plan,
+    RegistryTLS,
+    Severity,
+    Stage,
+    StageResult,
+)
+from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.stages.image_check import Credentials, FurtherCheck, judge_image
+from kmm_preflight.stages.signatures import judge_signed
+
+
+class SharedResults(Protocol):
+    """What the processes of a run share, by a name that is also a file's."""
+
+    def once(self, name: str, make: Callable[[], object]) -> object:
+        """The value of the first process that asked; the others wait for it."""
+
+    def known(self, name: str) -> object | None:
+        """The value, None when nobody has asked for it yet."""
+
+
+class Watcher(Protocol):
+    """Whoever shows what goes on."""
+
+    def doing(self, plan: Plan, words: str) -> None:
+        """What the plan's builder does right now, in a few words."""
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """With what a run builds: the builder, None with the reason why there is none, and the terms.
+
+    credentials of builds by plan id; plans are all plans of the run. What was made is proved as deep as images
+    are, what is still to be signed without signatures. logs is the folder among the artifacts.
+    """
+
+    builder: Builder | None
+    why: str
+    terms: BuildPolicy
+    sources: Sources
+    images: ImageResolver
+    credentials: Mapping[str, Credentials] = field(repr=False)
+    plans: tuple[Plan, ...]
+    deeper: FurtherCheck
+    deeper_unsigned: FurtherCheck
+    logs: Path
+    now: Callable[[], datetime]
+
+
+class BuildStage:
+    """Starts and judges what sections make; every process of a run has one, over the same memory."""
+
+    def __init__(self, shop: BuildContext, memory: SharedResults, watcher: Watcher) -> None:
+        self._shop = shop
+        self._memory = memory
+        self._watcher = watcher
+
+    def start(self, plan: Plan, stage: Stage) -> None:
+        """Starts what the stage needs, once in a run, and returns; what speaks against it the stage will say."""
+        if self._shop.builder:
+            self._begun(plan, stage)
+
+    def judge(self, plan: Plan, stage: Stage) -> StageResult:
+        """The stage's result: waits for the builder, and proves what it made. VERIFIED, FAILED or UNDECIDED."""
+        builder = self._shop.builder
+        if builder is None:
+            kind = catalogue.BUILDER_NONE if stage is Stage.BUILD else catalogue.SIGNER_NONE
+            return _concluded(stage, (kind(image=plan.image, why=self._shop.why),))
+        prepared = self._begun(plan, stage)
+        if prepared.order is None:
+            return _concluded(stage, prepared.findings)
+        try:
+            result = self._prove(plan, prepared.order, builder)
+        except PreflightError as exc:
+            result = _concluded(stage, (catalogue.BUILDER_FAILED(problem=exc.message),))
+        return replace(result, findings=(*result.findings, *prepared.findings))
+
+    def _begun(self, plan: Plan, stage: Stage) -> PreparedBuild:
+        """The order, handed to the builder the first time that it is asked for."""
+
+        def begin() -> PreparedBuild:
+            try:
+                prepared = self._prepare(plan, stage)
+            except Malformed as exc:
+                return refused(catalogue.SOURCE_INVALID(problem=exc.message))
+            except PreflightError as exc:
+                return refused(catalogue.SOURCE_UNREAD(problem=exc.message))
+            if prepared.order and self._shop.builder:
+                try:
+                    self._shop.builder.start(prepared.order)
+                except PreflightError as exc:
+                    return refused(catalogue.BUILDER_FAILED(problem=exc.message))
+            return prepared
+
+        prepared = self._memory.once(f"{order_id(plan, stage)}.order", begin)
+        assert isinstance(prepared, PreparedBuild)
+        return prepared
+
+    def _prepare(self, plan: Plan, stage: Stage) -> PreparedBuild:
+        prepared = self._prepare_build(plan) if stage is Stage.BUILD else self._prepare_sign(plan)
+        if prepared.order is None:
+            return prepared
+        order = prepared.order
+        problem = self._unpullable(order)
+        if problem is None and order.push and order.image == plan.image:
+            problem = self._why_not_push(order)
+        return replace(prepared, order=None, findings=(problem, *prepared.findings)) if problem else prepared
+
+    def _prepare_build(self, plan: Plan) -> PreparedBuild:
+        assert plan.build  # else the stage is not needed
+        credentials = self._shop.credentials[plan.id]
+        if credentials.problem:
+            return refused(credentials.problem)
+        return prepare_build(plan, plan.build, self._shop.sources, credentials.keyring, self._shop.terms)
+
+    def _prepare_sign(self, plan: Plan) -> PreparedBuild:
+        assert plan.sign
+        credentials = self._shop.credentials[plan.id]
+        if credentials.problem:
+            return refused(credentials.problem)
+        taken = self._input(plan, credentials.keyring)
+        if isinstance(taken, Finding):
+            return refused(taken)
+        shop = self._shop
+        return prepare_sign(plan, plan.sign, taken, shop.sources, credentials.keyring, shop.terms, shop.now())
+
+    def _input(self, plan: Plan, keyring: Keyring) -> SignInput | Finding:
+        """What is signed: the build's output, else unsignedImage."""
+        assert plan.sign
+        builder = self._shop.builder
+        assert builder
+        if plan.build:
+            if not (builder.keeps or self._shop.terms.push):
+                return catalogue.SIGN_INPUT_ABSENT()
+            built = self._memory.known(f"{order_id(plan, Stage.BUILD)}.built")
+            if not isinstance(built, BuildResult) or not built.image:
+                return catalogue.SIGN_INPUT_ABSENT()
+            return SignInput(built.image, self._image(built.image, plan, keyring, plan.tls))
+        if not plan.sign.unsigned_image:
+            return catalogue.SIGN_IMAGE_NONE()
+        name, tls = plan.sign.unsigned_image, plan.sign.unsigned_image_registry_tls
+        try:
+            return SignInput(name, self._image(name, plan, keyring, tls))
+        except PreflightError as exc:
+            return _unavailable(exc, "the sign section", plan, keyring)
+
+    def _image(self, name: str, plan: Plan, keyring: Keyring, tls: RegistryTLS) -> Image:
+        return self._shop.images.image(name, plan.kernel.arch, keyring, tls)
+
+    def _unpullable(self, order: BuildRequest) -> Finding | None:
+        """The first image that the Dockerfile takes and that cannot be had here with these credentials."""
+        section = "the Dockerfile" if order.stage is Stage.BUILD else "the sign section"
+        for name in order.images:
+            if order.stage is Stage.SIGN and name == order.images[0]:
+                continue  # the input, which was looked into
+            try:
+                Reference.parse(name)
+            except Malformed as exc:  # a builder would take layouts and archives from its own disk, too
+                return catalogue.BASE_IMAGE_UNRESOLVED(got=exc.message)
+            try:
+                arch = order.platforms.get(name, order.plan.kernel.arch)
+                self._shop.images.image(name, arch, order.keyring, order.pull_tls).check_layers()
+            except PreflightError as exc:
+                return _unavailable(exc, section, order.plan, order.keyring)
+        return None
+
+    def _prove(self, plan: Plan, order: BuildRequest, builder: Builder) -> StageResult:
+        built = builder.result(order, lambda words: self._watcher.doing(plan, words))
+        self._memory.once(f"{order.id}.built", lambda: built)
+        log = self._keep_log(order, built.log)
+        told = (catalogue.PUSHED_BEFORE_PROOF(builder=builder.name, image=order.image),) if built.pushed else ()
+        if built.finding:
+            return replace(_concluded(order.stage, (built.finding, *told)), log=log)
+        if not built.image:
+            return replace(self._unproved(plan, order, builder), log=log)
+        result = self._judged(plan, order, built)
+        if result.outcome is Outcome.VERIFIED and order.push and not built.pushed and order.image == plan.image:
+            result = self._published(order, built, result, builder)
+        return replace(result, findings=(*result.findings, *told), log=log)
+
+    def _unproved(self, plan: Plan, order: BuildRequest, builder: Builder) -> StageResult:
+        """A build of which only the builder's word is known: never green by itself (design 1)."""
+        if order.stage is Stage.BUILD and plan.sign:
+            warning = catalogue.BUILD_UNPROVED_UNSIGNED(builder=builder.name)
+            return StageResult(order.stage, Outcome.VERIFIED, f"{_WORDS[order.stage]}; sign decides", (warning,))
+        return _concluded(order.stage, (catalogue.BUILD_UNPROVED(builder=builder.name),))
+
+    def _judged(self, plan: Plan, order: BuildRequest, built: BuildResult) -> StageResult:
+        """The image stage's own check on the result, and of a signed one its signatures."""
+        tls = plan.tls if built.pushed else VERIFIED_HTTPS
+        made = replace(plan, image=built.image, tls=tls, recorded=None, notes=())
+        judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._deeper(plan, order))
+        image = _as(judged.image, order, built)
+        if judged.outcome is not Outcome.VERIFIED:
+            reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
+            return replace(judged, stage=order.stage, reason=reason, image=image)
+        if order.stage is Stage.SIGN and plan.sign:
+            signed = self._image(built.image, plan, order.keyring, tls)
+            told = judge_signed(plan, plan.sign, signed, self._shop.sources)
+            judged = replace(judged, findings=tuple(dict.fromkeys((*told, *judged.findings))))
+            if wrong := [one for one in told if one.severity in (Severity.REFUTES, Severity.UNDECIDED)]:
+                every = (*wrong, *(one for one in judged.findings if one not in wrong))
+                return replace(_concluded(order.stage, every), image=image)
+        if order.image == plan.image and (problem := self._not_for_others(plan, order, built, tls)):
+            return replace(_concluded(order.stage, (problem, *judged.findings)), image=image)
+        where = f"pushed to {order.image}" if built.pushed else "not pushed"
+        reason = f"{_WORDS[order.stage]}, its result has the kmod where modprobe looks ({where})"
+        return StageResult(order.stage, Outcome.VERIFIED, reason, judged.findings, image)
+
+    def _deeper(self, plan: Plan, order: BuildRequest) -> FurtherCheck:
+        """What proves a result beyond the path: one that is still to be signed has no signatures."""
+        return self._shop.deeper_unsigned if plan.sign and order.stage is Stage.BUILD else self._shop.deeper
+
+    def _why_not_push(self, order: BuildRequest) -> Finding | None:
+        if self._shop.terms.overwrite:
+            return None
+        if self._shop.builder and self._shop.builder.pushes_first:  # then it cannot be looked at whom it would serve
+            plan = order.plan
+            others = [one for one in self._shop.plans if one.image == plan.image and one.kernel != plan.kernel]
+            if others:
+                problem = f"its name is the same for {others[0].id}, whose nodes would load what is made for another"
+                return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
+        return why_not_push(order, self._shop.images)
+
+    def _not_for_others(self, plan: Plan, order: BuildRequest, built: BuildResult, tls: RegistryTLS) -> Finding | None:
+        """The first plan of the run that takes the same name and would not find its kmod in what was made."""
+        if self._shop.terms.overwrite:
+            return None
+        for other in self._shop.plans:
+            if other.image != plan.image or other.id == plan.id or other.unresolved:
+                continue
+            made = replace(other, image=built.image, tls=tls, recorded=None, notes=())
+            judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._deeper(other, order))
+            if judged.outcome is not Outcome.VERIFIED:
+                return catalogue.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
+        return None
+
+    def _published(self, order: BuildRequest, built: BuildResult, proved: StageResult, builder: Builder) -> StageResult:
+        """The result with what became of the push; looked at once more whose tag it is, just before."""
+        try:
+            problem = self._why_not_push(order) or builder.publish(order, built).finding
+            if problem is None:
+                found = self._image(order.image, order.plan, order.keyring, order.push_tls).found.judged()
+        except PreflightError as exc:
+            problem = catalogue.PUSH_FAILED(image=order.image, problem=exc.message)
+        if problem:
+            return replace(_concluded(order.stage, (problem, *proved.findings)), image=proved.image)
+        return replace(proved, reason=f"{_WORDS[order.stage]}, proved and pushed to {order.image}", image=found)
+
+    def _keep_log(self, order: BuildRequest, log: str) -> str:
+        """The log's name among the artifacts; "" where there is nothing to keep."""
+        if not log:
+            return ""
+        self._shop.logs.mkdir(parents=True, exist_ok=True)
+        file = self._shop.logs / f"{order.id}.log"
+        file.write_text(log, encoding="utf-8", errors="replace")
+        return f"{self._shop.logs.name}/{file.name}"
+
+
+_WORDS = {Stage.BUILD: "the build ended well", Stage.SIGN: "signing ended well"}
+
+
+def _as(image: JudgedImage | None, order: BuildRequest, built: BuildResult) -> JudgedImage | None:
+    """The judged image by the name that it was made for; a layout of this run is nowhere when the run has ended."""
+    return replace(image, reference=order.image, stored=built.pushed) if image else None
+
+
+def _unavailable(exc: PreflightError, section: str, plan: Plan, keyring: Keyring) -> Finding:
+    kernel = plan.kernel.version
+    if isinstance(exc, AccessDenied):
+        return catalogue.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=keyring, kernel=kernel)
+    if isinstance(exc, NotFound):
+        return catalogue.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
+    return catalogue.of_trouble(exc, kernel)
+
+
+def _concluded(stage: Stage, told: Iterable[Finding]) -> StageResult:
+    """A stage that the first finding of the heaviest decides."""
+    every = tuple(catalogue.heaviest_first(told))
+    undecided = every[0].severity is Severity.UNDECIDED
+    outcome = Outcome.UNDECIDED if undecided else Outcome.FAILED
+    return StageResult(stage, outcome, every[0].sentence, every)

@@ -1,0 +1,290 @@
+"""The image stage: can the image be had, and does it hold the kmod where modprobe will look on the new kernel?
+
+The documentation's two steps: (1) image existence and accessibility, (2) the kmod in the correct path,
+<DirName>/lib/modules/<UpgradedKernel>/, as the image's own file system shows it. Then (3), which the documentation does
+not have: what the node and the kernel's loader will say (loading.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from kmm_preflight import catalogue
+from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
+from kmm_preflight.kmod.elf import why_not_elf
+from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
+from kmm_preflight.kmod.signature import packed_below_signature
+from kmm_preflight.model import (
+    Finding,
+    JudgedImage,
+    Outcome,
+    Plan,
+    Recorded,
+    RegistryTLS,
+    Severity,
+    Stage,
+    StageResult,
+)
+from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
+from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.text import listed
+
+_KIND_WORDS = {
+    EntryKind.FOLDER: "folder",
+    EntryKind.DEVICE: "device",
+    EntryKind.HARDLINK: "hard link",
+    EntryKind.SYMLINK: "link",
+}
+_NODE_MODULES = "/lib/modules/"
+_KMODS_LOOKED_AT = 10_000
+_DECIDES = (Severity.REFUTES, Severity.UNDECIDED)
+
+
+class Images(Protocol):
+    """Where images come from."""
+
+    def refusal(self, name: str) -> str:
+        """Why the cluster lets no node pull the name, "" when it may be pulled."""
+
+    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
+        """The image for linux/arch; raises as errors.py says."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a Module's image is pulled with.
+
+    note tells of a Secret that is not at hand; problem of one that cannot be used.
+    """
+
+    keyring: Keyring = field(default_factory=Keyring)
+    note: Finding | None = None
+    problem: Finding | None = None
+
+    def __str__(self) -> str:
+        return str(self.keyring)
+
+
+FurtherCheck = Callable[[Plan, Image], tuple[Finding, ...] | None]
+"""What else speaks for or against an image, None when nothing more is asked; raises what reading the image raises."""
+
+
+def path_alone(plan: Plan, image: Image) -> None:
+    """Nothing: the kmod's path is all that is asked for."""
+
+
+def judge_image(plan: Plan, images: Images, credentials: Credentials, deeper: FurtherCheck = path_alone) -> StageResult:
+    """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py.
+
+    NOT_NEEDED when the plan is recorded and its name still leads to the same image, which can be had and is then not
+    looked into.
+    """
+    result = _judge(plan, images, credentials, deeper)
+    return replace(result, findings=(*result.findings, *plan.notes))
+
+
+def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: FurtherCheck) -> StageResult:
+    if plan.unresolved or credentials.problem:
+        return _result(plan.unresolved or credentials.problem)
+    image: Image | None = None
+    try:
+        if problem := images.refusal(plan.image):
+            return _result(catalogue.REGISTRY_BLOCKED(problem=problem))
+        image = images.image(plan.image, plan.kernel.arch, credentials.keyring, plan.tls)  # (1)
+        if plan.recorded and plan.recorded.digest == image.found.digest:
+            image.check_layers()
+            return _carried(plan.recorded, image.found.judged())
+        refuted, notes = _judge_kmod(plan, image)  # (2)
+        if refuted is None or refuted.id == catalogue.KMOD_ABSENT.id:
+            refuted, notes = _deepened(plan, refuted, notes, deeper(plan, image))  # (3)
+        if refuted is None:
+            image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
+    except AccessDenied as exc:
+        problem, kernel = exc.message, plan.kernel.version
+        refuted, notes = catalogue.IMAGE_ACCESS_DENIED(problem=problem, credentials=credentials, kernel=kernel), ()
+    except PreflightError as exc:
+        refuted, notes = catalogue.of_trouble(exc, plan.kernel.version), ()
+    secret = (credentials.note,) if credentials.note else ()
+    again = _again(plan, image) if image else ()
+    return _result(refuted, (*notes, *secret, *again), image.found.judged() if image else None, plan)
+
+
+def _deepened(
+    plan: Plan, absent: Finding | None, notes: tuple[Finding, ...], told: tuple[Finding, ...] | None
+) -> tuple[Finding | None, tuple[Finding, ...]]:
+    """What decides after a deeper look, and the rest; absent stands unless modprobe finds the name as an alias."""
+    if told is None or (absent and plan.kmod is None):
+        return absent, notes
+    every = catalogue.heaviest_first(told)
+    first = next((one for one in every if one.severity in _DECIDES), None)
+    if absent and first and first.severity is Severity.REFUTES:
+        return absent, notes
+    return first, (*(one for one in every if one is not first), *notes)
+
+
+def _carried(recorded: Recorded, judged: JudgedImage) -> StageResult:
+    reason = f"verified on {recorded.date} by an earlier run, and nothing has changed since that its record covers"
+    return StageResult(Stage.IMAGE, Outcome.NOT_NEEDED, reason, (), judged)
+
+
+def _again(plan: Plan, image: Image) -> tuple[Finding, ...]:
+    """Why a plan with a record was judged all the same: its name leads elsewhere."""
+    if plan.recorded is None:
+        return ()
+    got = f"{image.found.digest} behind the image's name, not {plan.recorded.digest} as on {plan.recorded.date}"
+    return (catalogue.JUDGED_AGAIN(object="an earlier run", got=got),)
+
+
+def _result(
+    finding: Finding | None,
+    notes: tuple[Finding, ...] = (),
+    judged: JudgedImage | None = None,
+    plan: Plan | None = None,
+) -> StageResult:
+    if finding is None:
+        kmod = f"kmod {plan.kmod}" if plan and plan.kmod else "kmods"
+        mirror = f", read from its mirror {judged.read_from}" if judged and judged.read_from else ""
+        where = f"image accessible and verified: {kmod} in /{plan.folder}{mirror}" if plan else ""
+        return StageResult(Stage.IMAGE, Outcome.VERIFIED, where, notes, judged)
+    outcome = Outcome.UNDECIDED if finding.severity is Severity.UNDECIDED else Outcome.FAILED
+    return StageResult(Stage.IMAGE, outcome, finding.sentence, (finding, *notes), judged)
+
+
+def _judge_kmod(plan: Plan, image: Image) -> tuple[Finding | None, tuple[Finding, ...]]:
+    """The finding against the kmod, None when it is good, and notes."""
+    try:
+        folder = image.files.resolve(plan.folder)
+    except LinkBroken as exc:
+        return _broken(exc), ()
+    if folder is None:
+        return _absent(plan, image, None), ()
+    if folder.entry.kind is not EntryKind.FOLDER:
+        return catalogue.KMOD_NOT_A_FILE(path=folder.path, kind=f"{_words(folder)} where the folder should be"), ()
+    worst: Finding | None = None
+    count = 0
+    for located in _candidates(image, folder.path, _wanted_name(plan)):
+        finding = _judge_file(image, located)
+        count += 1
+        if count > _KMODS_LOOKED_AT:
+            raise BoundExceeded(f"image {plan.image}: more than {_KMODS_LOOKED_AT} kmods to look at in /{plan.folder}")
+        if plan.kmod and finding is None:
+            return None, ()
+        worst = worst or finding
+    if not count:
+        return _absent(plan, image, folder.path), ()
+    note = catalogue.MODPROBE_ARGUMENTS(count=count, folder=plan.folder)
+    return worst, () if plan.kmod else (note,)
+
+
+def kmods_of(plan: Plan, image: Image) -> list[Located]:
+    """The files in the kernel's folder that modprobe may take for the plan's kmod; none where there is no folder."""
+    try:
+        folder = image.files.resolve(plan.folder)
+    except LinkBroken:
+        return []
+    return list(_candidates(image, folder.path, _wanted_name(plan))) if folder else []
+
+
+def _wanted_name(plan: Plan) -> Callable[[str], bool]:
+    """Which file names are the plan's kmod; with rawArgs every kmod is."""
+    if plan.kmod is None:
+        return is_kmod_file
+    key = wanted_key(plan.kmod)
+    return lambda name: is_kmod_file(name) and module_key(name) == key
+
+
+def _candidates(image: Image, folder: str, wanted: Callable[[str], bool]) -> Iterator[Located]:
+    """Files of the wanted names below the folder, and below folders that links in it lead to, as depmod goes."""
+    found = False
+    for located in image.files.below(folder, wanted):
+        found = True
+        yield located
+    if found:
+        return
+    for link in _folder_links(image, folder):
+        yield from image.files.below(link, wanted)
+
+
+def _folder_links(image: Image, folder: str) -> list[str]:
+    targets: list[str] = []
+    for link in image.files.below(folder, lambda name: not is_kmod_file(name)):
+        if link.entry.kind is EntryKind.SYMLINK and len(targets) < FOLDERS_THROUGH_LINKS:
+            if f"{link.entry.link.rstrip('/')}/".startswith(_NODE_MODULES):
+                continue  # the documented link `host`: on the node it leads to the node's own modules
+            try:
+                target = image.files.resolve(link.path)
+            except LinkBroken:
+                continue
+            if target and target.entry.kind is EntryKind.FOLDER:
+                targets.append(target.path)
+    return targets
+
+
+def _judge_file(image: Image, located: Located) -> Finding | None:
+    try:
+        target = image.files.resolve(located.path)
+    except LinkBroken as exc:
+        return _broken(exc)
+    if target and target.entry.kind is EntryKind.HARDLINK:
+        linked = image.files.hardlink_target(target)
+        if linked is None:
+            problem = "the layer does not hold that file"
+            return catalogue.KMOD_LINK_BROKEN(path=located.path, target=target.entry.link, problem=problem)
+        target = linked
+    if target is None or target.entry.kind is not EntryKind.FILE:
+        return catalogue.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
+    file = image.content(target)
+    if packed := packed_below_signature(file):
+        return catalogue.SIGNATURE_COMPRESSED(path=located.path, packed=packed)
+    got = why_not_elf(file)
+    return catalogue.KMOD_NOT_ELF(path=located.path, got=got) if got else None
+
+
+def _words(located: Located) -> str:
+    return _KIND_WORDS.get(located.entry.kind, "file")
+
+
+def _broken(exc: LinkBroken) -> Finding:
+    return catalogue.KMOD_LINK_BROKEN(path=exc.path, target=exc.target, problem=exc.problem)
+
+
+def _absent(plan: Plan, image: Image, folder: str | None) -> Finding:
+    """Why there is no kmod: removed by a layer, or never there; and what is."""
+    hidden = next(iter(image.files.hidden(folder or plan.folder, _wanted_name(plan))), None)
+    if hidden:
+        layers = len(image.files)
+        return catalogue.KMOD_REMOVED(
+            kmod=plan.kmod or "(any)",
+            path=hidden.path,
+            layer=layers - hidden.layer,
+            layers=layers,
+            folder=plan.folder,
+        )
+    return catalogue.KMOD_ABSENT(
+        kmod=plan.kmod or "(any)",
+        folder=plan.folder,
+        got=_what_is_there(plan, image, folder),
+        expected=f"{plan.kmod}.ko, .ko.gz, .ko.xz or .ko.zst" if plan.kmod else "at least one kmod",
+        kernel=plan.kernel.version,
+    )
+
+
+def _what_is_there(plan: Plan, image: Image, folder: str | None) -> str:
+    """Near names in the folder, else other kernels beside it, else kmods anywhere in the image."""
+    if folder is not None:
+        names = [one.path.rpartition("/")[2] for one in image.files.below(folder, is_kmod_file)]
+        near = [name for name in names if plan.kmod and is_near(name, plan.kmod)]
+        return f"near names {listed(near)}" if near else f"kmods {listed(sorted(names))}"
+    parent = plan.folder.rpartition("/")[0]
+    try:
+        kernels = image.files.resolve(parent)
+    except LinkBroken:
+        kernels = None
+    if kernels:
+        return f"no such folder; kernels {listed(image.files.children(kernels.path))}"
+    anywhere = [f"/{one.path}" for one in image.files.below("", _wanted_name(plan))]
+    return f"no /{parent}; elsewhere {listed(anywhere)}"

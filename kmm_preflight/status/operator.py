@@ -1,0 +1,62 @@
+"""KMM's own operator: whether it runs beside us, and what it does with a PreflightValidationOCP that we create."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.cluster.api import DEPLOYMENTS, Api
+from kmm_preflight.status.dialects import Dialect
+
+NAMES = ("kmm-operator-controller", "kmm-operator-controller-manager")
+"""The operator's Deployment, since 2.0 and before."""
+
+_OWNER_LABEL = "olm.owner"  # such as kernel-module-management.v2.4.1
+_VERSION = re.compile(r"(?:\.v|:v?)(\d+\.\d+)(?:\.\d+)?(?:$|[-@])")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Where it runs, and its version such as 2.4, "" when nothing tells it."""
+
+    namespace: str
+    version: str = ""
+
+    def pushes_whatever_is_said(self, dialect: Dialect) -> bool:
+        """Whether it may be KMM 2.4, which pushes what it builds whatever pushBuiltImage says (kmm-reference 7.2)."""
+        return dialect is Dialect.LATER and self.version in ("", "2.4")
+
+    def words(self, dialect: Dialect, push: bool) -> str:
+        """What it will do with a new object, as a sentence."""
+        looks = "pulls each image" if dialect is Dialect.LATER else "looks into each image"
+        if self.pushes_whatever_is_said(dialect):
+            known = "" if self.version else "its version is not known; "
+            pushes = f"and pushes what they make, whatever pushBuiltImage says ({known}KMM 2.4 does)"
+        else:
+            pushes = "and pushes what they make" if push else "and pushes nothing"
+        version = f" {self.version}" if self.version else ""
+        return (
+            f"KMM's operator{version} runs in namespace {self.namespace} and validates the same object: it {looks}, "
+            f"runs the build and sign sections where that fails, {pushes}, and writes the same status"
+        )
+
+
+def find_operator(api: Api) -> Operator | None:
+    """The operator, None when no Deployment of it is there that runs. Errors as Api."""
+    for name in NAMES:
+        for manifest in api.list(DEPLOYMENTS, name=name) or ():
+            deployment = Field(manifest)
+            if deployment["spec"]["replicas"].value != 0:
+                return Operator(deployment["metadata"]["namespace"].text(), _version(deployment))
+    return None
+
+
+def _version(deployment: Field) -> str:
+    """From the owner that OLM names, else from the tag of the operator's image."""
+    owner = deployment["metadata"]["labels"][_OWNER_LABEL].text()
+    containers = deployment.walk("spec", "template", "spec", "containers")
+    for text in (owner, *(container["image"].text() for container in containers)):
+        if hit := _VERSION.search(text):
+            return hit[1]
+    return ""

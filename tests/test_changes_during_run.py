@@ -1,0 +1,324 @@
+"""What happens in the cluster while a run goes on: Modules come and go, others write, the API server is away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmm_preflight.status.dialects import Dialect
+from tests.clusters import module, namespaces, serve
+from tests.demo import KERNEL, demo_images
+from tests.real.faults import Fault, FaultyRegistry
+from tests.real.kubernetes.cluster import Cluster
+from tests.real.kubernetes.definitions import PREFLIGHTS
+from tests.real.layout import Image
+from tests.test_watch import Started, started, wait_for
+
+OLD_KERNEL = "6.1.0-47-amd64"
+MODULES = ("a", "b", "c")
+# After the last image was asked for, so that the run is at its end and waits.
+AWAY_SECONDS = 6.0
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, Image]:
+    made = demo_images()
+    new, old = (made[f"registry.example/kmods/hello:{kernel}"] for kernel in (KERNEL, OLD_KERNEL))
+    several = {
+        f"kmods/{name}:{kernel}": image for name in MODULES for kernel, image in ((KERNEL, new), (OLD_KERNEL, old))
+    }
+    return {**several, f"kmods/c:{KERNEL}": old, f"kmods/late:{KERNEL}": new}
+
+
+@pytest.fixture(scope="module", params=["list", "seed", "later"])
+def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One for each dialect."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder) as running:
+        serve(running, folder)
+        running.apply_crds(PREFLIGHTS[request.param])
+        running.apply(*namespaces("one"))
+        yield running
+
+
+@pytest.fixture
+def dialect(cluster: Cluster, request: pytest.FixtureRequest) -> Dialect:
+    return {"seed": Dialect.SEED, "list": Dialect.LIST, "later": Dialect.LATER}[request.node.callspec.params["cluster"]]
+
+
+only_list = pytest.mark.parametrize("cluster", ["list"], indirect=True)
+
+
+@pytest.fixture
+def meanwhile() -> threading.Event:
+    """No manifest is answered before this is set: what a test does until then happens while the runs go on."""
+    return threading.Event()
+
+
+@pytest.fixture
+def registry(cluster: Cluster, images: dict[str, Image], meanwhile: threading.Event) -> Iterator[FaultyRegistry]:
+    """The cluster has a Module for each image."""
+    with FaultyRegistry(images, Fault("/manifests/", until=meanwhile)) as registry:
+        cluster.apply(*(of(registry, name) for name in MODULES))
+        yield registry
+        cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
+        cluster.kubectl("delete", "preflightvalidationsocp", "--all")
+
+
+def of(registry: FaultyRegistry, name: str, **more: Any) -> Any:
+    """The Module of an image; c has the image of the other kernel under both names."""
+    return module("one", name, containerImage=f"{registry.host}/kmods/{name}:${{KERNEL_FULL_VERSION}}", **more)
+
+
+def make(cluster: Cluster, dialect: Dialect, name: str, kernel: str) -> None:
+    """An object."""
+    spec = {"kernelVersion": kernel} if dialect is Dialect.LATER else {"releaseImage": "registry.example/unused:1"}
+    head = {"apiVersion": f"kmm.sigs.x-k8s.io/{dialect.api_version}", "kind": "PreflightValidationOCP"}
+    cluster.apply({**head, "metadata": {"name": name}, "spec": spec})
+
+
+def object_of(cluster: Cluster, dialect: Dialect, name: str) -> dict[str, Any]:
+    resource = f"preflightvalidationsocp.{dialect.api_version}.kmm.sigs.x-k8s.io"
+    told = cluster.kubectl("get", resource, name, "-o", "json")
+    assert told.returncode == 0, told.stderr
+    return dict(json.loads(told.stdout))
+
+
+def verified(cluster: Cluster, dialect: Dialect, name: str = "pf") -> dict[str, bool]:
+    """By Module, whether its entry says so."""
+    status = object_of(cluster, dialect, name).get("status", {})
+    several = (
+        status.get("crStatuses", {}) if dialect is Dialect.SEED else {m["name"]: m for m in status.get("modules", ())}
+    )
+    return {one: fields["verificationStatus"] in ("True", "Success") for one, fields in several.items()}
+
+
+def options(cluster: Cluster, kernel: str = KERNEL, name: str = "pf") -> tuple[str, ...]:
+    return f"--kubeconfig={cluster.kubeconfig('runner')}", f"--kernel={kernel}", f"--preflight={name}"
+
+
+def begun(run: Started, registry: FaultyRegistry) -> None:
+    """Returns when the run asks for images."""
+    wait_for(lambda: any("/manifests/" in seen.path for seen in registry.requests()), run.printed)
+
+
+@only_list
+@pytest.mark.parametrize("answers", [True, False], ids=["answering", "only-reading"])
+def test_modules_that_come_change_and_go(
+    cluster: Cluster,
+    dialect: Dialect,
+    registry: FaultyRegistry,
+    meanwhile: threading.Event,
+    tmp_path: Path,
+    answers: bool,
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    cluster.apply(of(registry, "c"), of(registry, "late") | {"metadata": {"namespace": "one", "name": "leaving"}})
+    given = options(cluster) if answers else options(cluster)[:2]
+    with started(tmp_path, *given, "-n2") as run:
+        begun(run, registry)
+        cluster.apply(of(registry, "late"), of(registry, "b", inTreeModulesToRemove=["x"]))
+        cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "leaving")
+        meanwhile.set()
+        assert run.ended() == 1, run.output
+        document = run.document()
+    told = {one["name"]: (one["verdict"], *(f["id"] for f in one["findings"])) for one in document["modules"]}
+    assert told == {
+        "a": ("verified",),
+        "b": ("undecided", "module-changed"),
+        "c": ("refuted", "kmod-absent"),
+        "late": ("undecided", "module-appeared"),
+    }
+    assert document["listed"] == [{"namespace": "one", "name": "leaving", "reason": "deleted during the run"}]
+    if answers:
+        assert "tells these verdicts" in document["answered"]
+        assert verified(cluster, dialect) == {"a": True, "b": False, "c": False, "late": False}
+
+
+def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+) -> None:
+    pairs = {KERNEL: "new", OLD_KERNEL: "old"}
+    for kernel, name in pairs.items():
+        make(cluster, dialect, name, kernel)
+    operator = Operator(cluster, dialect, "new")
+    with (
+        started(tmp_path / "new", *options(cluster, KERNEL, "new"), "-n2") as new,
+        started(tmp_path / "old", *options(cluster, OLD_KERNEL, "old"), "-n2") as old,
+    ):
+        # What the run has told is overwritten, before it has told all.
+        wait_for(lambda: set(verified(cluster, dialect, "new")) == set(MODULES), new.printed)
+        with operator:
+            wait_for(lambda: operator.writes > 1, new.printed)
+            meanwhile.set()
+            codes = new.ended(), old.ended()
+        documents = [run.document() for run in (new, old)]
+    assert codes == (1, 0), new.output + old.output
+    verdicts = [{one["name"]: one["verdict"] for one in document["modules"]} for document in documents]
+    good = dict.fromkeys(MODULES, "verified")
+    assert verdicts == [{**good, "c": "refuted"}, good]
+    assert verified(cluster, dialect, "old") == dict.fromkeys(MODULES, True)
+    assert "PreflightValidationOCP new was overwritten by somebody else: " in documents[0]["answered"]
+    assert " by kubectl-patch (Update, 20" in documents[0]["answered"]
+    assert "PreflightValidationOCP old tells these verdicts" in documents[1]["answered"]
+    # Nothing is believed of what the operator says: c is judged again, a and b are on record.
+    with started(tmp_path / "again", *options(cluster, KERNEL, "new"), "-n0") as again:
+        assert again.ended() == 1, again.output
+        stages = {one["name"]: one["stages"][0]["outcome"] for one in again.document()["modules"]}
+    assert stages == {"a": "not needed", "b": "not needed", "c": "failed"}
+    entries = object_of(cluster, dialect, "new")["status"]
+    assert "foreign" in json.dumps(entries), "an entry of another writer stays"
+
+
+class Operator:
+    """Another writer, in a thread: says yes to all, again and again, and has an entry of its own."""
+
+    def __init__(self, cluster: Cluster, dialect: Dialect, name: str) -> None:
+        self._cluster, self._dialect, self._name = cluster, dialect, name
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self.writes = 0
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        resource = f"preflightvalidationsocp.{self._dialect.api_version}.kmm.sigs.x-k8s.io"
+        yes = "Success" if self._dialect is Dialect.LATER else "True"
+        entry = {"verificationStatus": yes, "verificationStage": "Done", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        names = (*MODULES, "foreign")
+        status: dict[str, Any] = {"modules": [{"namespace": "one", "name": name, **entry} for name in names]}
+        if self._dialect is Dialect.SEED:
+            status = {"crStatuses": dict.fromkeys(names, entry)}
+        while not self._ended.wait(0.2):
+            body = json.dumps({"status": status})
+            done = self._cluster.kubectl(
+                "patch", resource, self._name, "--subresource=status", "--type=merge", f"-p={body}"
+            )
+            self.writes += done.returncode == 0
+
+
+@only_list
+@pytest.mark.parametrize("how", ["made anew", "changed", "deleted"])
+def test_an_object_that_is_another_by_now_is_not_told(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path, how: str
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "c")
+    told = dict.fromkeys(("a", "b"), False)
+    with started(tmp_path, *options(cluster), "-n2") as run:
+        wait_for(lambda: verified(cluster, dialect) == told, run.printed)
+        begun(run, registry)
+        if how != "changed":
+            cluster.kubectl("delete", "preflightvalidationsocp", "pf")
+        if how == "made anew":
+            make(cluster, dialect, "pf", KERNEL)
+        if how == "changed":
+            body = json.dumps({"spec": {"releaseImage": "registry.example/other:2"}})
+            cluster.kubectl("patch", "preflightvalidationsocp", "pf", "--type=merge", f"-p={body}")
+        meanwhile.set()
+        assert run.ended() == 10, run.output
+        document = run.document()
+    words = {"deleted": "it was deleted during the run"}.get(
+        how, "it was made anew, or its spec changed, during the run"
+    )
+    assert words in document["answered"]
+    assert words in document["sentence"]
+    if how == "deleted":
+        assert "NotFound" in cluster.kubectl("get", "preflightvalidationsocp", "pf").stderr
+    else:
+        assert verified(cluster, dialect) == (told if how == "changed" else {})
+
+
+@only_list
+def test_a_module_that_was_changed_does_not_stand_after_an_interruption(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    meanwhile.set()
+    with started(tmp_path / "first", *options(cluster), "-n2") as run:
+        assert run.ended() == 1, run.output
+    meanwhile.clear()
+    seen = len(registry.requests())
+    with started(tmp_path / "second", *options(cluster), "-n0", "--revalidate") as run:
+        wait_for(lambda: len(registry.requests()) > seen, run.printed)
+        cluster.apply(of(registry, "b", inTreeModulesToRemove=["x"]))
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ended() == 2, run.output
+    assert verified(cluster, dialect) == {"a": True, "b": False, "c": False}
+
+
+@only_list
+def test_when_all_modules_go_there_is_nothing_to_validate(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    with started(tmp_path, *options(cluster), "-n2") as run:
+        begun(run, registry)
+        cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
+        meanwhile.set()
+        assert run.ended() == 5, run.output
+        assert "Traceback" not in run.output
+        assert [one["reason"] for one in run.document()["listed"]] == ["deleted during the run"] * len(MODULES)
+    assert verified(cluster, dialect) == {}
+
+
+@only_list
+def test_an_image_that_lost_a_layer_is_not_carried_over(
+    cluster: Cluster,
+    dialect: Dialect,
+    registry: FaultyRegistry,
+    meanwhile: threading.Event,
+    images: dict[str, Image],
+    tmp_path: Path,
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    meanwhile.set()
+    with started(tmp_path / "first", *options(cluster), "-n2") as run:
+        assert run.ended() == 1, run.output
+    assert verified(cluster, dialect) == {"a": True, "b": True, "c": False}
+    layer = images[f"kmods/a:{KERNEL}"].blobs[-1].digest
+    lost = [path for path in registry.content if path.endswith(layer) and "/kmods/a/" in path]
+    assert lost
+    for path in lost:
+        del registry.content[path]
+    with started(tmp_path / "second", *options(cluster), "-n2") as run:
+        assert run.ended() == 1, run.output
+        told = {one["name"]: (one["verdict"], one["carriedOver"]) for one in run.document()["modules"]}
+    assert told == {"a": ("refuted", False), "b": ("verified", True), "c": ("refuted", False)}
+    assert verified(cluster, dialect) == {"a": False, "b": True, "c": False}
+
+
+@only_list
+def test_an_api_server_that_is_away_for_a_while_is_waited_for(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+) -> None:
+    make(cluster, dialect, "pf", KERNEL)
+    with started(tmp_path, *options(cluster), "-n0") as run:
+        begun(run, registry)
+        cluster.stop()
+        try:
+            meanwhile.set()
+            wait_for(lambda: any("/kmods/c/" in seen.path for seen in registry.requests()), run.printed)
+            time.sleep(AWAY_SECONDS)
+            assert run.process.poll() is None, run.output
+        finally:
+            cluster.start()
+        assert run.ended() == 1, run.output
+        document = run.document()
+    assert "tells these verdicts" in document["answered"], document["answered"]
+    assert verified(cluster, dialect) == {"a": True, "b": True, "c": False}
+    with started(tmp_path / "again", *options(cluster), "-n0") as again:
+        assert again.ended() == 1, again.output
+        assert [one["carriedOver"] for one in again.document()["modules"]] == [True, True, False]
