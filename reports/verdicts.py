@@ -11,9 +11,9 @@ import pytest
 from fixtures.cluster import CLOSING
 from fixtures.run import RUN_FOLDER, WORK, is_controller, steps
 from fixtures.signals import hold_off
-from kmm_preflight import catalogue
 from kmm_preflight.model import Conclusion, Plan, Stage, Verdict
 from kmm_preflight.oci.cache import Cache
+from kmm_preflight.stages import findings
 from kmm_preflight.stages.report import Problem
 from kmm_preflight.stages.rules import conclude
 from reports.artifacts import ARTIFACTS, REPORT
@@ -108,7 +108,7 @@ class Conclusions:
             return replace(verdict, reason="its deciding step was deselected")
         if self._config.getoption("maxfail"):
             return replace(verdict, reason="the run stopped at an earlier failure (-x, --maxfail)")
-        finding = catalogue.WORKER_LOST()
+        finding = findings.WORKER_LOST()
         return replace(verdict, conclusion=Conclusion.UNDECIDED, reason=finding.sentence)
 
     def pytest_unconfigure(self) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import catalogue
 from kmm_preflight.model import Flavour, Release, TargetKernel
 from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
@@ -18,6 +17,7 @@ from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.release import findings
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE, Kernels
 from kmm_preflight.release.packages import EXTENSIONS_LIST, NODE_LIST
@@ -401,7 +401,7 @@ def test_what_a_difference_says(tmp_path: Path) -> None:
     images = {RELEASE: release(MODERN), DTK: toolkit(KERNEL, f"{KERNEL}+rt")}
     images[EXTENSIONS] = extensions_image(extensions_list(kernel_rt_core=NEWER))
     _, (kernel,) = read(tmp_path, images, Choice(flavours=(Flavour.RT,)))
-    assert kernel.problem == catalogue.KERNEL_DIFFERS(
+    assert kernel.problem == findings.KERNEL_DIFFERS(
         got=f"{KERNEL}+rt",
         toolkit=f"/{TOOLKIT_RELEASE} of {DTK}",
         expected=f"{NEWER}+rt",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kmm_preflight import catalogue
+from kmm_preflight.cluster import findings
 from kmm_preflight.cluster.credentials import builder_secrets, image_credentials, node_secrets, release_keyring
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.errors import AccessDenied, Malformed
@@ -52,12 +52,12 @@ NODE: Mapping[Key, Manifest] = {GLOBAL_KEY: _secret("g")}
 
 
 def _absent(used: str) -> Credentials:
-    note = catalogue.MAPPING_SECRET_ABSENT(secret="s", used=used)
+    note = findings.MAPPING_SECRET_ABSENT(secret="s", used=used)
     return Credentials(Keyring((STAND_IN,), (STAND_IN,)), note=note)
 
 
 def _problem(problem: str) -> Credentials:
-    return Credentials(problem=catalogue.CREDENTIALS_INVALID(problem=problem))
+    return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
 
 
 NO_LOGIN = "imageRepoSecret ns/s: got neither key .dockerconfigjson nor .dockercfg, expected one of them"

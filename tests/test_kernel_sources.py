@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from fixtures.options import trial
-from kmm_preflight import catalogue
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
@@ -19,6 +18,7 @@ from kmm_preflight.oci.connections import Network, Patience
 from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.release import findings
 from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
 from kmm_preflight.release.kernel_image import KERNEL_FILES
 from kmm_preflight.release.kernel_sources import OS_IMAGE_BYTES, KernelSources, KnownKernel
@@ -93,7 +93,7 @@ class Place:
         """The finding that tells that these were read of the OS image."""
         image = self.kernel.os_image
         names = {"kernel": self.kernel.version, "toolkit": self.kernel.driver_toolkit, "image": image}
-        return catalogue.KERNEL_FILES_OS_IMAGE(files=files, **names)
+        return findings.KERNEL_FILES_OS_IMAGE(files=files, **names)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_nothing_is_used_of_an_os_image_without_this_kernel(place: Place, of: Ke
 def unread(place: Place, problem: str, files: str = ALL) -> object:
     """The finding for an OS image that cannot be read."""
     names = {"kernel": place.kernel.version, "toolkit": place.kernel.driver_toolkit, "image": place.kernel.os_image}
-    return catalogue.OS_IMAGE_UNREAD(files=files, problem=problem, **names)
+    return findings.OS_IMAGE_UNREAD(files=files, problem=problem, **names)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.index import IndexLine, LoadOrder, ModuleIndex, in_folder, load_order
 from kmm_preflight.kmod.lookup import LookupResult, ModprobeFolder, look_up
 from kmm_preflight.model import Finding
@@ -309,23 +309,23 @@ def test_what_modprobe_loads_for_a_name() -> None:
 
 
 def test_without_an_index_nothing_is_found() -> None:
-    assert looked(None) == catalogue.INDEX_ABSENT(got="none", **WHERE)
-    assert looked(None, names=("modules.dep",)) == catalogue.INDEX_ABSENT(got="only the text modules.dep", **WHERE)
+    assert looked(None) == findings.INDEX_ABSENT(got="none", **WHERE)
+    assert looked(None, names=("modules.dep",)) == findings.INDEX_ABSENT(got="only the text modules.dep", **WHERE)
 
 
 def test_a_damaged_index_is_told() -> None:
-    assert looked(b"") == catalogue.INDEX_DAMAGED(got="0 bytes, expected a head of 12", **WHERE)
-    assert looked(ONE[:-20]) == catalogue.INDEX_DAMAGED(got="a string at byte 24 that does not end", **WHERE)
+    assert looked(b"") == findings.INDEX_DAMAGED(got="0 bytes, expected a head of 12", **WHERE)
+    assert looked(ONE[:-20]) == findings.INDEX_DAMAGED(got="a string at byte 24 that does not end", **WHERE)
 
 
 def test_a_name_that_is_not_indexed_is_told_with_those_that_are() -> None:
-    assert looked(ONE, "other") == catalogue.INDEX_LACKS_KMOD(kmod="other", got="a_b", **WHERE)
+    assert looked(ONE, "other") == findings.INDEX_LACKS_KMOD(kmod="other", got="a_b", **WHERE)
 
 
 def test_a_path_without_a_file_is_told() -> None:
-    assert looked(ONE, without="x/a-b.ko") == catalogue.INDEX_STALE(kmod="a-b", path="x/a-b.ko", **WHERE)
+    assert looked(ONE, without="x/a-b.ko") == findings.INDEX_STALE(kmod="a-b", path="x/a-b.ko", **WHERE)
 
 
 def test_a_dependency_that_is_missing_leaves_the_kmod_alone() -> None:
-    note = catalogue.INDEX_DEPENDENCY_MISSING(kmod="a-b", paths="host/c.ko", **WHERE)
+    note = findings.INDEX_DEPENDENCY_MISSING(kmod="a-b", paths="host/c.ko", **WHERE)
     assert looked(ONE, without="host/c.ko") == LookupResult((f"{PLACE.folder}/x/a-b.ko",), (note,))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import catalogue
+from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.configuration import KernelConfiguration
 from kmm_preflight.kmod.kernel_files import Family, KernelFiles, kernel_family
 from kmm_preflight.kmod.loader import judge_chain, judge_kmod, read_kmod, read_kmod_file
@@ -245,7 +245,7 @@ def test_type_data_of_another_build(rhel: KernelFiles) -> None:
 def test_struct_module_since_6_4(symvers: Symvers) -> None:
     kernel = KernelFiles("6.12.0-55.el10.x86_64", "amd64", symvers, configuration(), struct_size=1024)
     (finding,) = judge_kmod("made.ko", read(Object()), kernel)
-    assert finding == catalogue.KMOD_OTHER_KERNEL(
+    assert finding == findings.KMOD_OTHER_KERNEL(
         kmod="made.ko", kernel=kernel.release, got="a struct module of 896 bytes", expected="1024"
     )
     assert ids(kernel, Object(struct_size=1024)) == []
@@ -399,4 +399,4 @@ def test_a_file_is_read_packed_or_not(rhel: KernelFiles, tmp_path: Path) -> None
     assert kmod.name == "made"
     path.write_bytes(b"")
     got = "an empty file"
-    assert read_kmod_file("made.ko", path, rhel) == catalogue.KMOD_NOT_LOADABLE(kmod="made.ko", got=got, kernel=RHEL9)
+    assert read_kmod_file("made.ko", path, rhel) == findings.KMOD_NOT_LOADABLE(kmod="made.ko", got=got, kernel=RHEL9)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.configuration import parse_configuration, parse_release
 from kmm_preflight.kmod.exports import Export
 from kmm_preflight.kmod.kernel_files import KernelFiles
@@ -334,7 +334,7 @@ def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str,
     (finding,) = judge_kmod("pf_plain.ko", kmod, kernel)
     place = kernel.starts["init_module"]
     got = f"init_module at byte {place + 0x80} of struct module, expected {place}"
-    assert finding == catalogue.KMOD_NOT_LOADABLE(kmod="pf_plain.ko", got=got, kernel=kernel.release)
+    assert finding == findings.KMOD_NOT_LOADABLE(kmod="pf_plain.ko", got=got, kernel=kernel.release)
 
 
 def test_headers_that_share_their_relocations_are_not_followed(built: Mapping[str, bytes]) -> None:

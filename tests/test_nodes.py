@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from kmm_preflight import catalogue
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.fleet import made_by_operator
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import Flavour, TargetKernel
+from kmm_preflight.nodes import findings
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.machine_config import flavour_of, merged_kernel_type, own_image, parse_machine_config
 from kmm_preflight.nodes.node import Taint, Toleration, parse_node
@@ -516,7 +516,7 @@ def test_targets() -> None:
 
 
 def test_of_one_kernel_in_two_streams_the_problem_counts() -> None:
-    worse = replace(kernel(AMD_9, "rhel-10"), problem=catalogue.KERNEL_UNKNOWN(group="x", got="y"))
+    worse = replace(kernel(AMD_9, "rhel-10"), problem=findings.KERNEL_UNKNOWN(group="x", got="y"))
     both = [Demand(PredictedKernel(f"pool {one}", f"rhel-{one}", "amd64", STANDARD), 1) for one in ("9", "10")]
     (target,) = targets(both, (kernel(AMD_9), worse), TWO)
     assert target.kernel == worse

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight import catalogue
 from kmm_preflight.model import (
     Build,
     Conclusion,
@@ -18,6 +17,8 @@ from kmm_preflight.model import (
     TargetKernel,
     Verdict,
 )
+from kmm_preflight.planning import findings as planning_findings
+from kmm_preflight.stages import findings as stages_findings
 from kmm_preflight.stages.rules import (
     build_needed,
     conclude,
@@ -62,7 +63,7 @@ def test_settle_image(sections: str, judged: Outcome, settled: Outcome, reason: 
 
 def test_a_plan_without_an_image_does_not_fall_through() -> None:
     """No section can make an image whose name is not known."""
-    unresolved = catalogue.NO_MAPPING(kernel="k", tried="nothing")
+    unresolved = planning_findings.NO_MAPPING(kernel="k", tried="nothing")
     plan = Plan(ModuleName("ns", "m"), KERNEL, build=Build(), unresolved=unresolved)
     judged = _result(IMAGE, FAILED)
     assert settle_image(plan, judged) == judged
@@ -143,4 +144,4 @@ def test_nothing_is_verified_by_stepping_aside(sections: str, outcomes: dict[Sta
 
 def test_a_lost_stage_is_undecided() -> None:
     result = lost(BUILD)
-    assert (result.stage, result.outcome, result.findings) == (BUILD, UNDECIDED, (catalogue.WORKER_LOST(),))
+    assert (result.stage, result.outcome, result.findings) == (BUILD, UNDECIDED, (stages_findings.WORKER_LOST(),))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded, UsageProblem
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.model import Finding, Flavour, ModuleName, Plan, TargetKernel
+from kmm_preflight.worker import findings
 from kmm_preflight.worker.firmware import judge_firmware
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.prepare import NodeContents, prepare_node
@@ -88,7 +88,7 @@ def test_with_arguments_of_its_own_no_kmod_is_looked_up(built: dict[str, bytes],
 
 
 def of_folder(got: str, where: str = AT) -> Finding:
-    return catalogue.NODE_FOLDER(folder=where, got=got)
+    return findings.NODE_FOLDER(folder=where, got=got)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_folders_that_a_node_does_not_get(
 def test_links_that_are_left_behind_are_told(built: dict[str, bytes], tmp_path: Path) -> None:
     out = [symlink(f"{AT}/plain.ko", f"/{AT}/real"), Member(f"{AT}/real", built["plain.ko"])]
     made = prepared([*placed({name: data for name, data in built.items() if name != "plain.ko"}), *out], tmp_path)
-    want = catalogue.NODE_LINK(
+    want = findings.NODE_LINK(
         path=f"{AT}/plain.ko", target=f"/{AT}/real", kmod="plain", folder=AT, directory="/opt", kernel=KERNEL
     )
     assert made.findings == (want,)
@@ -144,7 +144,7 @@ def test_in_tree_kmods_behind_the_link_host(node: KernelFiles | None, root: Root
     members = [*placed(files), symlink(f"{AT}/host", f"/lib/modules/{KERNEL}")]
     made = prepared(members, tmp_path, replace(PLAN, kmod="low"), node=node)
     assert (made.sequence, made.in_tree) == ((), frozenset({"low"}))
-    unknown = catalogue.NODE_IN_TREE_UNKNOWN(kernel=KERNEL, names="low")
+    unknown = findings.NODE_IN_TREE_UNKNOWN(kernel=KERNEL, names="low")
     assert made.findings == ((unknown,) if node is EXPORTING else ())
     lacking = replace(NODE, in_tree=frozenset({"other"}))
     (told,) = prepared(members, tmp_path / "b", replace(PLAN, kmod="low"), node=lacking).findings
@@ -157,17 +157,17 @@ def test_what_the_folder_calls_built_in_is_not_loaded(built: dict[str, bytes], r
     said = root.show_depends("/twice", KERNEL, ["plain"], dry=True)["plain"]
     assert (said.paths, said.words) == ((), "")
     members = placed({path.name: path.read_bytes() for path in here.iterdir()})
-    assert prepared(members, tmp_path).findings == (catalogue.NODE_BUILT_IN(kmod="plain", folder=AT),)
+    assert prepared(members, tmp_path).findings == (findings.NODE_BUILT_IN(kmod="plain", folder=AT),)
     loop = prepared(placed(built), tmp_path / "b", replace(PLAN, kmod="loop"))
-    assert loop.findings == (catalogue.NODE_BUILT_IN(kmod="loop", folder=AT),)
+    assert loop.findings == (findings.NODE_BUILT_IN(kmod="loop", folder=AT),)
 
 
 def test_paths_that_a_shell_would_take_apart(built: dict[str, bytes], tmp_path: Path) -> None:
     plan = replace(PLAN, directory="/my kmods", firmware_path="/fw;x")
     members = [*placed(built, "my kmods"), Member("fw;x/a", b"")]
     assert prepared(members, tmp_path / "a", plan).findings == (
-        catalogue.NODE_PATH_UNQUOTED(path="/my kmods", got="' '"),
-        catalogue.NODE_PATH_UNQUOTED(path="/fw;x", got="';'"),
+        findings.NODE_PATH_UNQUOTED(path="/my kmods", got="' '"),
+        findings.NODE_PATH_UNQUOTED(path="/fw;x", got="';'"),
     )
     assert prepared(members, tmp_path / "b", plan, Worker.UNPACKED).findings == ()
     unpack([[*SHELL, *members]], tmp_path / "image")
@@ -195,7 +195,7 @@ def test_the_copy_of_the_firmware(label: str, built: dict[str, bytes], tmp_path:
     image = [*SHELL, *placed(built), *members]
     plan = replace(PLAN, firmware_path="/fw")
     told = prepare_node(plan, image_files([image], tmp_path / "cache"), Worker.COPIED, NODE).findings
-    assert told == ((catalogue.FIRMWARE_EMPTY(path="/fw", got=want),) if want else ())
+    assert told == ((findings.FIRMWARE_EMPTY(path="/fw", got=want),) if want else ())
     unpack([image], tmp_path / "image")
     assert (copied(tmp_path / "image", "/opt", KERNEL, "/fw").returncode == 0) == (not want)
 
@@ -220,7 +220,7 @@ def test_firmware_that_a_kmod_asks_for(tmp_path: Path) -> None:
     plan = replace(PLAN, firmware_path="/fw")
     absent = "d.bin, e.bin, f.bin, ../fw/vendor/a.bin"
     assert list(judge_firmware(plan, files, "/k.ko", asked)) == [
-        catalogue.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place="/fw")
+        findings.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place="/fw")
     ]
     assert list(judge_firmware(plan, files, "/k.ko", asked[:3])) == []
     many = tuple(f"{number}.bin" for number in range(7))
@@ -234,13 +234,13 @@ def test_in_tree_kmods_that_cannot_be_removed(built: dict[str, bytes], root: Roo
     plan = replace(PLAN, in_tree_modules_to_remove=("plain", "loop", "a-b", "gone"))
     names = "loop, a-b, gone"
     new = prepared(placed(built), tmp_path / "a", plan)
-    assert new.findings == (catalogue.IN_TREE_STAYS(names=names, kernel=KERNEL),)
+    assert new.findings == (findings.IN_TREE_STAYS(names=names, kernel=KERNEL),)
     assert new.removed == frozenset({"plain"})
     some = prepared(placed(built), tmp_path / "c", plan, node=EXPORTING)
-    assert some.findings == (catalogue.IN_TREE_STAYS(names="loop, a-b", kernel=KERNEL),)
+    assert some.findings == (findings.IN_TREE_STAYS(names="loop, a-b", kernel=KERNEL),)
     assert some.removed == frozenset({"plain", "gone"})
     old = prepared(placed(built), tmp_path / "b", plan, Worker.UNPACKED)
-    assert old.findings == (catalogue.IN_TREE_STAYS_FAILS(names=names, kernel=KERNEL),)
+    assert old.findings == (findings.IN_TREE_STAYS_FAILS(names=names, kernel=KERNEL),)
     root.write(f"lib/modules/{KERNEL}", {"modules.builtin": b"kernel/loop.ko\n", "kernel/low.ko": built["plain.ko"]})
     root.depmod("/", KERNEL)
     codes = {name: root.run("/modprobe", "-S", KERNEL, "-r", name).returncode for name in ("loop", "gone", "low")}

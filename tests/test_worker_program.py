@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight import catalogue
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.document import parse_config
+from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import SEARCH_PATH, judge_programs
 
@@ -153,13 +153,13 @@ def test_what_is_called_depends_on_the_version(worker: Worker, firmware: bool, w
 def test_each_is_told_with_what_is_there(tmp_path: Path) -> None:
     members = [*linked("cp"), program("bin/mkdir", for_arm64(busybox())), symlink("bin/sh", "/usr/bin/bash")]
     assert judged(members, tmp_path) == [
-        catalogue.NODE_PROGRAM_ABSENT(
+        findings.NODE_PROGRAM_ABSENT(
             program="/bin/sh", got="/bin/sh, a link to /usr/bin/bash (/usr is not in the image)"
         ),
-        catalogue.NODE_PROGRAM_UNFIT(path="/bin/mkdir", got="one for aarch64", expected="a program for x86_64"),
+        findings.NODE_PROGRAM_UNFIT(path="/bin/mkdir", got="one for aarch64", expected="a program for x86_64"),
     ]
     got = f"none in {SEARCH_PATH}"
-    assert judged(linked("sh", "cp"), tmp_path / "b") == [catalogue.NODE_PROGRAM_ABSENT(program="mkdir", got=got)]
+    assert judged(linked("sh", "cp"), tmp_path / "b") == [findings.NODE_PROGRAM_ABSENT(program="mkdir", got=got)]
 
 
 def test_the_other_architecture_takes_what_this_one_does_not(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from kmm_preflight import catalogue
+from kmm_preflight.build import findings
 from kmm_preflight.build.dockerfile import HEREDOC
 from kmm_preflight.model import Finding, Stage
 from kmm_preflight.text import clean
@@ -49,18 +49,18 @@ def ended_badly(log: str, problem: str, stage: Stage) -> Finding:
 
 def failed(log: str, problem: str, stage: Stage) -> Finding:
     """The build or the signing was run, and its own steps failed: problem says where."""
-    kind = catalogue.SIGN_FAILED if stage is Stage.SIGN else catalogue.BUILD_FAILED
+    kind = findings.SIGN_FAILED if stage is Stage.SIGN else findings.BUILD_FAILED
     return replace(kind(problem=problem), lines=excerpt(log))
 
 
 def timed_out(log: str, seconds: float) -> Finding:
     """The build was stopped at its deadline."""
-    return replace(catalogue.BUILD_TIMEOUT(seconds=f"{seconds:.0f}"), lines=excerpt(log))
+    return replace(findings.BUILD_TIMEOUT(seconds=f"{seconds:.0f}"), lines=excerpt(log))
 
 
 def broke(log: str, problem: str) -> Finding:
     """The builder did not get to an end of the build, for reasons that are not the build's: undecided."""
-    return replace(catalogue.BUILDER_FAILED(problem=problem), lines=excerpt(log))
+    return replace(findings.BUILDER_FAILED(problem=problem), lines=excerpt(log))
 
 
 def last_word(log: str) -> str:

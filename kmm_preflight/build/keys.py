@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from kmm_preflight import catalogue
+from kmm_preflight.build import findings
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.certificate import FIT_KEY, Certificate, is_indented, parse_certificate, what_it_is, why_unfit
 from kmm_preflight.model import Finding
+from kmm_preflight.stages import findings as stages_findings
 
 KEY_BYTES = 64 << 10
 _SEQUENCE = b"\x30"
@@ -50,16 +51,16 @@ def check_keys(
     try:
         private = _read_key(key)
     except Malformed as exc:
-        found.append(catalogue.SIGN_KEY_INVALID(secret=names.key_secret, got=exc.message, expected=FIT_KEY))
+        found.append(findings.SIGN_KEY_INVALID(secret=names.key_secret, got=exc.message, expected=FIT_KEY))
     try:
         certificate = parse_certificate(cert, f"certificate in Secret {names.cert_secret}")
     except Malformed as exc:
-        found.append(catalogue.SIGN_CERT_INVALID(problem=exc.message))
+        found.append(stages_findings.SIGN_CERT_INVALID(problem=exc.message))
     if certificate:
         found += _check_certificate(certificate, names, now)
     if certificate and private and _public(private) != _public(certificate):
         found.append(
-            catalogue.SIGN_KEY_MISMATCH(key=names.key_secret, cert=names.cert_secret, expected=certificate.subject)
+            findings.SIGN_KEY_MISMATCH(key=names.key_secret, cert=names.cert_secret, expected=certificate.subject)
         )
     return certificate, tuple(found)
 
@@ -80,7 +81,7 @@ def pem_label(key: bytes) -> str:
 
 def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime) -> Iterator[Finding]:
     if unfit := why_unfit(certificate.public_key()):
-        yield catalogue.SIGN_CERT_INVALID(
+        yield stages_findings.SIGN_CERT_INVALID(
             problem=f"certificate in Secret {names.cert_secret}: got one for {unfit}, expected one for {FIT_KEY}"
         )
     got = ""
@@ -89,7 +90,7 @@ def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime)
     elif now < certificate.not_before:
         got = f"one that begins on {certificate.not_before:%Y-%m-%d}"
     if got:
-        yield catalogue.SIGN_CERT_EXPIRED(secret=names.cert_secret, now=f"{now:%Y-%m-%d}", got=got)
+        yield findings.SIGN_CERT_EXPIRED(secret=names.cert_secret, now=f"{now:%Y-%m-%d}", got=got)
 
 
 def _read_key(key: bytes) -> PrivateKeyTypes:

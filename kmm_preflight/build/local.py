@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kmm_preflight import catalogue
-from kmm_preflight.build import driver
+from kmm_preflight.build import driver, findings
 from kmm_preflight.build.access import auth_json, authorities_pem, registries_conf
 from kmm_preflight.build.builder import BuildRequest, BuildResult, Tell
 from kmm_preflight.build.failure import (
@@ -137,7 +136,7 @@ class LocalBuilder:
         log = without_secrets(_read_log(folder), order)
         (folder / "auth.json").unlink(missing_ok=True)
         if result is None or result.code or result.stopped:
-            kind = catalogue.PUSH_DENIED if _DENIED.search(log) else catalogue.PUSH_FAILED
+            kind = findings.PUSH_DENIED if _DENIED.search(log) else findings.PUSH_FAILED
             problem = _problem(log, result.code if result else -1)
             return BuildResult(replace(kind(image=order.image, problem=problem), lines=excerpt(log)), log=log)
         return BuildResult(image=order.image, pushed=True, log=log)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from kmm_preflight import catalogue
+from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.dockerfile import Dockerfile, read_dockerfile
 from kmm_preflight.cluster.section_contents import Sources, files_of, text_of, texts_of, words_of
@@ -61,20 +61,20 @@ def prepare_build(plan: Plan, build: Build, sources: Sources, keyring: Keyring, 
     arguments = injected_args(build.build_args, plan.kernel.version, plan.module)
     if DRIVER_TOOLKIT_ARGUMENT in text:  # anywhere, be it in a comment: so KMM decides
         if not plan.kernel.driver_toolkit:
-            return refused(catalogue.TOOLKIT_UNKNOWN(kernel=plan.kernel.version))
+            return refused(findings.TOOLKIT_UNKNOWN(kernel=plan.kernel.version))
         arguments = override_args(arguments, ((DRIVER_TOOLKIT_ARGUMENT, plan.kernel.driver_toolkit),))
     mounted = _secrets(plan, build, sources)
     if isinstance(mounted, Finding):
         return refused(mounted)
     read = read_dockerfile(text, dict(arguments), plan.kernel.arch)
     if read.unresolved:
-        return refused(catalogue.BASE_IMAGE_UNRESOLVED(got=listed(list(read.unresolved))))
+        return refused(findings.BASE_IMAGE_UNRESOLVED(got=listed(list(read.unresolved))))
     if not read.stages:
         key = f"{plan.module.namespace}/{build.dockerfile_config_map}"
-        return refused(catalogue.DOCKERFILE_ABSENT(got="a text without FROM", config_map=key))
+        return refused(findings.DOCKERFILE_ABSENT(got="a text without FROM", config_map=key))
     image = intermediate_image(plan.image, plan.module) if plan.sign else plan.image
     if Reference.parse(plan.image).digest:  # pushed or not: on the node it is never found under this name
-        return refused(catalogue.PUSH_DIGEST(image=plan.image))
+        return refused(findings.PUSH_DIGEST(image=plan.image))
     order = BuildRequest(
         id=order_id(plan, Stage.BUILD),
         stage=Stage.BUILD,
@@ -99,14 +99,14 @@ def _dockerfile(plan: Plan, build: Build, sources: Sources) -> str | Finding:
     key = (plan.module.namespace, build.dockerfile_config_map or "")
     config_map = sources.config_map(key) if key[1] else None
     if config_map is None:
-        return catalogue.DOCKERFILE_ABSENT(got="no such ConfigMap", config_map=words_of(key))
+        return findings.DOCKERFILE_ABSENT(got="no such ConfigMap", config_map=words_of(key))
     texts = texts_of(config_map)
     if DOCKERFILE_KEY in texts:
         return text_of(config_map, DOCKERFILE_KEY, f"ConfigMap {words_of(key)}")
     near = [name for name in texts if name.lower() in (DOCKERFILE_KEY, "containerfile")]
     if near:
-        return catalogue.DOCKERFILE_KEY(config_map=words_of(key), got=listed(near))
-    return catalogue.DOCKERFILE_ABSENT(got=f"keys {listed(sorted(texts))}", config_map=words_of(key))
+        return findings.DOCKERFILE_KEY(config_map=words_of(key), got=listed(near))
+    return findings.DOCKERFILE_ABSENT(got=f"keys {listed(sorted(texts))}", config_map=words_of(key))
 
 
 def _secrets(plan: Plan, build: Build, sources: Sources) -> tuple[MountedSecret, ...] | Finding:
@@ -117,7 +117,7 @@ def _secrets(plan: Plan, build: Build, sources: Sources) -> tuple[MountedSecret,
         key = (plan.module.namespace, name)
         secret = sources.secret(key)
         if secret is None:
-            return catalogue.BUILD_SECRET_ABSENT(secret=words_of(key))
+            return findings.BUILD_SECRET_ABSENT(secret=words_of(key))
         mounted.append(MountedSecret(name, name, files_of(secret, f"Secret {words_of(key)}")))
     return tuple(mounted)
 
@@ -126,7 +126,7 @@ def _warnings(plan: Plan, read: Dockerfile) -> tuple[Finding, ...]:
     kernel = plan.kernel.version
     told = []
     if read.running_kernel:
-        told.append(catalogue.DOCKERFILE_RUNNING_KERNEL(got=listed(list(read.running_kernel)), kernel=kernel))
+        told.append(findings.DOCKERFILE_RUNNING_KERNEL(got=listed(list(read.running_kernel)), kernel=kernel))
     if read.depmod:
-        told.append(catalogue.DOCKERFILE_DEPMOD(got=listed(list(read.depmod)), directory=plan.directory, kernel=kernel))
+        told.append(findings.DOCKERFILE_DEPMOD(got=listed(list(read.depmod)), directory=plan.directory, kernel=kernel))
     return tuple(told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmm_preflight import catalogue
+from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest
 from kmm_preflight.errors import AccessDenied, NotFound, PlatformMissing
 from kmm_preflight.model import Finding, Plan
@@ -23,26 +23,24 @@ def why_not_push(order: BuildRequest, images: ImageResolver) -> Finding | None:
     try:
         there = images.image(order.image, plan.kernel.arch, order.keyring, order.push_tls)
     except PlatformMissing as exc:
-        return catalogue.PUSH_REFUSED(
-            image=order.image, problem=f"nodes of another architecture load it: {exc.message}"
-        )
+        return findings.PUSH_REFUSED(image=order.image, problem=f"nodes of another architecture load it: {exc.message}")
     except NotFound:
         return None
     except AccessDenied as exc:
         # Many registries say so of what is not there yet; whether it may be pushed, the push itself will tell.
         if _names_kernel(name.tag, plan):
             return None
-        return catalogue.PUSH_REFUSED(image=order.image, problem=f"whose it is cannot be seen: {exc.message}")
+        return findings.PUSH_REFUSED(image=order.image, problem=f"whose it is cannot be seen: {exc.message}")
     if there.found.digest != there.found.manifest_digest:
         problem = "got an image index there, whose other architectures would be gone"
-        return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
+        return findings.PUSH_REFUSED(image=order.image, problem=problem)
     kernels = [kernel for kernel in _kernels(plan, there) if kernel != plan.kernel.version]
     if kernels:
         problem = f"got an image there that has kmods for {listed(kernels)}, whose nodes load them"
-        return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
+        return findings.PUSH_REFUSED(image=order.image, problem=problem)
     if not _names_kernel(name.tag, plan):
         problem = f"got an image under tag {name.tag}, which names no kernel, so that nodes of any may load it"
-        return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
+        return findings.PUSH_REFUSED(image=order.image, problem=problem)
     return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from kmm_preflight import catalogue
+from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
 from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, refused
@@ -20,6 +20,7 @@ from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference
+from kmm_preflight.stages import findings as stages_findings
 from kmm_preflight.stages.signatures import CERT, content, files_matching, neighbours
 from kmm_preflight.text import listed
 
@@ -45,11 +46,9 @@ def prepare_sign(
     """The order of a plan's sign section. Raises what reading its sources and its input raises."""
     signer = terms.signer_image or plan.kernel.driver_toolkit
     if not signer:
-        return refused(
-            catalogue.SIGNER_NONE(image=plan.image, why="no driver toolkit of its kernel, no --signer-image")
-        )
+        return refused(findings.SIGNER_NONE(image=plan.image, why="no driver toolkit of its kernel, no --signer-image"))
     if Reference.parse(plan.image).digest:  # pushed or not: on the node it is never found under this name
-        return refused(catalogue.PUSH_DIGEST(image=plan.image))
+        return refused(findings.PUSH_DIGEST(image=plan.image))
     key, cert = (
         _secret(plan, name, part, sources) for name, part in ((sign.key_secret, KEY), (sign.cert_secret, CERT))
     )
@@ -89,10 +88,10 @@ def _secret(plan: Plan, name: str | None, part: str, sources: Sources) -> Mounte
     key = (plan.module.namespace, name or "")
     secret = sources.secret(key) if name else None
     if name is None or secret is None:
-        return catalogue.SIGN_SECRET_ABSENT(secret=words_of(key), got="no such Secret", key=part)
+        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got="no such Secret", key=part)
     files = files_of(secret, f"Secret {words_of(key)}")
     if part not in files:
-        return catalogue.SIGN_SECRET_ABSENT(secret=words_of(key), got=f"keys {listed(sorted(files))}", key=part)
+        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got=f"keys {listed(sorted(files))}", key=part)
     return MountedSecret(part, name, {part: files[part]})
 
 
@@ -132,25 +131,25 @@ def _sign(label: str) -> str:
 def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Finding:
     """Paths without their first slash, each once; or what speaks against signing them."""
     if not sign.files_to_sign:
-        return catalogue.FILES_TO_SIGN_NONE(got="no filesToSign")
+        return findings.FILES_TO_SIGN_NONE(got="no filesToSign")
     for entry in sign.files_to_sign:
         if not entry.startswith("/") or not _PLAIN.fullmatch(_GLOB_PARTS.sub("", entry)):
-            return catalogue.FILES_TO_SIGN_NONE(got=f"{entry} in filesToSign")
+            return findings.FILES_TO_SIGN_NONE(got=f"{entry} in filesToSign")
     found: list[Located] = []
     for entry in sign.files_to_sign:
         matching = files_matching(entry, image.files)
         if not matching:
             got = neighbours(entry, image.files)
-            return catalogue.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}")
+            return stages_findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}")
         found += matching
     for located in found:
         if not _PLAIN.fullmatch(located.path):
-            return catalogue.FILES_TO_SIGN_NONE(got=f"/{located.path}, which filesToSign leads to")
+            return findings.FILES_TO_SIGN_NONE(got=f"/{located.path}, which filesToSign leads to")
         if located.path.endswith(_PACKED):
-            return catalogue.FILES_TO_SIGN_COMPRESSED(path=located.path)
+            return findings.FILES_TO_SIGN_COMPRESSED(path=located.path)
     return tuple(dict.fromkeys(located.path for located in found))
 
 
 def _signed_already(files: Iterable[str], image: Image) -> tuple[Finding, ...]:
     signers = {path: signer_of(content(path, image)) for path in files}
-    return tuple(catalogue.FILES_TO_SIGN_SIGNED(path=path, signer=signer) for path, signer in signers.items() if signer)
+    return tuple(findings.FILES_TO_SIGN_SIGNED(path=path, signer=signer) for path, signer in signers.items() if signer)

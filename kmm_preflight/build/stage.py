@@ -12,11 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from kmm_preflight import catalogue
+from kmm_preflight.build import findings
 from kmm_preflight.build.builder import Builder, BuildRequest, BuildResult
 from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, prepare_build, refused
 from kmm_preflight.build.push import why_not_push
 from kmm_preflight.build.signing import SignInput, prepare_sign
+from kmm_preflight.catalogue import heaviest_first
 from kmm_preflight.cluster.section_contents import Sources
 from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError
 from kmm_preflight.model import (
@@ -30,6 +31,7 @@ from kmm_preflight.model import (
     Stage,
     StageResult,
 )
+from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference
@@ -93,7 +95,7 @@ class BuildStage:
         """The stage's result: waits for the builder, and proves what it made. VERIFIED, FAILED or UNDECIDED."""
         builder = self._shop.builder
         if builder is None:
-            kind = catalogue.BUILDER_NONE if stage is Stage.BUILD else catalogue.SIGNER_NONE
+            kind = findings.BUILDER_NONE if stage is Stage.BUILD else findings.SIGNER_NONE
             return _concluded(stage, (kind(image=plan.image, why=self._shop.why),))
         prepared = self._begun(plan, stage)
         if prepared.order is None:
@@ -101,7 +103,7 @@ class BuildStage:
         try:
             result = self._prove(plan, prepared.order, builder)
         except PreflightError as exc:
-            result = _concluded(stage, (catalogue.BUILDER_FAILED(problem=exc.message),))
+            result = _concluded(stage, (findings.BUILDER_FAILED(problem=exc.message),))
         return replace(result, findings=(*result.findings, *prepared.findings))
 
     def _begun(self, plan: Plan, stage: Stage) -> PreparedBuild:
@@ -111,14 +113,14 @@ class BuildStage:
             try:
                 prepared = self._prepare(plan, stage)
             except Malformed as exc:
-                return refused(catalogue.SOURCE_INVALID(problem=exc.message))
+                return refused(findings.SOURCE_INVALID(problem=exc.message))
             except PreflightError as exc:
-                return refused(catalogue.SOURCE_UNREAD(problem=exc.message))
+                return refused(findings.SOURCE_UNREAD(problem=exc.message))
             if prepared.order and self._shop.builder:
                 try:
                     self._shop.builder.start(prepared.order)
                 except PreflightError as exc:
-                    return refused(catalogue.BUILDER_FAILED(problem=exc.message))
+                    return refused(findings.BUILDER_FAILED(problem=exc.message))
             return prepared
 
         prepared = self._memory.once(f"{order_id(plan, stage)}.order", begin)
@@ -160,13 +162,13 @@ class BuildStage:
         assert builder
         if plan.build:
             if not (builder.keeps or self._shop.terms.push):
-                return catalogue.SIGN_INPUT_ABSENT()
+                return findings.SIGN_INPUT_ABSENT()
             built = self._memory.known(f"{order_id(plan, Stage.BUILD)}.built")
             if not isinstance(built, BuildResult) or not built.image:
-                return catalogue.SIGN_INPUT_ABSENT()
+                return findings.SIGN_INPUT_ABSENT()
             return SignInput(built.image, self._image(built.image, plan, keyring, plan.tls))
         if not plan.sign.unsigned_image:
-            return catalogue.SIGN_IMAGE_NONE()
+            return findings.SIGN_IMAGE_NONE()
         name, tls = plan.sign.unsigned_image, plan.sign.unsigned_image_registry_tls
         try:
             return SignInput(name, self._image(name, plan, keyring, tls))
@@ -185,7 +187,7 @@ class BuildStage:
             try:
                 Reference.parse(name)
             except Malformed as exc:  # a builder would take layouts and archives from its own disk, too
-                return catalogue.BASE_IMAGE_UNRESOLVED(got=exc.message)
+                return findings.BASE_IMAGE_UNRESOLVED(got=exc.message)
             try:
                 arch = order.platforms.get(name, order.plan.kernel.arch)
                 self._shop.images.image(name, arch, order.keyring, order.pull_tls).check_layers()
@@ -197,7 +199,7 @@ class BuildStage:
         built = builder.result(order, lambda words: self._watcher.doing(plan, words))
         self._memory.once(f"{order.id}.built", lambda: built)
         log = self._keep_log(order, built.log)
-        told = (catalogue.PUSHED_BEFORE_PROOF(builder=builder.name, image=order.image),) if built.pushed else ()
+        told = (findings.PUSHED_BEFORE_PROOF(builder=builder.name, image=order.image),) if built.pushed else ()
         if built.finding:
             return replace(_concluded(order.stage, (built.finding, *told)), log=log)
         if not built.image:
@@ -210,9 +212,9 @@ class BuildStage:
     def _unproved(self, plan: Plan, order: BuildRequest, builder: Builder) -> StageResult:
         """A build of which only the builder's word is known: never green by itself (design 1)."""
         if order.stage is Stage.BUILD and plan.sign:
-            warning = catalogue.BUILD_UNPROVED_UNSIGNED(builder=builder.name)
+            warning = findings.BUILD_UNPROVED_UNSIGNED(builder=builder.name)
             return StageResult(order.stage, Outcome.VERIFIED, f"{_WORDS[order.stage]}; sign decides", (warning,))
-        return _concluded(order.stage, (catalogue.BUILD_UNPROVED(builder=builder.name),))
+        return _concluded(order.stage, (findings.BUILD_UNPROVED(builder=builder.name),))
 
     def _judged(self, plan: Plan, order: BuildRequest, built: BuildResult) -> StageResult:
         """The image stage's own check on the result, and of a signed one its signatures."""
@@ -248,7 +250,7 @@ class BuildStage:
             others = [one for one in self._shop.plans if one.image == plan.image and one.kernel != plan.kernel]
             if others:
                 problem = f"its name is the same for {others[0].id}, whose nodes would load what is made for another"
-                return catalogue.PUSH_REFUSED(image=order.image, problem=problem)
+                return findings.PUSH_REFUSED(image=order.image, problem=problem)
         return why_not_push(order, self._shop.images)
 
     def _not_for_others(self, plan: Plan, order: BuildRequest, built: BuildResult, tls: RegistryTLS) -> Finding | None:
@@ -261,7 +263,7 @@ class BuildStage:
             made = replace(other, image=built.image, tls=tls, recorded=None, notes=())
             judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._deeper(other, order))
             if judged.outcome is not Outcome.VERIFIED:
-                return catalogue.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
+                return findings.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
         return None
 
     def _published(self, order: BuildRequest, built: BuildResult, proved: StageResult, builder: Builder) -> StageResult:
@@ -271,7 +273,7 @@ class BuildStage:
             if problem is None:
                 found = self._image(order.image, order.plan, order.keyring, order.push_tls).found.judged()
         except PreflightError as exc:
-            problem = catalogue.PUSH_FAILED(image=order.image, problem=exc.message)
+            problem = findings.PUSH_FAILED(image=order.image, problem=exc.message)
         if problem:
             return replace(_concluded(order.stage, (problem, *proved.findings)), image=proved.image)
         return replace(proved, reason=f"{_WORDS[order.stage]}, proved and pushed to {order.image}", image=found)
@@ -297,15 +299,15 @@ def _as(image: JudgedImage | None, order: BuildRequest, built: BuildResult) -> J
 def _unavailable(exc: PreflightError, section: str, plan: Plan, keyring: Keyring) -> Finding:
     kernel = plan.kernel.version
     if isinstance(exc, AccessDenied):
-        return catalogue.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=keyring, kernel=kernel)
+        return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=keyring, kernel=kernel)
     if isinstance(exc, NotFound):
-        return catalogue.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
-    return catalogue.of_trouble(exc, kernel)
+        return findings.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
+    return oci_findings.of_trouble(exc, kernel)
 
 
 def _concluded(stage: Stage, told: Iterable[Finding]) -> StageResult:
     """A stage that the first finding of the heaviest decides."""
-    every = tuple(catalogue.heaviest_first(told))
+    every = tuple(heaviest_first(told))
     undecided = every[0].severity is Severity.UNDECIDED
     outcome = Outcome.UNDECIDED if undecided else Outcome.FAILED
     return StageResult(stage, outcome, every[0].sentence, every)

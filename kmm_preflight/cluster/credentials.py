@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kmm_preflight import catalogue
 from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.cluster import findings
 from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest, Plan
@@ -78,15 +78,15 @@ def _credentials(
         own = tuple(_keychains(named, inventory))
         node = _node(inventory)
     except Malformed as exc:
-        return Credentials(problem=catalogue.CREDENTIALS_INVALID(problem=exc.message))
+        return Credentials(problem=findings.CREDENTIALS_INVALID(problem=exc.message))
     if own:
         # Beside the Module's own Secrets the file plays the node's pull secret, and that at mirrors only.
         return Credentials(Keyring(own, node) if node else Keyring(own, stand_in, mirrors_only=bool(stand_in)))
     if plan.secret is not None and inventory.live:
         problem = f"{named[0].source}: got no such Secret in the cluster, expected one"
-        return Credentials(problem=catalogue.CREDENTIALS_INVALID(problem=problem))
+        return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
     keyring = Keyring(stand_in, node or stand_in)
-    note = catalogue.MAPPING_SECRET_ABSENT(secret=plan.secret, used=keyring) if plan.secret is not None else None
+    note = findings.MAPPING_SECRET_ABSENT(secret=plan.secret, used=keyring) if plan.secret is not None else None
     return Credentials(keyring, note=note)
 
 

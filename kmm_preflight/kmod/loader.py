@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import Malformed
+from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject, NoModule, Stripped, read_object
@@ -52,13 +52,13 @@ def read_kmod(name: str, data: Bytes, kernel: KernelFiles) -> KernelObject | Fin
     try:
         return read_object(data, kernel.machine)
     except WrongMachine as exc:
-        return catalogue.KMOD_ARCHITECTURE(kmod=name, got=exc.message, expected=kernel.machine.word)
+        return findings.KMOD_ARCHITECTURE(kmod=name, got=exc.message, expected=kernel.machine.word)
     except NoModule as exc:
-        return catalogue.KMOD_NO_MODULE(kmod=name, got=exc.message)
+        return findings.KMOD_NO_MODULE(kmod=name, got=exc.message)
     except Stripped as exc:
-        return catalogue.KMOD_STRIPPED(kmod=name, got=exc.message)
+        return findings.KMOD_STRIPPED(kmod=name, got=exc.message)
     except Malformed as exc:
-        return catalogue.KMOD_NOT_LOADABLE(kmod=name, got=exc.message, kernel=kernel.release)
+        return findings.KMOD_NOT_LOADABLE(kmod=name, got=exc.message, kernel=kernel.release)
 
 
 def read_kmod_file(name: str, path: Path, kernel: KernelFiles) -> KernelObject | Finding:
@@ -67,7 +67,7 @@ def read_kmod_file(name: str, path: Path, kernel: KernelFiles) -> KernelObject |
         with unpacked(path) as data:
             return read_kmod(name, data, kernel)
     except Malformed as exc:
-        return catalogue.KMOD_NOT_LOADABLE(kmod=name, got=exc.message, kernel=kernel.release)
+        return findings.KMOD_NOT_LOADABLE(kmod=name, got=exc.message, kernel=kernel.release)
 
 
 def judge_kmod(name: str, kmod: KernelObject, kernel: KernelFiles, around: OtherKmods = ALONE) -> tuple[Finding, ...]:
@@ -83,7 +83,7 @@ def judge_kmod(name: str, kmod: KernelObject, kernel: KernelFiles, around: Other
     if not lacking:
         return found
     what = " and no ".join(lacking)
-    return (*found, catalogue.KERNEL_INPUT_MISSING(kmod=name, kernel=kernel.release, what=what))
+    return (*found, findings.KERNEL_INPUT_MISSING(kmod=name, kernel=kernel.release, what=what))
 
 
 def judge_chain(
@@ -110,10 +110,10 @@ def _object(case: _Case) -> _Told:
     """(2) What the loader refuses in the object itself, and ppc64's ABI with the architecture (3)."""
     flaw = next((flaw for flaw in case.kmod.flaws if flaw.since <= case.kernel.version), None)
     if flaw:
-        yield catalogue.KMOD_NOT_LOADABLE(kmod=case.name, got=flaw.words, kernel=case.kernel.release)
+        yield findings.KMOD_NOT_LOADABLE(kmod=case.name, got=flaw.words, kernel=case.kernel.release)
     abi = case.kmod.flags & 3
     if case.kernel.arch == "ppc64le" and abi != 2 and case.kernel.version >= _PPC64_ABI:
-        yield catalogue.KMOD_ARCHITECTURE(kmod=case.name, got=f"ppc64le with ABI {abi}", expected="ppc64le with ABI 2")
+        yield findings.KMOD_ARCHITECTURE(kmod=case.name, got=f"ppc64le with ABI {abi}", expected="ppc64le with ABI 2")
 
 
 def _layout(case: _Case) -> _Told:
@@ -126,7 +126,7 @@ def _layout(case: _Case) -> _Told:
         words = (f"{LAYOUT} {got:#010x}", f"{layout:#010x}")
     if words:
         release = case.kernel.release
-        yield catalogue.KMOD_OTHER_KERNEL(kmod=case.name, kernel=release, got=words[0], expected=words[1])
+        yield findings.KMOD_OTHER_KERNEL(kmod=case.name, kernel=release, got=words[0], expected=words[1])
 
 
 def _layout_of(case: _Case) -> int | None:
@@ -154,7 +154,7 @@ def _versions(case: _Case) -> _Told:
     if case.kernel.takes_unversioned is None or case.kernel.versioned is None:
         yield _Lack(".config")
         return
-    kind = catalogue.KMOD_UNVERSIONED if case.kernel.takes_unversioned else catalogue.KMOD_UNVERSIONED_REFUSED
+    kind = findings.KMOD_UNVERSIONED if case.kernel.takes_unversioned else findings.KMOD_UNVERSIONED_REFUSED
     yield kind(kmod=case.name, what=" and no ".join(lacking), kernel=case.kernel.release)
 
 
@@ -169,7 +169,7 @@ def _vermagic(case: _Case) -> _Told:
     versioned = case.kernel.versioned and case.kmod.versions.basic is not None
     if not same_vermagic(got, expected, versioned):
         release = case.kernel.release
-        yield catalogue.KMOD_VERMAGIC(kmod=case.name, got=repr(got), expected=repr(expected), kernel=release)
+        yield findings.KMOD_VERMAGIC(kmod=case.name, got=repr(got), expected=repr(expected), kernel=release)
 
 
 def _livepatch(case: _Case) -> _Told:
@@ -179,7 +179,7 @@ def _livepatch(case: _Case) -> _Told:
     if case.kernel.configuration is None:
         yield _Lack(".config")
     elif not case.kernel.configuration.on("LIVEPATCH"):
-        yield catalogue.KMOD_LIVEPATCH(kmod=case.name, kernel=case.kernel.release)
+        yield findings.KMOD_LIVEPATCH(kmod=case.name, kernel=case.kernel.release)
 
 
 def _sections(case: _Case) -> _Told:
@@ -191,7 +191,7 @@ def _sections(case: _Case) -> _Told:
         words = (f"none named {listed(missing)}", "them")
     if words:
         release = case.kernel.release
-        yield catalogue.KMOD_SECTIONS(kmod=case.name, kernel=release, got=words[0], expected=words[1])
+        yield findings.KMOD_SECTIONS(kmod=case.name, kernel=release, got=words[0], expected=words[1])
 
 
 def _wanted_sections(case: _Case) -> tuple[str, ...]:
@@ -210,7 +210,7 @@ def _on(case: _Case, option: str, unknown: bool) -> bool:
 def _symbols(case: _Case) -> _Told:
     """(13) Every symbol that the kmod needs."""
     if case.kmod.common:
-        yield catalogue.KMOD_COMMON(kmod=case.name, symbols=listed(list(case.kmod.common)))
+        yield findings.KMOD_COMMON(kmod=case.name, symbols=listed(list(case.kmod.common)))
     if case.kernel.symvers is None or not len(case.kernel.symvers):
         yield _Lack("Module.symvers")
         return
@@ -224,18 +224,18 @@ def _symbols(case: _Case) -> _Told:
 def _unprovided(case: _Case, refusals: SymbolProblems) -> _Told:
     name, kernel = case.name, case.kernel.release
     if refusals.absent:
-        yield catalogue.KMOD_SYMBOLS_ABSENT(kmod=name, kernel=kernel, symbols=listed(refusals.absent))
+        yield findings.KMOD_SYMBOLS_ABSENT(kmod=name, kernel=kernel, symbols=listed(refusals.absent))
     if refusals.gpl:
         license = repr(case.kmod.modinfo.license) if case.kmod.proprietary else "of a proprietary kmod that it uses"
-        yield catalogue.KMOD_SYMBOLS_GPL(kmod=name, symbols=listed(refusals.gpl), license=license)
+        yield findings.KMOD_SYMBOLS_GPL(kmod=name, symbols=listed(refusals.gpl), license=license)
     if refusals.mixed:
-        yield catalogue.KMOD_PROPRIETARY_OWNER(kmod=name, symbols=listed(refusals.mixed))
+        yield findings.KMOD_PROPRIETARY_OWNER(kmod=name, symbols=listed(refusals.mixed))
     if refusals.order:
-        yield catalogue.KMOD_ORDER(kmod=name, symbols=listed(refusals.order))
+        yield findings.KMOD_ORDER(kmod=name, symbols=listed(refusals.order))
     if refusals.in_tree:
         symbols = [symbol for of_one in refusals.in_tree.values() for symbol in of_one]
         modules = listed(list(refusals.in_tree))
-        yield catalogue.KMOD_NEEDS_IN_TREE(kmod=name, modules=modules, symbols=listed(symbols))
+        yield findings.KMOD_NEEDS_IN_TREE(kmod=name, modules=modules, symbols=listed(symbols))
 
 
 def _unfit(case: _Case, refusals: SymbolProblems) -> _Told:
@@ -244,14 +244,14 @@ def _unfit(case: _Case, refusals: SymbolProblems) -> _Told:
     if refusals.differing and not any(_layout(case)):
         count, symbols = len(refusals.differing), listed(refusals.differing)
         all_of_them = len(case.kmod.needed)
-        yield catalogue.KMOD_SYMBOLS_DIFFER(kmod=name, count=count, all=all_of_them, symbols=symbols, kernel=kernel)
+        yield findings.KMOD_SYMBOLS_DIFFER(kmod=name, count=count, all=all_of_them, symbols=symbols, kernel=kernel)
     unversioned = [*_unversioned_layout(case), *refusals.unversioned]
     if unversioned:
         refused = case.kernel.refuses_incomplete_versions
-        kind = catalogue.KMOD_SYMBOLS_UNVERSIONED_REFUSED if refused else catalogue.KMOD_SYMBOLS_UNVERSIONED
+        kind = findings.KMOD_SYMBOLS_UNVERSIONED_REFUSED if refused else findings.KMOD_SYMBOLS_UNVERSIONED
         yield kind(kmod=name, symbols=listed(unversioned), kernel=kernel)
     if refusals.namespaces:
-        yield catalogue.KMOD_NAMESPACE(kmod=name, symbols=listed(refusals.namespaces))
+        yield findings.KMOD_NAMESPACE(kmod=name, symbols=listed(refusals.namespaces))
 
 
 def _unversioned_layout(case: _Case) -> list[str]:
@@ -263,7 +263,7 @@ def _relocations(case: _Case) -> _Told:
     """(14)."""
     words = next((flaw.words for flaw in case.kmod.unrelocatable), None) or _misplaced(case)
     if words:
-        yield catalogue.KMOD_NOT_LOADABLE(kmod=case.name, got=words, kernel=case.kernel.release)
+        yield findings.KMOD_NOT_LOADABLE(kmod=case.name, got=words, kernel=case.kernel.release)
 
 
 def _misplaced(case: _Case) -> str:
@@ -287,9 +287,9 @@ def _exports(case: _Case) -> _Told:
         elif exported and _owner(exported) not in case.around.removed:
             doubtful.append(f"{name} of {exported.provider}")
     if clashing:
-        yield catalogue.KMOD_EXPORTS_CLASH(kmod=case.name, symbols=listed(clashing))
+        yield findings.KMOD_EXPORTS_CLASH(kmod=case.name, symbols=listed(clashing))
     if doubtful:
-        yield catalogue.KMOD_EXPORTS_IN_TREE(kmod=case.name, symbols=listed(doubtful))
+        yield findings.KMOD_EXPORTS_IN_TREE(kmod=case.name, symbols=listed(doubtful))
 
 
 def _loaded(exported: Exported, around: OtherKmods) -> bool:
@@ -308,16 +308,16 @@ def _btf(case: _Case) -> _Told:
     if case.kernel.configuration is None:
         yield _Lack(".config")
     elif _on(case, "DEBUG_INFO_BTF_MODULES", False) and not _on(case, "MODULE_ALLOW_BTF_MISMATCH", False):
-        yield catalogue.KMOD_BTF(kmod=case.name, got=release, kernel=case.kernel.release)
+        yield findings.KMOD_BTF(kmod=case.name, got=release, kernel=case.kernel.release)
 
 
 def _name(case: _Case) -> _Told:
     """(11, 18) The module's own name, which need not be its file's."""
     key = case.kmod.name.replace("-", "_")
     if key in case.kernel.with_parameters:
-        yield catalogue.KMOD_NAME_BUILT_IN(kmod=case.name, name=case.kmod.name, kernel=case.kernel.release)
+        yield findings.KMOD_NAME_BUILT_IN(kmod=case.name, name=case.kmod.name, kernel=case.kernel.release)
     elif key in case.kernel.in_tree - case.around.removed:
-        yield catalogue.KMOD_NAME_IN_TREE(kmod=case.name, name=case.kmod.name)
+        yield findings.KMOD_NAME_IN_TREE(kmod=case.name, name=case.kmod.name)
 
 
 _CHECKS: tuple[Callable[[_Case], _Told], ...] = (

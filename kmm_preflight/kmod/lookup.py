@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kmm_preflight import catalogue
+from kmm_preflight.catalogue import FindingKind
 from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.index import LoadOrder, ModuleIndex, in_folder, load_order
 from kmm_preflight.model import Finding
 from kmm_preflight.text import listed
@@ -46,14 +47,14 @@ def look_up(
     """
     if index is None:
         got = f"only the text {_TEXT}" if _TEXT in names else "none"
-        return _finding(catalogue.INDEX_ABSENT, place, got=got)
+        return _finding(findings.INDEX_ABSENT, place, got=got)
     try:
         read = ModuleIndex(index)
         order = load_order(read, name, lambda path: exists(_rooted(place, path)))
         if order is None:
-            return _finding(catalogue.INDEX_LACKS_KMOD, place, kmod=name, got=_names(read))
+            return _finding(findings.INDEX_LACKS_KMOD, place, kmod=name, got=_names(read))
     except Malformed as exc:
-        return _finding(catalogue.INDEX_DAMAGED, place, got=exc.message)
+        return _finding(findings.INDEX_DAMAGED, place, got=exc.message)
     return _found(place, name, order, exists)
 
 
@@ -61,11 +62,11 @@ def _found(place: ModprobeFolder, name: str, order: LoadOrder, exists: Callable[
     paths = tuple(_rooted(place, path) for path in order.paths)
     if not paths or not exists(paths[-1]):
         got = order.paths[-1] if paths else "no path"
-        return _finding(catalogue.INDEX_STALE, place, kmod=name, path=got)
+        return _finding(findings.INDEX_STALE, place, kmod=name, path=got)
     if not order.missing:
         return LookupResult(paths)
     missing = listed(list(order.missing))
-    return LookupResult(paths, (_finding(catalogue.INDEX_DEPENDENCY_MISSING, place, kmod=name, paths=missing),))
+    return LookupResult(paths, (_finding(findings.INDEX_DEPENDENCY_MISSING, place, kmod=name, paths=missing),))
 
 
 def _rooted(place: ModprobeFolder, path: str) -> str:
@@ -79,5 +80,5 @@ def _names(index: ModuleIndex) -> str:
         return "other names"
 
 
-def _finding(kind: catalogue.FindingKind, place: ModprobeFolder, **values: object) -> Finding:
+def _finding(kind: FindingKind, place: ModprobeFolder, **values: object) -> Finding:
     return kind(folder=place.folder, directory=place.directory, kernel=place.kernel, **values)

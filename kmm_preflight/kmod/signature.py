@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from kmm_preflight import catalogue
 from kmm_preflight.base.decompression import GZIP, XZ, ZSTD
 from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate, why_unfit
 from kmm_preflight.kmod.cms import (
     ATTRIBUTES,
@@ -67,7 +67,7 @@ _ECDSA = {
     "1.2.840.10045.4.3.3": "sha384",
     "1.2.840.10045.4.3.4": "sha512",
 }
-_DISPROVED = (catalogue.SIGNATURE_FORM.id, catalogue.SIGNATURE_WRONG.id)
+_DISPROVED = (findings.SIGNATURE_FORM.id, findings.SIGNATURE_WRONG.id)
 _REFUSED_UNASKED = (EMBEDDED, ATTRIBUTES, CONTENT, VERSION, SIGNER_VERSION, TWO_VERSIONS)
 
 
@@ -82,19 +82,19 @@ def judge_signature(path: str, data: bytes, certificate: Certificate | None) -> 
     plain: bytes | bytearray = data
     if packed := _packing(data):
         if data.endswith(MAGIC):
-            return catalogue.SIGNATURE_COMPRESSED(path=path, packed=packed)
+            return findings.SIGNATURE_COMPRESSED(path=path, packed=packed)
         try:
             plain = _unpacked(data, path)
         except Malformed as exc:
-            return catalogue.SIGNATURE_BROKEN(path=path, got=f"damaged {packed} data ({exc.message})")
+            return findings.SIGNATURE_BROKEN(path=path, got=f"damaged {packed} data ({exc.message})")
     if not plain.endswith(MAGIC):
         expected = f"a signature by {certificate.subject}" if certificate else "a signature"
-        return catalogue.SIGNATURE_MISSING(path=path, got=_instead(plain), expected=expected)
+        return findings.SIGNATURE_MISSING(path=path, got=_instead(plain), expected=expected)
     try:
         body, der = _cut(plain)
         message = read_message(der)
     except Malformed as exc:
-        return catalogue.SIGNATURE_BROKEN(path=path, got=exc.message)
+        return findings.SIGNATURE_BROKEN(path=path, got=exc.message)
     return _judge(path, body, message, certificate)
 
 
@@ -116,11 +116,11 @@ def refused_unasked(path: str, data: bytes) -> Finding | None:
         body, der = _cut(plain)
         message = read_message(der[: element(der, 0, len(der))[1]])  # what comes behind it is passed over
     except Malformed as exc:
-        return catalogue.SIGNATURE_BROKEN(path=path, got=exc.message)
+        return findings.SIGNATURE_BROKEN(path=path, got=exc.message)
     unlike = [*message.unlike, *(words for one in message.signatures for words in one.unlike)]
     unlike = [words for words in unlike if words.startswith(_REFUSED_UNASKED)]
     unlike += [] if unlike else _disproved(path, body, message)
-    return catalogue.SIGNATURE_FORM(path=path, got=", ".join(unlike)) if unlike else None
+    return findings.SIGNATURE_FORM(path=path, got=", ".join(unlike)) if unlike else None
 
 
 def _disproved(path: str, body: memoryview, message: Message) -> list[str]:
@@ -165,32 +165,32 @@ def _last_signer(data: bytes | bytearray) -> str:
 
 def _judge(path: str, body: memoryview, message: Message, certificate: Certificate | None) -> Finding | None:
     if len(message.signatures) != 1:
-        return catalogue.SIGNATURE_FORM(path=path, got=f"{len(message.signatures)} signers")
+        return findings.SIGNATURE_FORM(path=path, got=f"{len(message.signatures)} signers")
     signature = message.signatures[0]
     if certificate is None:
         if unlike := _unlike_in_form(message, signature):
-            return catalogue.SIGNATURE_FORM(path=path, got=unlike)
-        return _below_it(path, body) or catalogue.SIGNATURE_SIGNER(path=path, got=signature.signer.words)
+            return findings.SIGNATURE_FORM(path=path, got=unlike)
+        return _below_it(path, body) or findings.SIGNATURE_SIGNER(path=path, got=signature.signer.words)
     own = _own_signer(certificate, by_ski=bool(signature.signer.ski))
     if signature.signer != own:
-        return catalogue.SIGNATURE_FOREIGN(path=path, got=signature.signer.words, expected=own.words)
+        return findings.SIGNATURE_FOREIGN(path=path, got=signature.signer.words, expected=own.words)
     key = certificate.public_key()
     if unlike := _unlike(message, signature, key, certificate):
-        return catalogue.SIGNATURE_FORM(path=path, got=unlike)
+        return findings.SIGNATURE_FORM(path=path, got=unlike)
     algorithm = _HASHES[signature.hash_oid]
     digest = hashlib.new(algorithm.name, body, usedforsecurity=False).digest()
     try:
         good = _verifies(key, signature.value, digest, algorithm)
     except UnsupportedAlgorithm:
         got = f"{algorithm.name}, which the cryptography of this machine does not verify"
-        return catalogue.SIGNATURE_FORM(path=path, got=got)
+        return findings.SIGNATURE_FORM(path=path, got=got)
     if not good:
-        return catalogue.SIGNATURE_WRONG(path=path, hash=algorithm.name, expected=own.words)
+        return findings.SIGNATURE_WRONG(path=path, hash=algorithm.name, expected=own.words)
     return _below_it(path, body)
 
 
 def _below_it(path: str, body: memoryview) -> Finding | None:
-    return catalogue.SIGNATURE_TWICE(path=path, got=_below(body)) if body[-len(MAGIC) :] == MAGIC else None
+    return findings.SIGNATURE_TWICE(path=path, got=_below(body)) if body[-len(MAGIC) :] == MAGIC else None
 
 
 def _below(body: memoryview) -> str:

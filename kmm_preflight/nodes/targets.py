@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from kmm_preflight import catalogue
 from kmm_preflight.kernel_version import architecture, kernel_architecture, kernel_flavour
 from kmm_preflight.model import Finding, Flavour, Severity, TargetKernel
+from kmm_preflight.nodes import findings
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.node import Node
 from kmm_preflight.nodes.pool import Pool
@@ -130,11 +130,11 @@ def _selects(module: Module, node: Node) -> bool:
 def _notes(boot: PredictedKernel) -> tuple[Finding, ...]:
     notes = []
     if boot.own:
-        notes.append(catalogue.KERNEL_STAYS(group=boot.group, got=boot.own, kernel=boot.kernel))
+        notes.append(findings.KERNEL_STAYS(group=boot.group, got=boot.own, kernel=boot.kernel))
     if boot.paused:
-        notes.append(catalogue.POOL_PAUSED(group=boot.group))
+        notes.append(findings.POOL_PAUSED(group=boot.group))
     if boot.layered and not boot.unknown:
-        notes.append(catalogue.POOL_LAYERED(group=boot.group))
+        notes.append(findings.POOL_LAYERED(group=boot.group))
     return tuple(notes)
 
 
@@ -144,7 +144,7 @@ def _of_no_node(module: Module, boots: Prediction, kept_away: int) -> tuple[Dema
     found = [boot for pool in _candidates(labels, fleet) for boot in boots.of_pool(pool, _arch(labels))]
     found += [boots.of_node_pool(pool) for pool in fleet.node_pools if _could_have(pool.labels or {}, labels)]
     got = f"{kept_away} with its labels and a taint that it does not tolerate" if kept_away else "none with its labels"
-    note = catalogue.NO_NODE_SELECTED(got=got if fleet.nodes else "no node at all", count=len(fleet.nodes))
+    note = findings.NO_NODE_SELECTED(got=got if fleet.nodes else "no node at all", count=len(fleet.nodes))
     possible = [boot for boot in found if exists(boot)]  # a pool for rt will not have nodes for arm64
     several = possible or found or _of_any(fleet, boots.offered, _arch(labels))
     return tuple(Demand(boot, notes=(note, *_notes(boot))) for boot in dict.fromkeys(several))
@@ -182,7 +182,7 @@ def _candidates(labels: Mapping[str, str], fleet: Fleet) -> list[Pool]:
 def _targets(one: Demand, kernels: tuple[TargetKernel, ...], offered: ReleaseStreams) -> list[Target]:
     boot = one.boot
     if boot.unknown:
-        return [_unknown(one, catalogue.KERNEL_UNKNOWN(group=boot.group, got=boot.unknown))]
+        return [_unknown(one, findings.KERNEL_UNKNOWN(group=boot.group, got=boot.unknown))]
     if boot.kernel:
         return [Target(_of_today(boot, kernels), (one.words,), one.today, one.notes)]
     want = KernelFilter(boot.stream, boot.arch, boot.flavour)
@@ -190,7 +190,7 @@ def _targets(one: Demand, kernels: tuple[TargetKernel, ...], offered: ReleaseStr
     if found:
         return [Target(kernel, (one.words,), one.today, one.notes) for kernel in found]
     has = listed([f"{kernel.stream} {kernel.arch} {kernel.flavour.value}" for kernel in kernels])
-    return [_unknown(one, catalogue.RELEASE_LACKS_KERNEL(group=boot.group, got=has, expected=want.words,
+    return [_unknown(one, findings.RELEASE_LACKS_KERNEL(group=boot.group, got=has, expected=want.words,
                                                         release=offered.version))]  # fmt: skip
 
 

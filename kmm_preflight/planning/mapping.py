@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Build, Finding, ModuleName, Plan, Sign, TargetKernel
 from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning import findings
 from kmm_preflight.planning.module import Container, KernelMapping, Module
 from kmm_preflight.planning.template import image_variables, kernel_variables, substitute
 from kmm_preflight.text import listed
@@ -165,8 +165,8 @@ def _unmatched(container: Container, kernel: str, today: tuple[str, ...], tried:
     """The finding where no mapping matches; another one where one does for what the nodes boot today."""
     lost = [one for one in today if one != kernel and _matches(container, one)]
     if lost:
-        return catalogue.MAPPING_LOST(kernel=kernel, today=listed(lost), tried=tried)
-    return catalogue.NO_MAPPING(kernel=kernel, tried=tried)
+        return findings.MAPPING_LOST(kernel=kernel, today=listed(lost), tried=tried)
+    return findings.NO_MAPPING(kernel=kernel, tried=tried)
 
 
 def _matches(container: Container, kernel: str) -> bool:
@@ -183,10 +183,10 @@ def _resolve(plan: Plan, mapping: KernelMapping) -> Plan:
         image = substitute(template, image_variables(kernel, plan.module.namespace, plan.module.name))
         sign = substituted_sign(mapping.sign, kernel)
     except Malformed as exc:
-        made = catalogue.NAME_UNRESOLVED(got=exc.message, expected=f"a name from {template}")
+        made = findings.NAME_UNRESOLVED(got=exc.message, expected=f"a name from {template}")
         return replace(plan, unresolved=made)
     if not image:
-        made = catalogue.NAME_UNRESOLVED(got=f"nothing from {template}", expected="a name")
+        made = findings.NAME_UNRESOLVED(got=f"nothing from {template}", expected="a name")
         return replace(plan, unresolved=made)
     plan = replace(
         plan,
@@ -199,5 +199,5 @@ def _resolve(plan: Plan, mapping: KernelMapping) -> Plan:
     try:
         Reference.parse(image)
     except Malformed as exc:
-        return replace(plan, unresolved=catalogue.IMAGE_NAME_INVALID(problem=exc.message))
+        return replace(plan, unresolved=findings.IMAGE_NAME_INVALID(problem=exc.message))
     return plan

@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import DigestMismatch, PreflightError, Truncated, Unreachable
 from kmm_preflight.kernel_version import looks_like_kernel
 from kmm_preflight.model import DriverToolkit, Flavour, TargetKernel
+from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.release import findings
 from kmm_preflight.release.images import Images
 from kmm_preflight.release.os_image import Candidates, OSImage, Tag, os_image_of, read_candidates
 from kmm_preflight.release.packages import ListedKernel, NotListed, extension_kernel, node_kernel
@@ -68,7 +69,7 @@ def _compare(kernel: TargetKernel, one: OSImage | None, candidates: Candidates, 
             raise NotListed(f"got kernel {known.version} of another RHEL, so that it is not known to be of this stream")
     except _PASSING as exc:
         words = f"the kernel of the OS image is not known: {exc.message}"
-        return replace(kernel, problem=catalogue.of_trouble(type(exc)(words), kernel.version)), ""
+        return replace(kernel, problem=oci_findings.of_trouble(type(exc)(words), kernel.version)), ""
     except NotListed as exc:
         return _hinted(kernel, one, f"image {one.tag.reference}: {exc.why}" if one else exc.why, sole)
     except PreflightError as exc:
@@ -91,7 +92,7 @@ def _proved(kernel: TargetKernel, one: OSImage, known: ListedKernel) -> TargetKe
     if package == known.version:
         return replace(kernel, provenance=f"{kernel.provenance}, and {where}")
     booted = f"{known.version}{suffix}"
-    problem = catalogue.KERNEL_DIFFERS(got=kernel.version, toolkit=kernel.provenance, expected=booted, image=where)
+    problem = findings.KERNEL_DIFFERS(got=kernel.version, toolkit=kernel.provenance, expected=booted, image=where)
     return replace(kernel, problem=problem)
 
 
@@ -113,7 +114,7 @@ def _hinted(kernel: TargetKernel, one: OSImage | None, why: str, sole: bool) -> 
         if _packaged(kernel.version)[0] == told:
             return kernel, f"{said}; its label {label} names the same kernel, which is no proof"
         expected = f"{told} as label {label} of {one.tag.reference} says"
-        problem = catalogue.KERNEL_UNCLEAR(got=kernel.version, toolkit=kernel.provenance, expected=expected, why=why)
+        problem = findings.KERNEL_UNCLEAR(got=kernel.version, toolkit=kernel.provenance, expected=expected, why=why)
         return replace(kernel, problem=problem), ""
     return kernel, said
 

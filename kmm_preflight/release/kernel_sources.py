@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kmm_preflight import catalogue
 from kmm_preflight.base.decompression import pieces_of
 from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
@@ -21,6 +20,7 @@ from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, TargetKernel
 from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
+from kmm_preflight.release import findings
 from kmm_preflight.release.images import Images
 from kmm_preflight.release.kernel_image import OS_IMAGE, TOOLKIT, KernelFolders, KernelImage, ModuleLists
 
@@ -172,7 +172,7 @@ class _Both:
         words = {"kernel": self._kernel.version, "toolkit": self._kernel.driver_toolkit, "image": self._kernel.os_image}
         told = []
         if self._lent:
-            told.append(catalogue.KERNEL_FILES_OS_IMAGE(files=", ".join(self._lent), **words))
+            told.append(findings.KERNEL_FILES_OS_IMAGE(files=", ".join(self._lent), **words))
         if self._unread:
-            told.append(catalogue.OS_IMAGE_UNREAD(files=", ".join(self._unread), problem=self._trouble, **words))
+            told.append(findings.OS_IMAGE_UNREAD(files=", ".join(self._unread), problem=self._trouble, **words))
         return tuple(told)

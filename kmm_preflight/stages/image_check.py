@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from kmm_preflight import catalogue
+from kmm_preflight.catalogue import heaviest_first
 from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
+from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.elf import why_not_elf
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
 from kmm_preflight.kmod.signature import packed_below_signature
@@ -27,11 +28,14 @@ from kmm_preflight.model import (
     Stage,
     StageResult,
 )
+from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.stages import findings
 from kmm_preflight.text import listed
+from kmm_preflight.worker import findings as worker_findings
 
 _KIND_WORDS = {
     EntryKind.FOLDER: "folder",
@@ -93,21 +97,21 @@ def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: Further
     image: Image | None = None
     try:
         if problem := images.refusal(plan.image):
-            return _result(catalogue.REGISTRY_BLOCKED(problem=problem))
+            return _result(oci_findings.REGISTRY_BLOCKED(problem=problem))
         image = images.image(plan.image, plan.kernel.arch, credentials.keyring, plan.tls)  # (1)
         if plan.recorded and plan.recorded.digest == image.found.digest:
             image.check_layers()
             return _carried(plan.recorded, image.found.judged())
         refuted, notes = _judge_kmod(plan, image)  # (2)
-        if refuted is None or refuted.id == catalogue.KMOD_ABSENT.id:
+        if refuted is None or refuted.id == findings.KMOD_ABSENT.id:
             refuted, notes = _deepened(plan, refuted, notes, deeper(plan, image))  # (3)
         if refuted is None:
             image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
     except AccessDenied as exc:
         problem, kernel = exc.message, plan.kernel.version
-        refuted, notes = catalogue.IMAGE_ACCESS_DENIED(problem=problem, credentials=credentials, kernel=kernel), ()
+        refuted, notes = findings.IMAGE_ACCESS_DENIED(problem=problem, credentials=credentials, kernel=kernel), ()
     except PreflightError as exc:
-        refuted, notes = catalogue.of_trouble(exc, plan.kernel.version), ()
+        refuted, notes = oci_findings.of_trouble(exc, plan.kernel.version), ()
     secret = (credentials.note,) if credentials.note else ()
     again = _again(plan, image) if image else ()
     return _result(refuted, (*notes, *secret, *again), image.found.judged() if image else None, plan)
@@ -119,7 +123,7 @@ def _deepened(
     """What decides after a deeper look, and the rest; absent stands unless modprobe finds the name as an alias."""
     if told is None or (absent and plan.kmod is None):
         return absent, notes
-    every = catalogue.heaviest_first(told)
+    every = heaviest_first(told)
     first = next((one for one in every if one.severity in _DECIDES), None)
     if absent and first and first.severity is Severity.REFUTES:
         return absent, notes
@@ -136,7 +140,7 @@ def _again(plan: Plan, image: Image) -> tuple[Finding, ...]:
     if plan.recorded is None:
         return ()
     got = f"{image.found.digest} behind the image's name, not {plan.recorded.digest} as on {plan.recorded.date}"
-    return (catalogue.JUDGED_AGAIN(object="an earlier run", got=got),)
+    return (findings.JUDGED_AGAIN(object="an earlier run", got=got),)
 
 
 def _result(
@@ -163,7 +167,9 @@ def _judge_kmod(plan: Plan, image: Image) -> tuple[Finding | None, tuple[Finding
     if folder is None:
         return _absent(plan, image, None), ()
     if folder.entry.kind is not EntryKind.FOLDER:
-        return catalogue.KMOD_NOT_A_FILE(path=folder.path, kind=f"{_words(folder)} where the folder should be"), ()
+        return worker_findings.KMOD_NOT_A_FILE(
+            path=folder.path, kind=f"{_words(folder)} where the folder should be"
+        ), ()
     worst: Finding | None = None
     count = 0
     for located in _candidates(image, folder.path, _wanted_name(plan)):
@@ -176,7 +182,7 @@ def _judge_kmod(plan: Plan, image: Image) -> tuple[Finding | None, tuple[Finding
         worst = worst or finding
     if not count:
         return _absent(plan, image, folder.path), ()
-    note = catalogue.MODPROBE_ARGUMENTS(count=count, folder=plan.folder)
+    note = findings.MODPROBE_ARGUMENTS(count=count, folder=plan.folder)
     return worst, () if plan.kmod else (note,)
 
 
@@ -233,15 +239,15 @@ def _judge_file(image: Image, located: Located) -> Finding | None:
         linked = image.files.hardlink_target(target)
         if linked is None:
             problem = "the layer does not hold that file"
-            return catalogue.KMOD_LINK_BROKEN(path=located.path, target=target.entry.link, problem=problem)
+            return findings.KMOD_LINK_BROKEN(path=located.path, target=target.entry.link, problem=problem)
         target = linked
     if target is None or target.entry.kind is not EntryKind.FILE:
-        return catalogue.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
+        return worker_findings.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
     file = image.content(target)
     if packed := packed_below_signature(file):
-        return catalogue.SIGNATURE_COMPRESSED(path=located.path, packed=packed)
+        return kmod_findings.SIGNATURE_COMPRESSED(path=located.path, packed=packed)
     got = why_not_elf(file)
-    return catalogue.KMOD_NOT_ELF(path=located.path, got=got) if got else None
+    return findings.KMOD_NOT_ELF(path=located.path, got=got) if got else None
 
 
 def _words(located: Located) -> str:
@@ -249,7 +255,7 @@ def _words(located: Located) -> str:
 
 
 def _broken(exc: LinkBroken) -> Finding:
-    return catalogue.KMOD_LINK_BROKEN(path=exc.path, target=exc.target, problem=exc.problem)
+    return findings.KMOD_LINK_BROKEN(path=exc.path, target=exc.target, problem=exc.problem)
 
 
 def _absent(plan: Plan, image: Image, folder: str | None) -> Finding:
@@ -257,14 +263,14 @@ def _absent(plan: Plan, image: Image, folder: str | None) -> Finding:
     hidden = next(iter(image.files.hidden(folder or plan.folder, _wanted_name(plan))), None)
     if hidden:
         layers = len(image.files)
-        return catalogue.KMOD_REMOVED(
+        return findings.KMOD_REMOVED(
             kmod=plan.kmod or "(any)",
             path=hidden.path,
             layer=layers - hidden.layer,
             layers=layers,
             folder=plan.folder,
         )
-    return catalogue.KMOD_ABSENT(
+    return findings.KMOD_ABSENT(
         kmod=plan.kmod or "(any)",
         folder=plan.folder,
         got=_what_is_there(plan, image, folder),

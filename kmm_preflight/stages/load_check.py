@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from kmm_preflight import catalogue
+from kmm_preflight.catalogue import heaviest_first
 from kmm_preflight.cluster.section_contents import Sources
 from kmm_preflight.depth import Depth, ProofOptions
 from kmm_preflight.errors import BoundExceeded, PreflightError
+from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
 from kmm_preflight.kmod.names import is_kmod_file, module_key
@@ -18,6 +19,7 @@ from kmm_preflight.model import Finding, Plan, Severity, TargetKernel
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.release.kernel_sources import KnownKernel
+from kmm_preflight.stages import findings
 from kmm_preflight.stages.image_check import kmods_of
 from kmm_preflight.stages.signatures import judge_required, judge_signed, judge_unasked, signed_files
 from kmm_preflight.text import listed
@@ -97,7 +99,7 @@ class LoadCheck:
         if len(bad) == len(told) and all(one.severity is Severity.REFUTES for one in bad.values()):
             return told[name]
         values = {"count": len(bad), "all": len(told), "kmod": name, "problem": problem.sentence}
-        return (catalogue.MODPROBE_ARGUMENTS_OPEN(folder=plan.folder, **values),)
+        return (findings.MODPROBE_ARGUMENTS_OPEN(folder=plan.folder, **values),)
 
     def _of_named(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
         files = ImageFiles(image.files, image.content, image.config().search_path)
@@ -107,7 +109,7 @@ class LoadCheck:
             known = self._kernels.known(plan.kernel)
         except PreflightError as exc:
             toolkit = plan.kernel.driver_toolkit
-            unread = catalogue.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message)
+            unread = findings.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message)
             return (unread, *prepare_node(plan, files, self._worker).findings)
         node = prepare_node(plan, files, self._worker, known.files)
         if any(one.severity is Severity.REFUTES for one in node.findings):
@@ -135,21 +137,21 @@ class LoadCheck:
             chain.append((f"/{located.path}", kmod))
         in_tree = kmods.node.in_tree | self._proving.assume_loaded
         told = judge_chain(chain, kmods.kernel, (), in_tree, kmods.node.removed)
-        if any(one.id == catalogue.KMOD_SYMBOLS_ABSENT.id for one in told):
+        if any(one.id == kmod_findings.KMOD_SYMBOLS_ABSENT.id for one in told):
             told = judge_chain(chain, kmods.kernel, tuple(_beside(kmods)), in_tree, kmods.node.removed)
         return (*told, *_firmware(kmods, chain))
 
 
 def _deciding(told: tuple[Finding, ...]) -> Finding | None:
     """The finding that withholds green."""
-    first = next(iter(catalogue.heaviest_first(told)), None)
+    first = next(iter(heaviest_first(told)), None)
     return first if first and first.severity in (Severity.REFUTES, Severity.UNDECIDED) else None
 
 
 def _options(plan: Plan) -> Iterator[Finding]:
     strange = [one for one in plan.load_options if one not in _HARMLESS]
     if strange:
-        yield catalogue.MODPROBE_OPTIONS_OPEN(options=listed(strange))
+        yield findings.MODPROBE_OPTIONS_OPEN(options=listed(strange))
 
 
 def _names(plan: Plan, image: Image) -> list[str]:

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from kmm_preflight import catalogue
 from kmm_preflight.cluster.api_reader import ModuleChanges
 from kmm_preflight.depth import ProofOptions
 from kmm_preflight.model import (
@@ -21,6 +20,7 @@ from kmm_preflight.model import (
     TargetKernel,
     Verdict,
 )
+from kmm_preflight.stages import findings
 
 SCHEMA = "kmm-preflight/1"
 EXIT_VERIFIED, EXIT_REFUTED, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_NOTHING, EXIT_UNDECIDED = 0, 1, 2, 4, 5, 10
@@ -144,7 +144,7 @@ def overtaken(report: Report, changes: ModuleChanges) -> Report:
     verdicts = [_of_now(verdict, changes) for verdict in report.verdicts if verdict.plan.module not in left]
     if not report.partial:
         verdicts += [
-            _undecided(Plan(name, kernel), catalogue.MODULE_APPEARED())
+            _undecided(Plan(name, kernel), findings.MODULE_APPEARED())
             for name in changes.appeared
             for kernel in report.kernels
         ]
@@ -160,7 +160,7 @@ def _of_now(verdict: Verdict, changes: ModuleChanges) -> Verdict:
     name = verdict.plan.module
     if name not in changes.changed or verdict.conclusion is Conclusion.NOT_VERIFIED:
         return verdict
-    return _undecided(verdict.plan, catalogue.MODULE_CHANGED(got=changes.changed[name]))
+    return _undecided(verdict.plan, findings.MODULE_CHANGED(got=changes.changed[name]))
 
 
 def _undecided(plan: Plan, finding: Finding) -> Verdict:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from kmm_preflight import catalogue
 from kmm_preflight.model import Conclusion, Outcome, Plan, Stage, StageResult, Verdict
+from kmm_preflight.stages import findings
 
 
 def settle_image(plan: Plan, judged: StageResult) -> StageResult:
@@ -68,7 +68,7 @@ def settle_sign(plan: Plan, image: StageResult, build: StageResult, judge: Calla
 
 def lost(stage: Stage) -> StageResult:
     """The result of a stage whose worker ended before it had one."""
-    finding = catalogue.WORKER_LOST()
+    finding = findings.WORKER_LOST()
     return StageResult(stage, Outcome.UNDECIDED, finding.sentence, (finding,))
 
 

@@ -7,16 +7,17 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from kmm_preflight import catalogue
 from kmm_preflight.cluster.credentials import is_elided
 from kmm_preflight.cluster.section_contents import Sources, files_of, words_of
 from kmm_preflight.errors import AccessDenied, BoundExceeded, Malformed
+from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate
 from kmm_preflight.kmod.signature import judge_signature, refused_unasked
 from kmm_preflight.model import Finding, Plan, Sign
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.stages import findings
 from kmm_preflight.stages.image_check import kmods_of
 from kmm_preflight.text import listed
 
@@ -34,12 +35,12 @@ def judge_signed(plan: Plan, sign: Sign, image: Image, sources: Sources) -> tupl
     try:
         certificate = _certificate(plan, sign, sources)
     except Malformed as exc:
-        return (catalogue.SIGN_CERT_INVALID(problem=exc.message),)
+        return (findings.SIGN_CERT_INVALID(problem=exc.message),)
     told: list[Finding] = []
     for entry in sign.files_to_sign:
         if not files_matching(entry, image.files):
             got = neighbours(entry, image.files)
-            told.append(catalogue.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}"))
+            told.append(findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}"))
     for path in signed_files(plan, sign, image):
         if problem := judge_signature(path, content(path, image), certificate):
             told.append(problem)
@@ -65,8 +66,8 @@ def judge_unasked(image: Image, paths: Iterable[str]) -> tuple[Finding, ...]:
     for path in paths:
         data = content(path, image)
         judged = judge_signature(path, data, None)
-        if judged and judged.id == catalogue.SIGNATURE_MISSING.id:
-            told.append(catalogue.KMOD_UNSIGNED(path=path))
+        if judged and judged.id == kmod_findings.SIGNATURE_MISSING.id:
+            told.append(findings.KMOD_UNSIGNED(path=path))
         elif refused := refused_unasked(path, data):
             told.append(refused)
     return tuple(told)

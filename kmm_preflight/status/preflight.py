@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from kmm_preflight import catalogue
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import CRDS, Api, ResourceKind
 from kmm_preflight.errors import PreflightError, UsageProblem
 from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, Recorded, TargetKernel
+from kmm_preflight.stages import findings
 from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, claims, key_of
 from kmm_preflight.status.record import ANNOTATION, Recall, Record, VerdictBasis, parse_record, recall
 
@@ -185,6 +185,6 @@ def _remembering(plan: Plan, basis: VerdictBasis | None, preflight: Preflight, d
         plan,
         notes=(
             *plan.notes,
-            catalogue.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=why),
+            findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=why),
         ),
     )

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import PreflightError
 from kmm_preflight.model import Finding, Plan, TargetKernel
 from kmm_preflight.oci.image import Image
+from kmm_preflight.release import findings
 from kmm_preflight.release.kernel_sources import OwnFile
 from kmm_preflight.text import listed
 from kmm_preflight.trial.environment import TrialEnvironment
@@ -91,4 +91,4 @@ class _Own:
             return ()
         kernel, files = self._kernel, listed(list(dict.fromkeys(self._of_os_image)))
         toolkit, image = kernel.driver_toolkit, kernel.os_image
-        return (catalogue.KERNEL_FILES_OS_IMAGE(kernel=kernel.version, files=files, toolkit=toolkit, image=image),)
+        return (findings.KERNEL_FILES_OS_IMAGE(kernel=kernel.version, files=files, toolkit=toolkit, image=image),)

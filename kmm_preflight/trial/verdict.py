@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from kmm_preflight import catalogue
+from kmm_preflight.catalogue import FindingKind
 from kmm_preflight.kmod.names import module_key, wanted_key
 from kmm_preflight.model import Finding
 from kmm_preflight.text import clean, listed
+from kmm_preflight.trial import findings
 from kmm_preflight.trial.boot import BootEnd
 from kmm_preflight.trial.console import TrialAnswer, lines_of
 from kmm_preflight.trial.programs import MissingTool
@@ -44,19 +45,19 @@ class Subject:
 
 def unable(tried: Subject, lacking: MissingTool) -> Finding:
     """The trial could not be made."""
-    return catalogue.TRIAL_UNABLE(kmod=tried.kmod, kernel=tried.kernel, got=lacking.what, remedy=lacking.remedy)
+    return findings.TRIAL_UNABLE(kmod=tried.kmod, kernel=tried.kernel, got=lacking.what, remedy=lacking.remedy)
 
 
 def undecided(tried: Subject, got: str, lines: Iterable[str] = ()) -> Finding:
     """It was made, and says neither yes nor no."""
-    return _with(catalogue.TRIAL_UNDECIDED, tried, got, lines)
+    return _with(findings.TRIAL_UNDECIDED, tried, got, lines)
 
 
 def conclude(tried: Subject, answer: TrialAnswer, end: BootEnd, seconds: float) -> Finding:
     """The finding for an answer; end and seconds tell how long there was none."""
     said = tuple(lines_of(answer))
     if answer.panic:
-        return _with(catalogue.TRIAL_REFUSED, tried, answer.panic, said)
+        return _with(findings.TRIAL_REFUSED, tried, answer.panic, said)
     if answer.lacking:
         return undecided(tried, f"{listed(list(answer.lacking))} refused, which is loaded before it", said)
     if answer.code is None:
@@ -71,8 +72,8 @@ def _ended_well(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> F
     """Exit code 0 alone proves no load: a built-in name, or one that is loaded already, gives the same."""
     names = {wanted_key(name) for name in answer.live}
     if wanted_key(tried.kmod) in names or 0 < len(answer.files) <= len(names) - tried.before:
-        return _with(catalogue.TRIAL_LOADED, tried, listed(list(answer.live)), said)
-    return _with(catalogue.TRIAL_REFUSED, tried, "nothing of it, although modprobe ended with 0", said)
+        return _with(findings.TRIAL_LOADED, tried, listed(list(answer.live)), said)
+    return _with(findings.TRIAL_REFUSED, tried, "nothing of it, although modprobe ended with 0", said)
 
 
 def _refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Finding:
@@ -84,8 +85,8 @@ def _refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Find
     if answer.refusal:
         return _init_refused(tried, answer, said)
     if tried.enforced and any(_UNKNOWN_KEY.search(line) for line in answer.words):
-        return _with(catalogue.TRIAL_KEY_UNKNOWN, tried, "a key that this kernel does not know by itself", said)
-    return _with(catalogue.TRIAL_REFUSED, tried, f"exit code {answer.code} of modprobe{words}", said)
+        return _with(findings.TRIAL_KEY_UNKNOWN, tried, "a key that this kernel does not know by itself", said)
+    return _with(findings.TRIAL_REFUSED, tried, f"exit code {answer.code} of modprobe{words}", said)
 
 
 def _init_refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Finding:
@@ -95,7 +96,7 @@ def _init_refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) ->
     got = f"{number} ({errno.errorcode.get(-number, 'no known errno')}) of the init of {name}"
     is_last = bool(answer.files) and module_key(answer.files[-1].rpartition("/")[2]) == wanted_key(tried.kmod)
     if is_last and number in _NO_DEVICE:
-        return _with(catalogue.TRIAL_NO_DEVICE, tried, got, said)
+        return _with(findings.TRIAL_NO_DEVICE, tried, got, said)
     return undecided(tried, got, said)
 
 
@@ -105,6 +106,6 @@ def _last_word(answer: TrialAnswer) -> str:
     return f": {words[-1].removeprefix('modprobe: ').removeprefix('ERROR: ')}" if words else ""
 
 
-def _with(kind: catalogue.FindingKind, tried: Subject, got: str, lines: Iterable[str]) -> Finding:
+def _with(kind: FindingKind, tried: Subject, got: str, lines: Iterable[str]) -> Finding:
     finding = kind(kmod=tried.kmod, kernel=tried.kernel, how=tried.how, got=got)
     return replace(finding, lines=tuple(clean(line[:_LINE_CHARACTERS]) for line in lines))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from kmm_preflight import catalogue
 from kmm_preflight.model import Finding, Plan
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.text import listed
+from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.view import MountedFolder
 
@@ -35,7 +35,7 @@ def judge_firmware_path(plan: Plan, files: FileSystem, worker: Worker) -> Iterat
     elif worker is not Worker.UNPACKED and all(name.startswith(".") for name in files.children(folder.path)):
         got = "an empty folder"
     if got:
-        yield catalogue.FIRMWARE_EMPTY(path=plan.firmware_path, got=got)
+        yield findings.FIRMWARE_EMPTY(path=plan.firmware_path, got=got)
 
 
 def judge_firmware(plan: Plan, files: FileSystem, kmod: str, asked_for: Iterable[str]) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def judge_firmware(plan: Plan, files: FileSystem, kmod: str, asked_for: Iterable
     absent = [name for name in names if folder is None or not _has(files, folder, plan.kernel.version, name)]
     if absent:
         place = plan.firmware_path or "the image, which has no firmwarePath"
-        yield catalogue.FIRMWARE_ABSENT(kmod=kmod, names=listed(absent), place=place)
+        yield findings.FIRMWARE_ABSENT(kmod=kmod, names=listed(absent), place=place)
 
 
 def _folder(plan: Plan, files: FileSystem) -> Located | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import posixpath
 from functools import cached_property
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.lookup import ModprobeFolder
 from kmm_preflight.model import Finding, Plan
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles
 from kmm_preflight.worker.view import InTree, MountedFolder, ResolvedPath
@@ -50,7 +50,7 @@ class NodeFolder:
             got = f"{_link(reached)}nothing"
         elif reached.file.entry.kind is not EntryKind.FOLDER:
             got = f"{_link(reached)}no folder"
-        return catalogue.NODE_FOLDER(folder=self.place.folder, got=got) if got else None
+        return findings.NODE_FOLDER(folder=self.place.folder, got=got) if got else None
 
     def reach(self, path: str) -> ResolvedPath:
         """What a path in modprobe's root leads to."""

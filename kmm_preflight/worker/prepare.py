@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kmm_preflight import catalogue
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.names import wanted_key
 from kmm_preflight.model import Finding, Plan
 from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.text import listed
+from kmm_preflight.worker import findings
 from kmm_preflight.worker.firmware import judge_firmware_path
 from kmm_preflight.worker.folder import NodeFolder
 from kmm_preflight.worker.kind import Worker
@@ -55,7 +55,7 @@ def prepare_node(plan: Plan, image: ImageFiles, worker: Worker, kernel: KernelFi
         sequence = load_sequence(folder, plan.kmod, plan.modules_loading_order)
         told += sequence.findings
     if kernel and (unknown := [name for name in sequence.in_tree if kernel.has_in_tree(name) is None]):
-        told.append(catalogue.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown)))
+        told.append(findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown)))
     return NodeContents(tuple(told), sequence.files, frozenset(sequence.in_tree), _removed(plan, kernel))
 
 
@@ -66,7 +66,7 @@ def _unquoted(plan: Plan, worker: Worker) -> Iterator[Finding]:
     for path in (plan.directory, plan.firmware_path):
         if not _PLAIN.fullmatch(path):
             got = listed(sorted({repr(one) for one in path if not _PLAIN.fullmatch(one)}))
-            yield catalogue.NODE_PATH_UNQUOTED(path=path, got=got)
+            yield findings.NODE_PATH_UNQUOTED(path=path, got=got)
 
 
 def _judge_removal(plan: Plan, worker: Worker, kernel: KernelFiles) -> Iterator[Finding]:
@@ -74,9 +74,9 @@ def _judge_removal(plan: Plan, worker: Worker, kernel: KernelFiles) -> Iterator[
     names = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is False]
     unknown = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is None]
     if unknown and worker is not Worker.COPIED:
-        yield catalogue.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown))
+        yield findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown))
     if names:
-        kind = catalogue.IN_TREE_STAYS if worker is Worker.COPIED else catalogue.IN_TREE_STAYS_FAILS
+        kind = findings.IN_TREE_STAYS if worker is Worker.COPIED else findings.IN_TREE_STAYS_FAILS
         yield kind(names=listed(names), kernel=plan.kernel.version)
 
 

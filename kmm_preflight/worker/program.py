@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmm_preflight import catalogue
 from kmm_preflight.kmod.machine import MACHINES, Architecture, machine_word
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
+from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
 
 SHELL = "/bin/sh"
@@ -77,7 +77,7 @@ def _judge(image: ImageFiles, name: str, places: list[str], machine: Architectur
             return
         if problem := _unfit(image, place, located):
             got = problem
-    yield catalogue.NODE_PROGRAM_ABSENT(program=name, got=got)
+    yield findings.NODE_PROGRAM_ABSENT(program=name, got=got)
 
 
 def _unfit(image: ImageFiles, place: str, located: Located | None) -> str:
@@ -105,15 +105,15 @@ def _judge_file(
         if there:
             yield from _judge_file(image, interpreter, there, machine, depth + 1)
         else:
-            yield catalogue.NODE_PROGRAM_INTERPRETER(path=place, interpreter=interpreter or "nothing")
+            yield findings.NODE_PROGRAM_INTERPRETER(path=place, interpreter=interpreter or "nothing")
         return
     problem = _why_not(head, machine)
     loader = "" if problem else _loader(path, head, machine)
     if problem or loader is None:
         got = problem or "a program that is cut short"
-        yield catalogue.NODE_PROGRAM_UNFIT(path=place, got=got, expected=f"a program for {machine.word}")
+        yield findings.NODE_PROGRAM_UNFIT(path=place, got=got, expected=f"a program for {machine.word}")
     elif loader and not _there(image, loader):
-        yield catalogue.NODE_PROGRAM_INTERPRETER(path=place, interpreter=loader)
+        yield findings.NODE_PROGRAM_INTERPRETER(path=place, interpreter=loader)
 
 
 def _there(image: ImageFiles, path: str) -> Located | None:

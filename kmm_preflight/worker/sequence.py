@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import pairwise
 
-from kmm_preflight import catalogue
 from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.index import INDEX_BYTES, ModuleIndex, in_folder
 from kmm_preflight.kmod.lookup import INDEX, LookupResult, look_up
 from kmm_preflight.kmod.names import module_key, wanted_key
@@ -17,6 +17,7 @@ from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.text import listed
+from kmm_preflight.worker import findings
 from kmm_preflight.worker.folder import NodeFolder
 from kmm_preflight.worker.view import InTree
 
@@ -72,10 +73,10 @@ class _Sequencer:
         reached = [(path, self._folder.reach(path).file) for path in self._paths]
         for path, file in reached:
             if isinstance(file, Located) and file.entry.kind is not EntryKind.FILE:
-                self._tell(catalogue.KMOD_NOT_A_FILE(path=file.path, kind="folder or device"))
+                self._tell(findings.KMOD_NOT_A_FILE(path=file.path, kind="folder or device"))
             elif isinstance(file, InTree) and not file.name:
                 kind = "folder, or something that is no kmod, of the node's own modules"
-                self._tell(catalogue.KMOD_NOT_A_FILE(path=path, kind=kind))
+                self._tell(findings.KMOD_NOT_A_FILE(path=path, kind=kind))
         files = dict.fromkeys(file for _, file in reached if isinstance(file, Located))
         in_tree = dict.fromkeys(file.name for _, file in reached if isinstance(file, InTree) and file.name)
         return Sequence(tuple(files), tuple(in_tree), tuple(self._told))
@@ -108,7 +109,7 @@ class _Sequencer:
         """The kmods that a name stands for: itself, or what its aliases say; none when it is told why."""
         key = wanted_key(name)
         if self._built_in and _is_known(self._built_in, key, damaged=False):
-            self._tell(catalogue.NODE_BUILT_IN(kmod=name, folder=self._place.folder))
+            self._tell(findings.NODE_BUILT_IN(kmod=name, folder=self._place.folder))
             return ()
         if self._index is None or _is_known(self._index, key, damaged=True):
             return (key,)  # and the look-up tells what is wrong with it
@@ -124,9 +125,9 @@ class _Sequencer:
             for note in found.notes:
                 self._tell(note)
             return found
-        if found.id == catalogue.INDEX_LACKS_KMOD.id and self._order and name != wanted_key(self._order[0]):
-            found = catalogue.LOADING_ORDER_ABSENT(name=name, folder=self._place.folder)
-        elif found.id == catalogue.INDEX_STALE.id:
+        if found.id == kmod_findings.INDEX_LACKS_KMOD.id and self._order and name != wanted_key(self._order[0]):
+            found = findings.LOADING_ORDER_ABSENT(name=name, folder=self._place.folder)
+        elif found.id == kmod_findings.INDEX_STALE.id:
             found = self._link_left_behind(name) or found
         self._tell(found)
         return None
@@ -138,7 +139,7 @@ class _Sequencer:
         link = reached.link
         if link is None or reached.file is not None:
             return None
-        return catalogue.NODE_LINK(
+        return findings.NODE_LINK(
             path=link.path,
             target=link.entry.link,
             kmod=name,
@@ -151,13 +152,13 @@ class _Sequencer:
         """Names of the order that were not come to, though nothing speaks against each one."""
         loaded = {*self._found, *(module_key(path.rpartition("/")[2]) for path in self._paths)}
         missed = [one for one in self._order if wanted_key(one) not in loaded]
-        if missed and not any(one.id != catalogue.INDEX_DEPENDENCY_MISSING.id for one in self._told):
+        if missed and not any(one.id != kmod_findings.INDEX_DEPENDENCY_MISSING.id for one in self._told):
             before = self._order[self._order.index(missed[0]) - 1]
             key = wanted_key(before)
             got = f"the line of /{self._place.folder}/{SOFTDEPS} for {before}, which it reads first"
             if not self._overruled(key, missed[0]):
                 got = f"{before}, which is an alias and no kmod's own name"
-            self._tell(catalogue.LOADING_ORDER_OVERRULED(names=listed(missed), got=got))
+            self._tell(findings.LOADING_ORDER_OVERRULED(names=listed(missed), got=got))
 
     def _overruled(self, key: str, following: str) -> bool:
         """Whether the image's own line for the kmod, of which modprobe takes the first, does not name the following."""
