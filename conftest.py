@@ -4,10 +4,11 @@
 pytest_plugins = [
     "fixtures.options.command_line",
     "fixtures.workers",
-    "reports.live",
+    "fixtures.live_status",
     "fixtures.planning",
     "fixtures.stages",
-    "reports.verdicts",
+    "fixtures.verdicts",
+    "reports.files",
     "reports.html",
     "reports.progress",
     "reports.terminal",

@@ -59,8 +59,8 @@ def pytest_load_initial_conftests(
     if unknown and all(path.startswith("preflight_tests") for path in named):
         from fixtures.early_exit import report_unknown
 
-        report_unknown(known.preflight_artifact_dir, unknown)
+        report_unknown(known.preflight_artifact_dir, unknown, early_config.hook)
 
 
 def _is_checkout(folder: Path) -> bool:
-    return (folder / "fixtures/options.py").is_file() and (folder / "preflight_tests").is_dir()
+    return (folder / "fixtures/options/definitions.py").is_file() and (folder / "preflight_tests").is_dir()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.artifacts import ARTIFACTS, PAGE, REPORT
 from fixtures.run import is_controller
-from reports.artifacts import ARTIFACTS, PAGE, REPORT
 from reports.page import summary
 
 _COLUMNS = ("module", "kernel", "stage", "finding", "remedy")

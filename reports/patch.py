@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import yaml
 
+from fixtures.artifacts import PATCH
 from kmm_preflight.stages.report import Report
 from kmm_preflight.status.dialects import Dialect, entry, kubectl_line, status_patch
 from reports.facts import facts
 
-NAME = "status-patch.yaml"
 _REPLACES = {
     True: "Entries of other Modules stay as they are.",
     False: "It replaces the whole list: entries of Modules that are not below are gone afterwards.",
@@ -22,7 +22,7 @@ def to_patch(report: Report, dialect: Dialect) -> str:
         f"{verdict.plan.id}: {verdict.conclusion.value}" for verdict in report.verdicts if not entry(verdict, dialect)
     ]
     lines = [
-        f"# {kubectl_line(dialect, NAME)}",
+        f"# {kubectl_line(dialect, PATCH)}",
         f"# Taken by KMM {dialect.value} (API {dialect.api_version}); for another version run with --kmm-version.",
         f"# {_REPLACES[dialect is Dialect.SEED]}",
         f"# {report.sentence}",

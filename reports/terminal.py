@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, PATCH, REPORT
 from fixtures.run import is_controller
 from kmm_preflight.model import Conclusion, Severity, Verdict
 from kmm_preflight.stages.report import Report
 from kmm_preflight.text import clean
-from reports.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, REPORT
 from reports.facts import facts
-from reports.patch import NAME as PATCH
 
 _MARKUP: dict[Conclusion, dict[str, bool]] = {
     Conclusion.VERIFIED: {"green": True},

@@ -15,8 +15,8 @@ from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_f
 from kmm_preflight.kmod.loader import judge_chain, read_kmod
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject
+from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
-from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding, Severity
 
 from .real import foreign, kernels

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
+from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest
 from kmm_preflight.oci.auth import Credential, Keychain, parse_auth_file, parse_pull_secret
 from kmm_preflight.oci.credentials import Keyring
-from kmm_preflight.stages.image_check import Credentials
 
 
 def _encoded(text: str) -> str:

@@ -16,6 +16,7 @@ from kmm_preflight.oci.document import Descriptor
 from kmm_preflight.oci.index import LayerEntry, LayerIndex
 from kmm_preflight.oci.layers import KeepRules, ReadBudget, VerifiedStream, layer_index
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.stages.kept_files import keep_rules
 
 from .real.layout import Blob, Member, hardlink, layer
 
@@ -27,7 +28,7 @@ LAYER = layer(
         hardlink("x", "etc/text"),
     ]
 )
-WANTED = KeepRules(kmods=frozenset({"a"}))
+WANTED = keep_rules(kmods=frozenset({"a"}))
 
 
 def _descriptor(blob: Blob) -> Descriptor:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.cluster.credentials import image_credentials
+from kmm_preflight.cluster.credentials import Credentials, image_credentials
 from kmm_preflight.cluster.inventory import Inventory
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import (
@@ -30,7 +30,6 @@ from kmm_preflight.model import (
 )
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.planning.mapping import (
@@ -50,7 +49,8 @@ from kmm_preflight.planning.module import parse_build, parse_container, parse_ma
 from kmm_preflight.planning.template import image_variables, kernel_fields, kernel_variables, normalized, substitute
 from kmm_preflight.release.driver_toolkit import kernel_of_flavour, parse_toolkit
 from kmm_preflight.release.image_references import parse_image_references
-from kmm_preflight.stages.image_check import Credentials, judge_image
+from kmm_preflight.stages.image_check import judge_image
+from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.stages.rules import conclude, settle_build, settle_image, settle_sign
 from kmm_preflight.status.dialects import Dialect, StatusEntry, entry, preset
 
@@ -349,7 +349,7 @@ def _judged(row: Row, fault: str, folder: Path) -> StageResult:
         Network(),
         Cache(folder / "cache"),
         LayoutReference(layout, "", archive=False),
-        KeepRules(kmods=frozenset([kmod.replace("-", "_")])),
+        keep_rules(kmods=frozenset([kmod.replace("-", "_")])),
     )
     secret = (
         {"data": {".dockerconfigjson": "no base64"}}

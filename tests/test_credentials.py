@@ -13,14 +13,19 @@ from typing import Any
 import pytest
 
 from kmm_preflight.cluster import findings
-from kmm_preflight.cluster.credentials import builder_secrets, image_credentials, node_secrets, release_keyring
+from kmm_preflight.cluster.credentials import (
+    Credentials,
+    builder_secrets,
+    image_credentials,
+    node_secrets,
+    release_keyring,
+)
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.errors import AccessDenied, Malformed
 from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, TargetKernel
 from kmm_preflight.oci.auth import Credential, Helper, Keychain, parse_auth_file, parse_pull_secret
 from kmm_preflight.oci.credential_helper import login_of
 from kmm_preflight.oci.credentials import Keyring, candidates
-from kmm_preflight.stages.image_check import Credentials
 
 
 def _encoded(text: str) -> str:

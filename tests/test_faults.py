@@ -11,14 +11,15 @@ from typing import Literal
 
 import pytest
 
+from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.model import Flavour, ModuleName, Outcome, Plan, RegistryTLS, StageResult, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
 from kmm_preflight.oci.credentials import Keyring
-from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.resolver import ImageResolver
-from kmm_preflight.stages.image_check import Credentials, judge_image
+from kmm_preflight.stages.image_check import judge_image
+from kmm_preflight.stages.kept_files import keep_rules
 
 from .real.authority import Authority
 from .real.faults import BLOBS, FOREVER_S, MANIFESTS, Fault, FaultyRegistry
@@ -35,7 +36,7 @@ INDEX = index([image([LAYER], architecture="arm64"), GOOD])
 QUICK = Patience(
     connect_seconds=2, read_seconds=0.4, backoff_seconds=0.01, retry_after_seconds=1, grace_seconds=0.4, resumes=2
 )
-WANTED = KeepRules(kmods=frozenset({"probe"}))
+WANTED = keep_rules(kmods=frozenset({"probe"}))
 LOGIN = ("someone", "the-password")
 
 Judge = Callable[..., StageResult]

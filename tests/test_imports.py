@@ -1,78 +1,213 @@
-"""Imports point one way: domain, its edges, glue, validation."""
+"""Borders between rooms: which room may import which, and what only an edge may use."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOMAIN = sorted((ROOT / "kmm_preflight").rglob("*.py"))
-GLUE = ("fixtures", "reports", "preflight_tests", "tests")
-# What only an edge may import, and which file is one.
-EDGES = {
-    "urllib3": {"oci/registry.py", "oci/connections.py", "cluster/kubernetes.py"},
-    "kubernetes": {"cluster/kubernetes.py"},
-    "websocket": {"cluster/stream.py"},
-    "subprocess": {
-        "oci/credential_helper.py",
-        "build/local.py",
-        "build/removal.py",
-        "build/driver.py",
-        "trial/machine.py",
-    },
-    "socket": set[str](),
-    "pytest": set[str](),
-    "os.environ": set[str](),
+PACKAGE = "kmm_preflight"
+
+# Each room with the rooms that it may import, lowest first. A file at the package's top is a room of its own.
+# An arrow leads down only: a room may import rooms that stand above it in this table.
+ROOMS = {
+    "text": "",
+    "model": "",
+    "errors": "text",
+    "kernel_version": "model",
+    "depth": "",
+    "catalogue": "text model",
+    "base": "text errors",
+    "oci": "text model errors catalogue base",
+    "kmod": "text model errors catalogue base",
+    "release": "text model errors kernel_version catalogue base oci kmod",
+    "planning": "text model errors catalogue base oci",
+    "nodes": "text model errors kernel_version catalogue base oci release planning",
+    "cluster": "text model errors catalogue base oci planning nodes",
+    "worker": "text model errors catalogue base oci kmod",
+    "stages": "text model errors depth catalogue base oci kmod release planning cluster worker",
+    "build": "text model errors kernel_version catalogue base oci kmod planning cluster stages",
+    "trial": "text model errors kernel_version catalogue base oci kmod release worker",
+    "status": "text model errors depth base oci planning cluster stages",
+    "fixtures": "text model errors kernel_version depth catalogue base oci kmod release planning nodes cluster worker "
+    "stages build trial status",
+    "reports": "text model errors depth catalogue stages status fixtures",
+    "preflight_tests": "model fixtures",
 }
-CORE = {"model.py", "errors.py", "outside.py"}
+# Files of fixtures that reports may import.
+SEEN_BY_REPORTS = {"fixtures.run", "fixtures.artifacts"}
+
+# What only an edge may use, and the files that are edges for it. A name with a dot is an attribute or a call.
+DOMAIN_EDGES = {
+    "urllib3": "oci/registry.py oci/connections.py cluster/kubernetes.py",
+    "kubernetes": "cluster/kubernetes.py",
+    "websocket": "cluster/stream.py",
+    "subprocess": "oci/credential_helper.py build/local.py build/cleanup.py build/driver.py trial/machine.py",
+    "socket": "",
+    "pytest": "",
+    "_pytest": "",
+    "time": "oci/registry.py oci/cache.py cluster/kubernetes.py build/driver.py build/objects.py build/poll.py "
+    "build/cleanup.py build/local.py build/limit.py trial/machine.py",
+    "datetime.now": "",
+    "datetime.today": "",
+    "date.today": "",
+    "datetime.utcnow": "",
+    "os.environ": "",
+    "os.environb": "",
+    "os.getenv": "",
+    "Path.home": "",
+    "urllib.request.getproxies": "",
+    "print": "",
+    "input": "",
+    "sys.stdout": "",
+    "sys.stderr": "",
+}
 
 
-def imported(path: Path) -> set[str]:
-    """Full names of the modules that a file imports."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def _files() -> list[Path]:
+    folders = (PACKAGE, "fixtures", "reports", "preflight_tests")
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _room(module: str) -> str:
+    """The room of a dotted name; the package itself is "kmm_preflight"."""
+    top, _, rest = module.partition(".")
+    return rest.partition(".")[0] or top if top == PACKAGE else top
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Dotted names that a file imports, with the names taken from each module."""
+    for node in ast.walk(tree):
         match node:
             case ast.Import():
-                names |= {alias.name for alias in node.names}
+                yield from (alias.name for alias in node.names)
             case ast.ImportFrom(module=str(module)):
-                names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-            case ast.Attribute(value=ast.Name(id="os"), attr="environ"):
-                names.add("os.environ")
-    return names
+                yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", DOMAIN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_domain_knows_neither_glue_nor_the_libraries_of_its_edges(path: Path) -> None:
-    name = str(path.relative_to(ROOT / "kmm_preflight"))
-    roots = {module.partition(".")[0] for module in imported(path)} | (imported(path) & {"os.environ"})
-    assert not roots & set(GLUE)
-    assert {edge for edge in EDGES if edge in roots and name not in EDGES[edge]} == set()
+def _arrows(path: Path) -> Iterator[tuple[str, str]]:
+    """The room of a file, with each other room that it imports."""
+    own = _room(_module(path))
+    for name in _imported(ast.parse(path.read_text())):
+        if name.partition(".")[0] in (PACKAGE, "fixtures", "reports", "preflight_tests"):
+            other = _room(name)
+            if other != own:
+                yield own, other
 
 
-@pytest.mark.parametrize("name", sorted(CORE))
-def test_values_and_errors_know_nothing_of_the_rest(name: str) -> None:
-    ours = {module for module in imported(ROOT / "kmm_preflight" / name) if module.startswith("kmm_preflight.")}
-    assert {module.split(".")[1] + ".py" for module in ours} <= CORE
+def _used(tree: ast.AST) -> set[str]:
+    """Which names of DOMAIN_EDGES a file uses: as an import, an attribute or a call."""
+    used = set()
+    for name in _imported(tree):
+        used |= {edge for edge in DOMAIN_EDGES if name == edge or name.startswith(f"{edge}.")}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute():
+                dotted = ast.unparse(node)
+                used |= {edge for edge in DOMAIN_EDGES if "." in edge and f".{dotted}".endswith(f".{edge}")}
+            case ast.Call(func=ast.Name(id=name)):
+                used |= {name} & set(DOMAIN_EDGES)
+    return used
+
+
+def test_the_table_names_every_room() -> None:
+    rooms = {_room(_module(path)) for path in _files()} - {PACKAGE}
+    assert rooms == set(ROOMS)
+
+
+def test_the_table_has_no_arrow_that_leads_up() -> None:
+    order = list(ROOMS)
+    up = [
+        (room, other)
+        for room, many in ROOMS.items()
+        for other in many.split()
+        if order.index(other) >= order.index(room)
+    ]
+    assert up == []
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_its_row_allows(path: Path) -> None:
+    broken = {
+        f"{room} may not import {other}" for room, other in _arrows(path) if other not in ROOMS.get(room, "").split()
+    }
+    assert broken == set()
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for path in _files():
+        for room, other in _arrows(path):
+            seen[room].add(other)
+    assert {(room, other) for room, many in seen.items() for other in many if room in seen.get(other, set())} == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / PACKAGE).rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_an_edge_meets_the_world_outside(path: Path) -> None:
+    name = str(path.relative_to(ROOT / PACKAGE))
+    tree = ast.parse(path.read_text())
+    assert {
+        f"{edge} is for {DOMAIN_EDGES[edge]}" for edge in _used(tree) if name not in DOMAIN_EDGES[edge].split()
+    } == set()
+
+
+def test_an_edge_that_is_named_uses_what_it_is_named_for() -> None:
+    named = [(edge, name) for edge, names in DOMAIN_EDGES.items() for name in names.split()]
+    idle = [(edge, name) for edge, name in named if edge not in _used(ast.parse((ROOT / PACKAGE / name).read_text()))]
+    assert idle == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reports").rglob("*.py")), ids=lambda path: path.name)
+def test_a_report_sees_of_the_glue_only_the_run(path: Path) -> None:
+    glue = {name.rpartition(".")[0] for name in _imported(ast.parse(path.read_text())) if name.startswith("fixtures.")}
+    assert glue <= SEEN_BY_REPORTS
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "preflight_tests").glob("*.py")), ids=lambda path: path.name)
 def test_the_validation_has_no_rules_of_its_own(path: Path) -> None:
-    ours = {module for module in imported(path) if module.startswith(("kmm_preflight", "reports"))}
-    assert ours <= {"kmm_preflight.model", "kmm_preflight.model.StageResult"}
+    ours = {name for name in _imported(ast.parse(path.read_text())) if name.startswith((PACKAGE, "reports"))}
+    assert ours <= {"kmm_preflight.model.StageResult"}
+
+
+@pytest.mark.parametrize(
+    ("source", "used"),
+    [
+        ("import time", {"time"}),
+        ("from time import sleep", {"time"}),
+        ("from datetime import datetime\nnow = datetime.now()", {"datetime.now"}),
+        ("import datetime\nnow = datetime.datetime.now()", {"datetime.now"}),
+        ("import os\npath = os.environ['PATH']", {"os.environ"}),
+        ("from os import environ", {"os.environ"}),
+        ("import sys\nsys.stderr.write('')", {"sys.stderr"}),
+        ("print('')", {"print"}),
+        ("import timeit", set()),
+        ("self.print('')", set()),
+    ],
+)
+def test_what_counts_as_a_use(source: str, used: set[str]) -> None:
+    assert _used(ast.parse(source)) == used
 
 
 def test_the_kubernetes_library_is_loaded_only_for_a_cluster() -> None:
-    rooms = ("fixtures", "reports", "preflight_tests")
-    plugins = ", ".join(f"{room}.{path.stem}" for room in rooms for path in sorted((ROOT / room).glob("[a-z]*.py")))
-    told = f"import sys, {plugins}; print('kubernetes' in sys.modules, 'yaml' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    plugins = ", ".join(
+        _module(path) for path in _files() if not path.is_relative_to(ROOT / PACKAGE) and path.stem != "__init__"
+    )
+    program = f"import sys, {plugins}; print('kubernetes' in sys.modules, 'yaml' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    glue = [path for room in ("fixtures", "reports", "preflight_tests") for path in (ROOT / room).glob("*.py")]
-    assert [path.name for path in glue if "os.environ" in imported(path)] == ["settings.py"]
+    glue = [path for path in _files() if not path.is_relative_to(ROOT / PACKAGE)]
+    readers = [_module(path) for path in glue if _used(ast.parse(path.read_text())) & {"os.environ", "os.getenv"}]
+    assert readers == ["fixtures.options.settings"]

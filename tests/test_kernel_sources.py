@@ -16,12 +16,12 @@ from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
 from kmm_preflight.oci.credentials import Keyring
-from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
 from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
 from kmm_preflight.release.kernel_image import KERNEL_FILES
 from kmm_preflight.release.kernel_sources import OS_IMAGE_BYTES, KernelSources, KnownKernel
+from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.trial.image_release import release_of
 
 from .demo import manifests, module
@@ -74,7 +74,7 @@ class Place:
 
     def sources(self) -> KernelSources:
         """Kernel files as a worker of a run asks for them."""
-        door = ImageResolver(Network(patience=QUICK), Cache(self.folder), None, KeepRules(matching=KERNEL_FILES))
+        door = ImageResolver(Network(patience=QUICK), Cache(self.folder), None, keep_rules(matching=KERNEL_FILES))
         return KernelSources(door, Keyring(), SymversStore(Cache(self.folder).symvers))
 
     def known(self) -> KnownKernel:

@@ -26,11 +26,11 @@ from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.modinfo import Modinfo
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject, read_object
+from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.kmod.resolution import OtherKmods
 from kmm_preflight.kmod.sections import read_sections
 from kmm_preflight.kmod.symbols import NeededSymbol
 from kmm_preflight.kmod.symvers import SymversStore
-from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import Finding
 
 from .objects import ABSOLUTE, COMMON, Object, Symbol

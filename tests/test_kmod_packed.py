@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.kmod.elf import why_not_elf
-from kmm_preflight.kmod.unpacked import unpacked
+from kmm_preflight.kmod.packed import unpacked, why_not_elf
 
 from .real.kmod import run
 from .real.requirement import need, need_tool

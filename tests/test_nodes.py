@@ -22,12 +22,13 @@ from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.nodes import findings
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.machine_config import flavour_of, merged_kernel_type, own_image, parse_machine_config
-from kmm_preflight.nodes.node import Taint, Toleration, parse_node
+from kmm_preflight.nodes.node import parse_node
 from kmm_preflight.nodes.pool import parse_pool, pool_of
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of, hosted_stream
 from kmm_preflight.nodes.selector import Selector, parse_selector
 from kmm_preflight.nodes.targets import Demand, needed, targets, with_nodes
 from kmm_preflight.planning.module import parse_module
+from kmm_preflight.planning.toleration import Taint, Toleration
 
 from .fleets import (
     AMD_9,

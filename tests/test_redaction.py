@@ -15,8 +15,17 @@ KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, ""
 PLAN = Plan(ModuleName("ns", "m"), KERNEL, "r/i:t")
 KEY = b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nsho\n-----END PRIVATE KEY-----\n"
 LOGIN = Keychain("a file", {"r": Credential("someone", "a pass word", "an-identity-token")})
-ORDER = BuildRequest("m-build-1", Stage.BUILD, PLAN, "FROM a", "r/i:t", False, 1.0,
-              secrets=(MountedSecret("key", "s", {"key": KEY, "pin": b"1234"}),), keyring=Keyring((LOGIN,)))  # fmt: skip
+ORDER = BuildRequest(
+    "m-build-1",
+    Stage.BUILD,
+    PLAN,
+    "FROM a",
+    "r/i:t",
+    False,
+    1.0,
+    secrets=(MountedSecret("key", "s", {"key": KEY, "pin": b"1234"}),),
+    keyring=Keyring((LOGIN,)),
+)
 
 
 def test_no_part_of_a_secret_or_a_login_is_shown() -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from fixtures.run import RunFolder, Work
+from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import Keyring
-from kmm_preflight.stages.image_check import Credentials
 
 from .real.push import push
 from .real.registry import Registry

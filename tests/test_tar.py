@@ -266,7 +266,7 @@ def test_gzip_needs_no_isal() -> None:
         "import sys; sys.modules['isal'] = None\n"
         "import gzip\n"
         "from kmm_preflight.errors import Malformed\n"
-        "from kmm_preflight.oci import compression\n"
+        "from kmm_preflight.base import decompression as compression\n"
         "assert compression.zlib.__name__ == 'zlib'\n"
         "data = gzip.compress(b'abc' * 100000)\n"
         "assert b''.join(compression.decompressed([data, data], 'it')) == b'abc' * 200000\n"

@@ -17,8 +17,8 @@ from kmm_preflight.model import VERIFIED_HTTPS, Finding, Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import Keyring
-from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.trial.boot import Boot, BootEnd, Console, VirtualMachine
 from kmm_preflight.trial.console import TrialAnswer, read_console
 from kmm_preflight.trial.environment import TrialEnvironment, chosen_vmlinuz
@@ -570,7 +570,7 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
         ("etc/passwd", b"root"),
     ]
     write_layout(tmp_path / "layout", {"v1": image([layer(entries)])})
-    wanted = KeepRules(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
+    wanted = keep_rules(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, wanted)
     read = images.image(f"oci:{tmp_path}/layout:v1", "amd64", Keyring(), VERIFIED_HTTPS)
     tree = image_tree(read, folder)

@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kmm_preflight.cluster.sections import Files
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, Plan, RegistryTLS, Stage
 from kmm_preflight.oci.credentials import Keyring
-
-Files = Mapping[str, bytes]
-"""Contents by file name."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.dockerfile import Dockerfile, read_dockerfile
-from kmm_preflight.cluster.section_contents import Sources, files_of, text_of, texts_of, words_of
+from kmm_preflight.cluster.sections import SectionObjects, files_of, text_of, texts_of, words_of
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Build, Finding, Plan, Stage
 from kmm_preflight.oci.credentials import Keyring
@@ -53,7 +53,9 @@ def refused(finding: Finding) -> PreparedBuild:
     return PreparedBuild(None, (finding,))
 
 
-def prepare_build(plan: Plan, build: Build, sources: Sources, keyring: Keyring, terms: BuildPolicy) -> PreparedBuild:
+def prepare_build(
+    plan: Plan, build: Build, sources: SectionObjects, keyring: Keyring, terms: BuildPolicy
+) -> PreparedBuild:
     """The order of a plan's build section. Raises what reading its sources raises."""
     text = _dockerfile(plan, build, sources)
     if isinstance(text, Finding):
@@ -95,7 +97,7 @@ def prepare_build(plan: Plan, build: Build, sources: Sources, keyring: Keyring, 
     return PreparedBuild(order, _warnings(plan, read))
 
 
-def _dockerfile(plan: Plan, build: Build, sources: Sources) -> str | Finding:
+def _dockerfile(plan: Plan, build: Build, sources: SectionObjects) -> str | Finding:
     key = (plan.module.namespace, build.dockerfile_config_map or "")
     config_map = sources.config_map(key) if key[1] else None
     if config_map is None:
@@ -109,7 +111,7 @@ def _dockerfile(plan: Plan, build: Build, sources: Sources) -> str | Finding:
     return findings.DOCKERFILE_ABSENT(got=f"keys {listed(sorted(texts))}", config_map=words_of(key))
 
 
-def _secrets(plan: Plan, build: Build, sources: Sources) -> tuple[MountedSecret, ...] | Finding:
+def _secrets(plan: Plan, build: Build, sources: SectionObjects) -> tuple[MountedSecret, ...] | Finding:
     mounted = []
     for name in dict.fromkeys(build.secrets):
         if not is_name(name):  # it becomes a folder's

@@ -13,7 +13,7 @@ from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
 from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, refused
-from kmm_preflight.cluster.section_contents import Sources, files_of, words_of
+from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.kmod.signature import signer_of
 from kmm_preflight.model import Finding, Plan, Severity, Sign, Stage
 from kmm_preflight.oci.credentials import Keyring
@@ -41,7 +41,13 @@ class SignInput:
 
 
 def prepare_sign(
-    plan: Plan, sign: Sign, taken: SignInput, sources: Sources, keyring: Keyring, terms: BuildPolicy, now: datetime
+    plan: Plan,
+    sign: Sign,
+    taken: SignInput,
+    sources: SectionObjects,
+    keyring: Keyring,
+    terms: BuildPolicy,
+    now: datetime,
 ) -> PreparedBuild:
     """The order of a plan's sign section. Raises what reading its sources and its input raises."""
     signer = terms.signer_image or plan.kernel.driver_toolkit
@@ -84,7 +90,7 @@ def prepare_sign(
     return PreparedBuild(order, told)
 
 
-def _secret(plan: Plan, name: str | None, part: str, sources: Sources) -> MountedSecret | Finding:
+def _secret(plan: Plan, name: str | None, part: str, sources: SectionObjects) -> MountedSecret | Finding:
     key = (plan.module.namespace, name or "")
     secret = sources.secret(key) if name else None
     if name is None or secret is None:

@@ -18,7 +18,8 @@ from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, pr
 from kmm_preflight.build.push import why_not_push
 from kmm_preflight.build.signing import SignInput, prepare_sign
 from kmm_preflight.catalogue import heaviest_first
-from kmm_preflight.cluster.section_contents import Sources
+from kmm_preflight.cluster.credentials import Credentials
+from kmm_preflight.cluster.sections import SectionObjects
 from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError
 from kmm_preflight.model import (
     VERIFIED_HTTPS,
@@ -36,7 +37,7 @@ from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.resolver import ImageResolver
-from kmm_preflight.stages.image_check import Credentials, FurtherCheck, judge_image
+from kmm_preflight.stages.image_check import FurtherCheck, judge_image
 from kmm_preflight.stages.signatures import judge_signed
 
 
@@ -68,7 +69,7 @@ class BuildContext:
     builder: Builder | None
     why: str
     terms: BuildPolicy
-    sources: Sources
+    sources: SectionObjects
     images: ImageResolver
     credentials: Mapping[str, Credentials] = field(repr=False)
     plans: tuple[Plan, ...]

@@ -24,11 +24,11 @@ from kmm_preflight.cluster.api import (
     ResourceKind,
 )
 from kmm_preflight.cluster.fleet import read_fleet
-from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key, Refused, loads
+from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.oci.cluster_proxy import trusted_config_maps
-from kmm_preflight.planning.module import Module, parse_module
+from kmm_preflight.planning.module import Module, RefusedModule, has_case, parse_module
 
 _CONFIG_NAMESPACE = "openshift-config"
 _T = TypeVar("_T")
@@ -56,7 +56,7 @@ def read_cluster(api: Api) -> Inventory:
 
 def with_fleet(api: Api, inventory: Inventory) -> Inventory:
     """The inventory with nodes and pools, where a Module has a case: else nothing depends on them."""
-    if not any(loads(one) for one in inventory.every()):
+    if not any(has_case(one) for one in inventory.every()):
         return inventory
     return replace(inventory, fleet=read_fleet(api))
 
@@ -110,8 +110,8 @@ def changes_since(api: Api, inventory: Inventory) -> ModuleChanges:
     modules, refused = _parsed(api.list(MODULES) or ())
     before = {one.name: one for one in inventory.every()}
     now = {one.name: one for one in Inventory(modules, refused=refused).every()}
-    loading = {name for name, one in now.items() if loads(one)}
-    judged = {name for name, one in before.items() if loads(one)}
+    loading = {name for name, one in now.items() if has_case(one)}
+    judged = {name for name, one in before.items() if has_case(one)}
     same = {name for name in judged & loading if _identity(before[name]) == _identity(now[name])}
     return ModuleChanges(
         appeared=tuple(sorted(loading - judged)),
@@ -129,8 +129,8 @@ def snapshot(api: Api, unverified: Collection[ModuleName]) -> Snapshot:
     """What verdicts may change with: all Modules, and the ConfigMaps and Secrets that the unverified ones name."""
     modules, refused = _parsed(api.list(MODULES) or ())
     every = Inventory(modules, refused=refused).every()
-    seen = {f"Module {one.name}": f"{one.uid} {one.generation} {loads(one)}" for one in every}
-    watched = [module for module in modules if module.name in unverified and loads(module)]
+    seen = {f"Module {one.name}": f"{one.uid} {one.generation} {has_case(one)}" for one in every}
+    watched = [module for module in modules if module.name in unverified and has_case(module)]
     if not watched:
         return seen
     accounts = _accounts(api, {module.name.namespace for module in watched if not module.secret})
@@ -147,11 +147,11 @@ def _version(api: Api, kind: ResourceKind, key: Key) -> str:
     return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else ""
 
 
-def _identity(module: Module | Refused) -> tuple[str, int]:
+def _identity(module: Module | RefusedModule) -> tuple[str, int]:
     return module.uid, module.generation
 
 
-def _parsed(listed: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[Refused, ...]]:
+def _parsed(listed: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[RefusedModule, ...]]:
     modules, refused = [], []
     for manifest in listed:
         try:
@@ -160,7 +160,7 @@ def _parsed(listed: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[Refus
             metadata = Field(manifest)["metadata"]
             name = ModuleName(metadata["namespace"].text(), metadata["name"].text())
             uid, generation = metadata["uid"].text(), metadata["generation"].number()
-            refused.append(Refused(name, exc.message, metadata["deletionTimestamp"].given, uid, generation))
+            refused.append(RefusedModule(name, exc.message, metadata["deletionTimestamp"].given, uid, generation))
     return tuple(sorted(modules, key=lambda one: one.name)), tuple(sorted(refused, key=lambda one: one.name))
 
 

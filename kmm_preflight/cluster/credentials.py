@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster import findings
 from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Manifest, Plan
+from kmm_preflight.model import Finding, Manifest, Plan
 from kmm_preflight.oci.auth import Keychain, holds_login, parse_pull_secret
 from kmm_preflight.oci.credentials import Keyring
-from kmm_preflight.stages.image_check import Credentials
 
 # What `oc adm inspect` writes in place of each value of a Secret.
 _ELIDED = "bytes long"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a Module's image is pulled with.
+
+    note tells of a Secret that is not at hand; problem of one that cannot be used.
+    """
+
+    keyring: Keyring = field(default_factory=Keyring)
+    note: Finding | None = None
+    problem: Finding | None = None
+
+    def __str__(self) -> str:
+        return str(self.keyring)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kmm_preflight.model import Manifest, ModuleName
+from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.planning.module import Module
+from kmm_preflight.planning.module import Module, RefusedModule
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -20,22 +20,6 @@ NODE_ACCOUNT = "default"
 
 BUILD_ACCOUNT = "builder"
 """The one with whose Secrets a build of KMM pulls and pushes there."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A Module that is in the cluster although KMM's webhook would refuse it; problem is a sentence."""
-
-    name: ModuleName
-    problem: str
-    deleting: bool = False
-    uid: str = ""
-    generation: int = 0
-
-
-def loads(module: Module | Refused) -> bool:
-    """Whether it has a case: it loads a kmod, as far as is known, and is not being deleted."""
-    return not module.deleting and (isinstance(module, Refused) or module.container is not None)
 
 
 @dataclass(frozen=True)
@@ -56,12 +40,12 @@ class Inventory:
     image_config: Manifest | None = None
     proxy: Manifest | None = field(default=None, repr=False)
     fleet: Fleet | None = None
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedModule, ...] = ()
     source: str = "the manifests"
     assumed: tuple[str, ...] = ()
     live: bool = False
 
-    def every(self) -> list[Module | Refused]:
+    def every(self) -> list[Module | RefusedModule]:
         """Modules and refused ones in one order."""
-        every: list[Module | Refused] = [*self.modules, *self.refused]
+        every: list[Module | RefusedModule] = [*self.modules, *self.refused]
         return sorted(every, key=lambda module: module.name)

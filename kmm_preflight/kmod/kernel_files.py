@@ -11,8 +11,8 @@ from kmm_preflight.kmod.configuration import KernelConfiguration, built_in_with_
 from kmm_preflight.kmod.machine import MACHINES, Architecture
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import read_object
+from kmm_preflight.kmod.packed import Bytes
 from kmm_preflight.kmod.symvers import VMLINUX, Symvers
-from kmm_preflight.kmod.unpacked import Bytes
 from kmm_preflight.kmod.vermagic import expected_vermagic
 
 _VERSION = re.compile(r"(\d+)\.(\d+)")

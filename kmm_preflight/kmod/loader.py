@@ -11,10 +11,10 @@ from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject, NoModule, Stripped, read_object
+from kmm_preflight.kmod.packed import Bytes, unpacked
 from kmm_preflight.kmod.resolution import ALONE, OtherKmods, SymbolProblems, read_crcs, resolve
 from kmm_preflight.kmod.sections import SINCE_COUNTED, WrongMachine
 from kmm_preflight.kmod.symvers import LAYOUT, VMLINUX, Exported
-from kmm_preflight.kmod.unpacked import Bytes, unpacked
 from kmm_preflight.kmod.vermagic import same_vermagic
 from kmm_preflight.model import Finding
 from kmm_preflight.text import listed

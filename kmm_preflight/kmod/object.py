@@ -9,6 +9,7 @@ from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.exports import Export, read_exports, unversioned_exports
 from kmm_preflight.kmod.machine import Architecture
 from kmm_preflight.kmod.modinfo import GPL_COMPATIBLE, MODINFO_BYTES, Modinfo
+from kmm_preflight.kmod.packed import Bytes
 from kmm_preflight.kmod.patch_sites import read_starts
 from kmm_preflight.kmod.relocations import relocation_flaws
 from kmm_preflight.kmod.sections import (
@@ -25,7 +26,6 @@ from kmm_preflight.kmod.sections import (
     read_sections,
 )
 from kmm_preflight.kmod.symbols import NeededSymbol, Symbols, symbol_table
-from kmm_preflight.kmod.unpacked import Bytes
 from kmm_preflight.kmod.versions import Versions, read_versions
 
 _THIS_MODULE = ".gnu.linkonce.this_module"

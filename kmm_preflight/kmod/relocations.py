@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from kmm_preflight.errors import BoundExceeded
+from kmm_preflight.kmod.packed import Bytes
 from kmm_preflight.kmod.patch_sites import leads_astray
 from kmm_preflight.kmod.sections import ALWAYS, NOBITS, REL, RELA, Flaw, Section, Sections
 from kmm_preflight.kmod.symbols import Symbols
-from kmm_preflight.kmod.unpacked import Bytes
 
 _ENTRY_BYTES = 24
 # A driver of 100 MiB has 500,000, those of its debug data among them.

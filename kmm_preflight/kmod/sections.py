@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.machine import Architecture, machine_word
-from kmm_preflight.kmod.unpacked import Bytes
+from kmm_preflight.kmod.packed import Bytes
 
 HEADER_BYTES = 64
 _SECTION_BYTES = 64

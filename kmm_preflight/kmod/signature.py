@@ -38,8 +38,7 @@ from kmm_preflight.kmod.cms import (
     read_message,
 )
 from kmm_preflight.kmod.der import element
-from kmm_preflight.kmod.elf import UNPACKED_BYTES
-from kmm_preflight.kmod.packed import plain_pieces
+from kmm_preflight.kmod.packed import UNPACKED_BYTES, plain_pieces
 from kmm_preflight.model import Finding
 
 MAGIC = b"~Module signature appended~\n"

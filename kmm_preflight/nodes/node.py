@@ -9,6 +9,7 @@ from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.kernel_version import architecture, looks_like_kernel
 from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.selector import Labels
+from kmm_preflight.planning.toleration import Taint, Toleration
 
 HOSTED_LABEL = "hypershift.openshift.io/nodePool"
 """The NodePool of a hosted cluster's node."""
@@ -18,31 +19,6 @@ _KEEPS_AWAY = ("NoSchedule", "NoExecute")
 # What controllers put on a node and take away again: it says nothing of the node after the upgrade.
 _PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeletedByClusterAutoscaler",
             "DeletionCandidateOfClusterAutoscaler")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Taint:
-    """A taint of a node."""
-
-    key: str
-    value: str
-    effect: str
-
-
-@dataclass(frozen=True)
-class Toleration:
-    """A toleration of a Module, which newer KMM has; key "" is every one, effect "" too."""
-
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-
-    def tolerates(self, taint: Taint) -> bool:
-        """Whether the taint keeps nothing away that has this."""
-        if self.effect not in ("", taint.effect) or (self.key and self.key != taint.key):
-            return False
-        return self.operator != "Equal" or (bool(self.key) and self.value == taint.value)
 
 
 @dataclass(frozen=True)
@@ -96,12 +72,4 @@ def parse_node(manifest: Manifest) -> Node:
         config=notes[f"{_MCO}/currentConfig"].text(),
         wanted_config=notes[f"{_MCO}/desiredConfig"].text(),
         image=notes[f"{_MCO}/desiredImage"].text(),
-    )
-
-
-def parse_tolerations(field: Field) -> tuple[Toleration, ...]:
-    """The tolerations of a Module's spec."""
-    return tuple(
-        Toleration(one["key"].text(), one["operator"].text() or "Equal", one["value"].text(), one["effect"].text())
-        for one in field
     )

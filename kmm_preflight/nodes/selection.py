@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from kmm_preflight.cluster.inventory import Refused
 from kmm_preflight.model import ModuleName, Release, TargetKernel
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
 from kmm_preflight.nodes.targets import Demand, Target, everywhere, filter_of, needed, targets, with_nodes
 from kmm_preflight.oci.credentials import Keyring
-from kmm_preflight.planning.module import Module
+from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.planning.module import Module, RefusedModule
 from kmm_preflight.release.choice import Choice, KernelFilter
-from kmm_preflight.release.images import Images
 from kmm_preflight.release.payload import read_release, read_streams
 
 
@@ -53,11 +52,11 @@ class KernelOptions:
 
 
 def choose_kernels(
-    images: Images,
+    images: ImageResolver,
     name: str,
     options: KernelOptions,
     keyring: Keyring,
-    modules: Iterable[Module | Refused],
+    modules: Iterable[Module | RefusedModule],
     fleet: Fleet | None,
 ) -> Selection:
     """The kernels of the release of that name that the Modules are judged on. Raises what read_release raises."""
@@ -83,9 +82,9 @@ def choose_kernels(
     )
 
 
-def _needed(module: Module | Refused, boots: Prediction, options: KernelOptions) -> tuple[Demand, ...]:
+def _needed(module: Module | RefusedModule, boots: Prediction, options: KernelOptions) -> tuple[Demand, ...]:
     """What a Module needs; of one that cannot be read, every node counts."""
-    one = Module(module.name, None) if isinstance(module, Refused) else module
+    one = Module(module.name, None) if isinstance(module, RefusedModule) else module
     return tuple(replace(need, boot=options.over(need.boot)) for need in needed(one, boots))
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from kmm_preflight.base.decompression import decompressed
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed, Truncated
-from kmm_preflight.kmod.names import is_kmod_file, module_key
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.document import Descriptor
 from kmm_preflight.oci.index import LayerEntry, LayerIndex
@@ -23,32 +21,35 @@ KEPT_FILES = 10_000
 NAMES_IN_AN_IMAGE = 1_000_000
 
 
+def nothing(path: str) -> bool:
+    """Return False: keep no file."""
+    return False
+
+
 @dataclass(frozen=True)
 class KeepRules:
-    """Which files' bytes a run asks for: single paths, kmods by module name, every kmod below a folder.
-
-    matching is a pattern for whole paths, for what has a kernel's version in its path that is not known yet.
-    """
+    """Rules for which files of a layer the bytes are kept."""
 
     paths: frozenset[str] = frozenset()
-    kmods: frozenset[str] = frozenset()
+    """Single files."""
+    keeps: Callable[[str], bool] = nothing
+    """True if the file at this path is kept."""
+    together: Callable[[str], bool] = nothing
+    """True for files that are kept together: who asks for a single file asks for all such files of its folder."""
     folders: frozenset[str] = frozenset()
-    matching: re.Pattern[str] | None = None
+    """Folders in which all files that are kept together are kept."""
 
     def __contains__(self, path: object) -> bool:
         if not isinstance(path, str):
             return False
-        if path in self.paths or (self.matching and self.matching.fullmatch(path)):
+        if path in self.paths or self.keeps(path):
             return True
-        if not is_kmod_file(path):
-            return False
-        name = path.rpartition("/")[2]
-        return module_key(name) in self.kmods or any(path.startswith(f"{folder}/") for folder in self.folders)
+        return self.together(path) and any(path.startswith(f"{folder}/") for folder in self.folders)
 
     def also(self, path: str, kept: Iterable[str]) -> KeepRules:
-        """The same, what was kept before, and one path more with the kmods beside it: who asks for it asks for them."""
-        beside = {path.rpartition("/")[0]} if is_kmod_file(path) and "/" in path else set()
-        return replace(self, paths=self.paths | {path, *kept}, folders=self.folders | beside)
+        """Return these rules with another file, the files kept before, and the files that belong with the new file."""
+        folders = {path.rpartition("/")[0]} if "/" in path and self.together(path) else set[str]()
+        return replace(self, paths=self.paths | {path, *kept}, folders=self.folders | folders)
 
 
 @dataclass

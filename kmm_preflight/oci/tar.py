@@ -32,8 +32,13 @@ class EntryKind(Enum):
     DEVICE = "c"
 
 
-_KINDS = {b"0": EntryKind.FILE, b"\0": EntryKind.FILE, b"7": EntryKind.FILE, b"S": EntryKind.FILE, b"1": EntryKind.HARDLINK,
-          b"2": EntryKind.SYMLINK, b"3": EntryKind.DEVICE, b"4": EntryKind.DEVICE, b"5": EntryKind.FOLDER, b"6": EntryKind.DEVICE}  # fmt: skip
+_KINDS = {
+    **dict.fromkeys((b"0", b"\0", b"7", b"S"), EntryKind.FILE),
+    b"1": EntryKind.HARDLINK,
+    b"2": EntryKind.SYMLINK,
+    **dict.fromkeys((b"3", b"4", b"6"), EntryKind.DEVICE),
+    b"5": EntryKind.FOLDER,
+}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import VERIFIED_HTTPS, Build, Manifest, ModuleName, RegistryTLS, Sign
-from kmm_preflight.nodes.node import Toleration, parse_tolerations
 from kmm_preflight.planning.regexp import Pattern, compile_pattern
+from kmm_preflight.planning.toleration import Toleration, parse_tolerations
 
 GROUP = "kmm.sigs.x-k8s.io"
 VERSION = "v1beta1"
@@ -91,6 +91,22 @@ class Module:
 
     def _sections(self) -> list[Container | KernelMapping]:
         return [self.container, *self.container.mappings] if self.container else []
+
+
+@dataclass(frozen=True)
+class RefusedModule:
+    """A Module that is in the cluster although KMM's webhook would refuse it; problem is a sentence."""
+
+    name: ModuleName
+    problem: str
+    deleting: bool = False
+    uid: str = ""
+    generation: int = 0
+
+
+def has_case(module: Module | RefusedModule) -> bool:
+    """Whether it has a case: it loads a kmod, as far as is known, and is not being deleted."""
+    return not module.deleting and (isinstance(module, RefusedModule) or module.container is not None)
 
 
 def parse_module(manifest: Manifest, namespace: str) -> Module:

@@ -14,8 +14,8 @@ from kmm_preflight.kernel_version import looks_like_kernel
 from kmm_preflight.model import DriverToolkit, Flavour, TargetKernel
 from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
-from kmm_preflight.release.images import Images
 from kmm_preflight.release.os_image import Candidates, OSImage, Tag, os_image_of, read_candidates
 from kmm_preflight.release.packages import ListedKernel, NotListed, extension_kernel, node_kernel
 from kmm_preflight.text import clean
@@ -37,7 +37,7 @@ class Toolkits:
 
 
 def compare_with_os(
-    images: Images, tags: Sequence[Tag], toolkits: Toolkits, keyring: Keyring
+    images: ImageResolver, tags: Sequence[Tag], toolkits: Toolkits, keyring: Keyring
 ) -> tuple[tuple[TargetKernel, ...], tuple[str, ...]]:
     """The kernels, each with its problem where the OS has another one; and words about what was not compared."""
     by_arch: dict[str, Candidates] = {}

@@ -13,8 +13,9 @@ from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release.choice import Choice
-from kmm_preflight.release.images import Images, read_file
+from kmm_preflight.release.images import read_file
 from kmm_preflight.release.os_image import STREAM_LABEL
 from kmm_preflight.text import listed
 
@@ -67,7 +68,7 @@ def kernel_of_flavour(named: ToolkitKernels, flavour: Flavour, folders: tuple[st
 
 
 def read_toolkit(
-    images: Images, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
+    images: ImageResolver, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
 ) -> tuple[DriverToolkit, Kernels] | None:
     """A toolkit with its kernels, None when its stream was not chosen.
 
@@ -92,7 +93,7 @@ def read_toolkit(
 
 
 def needed_toolkit(
-    images: Images, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
+    images: ImageResolver, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
 ) -> tuple[DriverToolkit, Kernels] | None:
     """As read_toolkit; None also where it is not there for an architecture that nodes have and nobody chose."""
     try:
@@ -103,7 +104,7 @@ def needed_toolkit(
         return None
 
 
-def stream_of_toolkit(images: Images, tag: str, reference: str, arch: str | None, keyring: Keyring) -> str:
+def stream_of_toolkit(images: ImageResolver, tag: str, reference: str, arch: str | None, keyring: Keyring) -> str:
     """The stream of a toolkit, "" for an image of another name that does not say to be one."""
     image = images.image(reference, arch, keyring, VERIFIED_HTTPS)
     label = image.config().labels.get(STREAM_LABEL, "")

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from kmm_preflight.model import RegistryTLS
-from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
 
 _FILE_BYTES = 32 << 20
-
-
-class Images(Protocol):
-    """Where images come from."""
-
-    def platforms(self, name: str, keyring: Keyring) -> tuple[str, ...] | None:
-        """Architectures of an index, None for a single image."""
-
-    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
-        """The image for linux/arch."""
 
 
 def read_file(image: Image, path: str) -> bytes | None:

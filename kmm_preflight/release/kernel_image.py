@@ -12,7 +12,7 @@ from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.names import is_kmod_file, module_key
 from kmm_preflight.kmod.object import read_object
-from kmm_preflight.kmod.unpacked import unpacked
+from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.model import TargetKernel
 from kmm_preflight.oci.filesystem import LinkBroken, Located
 from kmm_preflight.oci.image import Image

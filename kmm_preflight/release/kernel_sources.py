@@ -15,13 +15,13 @@ from typing import TypeVar
 from kmm_preflight.base.decompression import pieces_of
 from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
+from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
-from kmm_preflight.kmod.unpacked import unpacked
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, TargetKernel
 from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
-from kmm_preflight.release.images import Images
 from kmm_preflight.release.kernel_image import OS_IMAGE, TOOLKIT, KernelFolders, KernelImage, ModuleLists
 
 # In transfer, all layers together; those of releases have about 1 GB (openshift-reference 3.2).
@@ -49,7 +49,7 @@ class OwnFile:
 class KernelSources:
     """The files of target kernels. Each image is opened once, and a Module.symvers parsed once for all runs."""
 
-    def __init__(self, images: Images, keyring: Keyring, store: SymversStore) -> None:
+    def __init__(self, images: ImageResolver, keyring: Keyring, store: SymversStore) -> None:
         """keyring is what the release is pulled with; the store keeps tables by digest."""
         self._images, self._keyring, self._store = images, keyring, store
         self._known: dict[TargetKernel, KnownKernel | PreflightError] = {}

@@ -14,7 +14,7 @@ from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour
 from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
-from kmm_preflight.release.images import Images
+from kmm_preflight.oci.resolver import ImageResolver
 
 STREAM_LABEL = "io.openshift.os.streamclass"
 SOURCE = "io.openshift.build.source-location"
@@ -71,7 +71,7 @@ def os_image_tags(document: Field) -> tuple[Tag, ...]:
     return tuple(tags)
 
 
-def read_candidates(images: Images, tags: Sequence[Tag], arch: str, keyring: Keyring) -> Candidates:
+def read_candidates(images: ImageResolver, tags: Sequence[Tag], arch: str, keyring: Keyring) -> Candidates:
     """The images behind the tags that are of the OS: manifest and config are read, no layer."""
     found: list[OSImage] = []
     failed: list[PreflightError] = []

@@ -9,6 +9,7 @@ from kmm_preflight.kernel_version import ARCHITECTURES
 from kmm_preflight.model import VERIFIED_HTTPS, Release
 from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release.choice import MULTI, Choice
 from kmm_preflight.release.comparison import Toolkits, compare_with_os
 from kmm_preflight.release.driver_toolkit import (
@@ -19,7 +20,6 @@ from kmm_preflight.release.driver_toolkit import (
     stream_of_toolkit,
 )
 from kmm_preflight.release.image_references import IMAGE_REFERENCES, parse_image_references, read_references
-from kmm_preflight.release.images import Images
 from kmm_preflight.release.os_image import os_image_tags
 from kmm_preflight.release.packages import LISTS
 from kmm_preflight.text import listed
@@ -28,7 +28,7 @@ FILES = frozenset({IMAGE_REFERENCES, TOOLKIT_RELEASE}) | LISTS
 """What is read of release, toolkit and OS images."""
 
 
-def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[Release, Kernels]:
+def read_release(images: ImageResolver, name: str, choice: Choice, keyring: Keyring) -> tuple[Release, Kernels]:
     """The release behind the name, and the kernels that the choice takes of it, one for each stream and architecture.
 
     Malformed when it is no release image; UsageProblem when it lacks a stream or architecture that was chosen; else
@@ -60,7 +60,9 @@ def read_release(images: Images, name: str, choice: Choice, keyring: Keyring) ->
     return Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes), kernels
 
 
-def read_streams(images: Images, name: str, arches: tuple[str, ...], keyring: Keyring) -> tuple[str, tuple[str, ...]]:
+def read_streams(
+    images: ImageResolver, name: str, arches: tuple[str, ...], keyring: Keyring
+) -> tuple[str, tuple[str, ...]]:
     """The release's version, and the streams of its driver toolkits in the payload's order.
 
     Of an index the first of the architectures is read that is there; others may be missing. No layer of a toolkit is
@@ -74,7 +76,7 @@ def read_streams(images: Images, name: str, arches: tuple[str, ...], keyring: Ke
     return _streams(images, name, have[-1] if have else None, keyring)
 
 
-def _streams(images: Images, name: str, arch: str | None, keyring: Keyring) -> tuple[str, tuple[str, ...]]:
+def _streams(images: ImageResolver, name: str, arch: str | None, keyring: Keyring) -> tuple[str, tuple[str, ...]]:
     image = images.image(name, arch, keyring, VERIFIED_HTTPS)
     version, toolkits = parse_image_references(read_references(image, name), name)
     arch = arch or image.config().arch or None
@@ -82,7 +84,7 @@ def _streams(images: Images, name: str, arch: str | None, keyring: Keyring) -> t
     return version, tuple(stream for stream in streams if stream)
 
 
-def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
+def _architectures(images: ImageResolver, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
     """The architectures that are read: those that nodes have, as far as the release has them, and those chosen.
 
     No other child of an index is asked for, since it may be missing (openshift-reference 1.3).
@@ -100,7 +102,9 @@ def _architectures(images: Images, name: str, choice: Choice, keyring: Keyring) 
     return have
 
 
-def _chosen_architectures(images: Images, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
+def _chosen_architectures(
+    images: ImageResolver, name: str, choice: Choice, keyring: Keyring
+) -> tuple[str, ...] | tuple[None]:
     """The chosen architectures; the image's own (None) where nothing was chosen, of an index amd64."""
     if choice.arches and MULTI not in choice.arches:
         return choice.arches
@@ -112,7 +116,7 @@ def _chosen_architectures(images: Images, name: str, choice: Choice, keyring: Ke
 
 
 def _release_image(
-    images: Images, name: str, arches: tuple[str | None, ...], choice: Choice, keyring: Keyring
+    images: ImageResolver, name: str, arches: tuple[str | None, ...], choice: Choice, keyring: Keyring
 ) -> Image:
     """The release image of the first architecture that it has; UsageProblem when one that was chosen is not there."""
     opened: list[Image] = []

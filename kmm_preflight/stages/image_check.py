@@ -8,14 +8,14 @@ not have: what the node and the kernel's loader will say (loading.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
 
 from kmm_preflight.catalogue import heaviest_first
+from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
 from kmm_preflight.kmod import findings as kmod_findings
-from kmm_preflight.kmod.elf import why_not_elf
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
+from kmm_preflight.kmod.packed import why_not_elf
 from kmm_preflight.kmod.signature import packed_below_signature
 from kmm_preflight.model import (
     Finding,
@@ -23,15 +23,14 @@ from kmm_preflight.model import (
     Outcome,
     Plan,
     Recorded,
-    RegistryTLS,
     Severity,
     Stage,
     StageResult,
 )
 from kmm_preflight.oci import findings as oci_findings
-from kmm_preflight.oci.credentials import Keyring
 from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.stages import findings
 from kmm_preflight.text import listed
@@ -48,31 +47,6 @@ _KMODS_LOOKED_AT = 10_000
 _DECIDES = (Severity.REFUTES, Severity.UNDECIDED)
 
 
-class Images(Protocol):
-    """Where images come from."""
-
-    def refusal(self, name: str) -> str:
-        """Why the cluster lets no node pull the name, "" when it may be pulled."""
-
-    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
-        """The image for linux/arch; raises as errors.py says."""
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """What a Module's image is pulled with.
-
-    note tells of a Secret that is not at hand; problem of one that cannot be used.
-    """
-
-    keyring: Keyring = field(default_factory=Keyring)
-    note: Finding | None = None
-    problem: Finding | None = None
-
-    def __str__(self) -> str:
-        return str(self.keyring)
-
-
 FurtherCheck = Callable[[Plan, Image], tuple[Finding, ...] | None]
 """What else speaks for or against an image, None when nothing more is asked; raises what reading the image raises."""
 
@@ -81,7 +55,9 @@ def path_alone(plan: Plan, image: Image) -> None:
     """Nothing: the kmod's path is all that is asked for."""
 
 
-def judge_image(plan: Plan, images: Images, credentials: Credentials, deeper: FurtherCheck = path_alone) -> StageResult:
+def judge_image(
+    plan: Plan, images: ImageResolver, credentials: Credentials, deeper: FurtherCheck = path_alone
+) -> StageResult:
     """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py.
 
     NOT_NEEDED when the plan is recorded and its name still leads to the same image, which can be had and is then not
@@ -91,7 +67,7 @@ def judge_image(plan: Plan, images: Images, credentials: Credentials, deeper: Fu
     return replace(result, findings=(*result.findings, *plan.notes))
 
 
-def _judge(plan: Plan, images: Images, credentials: Credentials, deeper: FurtherCheck) -> StageResult:
+def _judge(plan: Plan, images: ImageResolver, credentials: Credentials, deeper: FurtherCheck) -> StageResult:
     if plan.unresolved or credentials.problem:
         return _result(plan.unresolved or credentials.problem)
     image: Image | None = None

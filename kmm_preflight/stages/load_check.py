@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kmm_preflight.catalogue import heaviest_first
-from kmm_preflight.cluster.section_contents import Sources
+from kmm_preflight.cluster.sections import SectionObjects
 from kmm_preflight.depth import Depth, ProofOptions
 from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod import findings as kmod_findings
@@ -59,7 +59,7 @@ class LoadCheck:
     """Judges what lies beyond the path, as deep as the run asks."""
 
     def __init__(
-        self, proving: ProofOptions, kernels: Kernels, sources: Sources, trials: TrialCheck | None = None
+        self, proving: ProofOptions, kernels: Kernels, sources: SectionObjects, trials: TrialCheck | None = None
     ) -> None:
         """sources has the Secrets in which certificates of sign sections are; trials is None where none is made."""
         self._proving, self._kernels, self._sources, self._trials = proving, kernels, sources, trials

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from kmm_preflight.cluster.credentials import is_elided
-from kmm_preflight.cluster.section_contents import Sources, files_of, words_of
+from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.errors import AccessDenied, BoundExceeded, Malformed
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate
@@ -27,7 +27,7 @@ FILE_BYTES = 256 << 20
 _GLOB = re.compile(r"[*?\[]")
 
 
-def judge_signed(plan: Plan, sign: Sign, image: Image, sources: Sources) -> tuple[Finding, ...]:
+def judge_signed(plan: Plan, sign: Sign, image: Image, sources: SectionObjects) -> tuple[Finding, ...]:
     """What is to be said of the signatures of filesToSign, and of the kmod itself, at most one finding a file.
 
     Without the certificate of certSecret it is told whose signatures they are.
@@ -73,7 +73,7 @@ def judge_unasked(image: Image, paths: Iterable[str]) -> tuple[Finding, ...]:
     return tuple(told)
 
 
-def _certificate(plan: Plan, sign: Sign, sources: Sources) -> Certificate | None:
+def _certificate(plan: Plan, sign: Sign, sources: SectionObjects) -> Certificate | None:
     """That of certSecret; None where there is no such Secret, or none that may be read."""
     key = (plan.module.namespace, sign.cert_secret or "")
     try:

@@ -15,7 +15,7 @@ from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod.index import IndexLine, ModuleIndex, in_folder
 from kmm_preflight.kmod.lookup import INDEX
 from kmm_preflight.kmod.names import is_kmod_file, module_key, wanted_key
-from kmm_preflight.kmod.unpacked import unpacked
+from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, check_paths
 from kmm_preflight.trial.programs import MissingTool
 from kmm_preflight.trial.script import Step

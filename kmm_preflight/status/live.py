@@ -1,4 +1,4 @@
-"""A PreflightValidationOCP while the run goes on: one writer for each, on the controller, stage by stage."""
+"""Status of a PreflightValidationOCP while a run goes on, written stage by stage."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import pytest
-
-from fixtures.run import RunFolder, is_controller, steps
 from kmm_preflight.errors import PreflightError
-from kmm_preflight.model import Conclusion, ModuleName, Plan, Stage, Verdict
+from kmm_preflight.model import Conclusion, ModuleName, Plan, Stage, StageResult, Verdict
 from kmm_preflight.stages.rules import conclude
 from kmm_preflight.status.dialects import StatusEntry, current, entry, entry_so_far, is_verified, key_of, worst
 from kmm_preflight.status.preflight import KIND, Preflight
@@ -57,13 +54,13 @@ class LiveStatus:
         writer: StatusWriter,
         plans: Iterable[Plan],
         standing: frozenset[str],
-        folder: RunFolder,
+        results: Callable[[Plan], Mapping[Stage, StageResult]],
     ) -> None:
         self.preflight = preflight
         self.plans = tuple(plans)
         self._writer = writer
         self._standing = standing
-        self._folder = folder
+        self._results = results
         self._by_key: dict[ModuleName, list[Plan]] = {}
         for plan in self.plans:
             self._by_key.setdefault(key_of(plan.module, preflight.dialect), []).append(plan)
@@ -96,7 +93,7 @@ class LiveStatus:
     def settled(self, plan: Plan) -> None:
         """Tells what is known by now of the plan's Module."""
         key = key_of(plan.module, self.preflight.dialect)
-        verdicts = [conclude(one, self._folder.results(one, ended=False)) for one in self._by_key[key]]
+        verdicts = [conclude(one, self._results(one)) for one in self._by_key[key]]
         if made := self._entry(key, verdicts):
             with self._lock:
                 self._pending[key] = made
@@ -203,40 +200,3 @@ class LiveStatus:
 def _drawn(verdict: Verdict) -> bool:
     """Whether a stage was settled for it: without one, even an undecided verdict says nothing of the Module."""
     return verdict.conclusion is not Conclusion.NOT_VERIFIED and bool(verdict.results)
-
-
-LIVE = pytest.StashKey[tuple[LiveStatus, ...]]()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    """Follows the run where it answers a PreflightValidationOCP."""
-    if is_controller(config) and LIVE in config.stash:
-        config.pluginmanager.register(_Follower(config.stash[LIVE]), "preflight-live")
-
-
-class _Follower:
-    def __init__(self, several: tuple[LiveStatus, ...]) -> None:
-        self._several = several
-        self._steps = {name: (live, plan) for live in several for name, (plan, _) in steps(live.plans).items()}
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Without workers: what was not deselected will be judged."""
-        if not session.config.getoption("numprocesses", None):
-            self._begin([item.nodeid for item in session.items])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """With workers: the same, as each of them collected it."""
-        self._begin(ids)
-
-    def _begin(self, ids: list[str]) -> None:
-        plans = {self._steps[name][1].id for id in ids if (name := id.rpartition("::")[2]) in self._steps}
-        for live in self._several:
-            live.begin(frozenset(plans))
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A step has ended."""
-        live, plan = self._steps.get(report.nodeid.rpartition("::")[2], (None, None))
-        if live and plan and (report.when == "call" or report.outcome != "passed"):
-            live.settled(plan)
