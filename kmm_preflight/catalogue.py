@@ -1,4 +1,4 @@
-"""How a room defines its findings: an id, a weight, a sentence and a remedy, with placeholders for names and values."""
+"""Definition of findings: an id, a weight, a sentence and a remedy, with placeholders for names and values."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ REFUTES, UNDECIDED, WARNING, NOTE = Severity.REFUTES, Severity.UNDECIDED, Severi
 
 @dataclass(frozen=True)
 class FindingKind:
-    """One cause. Call it with the values for its placeholders to get a Finding."""
+    """A cause of trouble. Call the kind with the values for its placeholders to get a Finding."""
 
     id: str
     """The stable id; docs/findings has a page of this name."""
     severity: Severity
     """The weight of the finding."""
     sentence: str
-    """What is wrong, with placeholders."""
+    """The sentence that says the problem, with placeholders."""
     remedy: str
-    """What to do about it, with placeholders."""
+    """The action that fixes the problem, with placeholders."""
 
     def __call__(self, **values: object) -> Finding:
         """Return the finding with the values, made safe to print, in its sentence and remedy."""
