@@ -1,4 +1,4 @@
-"""Mirrors as a node applies them, a row for each rule of openshift-reference 5.1, and registry settings beside them."""
+"""Mirrors as a node applies them, a row for each rule (docs/reference/openshift.md 5.1), and registry settings."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_a_damaged_list_of_extensions(tmp_path: Path) -> None:
 
 
 def test_64k_is_a_package_of_its_own() -> None:
-    """Its version may be another one than the standard kernel's (openshift-reference 3.3)."""
+    """Its version may be another one than the standard kernel's (docs/reference/openshift.md 3.3)."""
     listed = Field({"kernel-core": KERNEL, PAGES_64K: "5.14.0-570.17.1.el9_6.aarch64"})
     assert extension_versions(listed, PAGES_64K) == {"5.14.0-570.17.1.el9_6.aarch64"}
     names = [f"kernel-core-{KERNEL}.rpm", f"{PAGES_64K}-5.14.0-427.1.1.el9_4.aarch64.rpm"]

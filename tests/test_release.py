@@ -393,7 +393,7 @@ def test_a_toolkit_that_no_node_needs_is_not_read(tmp_path: Path) -> None:
 def test_folders_name_what_the_json_does_not(
     tmp_path: Path, arch: str, flavour: Flavour, folders: list[str], kernel: str | None
 ) -> None:
-    """Of 4.12 since 2025-10 the JSON has no rt, of none 64k (openshift-reference 2.1)."""
+    """Of 4.12 since 2025-10 the JSON has no rt, of none 64k (docs/reference/openshift.md 2.1)."""
     headers = [Member(f"{SOURCES}/{one}/Makefile", b"") for one in folders]
     images = {
         NAME: _release(("driver-toolkit", DTK), architecture=arch),
@@ -418,7 +418,7 @@ def _sparse(tmp_path: Path, arch: str) -> LayoutReference:
 
 @pytest.mark.parametrize(("arch", "kernel"), [("amd64", AMD64), ("arm64", ARM64)])
 def test_children_that_no_node_needs_may_be_missing(tmp_path: Path, arch: str, kernel: TargetKernel) -> None:
-    """As oc-mirror leaves an index of which one architecture was mirrored (openshift-reference 1.3)."""
+    """As oc-mirror leaves an index of which one architecture was mirrored (docs/reference/openshift.md 1.3)."""
     layout = _sparse(tmp_path, arch)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     assert read_streams(images, NAME, ("amd64", "arm64"), Keyring()) == ("4.99.0", ("rhel-9",))

@@ -1,4 +1,4 @@
-"""Builds as OpenShift's own, made as KMM makes them there (kmm-reference 5 and 6)."""
+"""Builds as OpenShift's own, made as KMM makes them there (docs/reference/kmm.md 5, 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The build section becomes an order: Dockerfile, arguments, Secrets and the name of the result (kmm-reference 5)."""
+"""Turn the build section into a request: Dockerfile, arguments, Secrets and result name (docs/reference/kmm.md 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sign section becomes an order, and what it made is looked at file by file (kmm-reference 6)."""
+"""The sign section becomes an order, and what it made is looked at file by file (docs/reference/kmm.md 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kmod exports to others, by its own tables (loader-reference 2): its Module.symvers is in no image."""
+"""What a kmod exports to others, by its own tables (docs/reference/loader.md 2): its Module.symvers is in no image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""modules.dep.bin and the indexes beside it: how modprobe finds a kmod, what it loads before (loader-reference 5)."""
+"""Read modules.dep.bin and its sibling indexes, in which modprobe finds kmods (docs/reference/loader.md 5)."""
 
 from __future__ import annotations
 

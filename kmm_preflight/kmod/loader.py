@@ -1,4 +1,4 @@
-"""Will this kmod load on that kernel? The loader's checks, in its order (loader-reference 1 and 6)."""
+"""Will this kmod load on that kernel? The loader's checks, in its order (docs/reference/loader.md 1, 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What modprobe makes of a folder of an image: which files it loads for a name, or why none (loader-reference 5)."""
+"""Find the files that modprobe loads for a name from a folder of an image (docs/reference/loader.md 5)."""
 
 from __future__ import annotations
 

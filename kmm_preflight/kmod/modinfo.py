@@ -1,4 +1,4 @@
-"""The tags of .modinfo as the loader reads them (loader-reference 3)."""
+"""The tags of .modinfo as the loader reads them (docs/reference/loader.md 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which relocations a kmod asks the loader for, and which of them no loader does (loader-reference 1, step 14)."""
+"""Read the relocations of a kmod, and find those that no loader supports (docs/reference/loader.md 1, step 14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who provides each symbol that a kmod needs, and which ones the loader refuses (loader-reference 1.3, 1.4)."""
+"""Who provides each symbol that a kmod needs, and which ones the loader refuses (docs/reference/loader.md 1.3, 1.4)."""
 
 from __future__ import annotations
 

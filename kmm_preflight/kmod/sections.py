@@ -1,4 +1,4 @@
-"""An object's header and sections, with the checks that the loader makes of them (loader-reference 1.1)."""
+"""An object's header and sections, with the checks that the loader makes of them (docs/reference/loader.md 1.1)."""
 
 # struct instead of pyelftools: the kernel reads by its own class and byte order and ignores what EI_CLASS and EI_DATA
 # claim (x86_64 loads an object that says ELF32), which a reader that believes them misreads; and a kmod of some

@@ -100,7 +100,7 @@ def judge_signature(path: str, data: bytes, certificate: Certificate | None) -> 
 def refused_unasked(path: str, data: bytes) -> Finding | None:
     """Why a kernel that asks for no signature refuses this one all the same, None when it does not.
 
-    By loader-reference 4. Not told: a damaged signature by a key that the node trusts, which no file names.
+    Not reported: a damaged signature by a key that the node trusts, which no file names (docs/reference/loader.md 4).
     """
     plain: bytes | bytearray = data
     if _packing(data):

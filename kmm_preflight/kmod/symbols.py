@@ -1,4 +1,4 @@
-"""A kmod's symbol table: what it needs, and where its own symbols are (loader-reference 1.4)."""
+"""A kmod's symbol table: what it needs, and where its own symbols are (docs/reference/loader.md 1.4)."""
 
 from __future__ import annotations
 

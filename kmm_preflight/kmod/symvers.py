@@ -1,4 +1,4 @@
-"""Module.symvers: what a kernel exports, parsed once into a table on disk (loader-reference 2)."""
+"""Module.symvers: what a kernel exports, parsed once into a table on disk (docs/reference/loader.md 2)."""
 
 from __future__ import annotations
 

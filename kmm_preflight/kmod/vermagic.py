@@ -1,4 +1,4 @@
-"""The version magic: what a kernel's is, and which one of a kmod it takes (loader-reference 1.2)."""
+"""The version magic: what a kernel's is, and which one of a kmod it takes (docs/reference/loader.md 1.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which CRCs a kmod expects of the symbols that it uses: both forms of modversions (loader-reference 1.3)."""
+"""Which CRCs a kmod expects of the symbols that it uses: both forms of modversions (docs/reference/loader.md 1.3)."""
 
 from __future__ import annotations
 

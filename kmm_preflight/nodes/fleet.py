@@ -53,7 +53,7 @@ class Fleet:
         return next((pool for pool in self.pools if pool.name == name), None)
 
     def stream_of(self, pool: Pool) -> str:
-        """The stream that the cluster says for a pool (openshift-reference 4.4), "" where it says none."""
+        """The stream that the cluster says for a pool (docs/reference/openshift.md 4.4), "" where it says none."""
         worker = self.pool(WORKER) if pool.custom else None
         return pool.stream or (worker.stream if worker else "") or self.default_stream
 

@@ -49,12 +49,12 @@ def flavour_of(kernel_type: str) -> Flavour | None:
 
 
 def in_order(sources: Iterable[MachineConfig]) -> list[MachineConfig]:
-    """Sources as they merge (openshift-reference 4.2): those of role worker by name, then the rest by name."""
+    """Sources as they merge (docs/reference/openshift.md 4.2): those of role worker by name, then the rest by name."""
     return sorted(sources, key=lambda one: (one.labels.get(ROLE) != "worker", one.name))
 
 
 def merged_kernel_type(sources: Iterable[MachineConfig]) -> str:
-    """The kernelType of a merge: the last that is not default (openshift-reference 4.2)."""
+    """The kernelType of a merge: the last that is not default (docs/reference/openshift.md 4.2)."""
     special = [one.kernel_type for one in in_order(sources) if one.kernel_type not in ("", "default")]
     return special[-1] if special else ""
 

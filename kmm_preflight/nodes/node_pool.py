@@ -16,7 +16,10 @@ _LABEL_CHARACTERS = 63
 
 @dataclass(frozen=True)
 class NodePool:
-    """A NodePool (openshift-reference 4.6). release is what it asks for today; lacking names ConfigMaps not given."""
+    """A NodePool (docs/reference/openshift.md 4.6).
+
+    release is the release that its spec names today. lacking names the ConfigMaps that were not given.
+    """
 
     name: str
     namespace: str = ""

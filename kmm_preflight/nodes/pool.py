@@ -53,7 +53,7 @@ def parse_pool(manifest: Manifest) -> Pool:
 
 
 def pool_of(node: Node, pools: Iterable[Pool]) -> Pool | None:
-    """The pool that a node belongs to (openshift-reference 4.1); None for one that is not managed.
+    """The pool that a node belongs to (docs/reference/openshift.md 4.1); None for one that is not managed.
 
     Two custom pools are an error there, which leaves the node as it is. Else master wins, then the custom one.
     """

@@ -157,13 +157,16 @@ class _Configured:
 
 
 def hosted_stream(offered: ReleaseStreams) -> str:
-    """The stream of a hosted cluster's nodes by their release: rhel-10 from 5.0 on (openshift-reference 4.6)."""
+    """Return the stream of a hosted cluster's nodes: rhel-10 from 5.0 on (docs/reference/openshift.md 4.6)."""
     stream = "rhel-10" if _major(offered.version) >= 5 else "rhel-9"
     return _only(offered) or stream
 
 
 def default_stream_of(fleet: Fleet, offered: ReleaseStreams) -> str:
-    """The stream where nothing names one (openshift-reference 4.4), "" where not even the first version is known."""
+    """Return the stream if no object names a stream (docs/reference/openshift.md 4.4).
+
+    Return "" if the first version of the cluster is unknown.
+    """
     if only := _only(offered):
         return only
     if not fleet.installed:
@@ -206,7 +209,7 @@ def _hosted(name: str) -> str:
 
 
 def exists(boot: PredictedKernel) -> bool:
-    """Whether OpenShift has this flavour for the architecture: rt amd64, 64k arm64 (openshift-reference 4.2)."""
+    """True if OpenShift has the flavour for the architecture: rt amd64, 64k arm64 (docs/reference/openshift.md 4.2)."""
     only = {Flavour.RT: "amd64", Flavour.PAGES_64K: "arm64"}.get(boot.flavour or Flavour.STANDARD, boot.arch)
     return boot.arch in ("", only)
 

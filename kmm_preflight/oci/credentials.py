@@ -12,7 +12,7 @@ from kmm_preflight.oci.auth import Credential, Helper, Keychain
 class Keyring:
     """The keychains of one pull, in the order in which a node tries them: the Pod's own, then the node's.
 
-    On another host than the image's name has, a mirror's, a node uses its own ones only (openshift-reference 5.2).
+    For a mirror on another host, a node uses only its own keychains (docs/reference/openshift.md 5.2).
     mirrors_only keeps the node's ones to that.
     """
 

@@ -1,7 +1,7 @@
 """Where a node looks for an image: mirrors by digest (IDMS, ICSP) and by tag (ITMS).
 
 The rules are those of /etc/containers/registries.conf once the cluster's objects were merged into it
-(openshift-reference 5.1).
+(docs/reference/openshift.md 5.1).
 """
 
 from __future__ import annotations

@@ -43,7 +43,10 @@ def _missed(mapping: KernelMapping) -> str:
 
 
 def merge(container: Container, mapping: KernelMapping) -> KernelMapping:
-    """The mapping with what it inherits from its container (kmm-reference 3.4 to 3.6); sections merge, TLS replaces."""
+    """Return the mapping with what it inherits from its container (docs/reference/kmm.md 3.4, 3.5, 3.6).
+
+    Sections merge, TLS replaces.
+    """
     one = mapping.in_tree_module_to_remove or container.in_tree_module_to_remove
     several = mapping.in_tree_modules_to_remove
     several = container.in_tree_modules_to_remove if several is None else several
@@ -111,7 +114,7 @@ def _over(mapping: str | None, container: str | None) -> str | None:
 
 
 def substituted_sign(sign: Sign | None, kernel: str) -> Sign | None:
-    """unsignedImage and filesToSign with the kernel's variables; MOD_NAME is not one of them (kmm-reference 3.3)."""
+    """Replace the kernel's variables in unsignedImage and filesToSign, but not MOD_NAME (docs/reference/kmm.md 3.3)."""
     if sign is None:
         return None
     variables = kernel_variables(kernel)

@@ -1,4 +1,4 @@
-"""Go's regular expressions, which decide which kernel mapping is taken (kmm-reference: RE2, unanchored, ASCII)."""
+"""Go's regular expressions, which decide which kernel mapping is taken (docs/reference/kmm.md 3.2)."""
 
 from __future__ import annotations
 

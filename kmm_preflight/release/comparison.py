@@ -127,7 +127,7 @@ def _with_image(kernel: TargetKernel, one: OSImage | None) -> TargetKernel:
 
 
 def _packaged(version: str) -> tuple[str, str]:
-    """version-release.arch of a kernel's package, and the suffix that its flavour adds (openshift-reference 2.1)."""
+    """Return version-release.arch of a kernel's package, and its flavour's suffix (docs/reference/openshift.md 2.1)."""
     package = version.removesuffix("+rt").removesuffix("+64k")
     return package, version.removeprefix(package)
 

@@ -1,4 +1,4 @@
-"""A driver toolkit of a release: its stream, and the kernels that it is made for (openshift-reference 2)."""
+"""A driver toolkit of a release: its stream, and the kernels that it is made for (docs/reference/openshift.md 2)."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def _kernel(
 ) -> TargetKernel | None:
     """The toolkit's kernel of a flavour; None where it has none and nodes asked for it, UsageProblem where a user did.
 
-    The JSON never names 64k, and of some releases not rt; the folders of kernel-*-devel do (openshift-reference 2).
+    The JSON never names 64k, and in some releases not rt. The folders of kernel-*-devel name both
+    (docs/reference/openshift.md 2).
     """
     have = () if named.of(flavour) else _in_folders(image)
     try:

@@ -1,4 +1,4 @@
-"""image-references of a release image: its version, and the images that its tags name (openshift-reference 1)."""
+"""Read image-references of a release image: its version, and the images of its tags (docs/reference/openshift.md 1)."""
 
 from __future__ import annotations
 

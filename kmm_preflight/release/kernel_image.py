@@ -47,10 +47,10 @@ TOOLKIT = KernelFolders(
     ),
     modules=("lib/modules/{0}", "usr/lib/modules/{0}"),
 )
-"""A driver toolkit (openshift-reference 2.2)."""
+"""A driver toolkit (docs/reference/openshift.md 2.2)."""
 
 OS_IMAGE = KernelFolders(headers=(), modules=("usr/lib/modules/{0}",))
-"""A node image (openshift-reference 3.2); it has no headers, and nothing of it stands in lib, which is a link."""
+"""A node image (docs/reference/openshift.md 3.2). It has no headers, and its lib is a link, so it has no file there."""
 
 
 @dataclass(frozen=True)

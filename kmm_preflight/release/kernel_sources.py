@@ -1,6 +1,6 @@
 """A target kernel's own files, by source: what its driver toolkit lacks, the OS image has that nodes boot.
 
-The OS image is large, and asked only for what a check needs and the toolkit lacks (openshift-reference 2.2 and 3.2).
+The OS image is large: read only what a check needs and the toolkit lacks (docs/reference/openshift.md 2.2, 3.2).
 Nothing else knows of both.
 """
 
@@ -24,7 +24,7 @@ from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
 from kmm_preflight.release.kernel_image import OS_IMAGE, TOOLKIT, KernelFolders, KernelImage, ModuleLists
 
-# In transfer, all layers together; those of releases have about 1 GB (openshift-reference 3.2).
+# In transfer, all layers together; those of releases have about 1 GB (docs/reference/openshift.md 3.2).
 OS_IMAGE_BYTES = 4 << 30
 
 _Answer = TypeVar("_Answer")

@@ -1,6 +1,6 @@
 """The OS and extensions images of a release, found and told apart as the machine config operator does it.
 
-openshift-reference 1.2: candidates by source repository or name, then the labels of their configs decide.
+Find candidates by source repository or name, then read the labels of their configs (docs/reference/openshift.md 1.2).
 """
 
 from __future__ import annotations

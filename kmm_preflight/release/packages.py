@@ -1,8 +1,8 @@
 """The kernel that an OS image's own package lists name, read from the small layers at its top and from no other.
 
-openshift-reference 3.1 and 3.2: a node image ends with a layer that lists its packages, an extensions image with one
-that lists its RPMs, older ones with the RPMs themselves. Whatever is added on top of a list may have changed the
-kernel, so that such a list is not believed.
+A node image ends with a layer that lists its packages. An extensions image ends with a layer that lists its RPMs;
+older ones have the RPMs themselves (docs/reference/openshift.md 3.1, 3.2). A layer on top of a list may have changed
+the kernel, so that such a list is not believed.
 """
 
 from __future__ import annotations

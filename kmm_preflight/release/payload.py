@@ -87,7 +87,7 @@ def _streams(images: ImageResolver, name: str, arch: str | None, keyring: Keyrin
 def _architectures(images: ImageResolver, name: str, choice: Choice, keyring: Keyring) -> tuple[str, ...] | tuple[None]:
     """The architectures that are read: those that nodes have, as far as the release has them, and those chosen.
 
-    No other child of an index is asked for, since it may be missing (openshift-reference 1.3).
+    No other child of an index is asked for, since it may be missing (docs/reference/openshift.md 1.3).
     """
     wanted = choice.wanted_arches()
     if not wanted:

@@ -16,7 +16,7 @@ GROUP = "kmm.sigs.x-k8s.io"
 
 
 class Dialect(Enum):
-    """The three generations of the status (kmm-reference 1.4)."""
+    """The three generations of the status (docs/reference/kmm.md 1.4)."""
 
     SEED = "1.0 to 2.0"
     LIST = "2.1 to 2.3"
@@ -34,7 +34,7 @@ class Dialect(Enum):
 
     @property
     def api_version(self) -> str:
-        """The version through which the status is written; on 2.1 and later never v1beta1 (kmm-reference 1.5)."""
+        """API version to write the status with: on KMM 2.1 and later never v1beta1 (docs/reference/kmm.md 1.5)."""
         return "v1beta1" if self is Dialect.SEED else "v1beta2"
 
 
@@ -73,7 +73,7 @@ def entry(verdict: Verdict, dialect: Dialect) -> StatusEntry | None:
 
 
 def preset(before: Mapping[str, str], modules: Iterable[str]) -> tuple[dict[str, StatusEntry], set[str]]:
-    """The entries with which a run begins, and the names that are removed (kmm-reference 7.1.2).
+    """The entries with which a run begins, and the names that are removed (docs/reference/kmm.md 7.1.2).
 
     before has the verification stage by Module. A Module that is new is False at stage Image, without a reason; one
     that was there keeps its stage; one that vanished is removed.

@@ -24,7 +24,7 @@ class Operator:
     version: str = ""
 
     def pushes_whatever_is_said(self, dialect: Dialect) -> bool:
-        """Whether it may be KMM 2.4, which pushes what it builds whatever pushBuiltImage says (kmm-reference 7.2)."""
+        """True if it may be KMM 2.4, which ignores pushBuiltImage and always pushes (docs/reference/kmm.md 7.2)."""
         return dialect is Dialect.LATER and self.version in ("", "2.4")
 
     def words(self, dialect: Dialect, push: bool) -> str:

@@ -110,7 +110,7 @@ def _with_dependencies(paths: tuple[str, ...], in_tree: InTree) -> tuple[str, ..
 
 
 def _softdeps(order: tuple[str, ...]) -> str:
-    """modulesLoadingOrder [a, b, c] as KMM writes it: a after b, b after c (kmm-reference 11)."""
+    """modulesLoadingOrder [a, b, c] as KMM writes it: a after b, b after c (docs/reference/kmm.md 11)."""
     return "".join(f"softdep {name} pre: {before}\n" for name, before in pairwise(order))
 
 

@@ -16,7 +16,7 @@ from kmm_preflight.trial.boot import BootEnd
 from kmm_preflight.trial.console import TrialAnswer, lines_of
 from kmm_preflight.trial.programs import MissingTool
 
-# What a driver's init answers where its device is not there (loader-reference 1, 19).
+# What a driver's init answers where its device is not there (docs/reference/loader.md 1, step 19).
 _NO_DEVICE = (-errno.ENODEV, -errno.ENXIO)
 # From here on a shell tells that a program could not be run, or was ended by a signal.
 _NOT_ITS_OWN = 126

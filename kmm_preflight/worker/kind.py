@@ -1,4 +1,4 @@
-"""How the parts of KMM that run on a node bring an image's kmods to modprobe (kmm-reference 11)."""
+"""How the parts of KMM that run on a node bring an image's kmods to modprobe (docs/reference/kmm.md 11)."""
 
 from __future__ import annotations
 

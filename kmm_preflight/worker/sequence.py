@@ -1,4 +1,7 @@
-"""What modprobe loads on the node for a Module: which files, in which order (loader-reference 5, kmm-reference 11)."""
+"""List the files that modprobe loads on the node for a Module, in order.
+
+Sources: modprobe (docs/reference/loader.md 5), KMM (docs/reference/kmm.md 11).
+"""
 
 from __future__ import annotations
 
