@@ -25,7 +25,6 @@ from kmm_preflight.model import (
     Verdict,
 )
 from kmm_preflight.status.record import (
-    RULES,
     Recall,
     Record,
     RecordedModule,
@@ -40,6 +39,7 @@ from kmm_preflight.status.record import (
 )
 
 NAME = ModuleName("ns", "a")
+RULES = "0123456789abcdef"
 KERNEL = TargetKernel("6.1.0-56-amd64", "amd64", "", Flavour.STANDARD, "", "")
 OTHER = replace(KERNEL, version="6.1.0-47-amd64")
 PLAN = Plan(NAME, KERNEL, image="r.io/a:1")
@@ -47,7 +47,7 @@ BASIS = VerdictBasis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))
 DIGEST, NEW_DIGEST = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 PROOF = RecordedProof(KERNEL.version, "amd64", DIGEST, "path", RULES, "2026-11-01T00:00:00+00:00")
 RECORD: Record = {NAME: RecordedModule(BASIS, (PROOF,))}
-RAN = RunFacts("path", "2026-11-23T00:00:00+00:00")
+RAN = RunFacts("path", RULES, "2026-11-23T00:00:00+00:00")
 DRAWN = RecordedProof(KERNEL.version, "amd64", NEW_DIGEST, "path", RULES, RAN.date)
 
 
@@ -99,17 +99,17 @@ def since(words: str) -> Recall:
             since("depth of proof path, not kernel; by dtk@1 or os@2"),
         ),
         (
-            {NAME: RecordedModule(BASIS, (replace(PROOF, rules=RULES + 1),))},
+            {NAME: RecordedModule(BASIS, (replace(PROOF, rules="2"),))},
             PLAN,
             BASIS,
             "path",
-            since(f"rules {RULES + 1}, not {RULES}"),
+            since(f"rules 2, not {RULES}"),
         ),
     ],
     ids=["covered", "kernel", "arch", "namespace", "unproved", "generation", "depth", "files", "rules"],
 )
 def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: VerdictBasis, depth: str, want: Recall) -> None:
-    assert recall(record, plan, basis, depth) == want
+    assert recall(record, plan, basis, depth, RULES) == want
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,13 @@ def packed(document: object) -> str:
 def test_what_is_no_record_of_ours(text: str) -> None:
     with pytest.raises(Malformed):
         parse_record(text)
+
+
+def test_a_record_whose_rules_are_a_number_is_read_and_judged_again() -> None:
+    """Releases before 0.2 numbered the rules by hand."""
+    proof = [KERNEL.version, "amd64", DIGEST, "path", 2, PROOF.date]
+    record = parse_record(packed({"format": 1, "modules": {"ns/a": ["uid", 3, dict(BASIS.objects), [proof]]}}))
+    assert recall(record, PLAN, BASIS, "path", RULES) == since(f"rules 2, not {RULES}")
 
 
 def test_a_record_that_unpacks_without_end_is_not_unpacked() -> None:

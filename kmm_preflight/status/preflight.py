@@ -167,14 +167,14 @@ def new_preflight(
 
 
 def remembering(
-    plans: Iterable[Plan], bases: Mapping[ModuleName, VerdictBasis], preflight: Preflight, depth: str
+    plans: Iterable[Plan], bases: Mapping[ModuleName, VerdictBasis], preflight: Preflight, depth: str, rules: str
 ) -> tuple[Plan, ...]:
     """The plans with what the object's record has of them, and with a note where it says verified without one."""
-    return tuple(_remembering(plan, bases.get(plan.module), preflight, depth) for plan in plans)
+    return tuple(_remembering(plan, bases.get(plan.module), preflight, depth, rules) for plan in plans)
 
 
-def _remembering(plan: Plan, basis: VerdictBasis | None, preflight: Preflight, depth: str) -> Plan:
-    recalled = recall(preflight.record, plan, basis, depth) if basis else Recall()
+def _remembering(plan: Plan, basis: VerdictBasis | None, preflight: Preflight, depth: str, rules: str) -> Plan:
+    recalled = recall(preflight.record, plan, basis, depth, rules) if basis else Recall()
     if recalled.proof:
         return replace(plan, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
     claim = preflight.claims.get(key_of(plan.module, preflight.dialect))

@@ -24,9 +24,6 @@ from kmm_preflight.oci.reference import parse_digest
 from kmm_preflight.planning.module import Module
 
 ANNOTATION = "kmm-preflight/record"
-RULES = 2
-"""Raised with each change that makes the same image come out otherwise: what older rules verified is judged again."""
-
 _FORMAT = 1
 _TEXT_BYTES = 8 << 20
 # Of kernels that the last run did not ask for: flavours may be verified in turn, but old releases may not pile up.
@@ -50,13 +47,13 @@ class VerdictBasis:
 
 @dataclass(frozen=True)
 class RecordedProof:
-    """An image that was verified for a kernel: how deep, by which rules, and when (ISO 8601)."""
+    """An image that was verified for a kernel: depth of proof, digest of the judging code, and date (ISO 8601)."""
 
     kernel: str
     arch: str
     digest: str
     depth: str
-    rules: int
+    rules: str
     date: str
 
 
@@ -73,9 +70,13 @@ Record = Mapping[ModuleName, RecordedModule]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What of a run goes into the record: depth of proof, when it ended (ISO 8601), and the Modules that are gone."""
+    """Facts of a run for the record: depth of proof, rules, end (ISO 8601), and the Modules that are gone.
+
+    rules is the digest of the code that judged (rules_digest.py).
+    """
 
     depth: str
+    rules: str
     date: str
     gone: frozenset[ModuleName] = frozenset()
 
@@ -129,8 +130,8 @@ class Recall:
     why: str = ""
 
 
-def recall(record: Record, plan: Plan, basis: VerdictBasis, depth: str) -> Recall:
-    """What the record has of a plan, for a run of this depth of proof and today's rules."""
+def recall(record: Record, plan: Plan, basis: VerdictBasis, depth: str, rules: str) -> Recall:
+    """Return the proof of a plan in the record, if it has this basis, depth of proof and digest of rules."""
     known = record.get(plan.module)
     proofs = known.proofs if known else ()
     proof = _of_kernel(proofs, plan.kernel)
@@ -139,8 +140,8 @@ def recall(record: Record, plan: Plan, basis: VerdictBasis, depth: str) -> Recal
     changed = difference(known.basis, basis)
     if not changed and proof.depth != _on(plan.kernel, depth):
         changed = f"depth of proof {proof.depth}, not {_on(plan.kernel, depth)}"
-    if not changed and proof.rules != RULES:
-        changed = f"rules {proof.rules}, not {RULES}"
+    if not changed and proof.rules != rules:
+        changed = f"rules {proof.rules}, not {rules}"
     return Recall(why=f"{changed}, since it was verified on {proof.date}") if changed else Recall(proof)
 
 
@@ -184,7 +185,7 @@ def _proof_of(verdict: Verdict, stands: tuple[RecordedProof, ...], ran: RunFacts
     # What was made and not pushed is nowhere: the next run finds no image again, and makes it again.
     digest = verdict.image.digest if verdict.image and verdict.image.stored else ""
     depth = _on(kernel, ran.depth)
-    return RecordedProof(kernel.version, kernel.arch, digest, depth, RULES, ran.date) if digest else None
+    return RecordedProof(kernel.version, kernel.arch, digest, depth, ran.rules, ran.date) if digest else None
 
 
 def _on(kernel: TargetKernel, depth: str) -> str:
@@ -248,10 +249,12 @@ def _proof(field: Field) -> RecordedProof:
     if not _DATE.fullmatch(date.text()):
         raise date.refuse("a date in UTC")
     parse_digest(digest.text())
-    return RecordedProof(kernel.text(), arch.text(), digest.text(), depth.text(), rules.number(), date.text())
+    # Records of the first format number their rules; no digest is equal to such a number.
+    judged_by = str(rules.number()) if isinstance(rules.value, int) else rules.text()
+    return RecordedProof(kernel.text(), arch.text(), digest.text(), depth.text(), judged_by, date.text())
 
 
-def _proof_values(proof: RecordedProof) -> list[str | int]:
+def _proof_values(proof: RecordedProof) -> list[str]:
     return [proof.kernel, proof.arch, proof.digest, proof.depth, proof.rules, proof.date]
 
 
