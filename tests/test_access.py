@@ -12,7 +12,7 @@ from kmm_preflight.build.access import auth_json, authorities_pem, registries_co
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.mirrors import MirrorRule, Mirrors
 from kmm_preflight.oci.registries import Registries
 
@@ -27,7 +27,7 @@ MIRRORED = Registries(Mirrors((BY_DIGEST, BY_TAG, NEVER)), blocked=("bad.example
 
 def logins(*images: str, registries: Registries = MIRRORED) -> dict[str, tuple[str, str]]:
     """User and password by path."""
-    auths = json.loads(auth_json(Keyring((OWN,), (NODE,)), images, registries))["auths"]
+    auths = json.loads(auth_json(PullCredentials((OWN,), (NODE,)), images, registries))["auths"]
     pairs = {path: base64.b64decode(entry["auth"]).decode().split(":") for path, entry in auths.items()}
     return {path: (user, password) for path, (user, password) in pairs.items()}
 
@@ -48,7 +48,7 @@ def test_the_module_s_own_login_comes_first_and_a_mirror_gets_the_node_s() -> No
 
 
 def test_an_identity_token_is_handed_on() -> None:
-    auths = json.loads(auth_json(Keyring((), (NODE,)), (), Registries()))["auths"]
+    auths = json.loads(auth_json(PullCredentials((), (NODE,)), (), Registries()))["auths"]
     assert auths["token.example"]["identitytoken"] == "identity"
 
 

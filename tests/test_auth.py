@@ -11,7 +11,7 @@ from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest
 from kmm_preflight.oci.auth import Credential, Keychain, parse_auth_file, parse_pull_secret
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 
 
 def _encoded(text: str) -> str:
@@ -126,5 +126,5 @@ def test_nothing_shows_a_credential() -> None:
     keychain = parse_auth_file(CONFIG, "auth.json")
     assert repr(keychain) == "Keychain(source='auth.json', helpers={}, store='', kubelet=False, stand_in=False)"
     assert repr(keychain.find("quay.io", "a")) == "Credential()"
-    assert str(Credentials(Keyring((keychain,)))) == "auth.json"
-    assert str(Keyring()) == "no credentials"
+    assert str(Credentials(PullCredentials((keychain,)))) == "auth.json"
+    assert str(PullCredentials()) == "no credentials"

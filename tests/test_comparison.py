@@ -13,7 +13,7 @@ from kmm_preflight.model import Flavour, Release, TargetKernel
 from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.oci.resolver import ImageResolver
@@ -56,7 +56,7 @@ def read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice())
     """What is read of the release in a layout of the images."""
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
     door = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
-    found, kernels = read_release(door, RELEASE, choice, Keyring())
+    found, kernels = read_release(door, RELEASE, choice, PullCredentials())
     return found, tuple(target.kernel for target in everywhere(kernels))
 
 
@@ -433,7 +433,7 @@ def serve(registry: FaultyRegistry, images: Mapping[str, Image]) -> str:
 def ask(registry: FaultyRegistry, tmp_path: Path, name: str, choice: Choice) -> tuple[Release, Kernels]:
     """What is read of a release in a registry."""
     door = ImageResolver(Network(patience=QUICK), Cache(tmp_path / "cache"), None, KeepRules(paths=FILES))
-    return read_release(door, name, choice, Keyring())
+    return read_release(door, name, choice, PullCredentials())
 
 
 def fetched(registry: FaultyRegistry) -> set[str]:

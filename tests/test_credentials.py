@@ -18,14 +18,14 @@ from kmm_preflight.cluster.credentials import (
     builder_secrets,
     image_credentials,
     node_secrets,
-    release_keyring,
+    release_credentials,
 )
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.errors import AccessDenied, Malformed
 from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, TargetKernel
 from kmm_preflight.oci.auth import Credential, Helper, Keychain, parse_auth_file, parse_pull_secret
 from kmm_preflight.oci.credential_helper import login_of
-from kmm_preflight.oci.credentials import Keyring, candidates
+from kmm_preflight.oci.credentials import PullCredentials, candidates
 
 
 def _encoded(text: str) -> str:
@@ -58,7 +58,7 @@ NODE: Mapping[Key, Manifest] = {GLOBAL_KEY: _secret("g")}
 
 def _absent(used: str) -> Credentials:
     note = findings.MAPPING_SECRET_ABSENT(secret="s", used=used)
-    return Credentials(Keyring((STAND_IN,), (STAND_IN,)), note=note)
+    return Credentials(PullCredentials((STAND_IN,), (STAND_IN,)), note=note)
 
 
 def _problem(problem: str) -> Credentials:
@@ -69,8 +69,20 @@ NO_LOGIN = "imageRepoSecret ns/s: got neither key .dockerconfigjson nor .dockerc
 BROKEN_WORDS = "got no JSON, expected an auth.json"
 NO_SECRET = "imageRepoSecret ns/s: got no such Secret in the cluster, expected one"
 AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manifest], Credentials]] = {
-    "own": (PLAN, False, {("ns", "s"): SECRET}, {}, Credentials(Keyring((OWN,), (STAND_IN,), mirrors_only=True))),
-    "own and the node's": (PLAN, False, {("ns", "s"): SECRET, **NODE}, {}, Credentials(Keyring((OWN,), (GLOBAL,)))),
+    "own": (
+        PLAN,
+        False,
+        {("ns", "s"): SECRET},
+        {},
+        Credentials(PullCredentials((OWN,), (STAND_IN,), mirrors_only=True)),
+    ),
+    "own and the node's": (
+        PLAN,
+        False,
+        {("ns", "s"): SECRET, **NODE},
+        {},
+        Credentials(PullCredentials((OWN,), (GLOBAL,))),
+    ),
     "not at hand": (PLAN, False, {}, {}, _absent("the file")),
     "another namespace's": (PLAN, False, {("other", "s"): SECRET}, {}, _absent("the file")),
     "elided by must-gather": (PLAN, False, {("ns", "s"): ELIDED}, {}, _absent("the file")),
@@ -81,19 +93,19 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
         False,
         {("ns", "s"): SECRET, **OF_ACCOUNT, **NODE},
         ACCOUNT,
-        Credentials(Keyring((OWN,), (GLOBAL,))),
+        Credentials(PullCredentials((OWN,), (GLOBAL,))),
     ),
-    "none": (PLAIN, False, {}, {}, Credentials(Keyring((STAND_IN,), (STAND_IN,)))),
-    "none but the node's": (PLAIN, False, NODE, {}, Credentials(Keyring((STAND_IN,), (GLOBAL,)))),
+    "none": (PLAIN, False, {}, {}, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
+    "none but the node's": (PLAIN, False, NODE, {}, Credentials(PullCredentials((STAND_IN,), (GLOBAL,)))),
     "account's": (
         PLAIN,
         False,
         OF_ACCOUNT,
         ACCOUNT,
-        Credentials(Keyring((ONE, TWO), (STAND_IN,), mirrors_only=True)),
+        Credentials(PullCredentials((ONE, TWO), (STAND_IN,), mirrors_only=True)),
     ),
-    "account's not at hand": (PLAIN, False, {}, ACCOUNT, Credentials(Keyring((STAND_IN,), (STAND_IN,)))),
-    "node's elided": (PLAIN, False, {GLOBAL_KEY: ELIDED}, {}, Credentials(Keyring((STAND_IN,), (STAND_IN,)))),
+    "account's not at hand": (PLAIN, False, {}, ACCOUNT, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
+    "node's elided": (PLAIN, False, {GLOBAL_KEY: ELIDED}, {}, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
     "node's broken": (
         PLAIN,
         False,
@@ -101,17 +113,23 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
         {},
         _problem(f"pull secret openshift-config/pull-secret: {BROKEN_WORDS}"),
     ),
-    "cluster: own": (PLAN, True, {("ns", "s"): SECRET, **NODE}, {}, Credentials(Keyring((OWN,), (GLOBAL,)))),
+    "cluster: own": (PLAN, True, {("ns", "s"): SECRET, **NODE}, {}, Credentials(PullCredentials((OWN,), (GLOBAL,)))),
     "cluster: own missing": (PLAN, True, NODE, {}, _problem(NO_SECRET)),
-    "cluster: none": (PLAIN, True, NODE, {}, Credentials(Keyring((), (GLOBAL,)))),
+    "cluster: none": (PLAIN, True, NODE, {}, Credentials(PullCredentials((), (GLOBAL,)))),
     "cluster: nothing at all": (PLAIN, True, {}, {}, Credentials()),
-    "cluster: account's": (PLAIN, True, {**OF_ACCOUNT, **NODE}, ACCOUNT, Credentials(Keyring((ONE, TWO), (GLOBAL,)))),
+    "cluster: account's": (
+        PLAIN,
+        True,
+        {**OF_ACCOUNT, **NODE},
+        ACCOUNT,
+        Credentials(PullCredentials((ONE, TWO), (GLOBAL,))),
+    ),
     "cluster: one of the account's": (
         PLAIN,
         True,
         {("ns", "two"): OF_ACCOUNT["ns", "two"], ("ns", "one"): EMPTY},
         ACCOUNT,
-        Credentials(Keyring((TWO,), ())),
+        Credentials(PullCredentials((TWO,), ())),
     ),
     "cluster: account's broken": (
         PLAIN,
@@ -133,8 +151,10 @@ def test_as_the_node(
 
 def test_without_a_file_nothing_stands_in() -> None:
     assert image_credentials(PLAIN, Inventory(), None) == Credentials()
-    assert image_credentials(PLAN, Inventory(secrets={("ns", "s"): SECRET}), None) == Credentials(Keyring((OWN,)))
-    assert image_credentials(PLAIN, Inventory(secrets=NODE), None) == Credentials(Keyring((), (GLOBAL,)))
+    assert image_credentials(PLAN, Inventory(secrets={("ns", "s"): SECRET}), None) == Credentials(
+        PullCredentials((OWN,))
+    )
+    assert image_credentials(PLAIN, Inventory(secrets=NODE), None) == Credentials(PullCredentials((), (GLOBAL,)))
 
 
 BUILDERS: Mapping[Key, Manifest] = {
@@ -162,21 +182,21 @@ def test_two_questions_two_answers(plan: Plan, node: list[str], builder: list[st
 
 
 @pytest.mark.parametrize(
-    ("secrets", "file", "keyring"),
+    ("secrets", "file", "pull"),
     [
-        (NODE, FILE, Keyring(node=(GLOBAL,))),
-        ({}, FILE, Keyring(node=(FILE,))),
-        ({GLOBAL_KEY: ELIDED}, FILE, Keyring(node=(FILE,))),
-        ({}, None, Keyring()),
+        (NODE, FILE, PullCredentials(node=(GLOBAL,))),
+        ({}, FILE, PullCredentials(node=(FILE,))),
+        ({GLOBAL_KEY: ELIDED}, FILE, PullCredentials(node=(FILE,))),
+        ({}, None, PullCredentials()),
     ],
 )
-def test_release(secrets: Mapping[Key, Manifest], file: Keychain | None, keyring: Keyring) -> None:
-    assert release_keyring(Inventory(secrets=secrets), file) == keyring
+def test_release(secrets: Mapping[Key, Manifest], file: Keychain | None, pull: PullCredentials) -> None:
+    assert release_credentials(Inventory(secrets=secrets), file) == pull
 
 
 def test_release_with_a_broken_pull_secret() -> None:
     with pytest.raises(Malformed, match=r"pull secret openshift-config/pull-secret: got no JSON"):
-        release_keyring(Inventory(secrets={GLOBAL_KEY: BROKEN}), FILE)
+        release_credentials(Inventory(secrets={GLOBAL_KEY: BROKEN}), FILE)
 
 
 def _of_secret(*keys: str) -> Keychain:
@@ -205,19 +225,21 @@ def _of_secret(*keys: str) -> Keychain:
 def test_a_kubelet_tries_all_that_match(keys: list[str], host: str, repository: str, users: list[str]) -> None:
     found = _of_secret(*keys).every(host, repository)
     assert found == tuple(Credential(user.replace(":", "+"), "p") for user in users)
-    keyring = Keyring(node=(_of_secret(*keys),))
-    at_a_mirror = candidates(keyring.here(foreign=True), host, repository)
+    pull = PullCredentials(node=(_of_secret(*keys),))
+    at_a_mirror = candidates(pull.here(foreign=True), host, repository)
     assert not [one for one in at_a_mirror if isinstance(one, Credential) and "*" in one.username]
 
 
 def test_candidates_of_several_keychains_in_order_and_each_once() -> None:
-    keyring = Keyring((_keychain("a", "one"), _keychain("b", "two")), (_keychain("c", "one"), _keychain("d", "three")))
-    here = candidates(keyring.here(foreign=False), "quay.io", "a")
+    pull = PullCredentials(
+        (_keychain("a", "one"), _keychain("b", "two")), (_keychain("c", "one"), _keychain("d", "three"))
+    )
+    here = candidates(pull.here(foreign=False), "quay.io", "a")
     assert here == tuple(Credential(user, "p") for user in ("one", "two", "three"))
-    there = candidates(keyring.here(foreign=True), "quay.io", "a")
+    there = candidates(pull.here(foreign=True), "quay.io", "a")
     assert there == tuple(Credential(user, "p") for user in ("one", "three"))
-    assert candidates(keyring.here(foreign=False), "r.io", "a") == (None,)
-    assert str(keyring) == "a, then b, then c, then d"
+    assert candidates(pull.here(foreign=False), "r.io", "a") == (None,)
+    assert str(pull) == "a, then b, then c, then d"
 
 
 @pytest.mark.parametrize(

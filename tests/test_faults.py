@@ -16,7 +16,7 @@ from kmm_preflight.model import Flavour, ModuleName, Outcome, Plan, RegistryTLS,
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.stages.image_check import judge_image
 from kmm_preflight.stages.kept_files import keep_rules
@@ -66,7 +66,7 @@ def judge(authority: Authority, tmp_path: Path) -> Judge:
         plan = Plan(ModuleName("ns", "a"), kernel, name, kmod, tls=tls or RegistryTLS())
         images = ImageResolver(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, WANTED)
         keychain = Keychain("a test", {name.partition("/")[0]: Credential(*login)}) if login else None
-        return judge_image(plan, images, Credentials(Keyring((keychain,) if keychain else ())))
+        return judge_image(plan, images, Credentials(PullCredentials((keychain,) if keychain else ())))
 
     return judge
 

@@ -16,7 +16,7 @@ from kmm_preflight.model import Flavour
 from kmm_preflight.nodes.selection import KernelOptions, Selection, choose_kernels
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.oci.resolver import ImageResolver
@@ -191,7 +191,7 @@ def chosen_for(tmp_path: Path, options: KernelOptions, objects: Iterable[Object]
     layout = LayoutReference(write_layout(tmp_path / "images", release_images()), "", archive=False)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     inventory = read_manifests([written(tmp_path / "given", objects)[12:]], "default", io.StringIO())
-    return choose_kernels(images, RELEASE, options, Keyring(), inventory.modules, inventory.fleet)
+    return choose_kernels(images, RELEASE, options, PullCredentials(), inventory.modules, inventory.fleet)
 
 
 @pytest.mark.parametrize(

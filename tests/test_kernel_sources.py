@@ -15,7 +15,7 @@ from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
 from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
@@ -75,7 +75,7 @@ class Place:
     def sources(self) -> KernelSources:
         """Kernel files as a worker of a run asks for them."""
         door = ImageResolver(Network(patience=QUICK), Cache(self.folder), None, keep_rules(matching=KERNEL_FILES))
-        return KernelSources(door, Keyring(), SymversStore(Cache(self.folder).symvers))
+        return KernelSources(door, PullCredentials(), SymversStore(Cache(self.folder).symvers))
 
     def known(self) -> KnownKernel:
         """What a run knows of the kernel."""

@@ -9,7 +9,7 @@ from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.redaction import without_secrets
 from kmm_preflight.model import Flavour, ModuleName, Plan, Stage, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
 PLAN = Plan(ModuleName("ns", "m"), KERNEL, "r/i:t")
@@ -24,7 +24,7 @@ ORDER = BuildRequest(
     False,
     1.0,
     secrets=(MountedSecret("key", "s", {"key": KEY, "pin": b"1234"}),),
-    keyring=Keyring((LOGIN,)),
+    credentials=PullCredentials((LOGIN,)),
 )
 
 

@@ -15,7 +15,7 @@ from kmm_preflight.model import DriverToolkit, Flavour, Release, TargetKernel
 from kmm_preflight.nodes.targets import everywhere
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.oci.resolver import ImageResolver
@@ -59,7 +59,10 @@ def _read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice()
     """What is read of the release NAME in a layout of the images."""
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
     return read_release(
-        ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES)), NAME, choice, Keyring()
+        ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES)),
+        NAME,
+        choice,
+        PullCredentials(),
     )
 
 
@@ -421,13 +424,13 @@ def test_children_that_no_node_needs_may_be_missing(tmp_path: Path, arch: str, k
     """As oc-mirror leaves an index of which one architecture was mirrored (docs/reference/openshift.md 1.3)."""
     layout = _sparse(tmp_path, arch)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
-    assert read_streams(images, NAME, ("amd64", "arm64"), Keyring()) == ("4.99.0", ("rhel-9",))
+    assert read_streams(images, NAME, ("amd64", "arm64"), PullCredentials()) == ("4.99.0", ("rhel-9",))
     choice = Choice(wants=frozenset([KernelFilter("rhel-9", arch, Flavour.STANDARD)]))
-    assert read_release(images, NAME, choice, Keyring())[1] == (kernel,)
+    assert read_release(images, NAME, choice, PullCredentials())[1] == (kernel,)
     both = Choice(wants=frozenset(KernelFilter("rhel-9", one, Flavour.STANDARD) for one in ("amd64", "arm64")))
-    assert read_release(images, NAME, both, Keyring())[1] == (kernel,)
+    assert read_release(images, NAME, both, PullCredentials())[1] == (kernel,)
     with pytest.raises(UsageProblem, match=r"--arch .*: image .*, which the registry does not have"):
-        read_release(images, NAME, Choice(arches=("amd64", "arm64")), Keyring())
+        read_release(images, NAME, Choice(arches=("amd64", "arm64")), PullCredentials())
 
 
 @pytest.mark.parametrize("lacks", [NAME, DTK])

@@ -19,7 +19,7 @@ from fixtures.run import RunFolder, Work
 from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 
 from .real.push import push
 from .real.registry import Registry
@@ -180,7 +180,7 @@ def test_no_credential_leaves_its_place(
 
 def test_the_run_s_folder_is_this_user_s_alone_and_goes() -> None:
     keychain = Keychain("a test", {"r.io": Credential("u", WRONG, TOKEN)})
-    credentials = {"ns/m@k": Credentials(Keyring((keychain,), (keychain,)))}
+    credentials = {"ns/m@k": Credentials(PullCredentials((keychain,), (keychain,)))}
     work = Work((), Network(), Path("cache"), 0, None, credentials)
     assert not any(value in repr(each) for value in (WRONG, TOKEN) for each in (work, credentials, keychain))
     folder = RunFolder.create()

@@ -15,7 +15,7 @@ from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Credential, Helper
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credential_helper import login_of
-from kmm_preflight.oci.credentials import Keyring, candidates
+from kmm_preflight.oci.credentials import PullCredentials, candidates
 from kmm_preflight.oci.mirrors import Hop, MirrorRule
 from kmm_preflight.oci.reference import Reference, on_loopback
 from kmm_preflight.oci.registries import Registries
@@ -23,14 +23,14 @@ from kmm_preflight.oci.registries import Registries
 _WILDCARD = "*."
 
 
-def auth_json(keyring: Keyring, images: Iterable[str], registries: Registries) -> bytes:
+def auth_json(credentials: PullCredentials, images: Iterable[str], registries: Registries) -> bytes:
     """The logins of a build: whatever the keychains hold by path, and for these images the one that comes first."""
     auths: dict[str, dict[str, str]] = {}
-    for keychain in (*reversed(keyring.node), *reversed(keyring.own)):
+    for keychain in (*reversed(credentials.node), *reversed(credentials.own)):
         auths |= {path: _entry(credential) for path, credential in keychain.credentials.items() if "*" not in path}
     for hop, source in _hops(images, registries):
         place = hop.reference
-        keychains = keyring.here(foreign=place.host != source.host)
+        keychains = credentials.here(foreign=place.host != source.host)
         first = candidates(keychains, place.host, place.repository)[0]
         credential = login_of(first) if isinstance(first, Helper) else first
         if credential:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kmm_preflight.cluster.sections import Files
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, Plan, RegistryTLS, Stage
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BuildRequest:
     platforms: Mapping[str, str] = field(default_factory=dict)
     pull_tls: RegistryTLS = VERIFIED_HTTPS
     push_tls: RegistryTLS = VERIFIED_HTTPS
-    keyring: Keyring = field(default_factory=Keyring, repr=False)
+    credentials: PullCredentials = field(default_factory=PullCredentials, repr=False)
     selector: tuple[tuple[str, str], ...] = ()
 
 

@@ -172,7 +172,7 @@ class LocalBuilder:
 
     def _write_access(self, folder: Path, order: BuildRequest, images: Sequence[str], tls: RegistryTLS) -> None:
         settings = self._settings
-        (folder / "auth.json").write_bytes(auth_json(order.keyring, images, settings.registries))
+        (folder / "auth.json").write_bytes(auth_json(order.credentials, images, settings.registries))
         (folder / "registries.conf").write_text(registries_conf(images, tls, settings.registries))
         (folder / "authorities").mkdir()
         if pem := authorities_pem(settings.network, settings.registries):

@@ -11,7 +11,7 @@ from kmm_preflight.build.dockerfile import Dockerfile, read_dockerfile
 from kmm_preflight.cluster.sections import SectionObjects, files_of, text_of, texts_of, words_of
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Build, Finding, Plan, Stage
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.mapping import injected_args, intermediate_image, override_args
 from kmm_preflight.planning.module import is_name
@@ -54,7 +54,7 @@ def refused(finding: Finding) -> PreparedBuild:
 
 
 def prepare_build(
-    plan: Plan, build: Build, sources: SectionObjects, keyring: Keyring, terms: BuildPolicy
+    plan: Plan, build: Build, sources: SectionObjects, credentials: PullCredentials, terms: BuildPolicy
 ) -> PreparedBuild:
     """The order of a plan's build section. Raises what reading its sources raises."""
     text = _dockerfile(plan, build, sources)
@@ -91,7 +91,7 @@ def prepare_build(
         platforms=read.platforms,
         pull_tls=build.base_image_registry_tls,
         push_tls=plan.tls,
-        keyring=keyring,
+        credentials=credentials,
         selector=build.selector or plan.selector,
     )
     return PreparedBuild(order, _warnings(plan, read))

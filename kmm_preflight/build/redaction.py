@@ -29,7 +29,7 @@ def _secrets(order: BuildRequest) -> Iterator[str]:
     for mounted in order.secrets:
         for content in mounted.files.values():
             yield from _shapes(content)
-    for keychain in (*order.keyring.own, *order.keyring.node):
+    for keychain in (*order.credentials.own, *order.credentials.node):
         for credential in keychain.credentials.values():
             yield from _shapes_of_login(credential)
 

@@ -16,7 +16,7 @@ from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, re
 from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.kmod.signature import signer_of
 from kmm_preflight.model import Finding, Plan, Severity, Sign, Stage
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference
@@ -45,7 +45,7 @@ def prepare_sign(
     sign: Sign,
     taken: SignInput,
     sources: SectionObjects,
-    keyring: Keyring,
+    credentials: PullCredentials,
     terms: BuildPolicy,
     now: datetime,
 ) -> PreparedBuild:
@@ -84,7 +84,7 @@ def prepare_sign(
         images=tuple(dict.fromkeys((taken.name, signer))),
         pull_tls=sign.unsigned_image_registry_tls,
         push_tls=plan.tls,
-        keyring=keyring,
+        credentials=credentials,
         selector=plan.selector,
     )
     return PreparedBuild(order, told)

@@ -33,7 +33,7 @@ from kmm_preflight.model import (
     StageResult,
 )
 from kmm_preflight.oci import findings as oci_findings
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.resolver import ImageResolver
@@ -143,20 +143,20 @@ class BuildStage:
         credentials = self._shop.credentials[plan.id]
         if credentials.problem:
             return refused(credentials.problem)
-        return prepare_build(plan, plan.build, self._shop.sources, credentials.keyring, self._shop.terms)
+        return prepare_build(plan, plan.build, self._shop.sources, credentials.pull, self._shop.terms)
 
     def _prepare_sign(self, plan: Plan) -> PreparedBuild:
         assert plan.sign
         credentials = self._shop.credentials[plan.id]
         if credentials.problem:
             return refused(credentials.problem)
-        taken = self._input(plan, credentials.keyring)
+        taken = self._input(plan, credentials.pull)
         if isinstance(taken, Finding):
             return refused(taken)
         shop = self._shop
-        return prepare_sign(plan, plan.sign, taken, shop.sources, credentials.keyring, shop.terms, shop.now())
+        return prepare_sign(plan, plan.sign, taken, shop.sources, credentials.pull, shop.terms, shop.now())
 
-    def _input(self, plan: Plan, keyring: Keyring) -> SignInput | Finding:
+    def _input(self, plan: Plan, credentials: PullCredentials) -> SignInput | Finding:
         """What is signed: the build's output, else unsignedImage."""
         assert plan.sign
         builder = self._shop.builder
@@ -167,17 +167,17 @@ class BuildStage:
             built = self._memory.known(f"{order_id(plan, Stage.BUILD)}.built")
             if not isinstance(built, BuildResult) or not built.image:
                 return findings.SIGN_INPUT_ABSENT()
-            return SignInput(built.image, self._image(built.image, plan, keyring, plan.tls))
+            return SignInput(built.image, self._image(built.image, plan, credentials, plan.tls))
         if not plan.sign.unsigned_image:
             return findings.SIGN_IMAGE_NONE()
         name, tls = plan.sign.unsigned_image, plan.sign.unsigned_image_registry_tls
         try:
-            return SignInput(name, self._image(name, plan, keyring, tls))
+            return SignInput(name, self._image(name, plan, credentials, tls))
         except PreflightError as exc:
-            return _unavailable(exc, "the sign section", plan, keyring)
+            return _unavailable(exc, "the sign section", plan, credentials)
 
-    def _image(self, name: str, plan: Plan, keyring: Keyring, tls: RegistryTLS) -> Image:
-        return self._shop.images.image(name, plan.kernel.arch, keyring, tls)
+    def _image(self, name: str, plan: Plan, credentials: PullCredentials, tls: RegistryTLS) -> Image:
+        return self._shop.images.image(name, plan.kernel.arch, credentials, tls)
 
     def _unpullable(self, order: BuildRequest) -> Finding | None:
         """The first image that the Dockerfile takes and that cannot be had here with these credentials."""
@@ -191,9 +191,9 @@ class BuildStage:
                 return findings.BASE_IMAGE_UNRESOLVED(got=exc.message)
             try:
                 arch = order.platforms.get(name, order.plan.kernel.arch)
-                self._shop.images.image(name, arch, order.keyring, order.pull_tls).check_layers()
+                self._shop.images.image(name, arch, order.credentials, order.pull_tls).check_layers()
             except PreflightError as exc:
-                return _unavailable(exc, section, order.plan, order.keyring)
+                return _unavailable(exc, section, order.plan, order.credentials)
         return None
 
     def _prove(self, plan: Plan, order: BuildRequest, builder: Builder) -> StageResult:
@@ -221,13 +221,13 @@ class BuildStage:
         """The image stage's own check on the result, and of a signed one its signatures."""
         tls = plan.tls if built.pushed else VERIFIED_HTTPS
         made = replace(plan, image=built.image, tls=tls, recorded=None, notes=())
-        judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._deeper(plan, order))
+        judged = judge_image(made, self._shop.images, Credentials(order.credentials), self._deeper(plan, order))
         image = _as(judged.image, order, built)
         if judged.outcome is not Outcome.VERIFIED:
             reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
             return replace(judged, stage=order.stage, reason=reason, image=image)
         if order.stage is Stage.SIGN and plan.sign:
-            signed = self._image(built.image, plan, order.keyring, tls)
+            signed = self._image(built.image, plan, order.credentials, tls)
             told = judge_signed(plan, plan.sign, signed, self._shop.sources)
             judged = replace(judged, findings=tuple(dict.fromkeys((*told, *judged.findings))))
             if wrong := [one for one in told if one.severity in (Severity.REFUTES, Severity.UNDECIDED)]:
@@ -262,7 +262,7 @@ class BuildStage:
             if other.image != plan.image or other.id == plan.id or other.unresolved:
                 continue
             made = replace(other, image=built.image, tls=tls, recorded=None, notes=())
-            judged = judge_image(made, self._shop.images, Credentials(order.keyring), self._deeper(other, order))
+            judged = judge_image(made, self._shop.images, Credentials(order.credentials), self._deeper(other, order))
             if judged.outcome is not Outcome.VERIFIED:
                 return findings.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
         return None
@@ -272,7 +272,7 @@ class BuildStage:
         try:
             problem = self._why_not_push(order) or builder.publish(order, built).finding
             if problem is None:
-                found = self._image(order.image, order.plan, order.keyring, order.push_tls).found.judged()
+                found = self._image(order.image, order.plan, order.credentials, order.push_tls).found.judged()
         except PreflightError as exc:
             problem = findings.PUSH_FAILED(image=order.image, problem=exc.message)
         if problem:
@@ -297,10 +297,10 @@ def _as(image: JudgedImage | None, order: BuildRequest, built: BuildResult) -> J
     return replace(image, reference=order.image, stored=built.pushed) if image else None
 
 
-def _unavailable(exc: PreflightError, section: str, plan: Plan, keyring: Keyring) -> Finding:
+def _unavailable(exc: PreflightError, section: str, plan: Plan, credentials: PullCredentials) -> Finding:
     kernel = plan.kernel.version
     if isinstance(exc, AccessDenied):
-        return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=keyring, kernel=kernel)
+        return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=credentials, kernel=kernel)
     if isinstance(exc, NotFound):
         return findings.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
     return oci_findings.of_trouble(exc, kernel)

@@ -11,7 +11,7 @@ from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SE
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Finding, Manifest, Plan
 from kmm_preflight.oci.auth import Keychain, holds_login, parse_pull_secret
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 
 # What `oc adm inspect` writes in place of each value of a Secret.
 _ELIDED = "bytes long"
@@ -24,12 +24,12 @@ class Credentials:
     note tells of a Secret that is not at hand; problem of one that cannot be used.
     """
 
-    keyring: Keyring = field(default_factory=Keyring)
+    pull: PullCredentials = field(default_factory=PullCredentials)
     note: Finding | None = None
     problem: Finding | None = None
 
     def __str__(self) -> str:
-        return str(self.keyring)
+        return str(self.pull)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def build_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | Non
     if not in_job:
         return _credentials(plan, inventory, authfile, builder_secrets(plan, inventory))
     credentials = _credentials(plan, inventory, authfile, node_secrets(plan, inventory))
-    return replace(credentials, keyring=replace(credentials.keyring, node=()))
+    return replace(credentials, pull=replace(credentials.pull, node=()))
 
 
 def _credentials(
@@ -95,18 +95,20 @@ def _credentials(
         return Credentials(problem=findings.CREDENTIALS_INVALID(problem=exc.message))
     if own:
         # Beside the Module's own Secrets the file plays the node's pull secret, and that at mirrors only.
-        return Credentials(Keyring(own, node) if node else Keyring(own, stand_in, mirrors_only=bool(stand_in)))
+        return Credentials(
+            PullCredentials(own, node) if node else PullCredentials(own, stand_in, mirrors_only=bool(stand_in))
+        )
     if plan.secret is not None and inventory.live:
         problem = f"{named[0].source}: got no such Secret in the cluster, expected one"
         return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
-    keyring = Keyring(stand_in, node or stand_in)
-    note = findings.MAPPING_SECRET_ABSENT(secret=plan.secret, used=keyring) if plan.secret is not None else None
-    return Credentials(keyring, note=note)
+    pull = PullCredentials(stand_in, node or stand_in)
+    note = findings.MAPPING_SECRET_ABSENT(secret=plan.secret, used=pull) if plan.secret is not None else None
+    return Credentials(pull, note=note)
 
 
-def release_keyring(inventory: Inventory, authfile: Keychain | None) -> Keyring:
+def release_credentials(inventory: Inventory, authfile: Keychain | None) -> PullCredentials:
     """What release and driver toolkit are pulled with: the nodes' own pull secret, else --authfile."""
-    return Keyring(node=_node(inventory) or ((authfile,) if authfile else ()))
+    return PullCredentials(node=_node(inventory) or ((authfile,) if authfile else ()))
 
 
 def _node(inventory: Inventory) -> tuple[Keychain, ...]:

@@ -9,7 +9,7 @@ from kmm_preflight.model import ModuleName, Release, TargetKernel
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
 from kmm_preflight.nodes.targets import Demand, Target, everywhere, filter_of, needed, targets, with_nodes
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.planning.module import Module, RefusedModule
 from kmm_preflight.release.choice import Choice, KernelFilter
@@ -55,20 +55,20 @@ def choose_kernels(
     images: ImageResolver,
     name: str,
     options: KernelOptions,
-    keyring: Keyring,
+    credentials: PullCredentials,
     modules: Iterable[Module | RefusedModule],
     fleet: Fleet | None,
 ) -> Selection:
     """The kernels of the release of that name that the Modules are judged on. Raises what read_release raises."""
     several = tuple(modules)
     if fleet is None or not fleet.known:
-        release, kernels = read_release(images, name, options.choice, keyring)
+        release, kernels = read_release(images, name, options.choice, credentials)
         every = everywhere(kernels)
         return Selection(release, tuple(one.kernel for one in every), {one.name: every for one in several})
-    offered = ReleaseStreams(*read_streams(images, name, options.choice.arches or fleet.arches, keyring))
+    offered = ReleaseStreams(*read_streams(images, name, options.choice.arches or fleet.arches, credentials))
     boots = Prediction(fleet, offered)
     wanted = {one.name: _needed(one, boots, options) for one in several}
-    release, kernels = read_release(images, name, _choice(options, wanted.values()), keyring)
+    release, kernels = read_release(images, name, _choice(options, wanted.values()), credentials)
     found = {module: targets(many, kernels, offered) for module, many in wanted.items()}
     every = tuple(target for many in found.values() for target in many)
     used = [target.kernel for target in every]

@@ -9,7 +9,7 @@ from kmm_preflight.oci.auth import Credential, Helper, Keychain
 
 
 @dataclass(frozen=True)
-class Keyring:
+class PullCredentials:
     """The keychains of one pull, in the order in which a node tries them: the Pod's own, then the node's.
 
     For a mirror on another host, a node uses only its own keychains (docs/reference/openshift.md 5.2).

@@ -14,7 +14,7 @@ from kmm_preflight.errors import (
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Connections, Network
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image, Source, find_image, platforms
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.layout import Layout, layout_names
@@ -48,16 +48,16 @@ class ImageResolver:
         parsed = parse_name(name)
         return self._registries.refusal(parsed) if isinstance(parsed, Reference) else ""
 
-    def platforms(self, name: str, keyring: Keyring) -> tuple[str, ...] | None:
+    def platforms(self, name: str, credentials: PullCredentials) -> tuple[str, ...] | None:
         """Architectures behind the name; None when it is a single image. Raises what reading the manifest raises."""
-        return platforms(self._open(name, keyring, VERIFIED_HTTPS), f"image {name}")
+        return platforms(self._open(name, credentials, VERIFIED_HTTPS), f"image {name}")
 
-    def image(self, name: str, arch: str | None, keyring: Keyring, tls: RegistryTLS) -> Image:
+    def image(self, name: str, arch: str | None, credentials: PullCredentials, tls: RegistryTLS) -> Image:
         """The image for linux/arch; with None the only one there is, of an index that for amd64.
 
         PlatformMissing when a single image says that it is for another architecture.
         """
-        source = self._open(name, keyring, tls)
+        source = self._open(name, credentials, tls)
         image = Image(find_image(source, name, arch or "amd64"), source.repository, self._cache, self._wanted)
         config = image.config()
         if config.os not in ("", "linux") or (arch and config.arch not in ("", arch)):
@@ -65,32 +65,32 @@ class ImageResolver:
             raise PlatformMissing(f"image {name}: got an image for {got}, expected linux/{arch or 'any'}")
         return image
 
-    def _open(self, name: str, keyring: Keyring, tls: RegistryTLS) -> Source:
+    def _open(self, name: str, credentials: PullCredentials, tls: RegistryTLS) -> Source:
         parsed = parse_name(name)
         if isinstance(parsed, LayoutReference):
             layout = Layout(parsed)
             digest = parsed.tag if parsed.tag.startswith("sha256:") else layout.digest((parsed.tag,))
             return Source(layout, digest, layout.manifest(digest))
         if self._layout is None:
-            return self._first(parsed, keyring, tls)
+            return self._first(parsed, credentials, tls)
         digest = parsed.digest or self._layout.digest(layout_names(parsed, name))
         return Source(self._layout, digest, self._layout.manifest(digest))
 
-    def _first(self, reference: Reference, keyring: Keyring, tls: RegistryTLS) -> Source:
+    def _first(self, reference: Reference, credentials: PullCredentials, tls: RegistryTLS) -> Source:
         """The first place that has a manifest for the name; whatever comes after is asked of it alone, as on a node."""
         failed: list[tuple[Hop, PreflightError]] = []
         for hop in self._registries.mirrors.hops(reference):
             try:
-                return self._at(hop, reference.host, keyring, tls)
+                return self._at(hop, reference.host, credentials, tls)
             except PreflightError as exc:
                 failed.append((hop, exc))
         raise failure(reference, failed)
 
-    def _at(self, hop: Hop, source_host: str, keyring: Keyring, tls: RegistryTLS) -> Source:
+    def _at(self, hop: Hop, source_host: str, credentials: PullCredentials, tls: RegistryTLS) -> Source:
         if problem := self._registries.no_entry(hop):
             raise Blocked(problem)
         place = hop.reference
-        keychains = keyring.here(foreign=place.host != source_host)
+        keychains = credentials.here(foreign=place.host != source_host)
         authority = self._registries.authorities.get(place.host, "")
         repository = RegistryRepository(place, keychains, self._registries.tls(hop, tls), self._connections, authority)
         return Source(repository, place.wanted, repository.manifest(place.wanted), str(place) if hop.mirror else "")

@@ -13,7 +13,7 @@ from kmm_preflight.errors import DigestMismatch, PreflightError, Truncated, Unre
 from kmm_preflight.kernel_version import looks_like_kernel
 from kmm_preflight.model import DriverToolkit, Flavour, TargetKernel
 from kmm_preflight.oci import findings as oci_findings
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
 from kmm_preflight.release.os_image import Candidates, OSImage, Tag, os_image_of, read_candidates
@@ -37,7 +37,7 @@ class Toolkits:
 
 
 def compare_with_os(
-    images: ImageResolver, tags: Sequence[Tag], toolkits: Toolkits, keyring: Keyring
+    images: ImageResolver, tags: Sequence[Tag], toolkits: Toolkits, credentials: PullCredentials
 ) -> tuple[tuple[TargetKernel, ...], tuple[str, ...]]:
     """The kernels, each with its problem where the OS has another one; and words about what was not compared."""
     by_arch: dict[str, Candidates] = {}
@@ -46,7 +46,7 @@ def compare_with_os(
     taken: set[str] = set()
     for toolkit, several in toolkits.read:
         if toolkit.arch not in by_arch:
-            by_arch[toolkit.arch] = read_candidates(images, tags, toolkit.arch, keyring)
+            by_arch[toolkit.arch] = read_candidates(images, tags, toolkit.arch, credentials)
         for kernel in several:
             one = os_image_of(by_arch[toolkit.arch].found, toolkit, kernel.flavour, toolkits.sole)
             taken |= {one.stream} if one else set()

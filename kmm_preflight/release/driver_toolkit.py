@@ -9,7 +9,7 @@ from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed, PlatformMissing, UsageProblem
 from kmm_preflight.kernel_version import kernel_architecture, kernel_flavour, looks_like_kernel
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour, TargetKernel
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
@@ -68,13 +68,13 @@ def kernel_of_flavour(named: ToolkitKernels, flavour: Flavour, folders: tuple[st
 
 
 def read_toolkit(
-    images: ImageResolver, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
+    images: ImageResolver, tag: str, reference: str, arch: str, choice: Choice, credentials: PullCredentials
 ) -> tuple[DriverToolkit, Kernels] | None:
     """A toolkit with its kernels, None when its stream was not chosen.
 
     A tag of an unknown name is one when its label says of which stream. The stream is the label's where there is one.
     """
-    image = images.image(reference, arch or None, keyring, VERIFIED_HTTPS)
+    image = images.image(reference, arch or None, credentials, VERIFIED_HTTPS)
     config = image.config()
     label = config.labels.get(STREAM_LABEL, "")
     if not (_chosen(choice, label, tag) if label else _TOOLKIT.fullmatch(tag)):
@@ -93,20 +93,22 @@ def read_toolkit(
 
 
 def needed_toolkit(
-    images: ImageResolver, tag: str, reference: str, arch: str, choice: Choice, keyring: Keyring
+    images: ImageResolver, tag: str, reference: str, arch: str, choice: Choice, credentials: PullCredentials
 ) -> tuple[DriverToolkit, Kernels] | None:
     """As read_toolkit; None also where it is not there for an architecture that nodes have and nobody chose."""
     try:
-        return read_toolkit(images, tag, reference, arch, choice, keyring)
+        return read_toolkit(images, tag, reference, arch, choice, credentials)
     except PlatformMissing:
         if arch in choice.arches or arch not in choice.wanted_arches():
             raise
         return None
 
 
-def stream_of_toolkit(images: ImageResolver, tag: str, reference: str, arch: str | None, keyring: Keyring) -> str:
+def stream_of_toolkit(
+    images: ImageResolver, tag: str, reference: str, arch: str | None, credentials: PullCredentials
+) -> str:
     """The stream of a toolkit, "" for an image of another name that does not say to be one."""
-    image = images.image(reference, arch, keyring, VERIFIED_HTTPS)
+    image = images.image(reference, arch, credentials, VERIFIED_HTTPS)
     label = image.config().labels.get(STREAM_LABEL, "")
     return label or (_named(image, reference).stream if _TOOLKIT.fullmatch(tag) else "")
 

@@ -18,7 +18,7 @@ from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_f
 from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, TargetKernel
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
@@ -49,9 +49,9 @@ class OwnFile:
 class KernelSources:
     """The files of target kernels. Each image is opened once, and a Module.symvers parsed once for all runs."""
 
-    def __init__(self, images: ImageResolver, keyring: Keyring, store: SymversStore) -> None:
-        """keyring is what the release is pulled with; the store keeps tables by digest."""
-        self._images, self._keyring, self._store = images, keyring, store
+    def __init__(self, images: ImageResolver, credentials: PullCredentials, store: SymversStore) -> None:
+        """credentials is what the release is pulled with; the store keeps tables by digest."""
+        self._images, self._credentials, self._store = images, credentials, store
         self._known: dict[TargetKernel, KnownKernel | PreflightError] = {}
         self._opened: dict[tuple[TargetKernel, KernelFolders], KernelImage] = {}
 
@@ -96,7 +96,7 @@ class KernelSources:
     def _open(self, kernel: TargetKernel, name: str, places: KernelFolders) -> KernelImage | None:
         """The image of that name, opened once; None for "". Of an OS image the size is looked at before."""
         if name and (kernel, places) not in self._opened:
-            image = self._images.image(name, kernel.arch, self._keyring, VERIFIED_HTTPS)
+            image = self._images.image(name, kernel.arch, self._credentials, VERIFIED_HTTPS)
             if places is OS_IMAGE:
                 _check_size(image)
             self._opened[kernel, places] = KernelImage(image, kernel, places)

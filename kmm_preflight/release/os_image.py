@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour
-from kmm_preflight.oci.credentials import Keyring
+from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.resolver import ImageResolver
 
@@ -71,7 +71,7 @@ def os_image_tags(document: Field) -> tuple[Tag, ...]:
     return tuple(tags)
 
 
-def read_candidates(images: ImageResolver, tags: Sequence[Tag], arch: str, keyring: Keyring) -> Candidates:
+def read_candidates(images: ImageResolver, tags: Sequence[Tag], arch: str, credentials: PullCredentials) -> Candidates:
     """The images behind the tags that are of the OS: manifest and config are read, no layer."""
     found: list[OSImage] = []
     failed: list[PreflightError] = []
@@ -79,7 +79,7 @@ def read_candidates(images: ImageResolver, tags: Sequence[Tag], arch: str, keyri
         try:
             if not tag.reference:
                 raise Malformed(f"tag {tag.name} of the release: got no pull spec, expected from.name")
-            image = images.image(tag.reference, arch or None, keyring, VERIFIED_HTTPS)
+            image = images.image(tag.reference, arch or None, credentials, VERIFIED_HTTPS)
             found += [one] if (one := _os_image(tag, image)) else []
         except PreflightError as exc:
             failed.append(exc)

@@ -74,7 +74,7 @@ def _judge(plan: Plan, images: ImageResolver, credentials: Credentials, deeper: 
     try:
         if problem := images.refusal(plan.image):
             return _result(oci_findings.REGISTRY_BLOCKED(problem=problem))
-        image = images.image(plan.image, plan.kernel.arch, credentials.keyring, plan.tls)  # (1)
+        image = images.image(plan.image, plan.kernel.arch, credentials.pull, plan.tls)  # (1)
         if plan.recorded and plan.recorded.digest == image.found.digest:
             image.check_layers()
             return _carried(plan.recorded, image.found.judged())
