@@ -24,7 +24,7 @@ from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.errors import AccessDenied, Malformed
 from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, TargetKernel
 from kmm_preflight.oci.auth import Credential, Helper, Keychain, parse_auth_file, parse_pull_secret
-from kmm_preflight.oci.credential_helper import login_of
+from kmm_preflight.oci.credential_helper import run_credential_helper
 from kmm_preflight.oci.credentials import PullCredentials, candidates
 
 
@@ -226,7 +226,7 @@ def test_a_kubelet_tries_all_that_match(keys: list[str], host: str, repository: 
     found = _of_secret(*keys).every(host, repository)
     assert found == tuple(Credential(user.replace(":", "+"), "p") for user in users)
     pull = PullCredentials(node=(_of_secret(*keys),))
-    at_a_mirror = candidates(pull.here(foreign=True), host, repository)
+    at_a_mirror = candidates(pull.keychains(on_other_host=True), host, repository)
     assert not [one for one in at_a_mirror if isinstance(one, Credential) and "*" in one.username]
 
 
@@ -234,11 +234,11 @@ def test_candidates_of_several_keychains_in_order_and_each_once() -> None:
     pull = PullCredentials(
         (_keychain("a", "one"), _keychain("b", "two")), (_keychain("c", "one"), _keychain("d", "three"))
     )
-    here = candidates(pull.here(foreign=False), "quay.io", "a")
+    here = candidates(pull.keychains(on_other_host=False), "quay.io", "a")
     assert here == tuple(Credential(user, "p") for user in ("one", "two", "three"))
-    there = candidates(pull.here(foreign=True), "quay.io", "a")
+    there = candidates(pull.keychains(on_other_host=True), "quay.io", "a")
     assert there == tuple(Credential(user, "p") for user in ("one", "three"))
-    assert candidates(pull.here(foreign=False), "r.io", "a") == (None,)
+    assert candidates(pull.keychains(on_other_host=False), "r.io", "a") == (None,)
     assert str(pull) == "a, then b, then c, then d"
 
 
@@ -302,10 +302,10 @@ def test_a_helper_s_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
     helper(tmp_path, name, lines)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     if not isinstance(want, str):
-        assert login_of(Helper(name, "r.io")) == want
+        assert run_credential_helper(Helper(name, "r.io")) == want
         return
     with pytest.raises(AccessDenied) as caught:
-        login_of(Helper(name, "r.io"), 1 if name == "slow" else 30)
+        run_credential_helper(Helper(name, "r.io"), 1 if name == "slow" else 30)
     assert want in caught.value.message
     assert caught.value.message.startswith(f"credential helper docker-credential-{name} for r.io: ")
     assert "hunter2" not in caught.value.message
@@ -314,4 +314,4 @@ def test_a_helper_s_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
 @pytest.mark.parametrize("name", ["not-there", "../evil", "", "a b"])
 def test_a_helper_that_cannot_be_run(name: str) -> None:
     with pytest.raises(AccessDenied, match=r"cannot be run|got a name that is none"):
-        login_of(Helper(name, "r.io"))
+        run_credential_helper(Helper(name, "r.io"))

@@ -20,7 +20,7 @@ from kmm_preflight.errors import (
     UsageProblem,
 )
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
-from kmm_preflight.oci.mirrors import KINDS, Hop, Mirrors, merged, parse_mirrors
+from kmm_preflight.oci.mirrors import KINDS, Mirrors, PullSource, merged, parse_mirrors
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.registries import Registries, parse_registries
 from kmm_preflight.oci.resolver import failure
@@ -138,8 +138,8 @@ def _reference(text: str) -> Reference:
 def test_hops(sets: str, name: str, hops: str) -> None:
     mirrors = mirrors_of(*(_named(one) for one in sets.split(";") if one.strip()))
     reference = _reference(name)
-    assert [str(hop.reference).replace(DIGEST, "%") for hop in mirrors.hops(reference)] == hops.split()
-    assert [hop.reference for hop in mirrors.hops(reference) if not hop.mirror] in ([], [reference])
+    assert [str(hop.reference).replace(DIGEST, "%") for hop in mirrors.pull_sources(reference)] == hops.split()
+    assert [hop.reference for hop in mirrors.pull_sources(reference) if not hop.mirror] in ([], [reference])
 
 
 def test_enough_rows() -> None:
@@ -151,7 +151,7 @@ def test_enough_rows() -> None:
 )
 def test_a_mirror_that_makes_no_name_ends_the_pull(mirror: str, name: str) -> None:
     with pytest.raises(Blocked, match=r"its mirror|got mirror"):
-        mirrors_of(mirror_set(IDMS, ("q.io/a/b", [mirror]))).hops(_reference(f"{name}%"))
+        mirrors_of(mirror_set(IDMS, ("q.io/a/b", [mirror]))).pull_sources(_reference(f"{name}%"))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_scopes(scope: str, name: str, inside: bool) -> None:
     reference = _reference(name)
     assert bool(_registries(blockedRegistries=[scope]).refusal(reference)) is inside
     assert bool(_registries(allowedRegistries=[scope]).refusal(reference)) is not inside
-    tls = _registries(insecureRegistries=[scope]).tls(Hop(reference, mirror=False), VERIFIED_HTTPS)
+    tls = _registries(insecureRegistries=[scope]).tls(PullSource(reference, mirror=False), VERIFIED_HTTPS)
     assert tls == (RegistryTLS(True, True) if inside else VERIFIED_HTTPS)
 
 
@@ -257,8 +257,8 @@ def test_nothing_is_refused_where_nothing_is_set() -> None:
 
 def test_a_module_s_own_tls_is_not_for_mirrors() -> None:
     own, place = RegistryTLS(insecure=True), _reference("m.io/a")
-    assert Registries().tls(Hop(place, mirror=False), own) == own
-    assert Registries().tls(Hop(place, mirror=True), own) == VERIFIED_HTTPS
+    assert Registries().tls(PullSource(place, mirror=False), own) == own
+    assert Registries().tls(PullSource(place, mirror=True), own) == VERIFIED_HTTPS
 
 
 @pytest.mark.parametrize(
@@ -277,10 +277,10 @@ def test_a_module_s_own_tls_is_not_for_mirrors() -> None:
 )
 def test_mirrors_that_nodes_do_not_ask(mirrors: Mirrors, sources: dict[str, list[str]], words: str) -> None:
     registries, place = _registries(mirrors, **sources), _reference("m.io/a")
-    said = registries.no_entry(Hop(place, mirror=True))
+    said = registries.mirror_refusal(PullSource(place, mirror=True))
     assert words in said
     assert bool(said) is bool(words)
-    assert registries.no_entry(Hop(place, mirror=False)) == ""
+    assert registries.mirror_refusal(PullSource(place, mirror=False)) == ""
 
 
 SOURCE, MIRROR, OTHER = (_reference(name) for name in ("q.io/a:t", "m.io/a:t", "n.io/a:t"))
@@ -313,7 +313,7 @@ SOURCE, MIRROR, OTHER = (_reference(name) for name in ("q.io/a:t", "m.io/a:t", "
     ],
 )
 def test_failure(failed: list[tuple[Reference, PreflightError]], kind: type[PreflightError], words: str) -> None:
-    error = failure(SOURCE, [(Hop(place, mirror=place != SOURCE), exc) for place, exc in failed])
+    error = failure(SOURCE, [(PullSource(place, mirror=place != SOURCE), exc) for place, exc in failed])
     assert (type(error), error.message) == (kind, words)
 
 

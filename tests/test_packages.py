@@ -219,5 +219,5 @@ def test_a_node_image_that_buildah_made(tmp_path: Path) -> None:
         buildah_image(tmp_path, CONTAINERFILE, files, registry, "os", "1")
         images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, KeepRules(paths=LISTS))
         made = images.image(f"{registry.host}/os:1", None, PullCredentials(), VERIFIED_HTTPS)
-        assert len(made.found.manifest.layers) == 3
+        assert len(made.resolved.manifest.layers) == 3
         assert node_kernel(made) == ListedKernel(KERNEL, NODE_LIST)

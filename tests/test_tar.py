@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kmm_preflight.base.decompression import decompressed
+from kmm_preflight.base.decompression import decompress
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.oci.tar import ByteReader, EntryKind, walk
 
@@ -245,7 +245,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 def test_streams_come_out_whole_and_in_pieces(packer: str, size: int) -> None:
     dice = random.Random(size)
     plain = b"x" + dice.randbytes(size // 2) + bytes(size // 2) if size else b""
-    pieces = list(decompressed(_chunks(PACKERS[packer](plain), dice), "it"))
+    pieces = list(decompress(_chunks(PACKERS[packer](plain), dice), "it"))
     assert b"".join(pieces) == plain
     assert max(map(len, pieces), default=0) <= 1 << 18
 
@@ -258,7 +258,7 @@ def test_cut_and_damaged_streams_are_malformed(packer: str) -> None:
     flipped = [whole[:-3000] + bytes([whole[-3000] ^ 255]) + whole[-2999:]] if "zstd" not in packer else []
     for data in cut + flipped:
         with pytest.raises(Malformed, match=r"^it: the compressed stream is "):
-            list(decompressed(_chunks(data, random.Random(3)), "it"))
+            list(decompress(_chunks(data, random.Random(3)), "it"))
 
 
 def test_gzip_needs_no_isal() -> None:
@@ -269,10 +269,10 @@ def test_gzip_needs_no_isal() -> None:
         "from kmm_preflight.base import decompression as compression\n"
         "assert compression.zlib.__name__ == 'zlib'\n"
         "data = gzip.compress(b'abc' * 100000)\n"
-        "assert b''.join(compression.decompressed([data, data], 'it')) == b'abc' * 200000\n"
+        "assert b''.join(compression.decompress([data, data], 'it')) == b'abc' * 200000\n"
         "for bad in (data[:-1], data[:-8] + bytes(8)):\n"
         "    try:\n"
-        "        list(compression.decompressed([bad], 'it'))\n"
+        "        list(compression.decompress([bad], 'it'))\n"
         "    except Malformed:\n"
         "        continue\n"
         "    raise AssertionError\n"

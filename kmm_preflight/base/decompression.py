@@ -112,7 +112,7 @@ _BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {
 }
 
 
-Behind = Callable[[bytes, Iterator[bytes]], bytes]
+NextMember = Callable[[bytes, Iterator[bytes]], bytes]
 """What the next member of a stream begins with, of what came with a member's end and of the rest; b"" for none."""
 
 
@@ -121,14 +121,14 @@ def next_member(unused: bytes, rest: Iterator[bytes]) -> bytes:
     return unused or next(rest, b"")
 
 
-def pieces_of(path: Path) -> Iterator[bytes]:
+def read_pieces(path: Path) -> Iterator[bytes]:
     """What is in a file, a piece at a time."""
     with path.open("rb") as file:
         while piece := file.read(_READ_BYTES):
             yield piece
 
 
-def decompressed(chunks: Iterable[bytes], subject: str, behind: Behind = next_member) -> Iterator[bytes]:
+def decompress(chunks: Iterable[bytes], subject: str, behind: NextMember = next_member) -> Iterator[bytes]:
     """The plain bytes of a stream, told by its first bytes and not by its name; other streams as they are.
 
     Members that follow one another count as one stream (eStargz writes them so). Malformed names the subject when the
@@ -155,7 +155,7 @@ def decompressed(chunks: Iterable[bytes], subject: str, behind: Behind = next_me
 
 
 def _members(
-    make: Callable[[], _Decompressor], behind: Behind, stream: Iterator[bytes], subject: str
+    make: Callable[[], _Decompressor], behind: NextMember, stream: Iterator[bytes], subject: str
 ) -> Iterator[bytes]:
     member, data = make(), next(stream)
     while True:

@@ -52,12 +52,14 @@ class Field:
         return [Field(value, f"{self.path}[{index}]") for index, value in enumerate(self.value)]
 
     def text(self) -> str:
-        """The text, "" when absent."""
-        if self.value is None:
-            return ""
-        if not isinstance(self.value, str):
+        """Return the text. If absent, return "": the Kubernetes API makes no difference between the two."""
+        return self.optional_text() or ""
+
+    def optional_text(self) -> str | None:
+        """Return the text. If absent or empty, return None."""
+        if self.value is not None and not isinstance(self.value, str):
             raise self.refuse("text (quote it)")
-        return self.value
+        return self.value or None
 
     def name(self) -> str:
         """The name of an object, as the API server takes it."""

@@ -14,9 +14,9 @@ from kmm_preflight.errors import Malformed
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Credential, Helper
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.credential_helper import login_of
+from kmm_preflight.oci.credential_helper import run_credential_helper
 from kmm_preflight.oci.credentials import PullCredentials, candidates
-from kmm_preflight.oci.mirrors import Hop, MirrorRule
+from kmm_preflight.oci.mirrors import MirrorRule, PullSource
 from kmm_preflight.oci.reference import Reference, on_loopback
 from kmm_preflight.oci.registries import Registries
 
@@ -28,13 +28,12 @@ def auth_json(credentials: PullCredentials, images: Iterable[str], registries: R
     auths: dict[str, dict[str, str]] = {}
     for keychain in (*reversed(credentials.node), *reversed(credentials.own)):
         auths |= {path: _entry(credential) for path, credential in keychain.credentials.items() if "*" not in path}
-    for hop, source in _hops(images, registries):
-        place = hop.reference
-        keychains = credentials.here(foreign=place.host != source.host)
-        first = candidates(keychains, place.host, place.repository)[0]
-        credential = login_of(first) if isinstance(first, Helper) else first
+    for source, reference in _pull_sources(images, registries):
+        keychains = credentials.keychains(on_other_host=source.reference.host != reference.host)
+        first = candidates(keychains, source.reference.host, source.reference.repository)[0]
+        credential = run_credential_helper(first) if isinstance(first, Helper) else first
         if credential:
-            auths[f"{place.host}/{place.repository}"] = _entry(credential)
+            auths[f"{source.reference.host}/{source.reference.repository}"] = _entry(credential)
     return json.dumps({"auths": auths}).encode()
 
 
@@ -44,14 +43,14 @@ def _entry(credential: Credential) -> dict[str, str]:
     return entry | ({"identitytoken": credential.identity_token} if credential.identity_token else {})
 
 
-def _hops(images: Iterable[str], registries: Registries) -> Iterator[tuple[Hop, Reference]]:
+def _pull_sources(images: Iterable[str], registries: Registries) -> Iterator[tuple[PullSource, Reference]]:
     for name in images:
         try:
             reference = Reference.parse(name)
         except Malformed:
             continue  # a layout of our own
-        for hop in registries.mirrors.hops(reference):
-            yield hop, reference
+        for source in registries.mirrors.pull_sources(reference):
+            yield source, reference
 
 
 def registries_conf(images: Iterable[str], tls: RegistryTLS, registries: Registries) -> str:
@@ -60,7 +59,11 @@ def registries_conf(images: Iterable[str], tls: RegistryTLS, registries: Registr
     A registry is insecure where the section's TLS settings or the cluster's say so, and on loopback.
     """
     insecure = sorted(
-        {hop.reference.host for hop, _ in _hops(images, registries) if _is_insecure(hop, tls, registries)}
+        {
+            source.reference.host
+            for source, _ in _pull_sources(images, registries)
+            if _is_insecure(source, tls, registries)
+        }
     )
     out = ['unqualified-search-registries = ["docker.io"]', 'short-name-mode = "disabled"']
     sources = dict.fromkeys(rule.source for rule in registries.mirrors.rules)
@@ -78,9 +81,9 @@ def registries_conf(images: Iterable[str], tls: RegistryTLS, registries: Registr
     return "\n".join(out) + "\n"
 
 
-def _is_insecure(hop: Hop, tls: RegistryTLS, registries: Registries) -> bool:
-    allowed = registries.tls(hop, tls)
-    return on_loopback(hop.reference.host) or allowed.insecure or allowed.insecure_skip_tls_verify
+def _is_insecure(source: PullSource, tls: RegistryTLS, registries: Registries) -> bool:
+    allowed = registries.tls(source, tls)
+    return on_loopback(source.reference.host) or allowed.insecure or allowed.insecure_skip_tls_verify
 
 
 def _registry(scope: str, insecure: bool) -> list[str]:

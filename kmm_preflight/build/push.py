@@ -31,7 +31,7 @@ def why_not_push(order: BuildRequest, images: ImageResolver) -> Finding | None:
         if _names_kernel(name.tag, plan):
             return None
         return findings.PUSH_REFUSED(image=order.image, problem=f"whose it is cannot be seen: {exc.message}")
-    if there.found.digest != there.found.manifest_digest:
+    if there.resolved.digest != there.resolved.manifest_digest:
         problem = "got an image index there, whose other architectures would be gone"
         return findings.PUSH_REFUSED(image=order.image, problem=problem)
     kernels = [kernel for kernel in _kernels(plan, there) if kernel != plan.kernel.version]

@@ -272,7 +272,7 @@ class BuildStage:
         try:
             problem = self._why_not_push(order) or builder.publish(order, built).finding
             if problem is None:
-                found = self._image(order.image, order.plan, order.credentials, order.push_tls).found.judged()
+                found = self._image(order.image, order.plan, order.credentials, order.push_tls).resolved.judged()
         except PreflightError as exc:
             problem = findings.PUSH_FAILED(image=order.image, problem=exc.message)
         if problem:
@@ -303,7 +303,7 @@ def _unavailable(exc: PreflightError, section: str, plan: Plan, credentials: Pul
         return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=credentials, kernel=kernel)
     if isinstance(exc, NotFound):
         return findings.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
-    return oci_findings.of_trouble(exc, kernel)
+    return oci_findings.finding_of(exc, kernel)
 
 
 def _concluded(stage: Stage, told: Iterable[Finding]) -> StageResult:

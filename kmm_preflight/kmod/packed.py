@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from kmm_preflight.base.decompression import GZIP, XZ, ZSTD, Behind, decompressed, next_member, pieces_of
+from kmm_preflight.base.decompression import GZIP, XZ, ZSTD, NextMember, decompress, next_member, read_pieces
 from kmm_preflight.errors import BoundExceeded, Malformed
 
 MAGIC = b"\x7fELF"
@@ -29,18 +29,18 @@ Bytes = bytes | mmap.mmap
 def plain_pieces(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
     """The object in a compressed kmod, in pieces; the first chunk has the whole magic.
 
-    Raises what `decompressed` raises. kmod reads xz with its padding, and gzip as gzread does (tried with both).
+    Raises what `decompress` raises. kmod reads xz with its padding, and gzip as gzread does (tried with both).
     """
     stream = iter(chunks)
     head = next(stream, b"")
-    behind: Behind = next_member
+    after: NextMember = next_member
     if head.startswith(GZIP):
-        behind = _member_of_gzip
+        after = _member_of_gzip
         if len(head) > len(GZIP) + 1 and head[len(GZIP) + 1] & _RESERVED:
             raise Malformed(f"{subject}: the compressed stream is damaged (unknown flags)")
     elif head.startswith(XZ):
-        behind = _stream_of_xz
-    return decompressed(chain([head], stream), subject, behind)
+        after = _stream_of_xz
+    return decompress(chain([head], stream), subject, after)
 
 
 def _member_of_gzip(unused: bytes, rest: Iterator[bytes]) -> bytes:
@@ -88,7 +88,7 @@ def why_not_elf(path: Path) -> str:
 def _unpacked(path: Path) -> tuple[bytes, int]:
     """The first bytes of what is compressed, and how many there are: a stream that is cut shows only at its end."""
     head, size = b"", 0
-    for piece in plain_pieces(pieces_of(path), "kmod"):
+    for piece in plain_pieces(read_pieces(path), "kmod"):
         head += piece[: HEADER_BYTES - len(head)]
         size += len(piece)
         if size > UNPACKED_BYTES:
@@ -125,7 +125,7 @@ def unpacked(path: Path) -> Iterator[Bytes]:
         if file.read(len(XZ)).startswith((GZIP, XZ, ZSTD)):
             with tempfile.TemporaryFile() as out:
                 size = 0
-                for piece in plain_pieces(pieces_of(path), "kmod"):
+                for piece in plain_pieces(read_pieces(path), "kmod"):
                     size += len(piece)
                     _check(size, path)
                     out.write(piece)

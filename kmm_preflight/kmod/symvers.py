@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kmm_preflight.base.decompression import decompressed
+from kmm_preflight.base.decompression import decompress
 from kmm_preflight.base.sorted_table import SEPARATOR, Table, TableDamaged, magic, write_table
 from kmm_preflight.errors import BoundExceeded, Malformed
 
@@ -43,7 +43,7 @@ def parse_symvers(text: Iterable[bytes]) -> Iterator[Exported]:
     Malformed names the first line that is none; BoundExceeded for more than 64 MiB.
     """
     size, rest, number = 0, b"", 0
-    for piece in decompressed(text, "Module.symvers"):
+    for piece in decompress(text, "Module.symvers"):
         size += len(piece)
         if size > SYMVERS_BYTES:
             raise BoundExceeded(f"Module.symvers: more than {SYMVERS_BYTES >> 20} MiB")

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from kmm_preflight.errors import AccessDenied, Malformed, Unreachable
 from kmm_preflight.oci.auth import Credential, Helper
-from kmm_preflight.oci.credential_helper import login_of
+from kmm_preflight.oci.credential_helper import run_credential_helper
 from kmm_preflight.oci.document import parse_json
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
@@ -65,7 +65,7 @@ class Login:
 
     def _credential(self) -> Credential | None:
         candidate = self._left[0]
-        return login_of(candidate) if isinstance(candidate, Helper) else candidate
+        return run_credential_helper(candidate) if isinstance(candidate, Helper) else candidate
 
     def _token(self, parameters: Mapping[str, str], base: str, credential: Credential | None, subject: str) -> str:
         try:

@@ -36,7 +36,7 @@ def with_cluster_proxy(
     """
     try:
         trusted, missed = _trusted(trusted_config_maps(proxy), config_maps)
-        proxies, taken = ({}, ()) if proxy is None or network.speaks_of_proxies else _proxies(proxy)
+        proxies, taken = ({}, ()) if proxy is None or network.sets_proxies else _proxies(proxy)
     except Malformed as exc:
         raise UsageProblem(exc.message) from exc
     return replace(network, authorities=trusted, proxies={**network.proxies, **proxies}), (*missed, *taken)

@@ -49,7 +49,7 @@ class Network:
     authorities: str = field(default="", repr=False)
 
     @property
-    def speaks_of_proxies(self) -> bool:
+    def sets_proxies(self) -> bool:
         """Whether HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY says anything, be it that there is none."""
         return not {"http", "https", "all", "no"}.isdisjoint(self.proxies)
 

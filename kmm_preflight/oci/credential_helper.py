@@ -17,7 +17,7 @@ _TOKEN_USER = "<token>"
 
 
 @cache
-def login_of(helper: Helper, seconds: float = SECONDS) -> Credential | None:
+def run_credential_helper(helper: Helper, seconds: float = SECONDS) -> Credential | None:
     """The login that the helper has for the server, None when it has none; asked once in a process.
 
     AccessDenied when the helper gives no answer. What it printed stands in no message: it may be a login.

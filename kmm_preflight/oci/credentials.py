@@ -20,15 +20,15 @@ class PullCredentials:
     node: tuple[Keychain, ...] = ()
     mirrors_only: bool = False
 
-    def here(self, foreign: bool) -> tuple[Keychain, ...]:
+    def keychains(self, on_other_host: bool) -> tuple[Keychain, ...]:
         """The keychains for the name itself, or for a mirror on another host."""
-        if not foreign:
+        if not on_other_host:
             return self.own if self.mirrors_only else (*self.own, *self.node)
         return tuple(replace(keychain, kubelet=False) for keychain in self.node)
 
     def __str__(self) -> str:
         """Whose they are, in words."""
-        sources = dict.fromkeys(keychain.source for keychain in self.here(foreign=False))
+        sources = dict.fromkeys(keychain.source for keychain in self.keychains(on_other_host=False))
         return ", then ".join(sources) or "no credentials"
 
 

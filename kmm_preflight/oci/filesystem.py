@@ -31,7 +31,7 @@ class Located:
     layer: int
 
 
-def names_in(link: str) -> list[str]:
+def link_parts(link: str) -> list[str]:
     """The names that a link leads through; one that ends with a slash leads to a folder only, as if . came last."""
     names = [name for name in link.split("/") if name]
     return [*names, "."] if link.endswith("/") else names
@@ -138,7 +138,7 @@ class FileSystem:
             links += 1
             if links > LINKS_IN_A_PATH:
                 raise LinkBroken(*broken, "links go in circles")
-            todo = names_in(here.entry.link) + todo
+            todo = link_parts(here.entry.link) + todo
             done = "" if here.entry.link.startswith("/") else done
             here = folder
         return self.entry(done) if done else folder

@@ -121,8 +121,8 @@ def _child(index: Index, name: str, arch: str) -> str:
 class Image:
     """An image that was found, with what was read of it; every byte comes verified, from the cache where it can."""
 
-    def __init__(self, found: ResolvedImage, repository: Repository, cache: Cache, wanted: KeepRules) -> None:
-        self.found = found
+    def __init__(self, resolved: ResolvedImage, repository: Repository, cache: Cache, wanted: KeepRules) -> None:
+        self.resolved = resolved
         self._repository = repository
         self._cache = cache
         self._wanted = wanted
@@ -131,7 +131,7 @@ class Image:
         self._config: Config | None = None
         self._again: dict[str, LayerIndex] = {}
         self._asked_again: set[str] = set()
-        self.files = FileSystem([Layer(self._opener(layer)) for layer in reversed(found.manifest.layers)])
+        self.files = FileSystem([Layer(self._opener(layer)) for layer in reversed(resolved.manifest.layers)])
 
     def config(self) -> Config:
         """Architecture, labels and search path; read once."""
@@ -140,8 +140,8 @@ class Image:
         return self._config
 
     def _read_config(self) -> Config:
-        descriptor = self.found.manifest.config
-        subject = f"config {descriptor.digest} of image {self.found.name}"
+        descriptor = self.resolved.manifest.config
+        subject = f"config {descriptor.digest} of image {self.resolved.name}"
         if descriptor.size > CONFIG_BYTES:
             raise BoundExceeded(f"{subject}: got {descriptor.size} bytes, read at most {CONFIG_BYTES}")
         with self._cache.lock(descriptor.digest):
@@ -183,11 +183,11 @@ class Image:
             raise self._gone(descriptor) from exc
 
     def _gone(self, descriptor: Descriptor) -> Malformed:
-        return Malformed(f"layer {descriptor.digest} of image {self.found.name} is not there")
+        return Malformed(f"layer {descriptor.digest} of image {self.resolved.name} is not there")
 
     def check_layers(self) -> None:
         """Asks for each layer that was not fetched just now whether it can be had; Malformed when one cannot."""
-        for descriptor in self.found.manifest.layers:
+        for descriptor in self.resolved.manifest.layers:
             if descriptor.digest in self._here:
                 continue
             if not self._repository.has_blob(descriptor.digest):
@@ -196,7 +196,7 @@ class Image:
 
     def content(self, located: Located) -> Path:
         """The bytes of a file, as a file; BoundExceeded when it is too large to keep, or sparse."""
-        descriptor = self.found.manifest.layers[-1 - located.layer]
+        descriptor = self.resolved.manifest.layers[-1 - located.layer]
         again = self._again.get(descriptor.digest)
         path = self._kept(again.find(located.path) if again else located.entry)
         if path is None and len(self._asked_again) < READ_AGAIN:
@@ -204,7 +204,9 @@ class Image:
             again = self._again[descriptor.digest] = self.open_layer(descriptor, located.path)
             path = self._kept(again.find(located.path))
         if path is None:
-            raise BoundExceeded(f"/{located.path} of image {self.found.name}: too large, or too sparse, to look into")
+            raise BoundExceeded(
+                f"/{located.path} of image {self.resolved.name}: too large, or too sparse, to look into"
+            )
         return path
 
     def _kept(self, entry: LayerEntry | None) -> Path | None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from kmm_preflight.base.decompression import decompressed
+from kmm_preflight.base.decompression import decompress
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed, Truncated
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.document import Descriptor
@@ -139,7 +139,7 @@ def scan(
     """Reads the whole blob and keeps its index and the wanted files."""
     subject = f"layer {descriptor.digest}"
     verified = VerifiedStream(chunks, descriptor, subject)
-    reader = ByteReader(decompressed(verified, subject), subject, allowance.unpacked)
+    reader = ByteReader(decompress(verified, subject), subject, allowance.unpacked)
     records: list[bytes] = []
     try:
         _walk_into(records, reader, subject, wanted, cache, min(NAMES_IN_A_LAYER, allowance.names))

@@ -37,7 +37,7 @@ class MirrorRule:
 
 
 @dataclass(frozen=True)
-class Hop:
+class PullSource:
     """One place to ask, in order; mirror is False for the name as it was written."""
 
     reference: Reference
@@ -68,7 +68,7 @@ class Mirrors:
 
     rules: tuple[MirrorRule, ...] = ()
 
-    def hops(self, reference: Reference) -> tuple[Hop, ...]:
+    def pull_sources(self, reference: Reference) -> tuple[PullSource, ...]:
         """Places in the order in which a node asks them. Empty when the source is blocked and nothing serves the name.
 
         Only the longest source that matches counts. The source comes last unless it stands among its mirrors;
@@ -76,18 +76,20 @@ class Mirrors:
         """
         rules = self._rules(reference)
         if not rules:
-            return (Hop(reference, mirror=False),)
+            return (PullSource(reference, mirror=False),)
         source = rules[0].source
         serving = [rule.mirrors for rule in rules if rule.by_digest is bool(reference.digest)]
         name = f"{reference.host}/{reference.repository}"
         # What follows the match, which may begin with a port, as on the node.
         rest = name.removeprefix(bare_host(reference) if source.startswith(WILDCARD) else source)
         hops = [
-            Hop(reference, mirror=False) if mirror == source else Hop(_at(reference, mirror + rest), mirror=True)
+            PullSource(reference, mirror=False)
+            if mirror == source
+            else PullSource(_at(reference, mirror + rest), mirror=True)
             for mirror in merged(serving)
         ]
-        if Hop(reference, mirror=False) not in hops:
-            hops.append(Hop(reference, mirror=False))
+        if PullSource(reference, mirror=False) not in hops:
+            hops.append(PullSource(reference, mirror=False))
         blocked = self.never(reference)
         return tuple(hop for hop in hops if hop.mirror or not blocked)
 

@@ -11,7 +11,7 @@ from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import VERIFIED_HTTPS, Manifest, RegistryTLS
 from kmm_preflight.oci.authorities import authorities
 from kmm_preflight.oci.mirror_scope import in_policy_scope, in_scope, parse_scope
-from kmm_preflight.oci.mirrors import Hop, Mirrors, parse_mirrors
+from kmm_preflight.oci.mirrors import Mirrors, PullSource, parse_mirrors
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.text import listed
 
@@ -44,20 +44,20 @@ class Registries:
             return f"image {reference}: got a name outside of {allowed}"
         return ""
 
-    def no_entry(self, hop: Hop) -> str:
+    def mirror_refusal(self, source: PullSource) -> str:
         """Why nodes do not ask this mirror, although it is one; "" when they do."""
-        if not hop.mirror:
+        if not source.mirror:
             return ""
-        scopes = [scope for scope in self.blocked if in_scope(scope, hop.reference)]
-        if source := self.mirrors.never(hop.reference):
-            scopes.append(source)
-        return f"image {hop.reference}: the mirror lies in {scopes[0]}, which nodes do not ask" if scopes else ""
+        scopes = [scope for scope in self.blocked if in_scope(scope, source.reference)]
+        if never := self.mirrors.never(source.reference):
+            scopes.append(never)
+        return f"image {source.reference}: the mirror lies in {scopes[0]}, which nodes do not ask" if scopes else ""
 
-    def tls(self, hop: Hop, of_module: RegistryTLS) -> RegistryTLS:
+    def tls(self, source: PullSource, of_module: RegistryTLS) -> RegistryTLS:
         """How the place may be asked: the Module's settings are for the name that it gives, and not for mirrors."""
-        if any(in_scope(scope, hop.reference) for scope in self.insecure):
+        if any(in_scope(scope, source.reference) for scope in self.insecure):
             return _ANY
-        return VERIFIED_HTTPS if hop.mirror else of_module
+        return VERIFIED_HTTPS if source.mirror else of_module
 
 
 def parse_registries(

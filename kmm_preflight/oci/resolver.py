@@ -18,7 +18,7 @@ from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image, Source, find_image, platforms
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.layout import Layout, layout_names
-from kmm_preflight.oci.mirrors import Hop
+from kmm_preflight.oci.mirrors import PullSource
 from kmm_preflight.oci.reference import LayoutReference, Reference, parse_name
 from kmm_preflight.oci.registries import Registries
 from kmm_preflight.oci.registry import RegistryRepository
@@ -78,25 +78,25 @@ class ImageResolver:
 
     def _first(self, reference: Reference, credentials: PullCredentials, tls: RegistryTLS) -> Source:
         """The first place that has a manifest for the name; whatever comes after is asked of it alone, as on a node."""
-        failed: list[tuple[Hop, PreflightError]] = []
-        for hop in self._registries.mirrors.hops(reference):
+        failed: list[tuple[PullSource, PreflightError]] = []
+        for hop in self._registries.mirrors.pull_sources(reference):
             try:
                 return self._at(hop, reference.host, credentials, tls)
             except PreflightError as exc:
                 failed.append((hop, exc))
         raise failure(reference, failed)
 
-    def _at(self, hop: Hop, source_host: str, credentials: PullCredentials, tls: RegistryTLS) -> Source:
-        if problem := self._registries.no_entry(hop):
+    def _at(self, hop: PullSource, source_host: str, credentials: PullCredentials, tls: RegistryTLS) -> Source:
+        if problem := self._registries.mirror_refusal(hop):
             raise Blocked(problem)
         place = hop.reference
-        keychains = credentials.here(foreign=place.host != source_host)
+        keychains = credentials.keychains(on_other_host=place.host != source_host)
         authority = self._registries.authorities.get(place.host, "")
         repository = RegistryRepository(place, keychains, self._registries.tls(hop, tls), self._connections, authority)
         return Source(repository, place.wanted, repository.manifest(place.wanted), str(place) if hop.mirror else "")
 
 
-def failure(reference: Reference, failed: Sequence[tuple[Hop, PreflightError]]) -> PreflightError:
+def failure(reference: Reference, failed: Sequence[tuple[PullSource, PreflightError]]) -> PreflightError:
     """One error for all places that failed, in the words of the source and after it of each mirror.
 
     Undecidable when any place is: a mirror that is down may have the image.

@@ -69,7 +69,7 @@ def _compare(kernel: TargetKernel, one: OSImage | None, candidates: Candidates, 
             raise NotListed(f"got kernel {known.version} of another RHEL, so that it is not known to be of this stream")
     except _PASSING as exc:
         words = f"the kernel of the OS image is not known: {exc.message}"
-        return replace(kernel, problem=oci_findings.of_trouble(type(exc)(words), kernel.version)), ""
+        return replace(kernel, problem=oci_findings.finding_of(type(exc)(words), kernel.version)), ""
     except NotListed as exc:
         return _hinted(kernel, one, f"image {one.tag.reference}: {exc.why}" if one else exc.why, sole)
     except PreflightError as exc:

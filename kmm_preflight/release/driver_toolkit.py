@@ -87,7 +87,7 @@ def read_toolkit(
     flavours = choice.flavours_for(stream, arch)
     if not _chosen(choice, stream, tag) or (choice.flavours and not flavours):
         return None
-    toolkit = DriverToolkit(reference, image.found.digest, stream, arch, named.rhel_version)
+    toolkit = DriverToolkit(reference, image.resolved.digest, stream, arch, named.rhel_version)
     kernels = (_kernel(image, toolkit, named, flavour, choice) for flavour in flavours)
     return toolkit, tuple(kernel for kernel in kernels if kernel)
 

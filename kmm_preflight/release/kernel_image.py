@@ -142,6 +142,6 @@ class KernelImage:
         if located is None:
             return None
         if located.entry.size > _FILE_BYTES:
-            name = self._image.found.name
+            name = self._image.resolved.name
             raise BoundExceeded(f"/{located.path} of {name}: more than {_FILE_BYTES >> 20} MiB")
         return self.content(located).read_bytes()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kmm_preflight.base.decompression import pieces_of
+from kmm_preflight.base.decompression import read_pieces
 from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
 from kmm_preflight.kmod.packed import unpacked
@@ -126,14 +126,14 @@ class KernelSources:
         if known is not None:
             return known
         path = image.content(located)
-        return self._store.find(f"sha256:{path.name}") or self._store.keep(f"sha256:{path.name}", pieces_of(path))
+        return self._store.find(f"sha256:{path.name}") or self._store.keep(f"sha256:{path.name}", read_pieces(path))
 
 
 def _check_size(image: Image) -> None:
-    size = sum(layer.size for layer in image.found.manifest.layers)
+    size = sum(layer.size for layer in image.resolved.manifest.layers)
     if size > OS_IMAGE_BYTES:
         most = f"read at most {OS_IMAGE_BYTES >> 30} GiB"
-        raise BoundExceeded(f"image {image.found.name}: got layers of {size >> 20} MiB, {most}")
+        raise BoundExceeded(f"image {image.resolved.name}: got layers of {size >> 20} MiB, {most}")
 
 
 class _Both:

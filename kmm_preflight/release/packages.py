@@ -121,7 +121,7 @@ def _one(versions: set[str], package: str, place: str) -> ListedKernel:
 
 def _top_layers(image: Image, most: int, expected: str) -> Iterator[tuple[int, LayerIndex]]:
     """Layers from the top (0) as long as they are small; NotListed for one of more bytes in transfer, unread."""
-    for number, descriptor in enumerate(reversed(image.found.manifest.layers[-LAYERS:])):
+    for number, descriptor in enumerate(reversed(image.resolved.manifest.layers[-LAYERS:])):
         if descriptor.size > most:
             size = f"{descriptor.size / (1 << 20):.0f} MiB"
             raise NotListed(f"got a layer of {size} at its top, which is not read, expected one with /{expected}")
@@ -144,4 +144,4 @@ def _parsed(image: Image, entry: LayerEntry, layer: int, versions: Callable[[Fie
     try:
         return versions(parse_json(body, "document"))
     except Malformed as exc:
-        raise Malformed(f"/{entry.path} of image {image.found.name}: {exc.message}") from exc
+        raise Malformed(f"/{entry.path} of image {image.resolved.name}: {exc.message}") from exc

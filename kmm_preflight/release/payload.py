@@ -59,7 +59,7 @@ def read_release(
         raise UsageProblem(f"--stream {named}: release {version} has streams {listed(have)}")
     theirs = Toolkits([(one, kernels) for _, one, kernels in read], len(toolkits) == 1, not choice.streams)
     kernels, notes = compare_with_os(images, os_image_tags(references), theirs, credentials)
-    return Release(name, image.found.digest, version, tuple(toolkit for _, toolkit, _ in read), notes), kernels
+    return Release(name, image.resolved.digest, version, tuple(toolkit for _, toolkit, _ in read), notes), kernels
 
 
 def read_streams(

@@ -75,9 +75,9 @@ def _judge(plan: Plan, images: ImageResolver, credentials: Credentials, deeper: 
         if problem := images.refusal(plan.image):
             return _result(oci_findings.REGISTRY_BLOCKED(problem=problem))
         image = images.image(plan.image, plan.kernel.arch, credentials.pull, plan.tls)  # (1)
-        if plan.recorded and plan.recorded.digest == image.found.digest:
+        if plan.recorded and plan.recorded.digest == image.resolved.digest:
             image.check_layers()
-            return _carried(plan.recorded, image.found.judged())
+            return _carried(plan.recorded, image.resolved.judged())
         refuted, notes = _judge_kmod(plan, image)  # (2)
         if refuted is None or refuted.id == findings.KMOD_ABSENT.id:
             refuted, notes = _deepened(plan, refuted, notes, deeper(plan, image))  # (3)
@@ -87,10 +87,10 @@ def _judge(plan: Plan, images: ImageResolver, credentials: Credentials, deeper: 
         problem, kernel = exc.message, plan.kernel.version
         refuted, notes = findings.IMAGE_ACCESS_DENIED(problem=problem, credentials=credentials, kernel=kernel), ()
     except PreflightError as exc:
-        refuted, notes = oci_findings.of_trouble(exc, plan.kernel.version), ()
+        refuted, notes = oci_findings.finding_of(exc, plan.kernel.version), ()
     secret = (credentials.note,) if credentials.note else ()
     again = _again(plan, image) if image else ()
-    return _result(refuted, (*notes, *secret, *again), image.found.judged() if image else None, plan)
+    return _result(refuted, (*notes, *secret, *again), image.resolved.judged() if image else None, plan)
 
 
 def _deepened(
@@ -115,7 +115,7 @@ def _again(plan: Plan, image: Image) -> tuple[Finding, ...]:
     """Why a plan with a record was judged all the same: its name leads elsewhere."""
     if plan.recorded is None:
         return ()
-    got = f"{image.found.digest} behind the image's name, not {plan.recorded.digest} as on {plan.recorded.date}"
+    got = f"{image.resolved.digest} behind the image's name, not {plan.recorded.digest} as on {plan.recorded.date}"
     return (findings.JUDGED_AGAIN(object="an earlier run", got=got),)
 
 

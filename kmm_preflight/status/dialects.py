@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
-from kmm_preflight.base.kmm_version import parse_kmm_version
+from kmm_preflight.kmm_version import parse_kmm_version
 from kmm_preflight.model import Conclusion, Manifest, ModuleName, Stage, Verdict
 
 RESOURCE = "preflightvalidationsocp"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from kmm_preflight.base.kmm_version import parse_kmm_version
+from kmm_preflight.kmm_version import parse_kmm_version
 
 _UNPACKED, _COPIED = (2, 0), (2, 2)
 

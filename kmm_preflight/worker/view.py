@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 
 from kmm_preflight.kmod.names import is_kmod_file, module_key
-from kmm_preflight.oci.filesystem import LINKS_IN_A_PATH, FileSystem, Located, names_in
+from kmm_preflight.oci.filesystem import LINKS_IN_A_PATH, FileSystem, Located, link_parts
 from kmm_preflight.oci.index import LayerEntry
 from kmm_preflight.oci.tar import EntryKind
 
@@ -61,7 +61,7 @@ class MountedFolder:
                 first, links = first or here, links + 1
                 if links > LINKS_IN_A_PATH:
                     return ResolvedPath(None, first)
-                todo = names_in(here.entry.link) + todo
+                todo = link_parts(here.entry.link) + todo
                 done = "" if here.entry.link.startswith("/") else done
                 continue
             if here is None or (todo and isinstance(here, Located) and here.entry.kind is not EntryKind.FOLDER):
