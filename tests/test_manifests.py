@@ -260,7 +260,7 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
         pytest.param("kind: List\nitems: {a: b}\n", "{file}, document 1: items: got no list", id="items a mapping"),
         pytest.param(
             "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\nspec: {}\nmetadata: x\n",
-            "{file}, document 1: Module without a name: spec.selector: got nothing",
+            "{file}, document 1: Module without a name: spec.selector: missing",
             id="Module without metadata",
         ),
         pytest.param(

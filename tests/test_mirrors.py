@@ -176,7 +176,7 @@ def test_merged(lists: list[str], out: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"mirrors": ["m.io"]}, "spec.imageDigestMirrors[0].source: got nothing"),
+        ({"mirrors": ["m.io"]}, "spec.imageDigestMirrors[0].source: missing"),
         ({"source": "*", "mirrors": ["m.io"]}, "source: got text '*'"),
         ({"source": "*.q.io/a", "mirrors": ["m.io"]}, "source: got text"),
         ({"source": "a.*.io", "mirrors": ["m.io"]}, "source: got text"),

@@ -181,11 +181,11 @@ def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
         pytest.param(
             {"apiVersion": "kmm.sigs.k8s.io/v1beta1"}, "apiVersion: got text 'kmm.sigs.k8s.io/v1beta1'", id="old group"
         ),
-        pytest.param({"apiVersion": _GONE}, "apiVersion: got nothing", id="no apiVersion"),
+        pytest.param({"apiVersion": _GONE}, "apiVersion: missing", id="no apiVersion"),
         pytest.param({"apiVersion": 1}, "apiVersion: got number 1, expected text", id="apiVersion a number"),
-        pytest.param({"metadata": _GONE}, "metadata.name: got nothing", id="no metadata"),
+        pytest.param({"metadata": _GONE}, "metadata.name: missing", id="no metadata"),
         pytest.param({"metadata": "x"}, "metadata: got text 'x', expected a mapping", id="metadata a text"),
-        pytest.param({"metadata.name": _GONE}, "metadata.name: got nothing", id="no name"),
+        pytest.param({"metadata.name": _GONE}, "metadata.name: missing", id="no name"),
         pytest.param({"metadata.name": ""}, "metadata.name: got text ''", id="empty name"),
         pytest.param({"metadata.name": "My_Module"}, "metadata.name: got text 'My_Module'", id="bad name"),
         pytest.param({"metadata.name": "a" * 254}, "metadata.name: got text", id="name of 254"),
@@ -194,18 +194,18 @@ def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
         pytest.param({"metadata.namespace": "a.b"}, "metadata.namespace: got text 'a.b'", id="bad namespace"),
         pytest.param({"metadata.namespace": "../x"}, "metadata.namespace: got text '../x'", id="namespace a path"),
         pytest.param({"metadata.namespace": "a" * 64}, "metadata.namespace: got text", id="namespace of 64"),
-        pytest.param({"spec": None}, "spec: got nothing, expected the Module's spec", id="spec null"),
+        pytest.param({"spec": None}, "spec: missing, expected the Module's spec", id="spec null"),
         pytest.param({"spec": []}, "spec: got a list of 0, expected a mapping", id="spec a list"),
-        pytest.param({"spec.selector": _GONE}, "spec.selector: got nothing, expected a node selector", id="selector"),
+        pytest.param({"spec.selector": _GONE}, "spec.selector: missing, expected a node selector", id="selector"),
         pytest.param(
             {"spec.selector": ["a"]}, "spec.selector: got a list of 1, expected a mapping", id="selector list"
         ),
         pytest.param({"spec.selector": {"a": True}}, "spec.selector.a: got true, expected text", id="selector true"),
         pytest.param({"spec.selector": {1: "a"}}, "spec.selector: got a mapping, expected a mapping", id="number key"),
         pytest.param({"spec.imageRepoSecret": "s"}, "spec.imageRepoSecret: got text 's'", id="secret as in the docs"),
-        pytest.param({"spec.moduleLoader": {}}, f"{CONTAINER}: got nothing", id="loader without container"),
+        pytest.param({"spec.moduleLoader": {}}, f"{CONTAINER}: missing", id="loader without container"),
         pytest.param({"spec.moduleLoader": False}, "spec.moduleLoader: got false, expected a mapping", id="loader"),
-        pytest.param({f"{CONTAINER}.kernelMappings": _GONE}, f"{CONTAINER}.kernelMappings: got nothing", id="mappings"),
+        pytest.param({f"{CONTAINER}.kernelMappings": _GONE}, f"{CONTAINER}.kernelMappings: missing", id="mappings"),
         pytest.param(
             {f"{CONTAINER}.kernelMappings": []},
             f"{CONTAINER}.kernelMappings: got a list of 0, expected at least one kernel mapping",
@@ -226,7 +226,7 @@ def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
         pytest.param({f"{MAPPING}.regexp": 5}, f"{MAPPING}.regexp: got number 5", id="regexp a number"),
         pytest.param(
             {f"{MAPPING}.containerImage": _GONE},
-            f"{MAPPING}.containerImage: got nothing, expected an image here or in moduleLoader.container",
+            f"{MAPPING}.containerImage: missing, expected an image here or in moduleLoader.container",
             id="no image anywhere",
         ),
         pytest.param(
@@ -250,7 +250,7 @@ def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
             id="in-tree there and here",
         ),
         pytest.param(
-            {f"{MAPPING}.build": {}}, f"{MAPPING}.build.dockerfileConfigMap: got nothing", id="build without Dockerfile"
+            {f"{MAPPING}.build": {}}, f"{MAPPING}.build.dockerfileConfigMap: missing", id="build without Dockerfile"
         ),
         pytest.param(
             {f"{CONTAINER}.build": {"dockerfileConfigMap": "d"}},
@@ -259,12 +259,12 @@ def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
         ),
         pytest.param(
             {f"{CONTAINER}.build": {"dockerfileConfigMap": {"name": "d"}, "buildArgs": [{"name": "A"}]}},
-            f"{CONTAINER}.build.buildArgs[0].value: got nothing, expected the argument's value",
+            f"{CONTAINER}.build.buildArgs[0].value: missing, expected the argument's value",
             id="argument without a value",
         ),
         pytest.param(
             {f"{CONTAINER}.build": {"dockerfileConfigMap": {"name": "d"}, "buildArgs": [{"value": "A"}]}},
-            f"{CONTAINER}.build.buildArgs[0].name: got nothing",
+            f"{CONTAINER}.build.buildArgs[0].name: missing",
             id="argument without a name",
         ),
         pytest.param(
@@ -279,12 +279,12 @@ def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
         ),
         pytest.param(
             {f"{MAPPING}.sign": {"certSecret": {"name": "c"}}},
-            f"{MAPPING}.sign.keySecret: got nothing, expected the Secret that holds the key",
+            f"{MAPPING}.sign.keySecret: missing, expected the Secret that holds the key",
             id="sign without keySecret",
         ),
         pytest.param(
             {f"{CONTAINER}.sign": {"keySecret": {"name": "k"}}},
-            f"{CONTAINER}.sign.certSecret: got nothing",
+            f"{CONTAINER}.sign.certSecret: missing",
             id="sign without certSecret",
         ),
         pytest.param(
@@ -294,21 +294,21 @@ def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
         ),
         pytest.param(
             {f"{MAPPING}.sign": {"filesToSign": [None]}},
-            f"{MAPPING}.sign.filesToSign[0]: got nothing",
+            f"{MAPPING}.sign.filesToSign[0]: missing",
             id="filesToSign with null",
         ),
-        pytest.param({MODPROBE: _GONE}, f"{MODPROBE}: got nothing, expected what modprobe loads", id="no modprobe"),
-        pytest.param({MODPROBE: {}}, f"{MODPROBE}.moduleName: got nothing, expected a name, or rawArgs", id="empty"),
+        pytest.param({MODPROBE: _GONE}, f"{MODPROBE}: missing, expected what modprobe loads", id="no modprobe"),
+        pytest.param({MODPROBE: {}}, f"{MODPROBE}.moduleName: missing, expected a name, or rawArgs", id="empty"),
         pytest.param(
             {f"{MODPROBE}.rawArgs": {"load": ["a"], "unload": ["b"]}},
             f"{MODPROBE}.rawArgs: got a mapping, expected either moduleName or rawArgs",
             id="moduleName and rawArgs",
         ),
         pytest.param(
-            {MODPROBE: {"rawArgs": {"load": ["a"]}}}, f"{MODPROBE}.moduleName: got nothing", id="only rawArgs.load"
+            {MODPROBE: {"rawArgs": {"load": ["a"]}}}, f"{MODPROBE}.moduleName: missing", id="only rawArgs.load"
         ),
         pytest.param(
-            {MODPROBE: {"rawArgs": {"unload": ["a"]}}}, f"{MODPROBE}.moduleName: got nothing", id="only rawArgs.unload"
+            {MODPROBE: {"rawArgs": {"unload": ["a"]}}}, f"{MODPROBE}.moduleName: missing", id="only rawArgs.unload"
         ),
         pytest.param(
             {MODPROBE: {"rawArgs": {"load": [], "unload": ["b"]}}},

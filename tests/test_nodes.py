@@ -612,7 +612,7 @@ def test_what_is_missing_among_manifests_is_said(objects: list[Object], said: st
 @pytest.mark.parametrize(
     ("kind", "name", "more", "message"),
     [
-        ("Node", None, {}, "Node without a name: metadata.name: got nothing, expected a Kubernetes name"),
+        ("Node", None, {}, "Node without a name: metadata.name: missing, expected a Kubernetes name"),
         ("Node", "a]", {}, "Node a]: metadata.name: got text 'a]', expected a Kubernetes name"),
         ("Node", "n", {"spec": {"taints": "x"}}, "Node n: spec.taints: got text 'x', expected a list"),
         ("Node", "n", {"status": []}, "Node n: status: got a list of 0, expected a mapping"),

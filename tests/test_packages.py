@@ -105,7 +105,7 @@ def test_not_listed(tmp_path: Path, layers: Sequence[Blob], why: str) -> None:
         (b'{"rpmdb.pkglist": [["kernel-co', "got no JSON object"),
         (b"[" * 100_000, "got no JSON object"),
         (b"[]", "document: got a list of 0, expected a mapping"),
-        (b"{}", "rpmdb.pkglist: got nothing, expected a list of packages"),
+        (b"{}", "rpmdb.pkglist: missing, expected a list of packages"),
         (b'{"rpmdb.pkglist": {}}', "rpmdb.pkglist: got a mapping, expected a list"),
         (b'{"rpmdb.pkglist": [7]}', "rpmdb.pkglist[0]: got number 7, expected a list"),
         (b'{"rpmdb.pkglist": [["a"]]}', "rpmdb.pkglist[0]: got a list of 1, expected name, epoch, version, release"),

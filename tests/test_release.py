@@ -525,10 +525,10 @@ def test_image_references_refused(document: dict[str, object], message: str) -> 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({}, "KERNEL_VERSION: got nothing, expected a kernel version"),
+        ({}, "KERNEL_VERSION: missing, expected a kernel version"),
         ({"KERNEL_VERSION": "", "RHEL_VERSION": "9.6"}, "KERNEL_VERSION: got text ''"),
         ({"KERNEL_VERSION": 5.14, "RHEL_VERSION": "9.6"}, "KERNEL_VERSION: got number 5.14, expected text"),
-        ({"KERNEL_VERSION": KERNEL}, "RHEL_VERSION: got nothing, expected a RHEL version such as 9.6"),
+        ({"KERNEL_VERSION": KERNEL}, "RHEL_VERSION: missing, expected a RHEL version such as 9.6"),
         ({"KERNEL_VERSION": KERNEL, "RHEL_VERSION": 9.6}, "RHEL_VERSION: got number 9.6"),
         ({"KERNEL_VERSION": KERNEL, "RHEL_VERSION": "9.6", "RT_KERNEL_VERSION": 5}, "RT_KERNEL_VERSION: got number 5"),
     ],

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Parts that several rooms use: decompression, typed fields of manifests, and sorted tables on disk."""

@@ -1,4 +1,4 @@
-"""Streams come out of gzip, zstd and xz in pieces of bounded size, whatever they claim to be."""
+"""Decompression of gzip, zstd and xz streams in pieces of bounded size, whatever the streams claim."""
 
 from __future__ import annotations
 
@@ -18,38 +18,40 @@ else:
 
 try:
     from isal import isal_zlib as zlib
-except ImportError:  # no wheel for this machine: the standard library is slower, and right
+except ImportError:  # no wheel exists for this machine: the standard library is slower, and correct
     import zlib  # type: ignore[no-redef]  # the same interface, with an error class of its own
 
 PIECE_BYTES = 1 << 18
-# Of what is packed less at a time, as what a decompressor has not yet taken is copied each time.
+# Packed input is read in smaller pieces: a decompressor copies its unread input on each call.
 _READ_BYTES = 1 << 16
-# A window is memory: 32 MiB is what zstd -19 --long wants; more only --ultra --long=31.
+# A window costs memory. zstd -19 --long needs 32 MiB; only --ultra --long=31 needs more.
 ZSTD_WINDOW_LOG = 25
-# xz -9 asks for 65 MiB, touched only as far as it is used.
+# xz -9 reserves 65 MiB, and touches only as much as it uses.
 XZ_MEMORY_BYTES = 72 << 20
 
 GZIP, ZSTD, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"
-# Frames that hold no data: the first byte of their magic may be any of these (RFC 8878, 3.1.2).
+# Skippable frames hold no data. The first byte of their magic has 16 possible values (RFC 8878, 3.1.2).
 _ZSTD_SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
 
 
 class _Decompressor(Protocol):
-    """One member of a compressed stream."""
+    """A decompressor for a member of a compressed stream."""
 
     @property
     def eof(self) -> bool:
-        """Whether the member has ended."""
+        """True if the member has ended."""
 
     @property
     def unused_data(self) -> bytes:
-        """What came after the member's end."""
+        """Input after the end of the member."""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """All output that the input gives, in pieces."""
+        """Yield all output for the input, in pieces."""
 
 
-class _Zlib:
+class _Gzip:
+    """A gzip member."""
+
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=31)
 
@@ -71,8 +73,8 @@ class _Zlib:
                 return
 
 
-class _Bounded:
-    """zstd and xz share the interface of lzma.LZMADecompressor."""
+class _ZstdOrXz:
+    """A zstd frame or xz stream: both have the interface of lzma.LZMADecompressor."""
 
     def __init__(self, member: lzma.LZMADecompressor) -> None:
         self._member = member
@@ -97,15 +99,15 @@ class _Bounded:
 
 def _zstd() -> _Decompressor:
     options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
-    return _Bounded(zstd.ZstdDecompressor(options=options))  # type: ignore[arg-type]  # same methods, other class
+    return _ZstdOrXz(zstd.ZstdDecompressor(options=options))  # type: ignore[arg-type]  # same methods, other class
 
 
 def _xz() -> _Decompressor:
-    return _Bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES))
+    return _ZstdOrXz(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES))
 
 
 _BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {
-    GZIP: _Zlib,
+    GZIP: _Gzip,
     ZSTD: _zstd,
     XZ: _xz,
     **dict.fromkeys(_ZSTD_SKIPPABLE, _zstd),
@@ -113,26 +115,29 @@ _BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {
 
 
 NextMember = Callable[[bytes, Iterator[bytes]], bytes]
-"""What the next member of a stream begins with, of what came with a member's end and of the rest; b"" for none."""
+"""A rule for the input after a member: takes the unused input and the rest, returns the next member's first bytes.
+
+It returns b"" if no member follows.
+"""
 
 
 def next_member(unused: bytes, rest: Iterator[bytes]) -> bytes:
-    """All that stands behind a member is another one."""
+    """Return the first bytes of the next member. Treat all input after a member as another member."""
     return unused or next(rest, b"")
 
 
 def read_pieces(path: Path) -> Iterator[bytes]:
-    """What is in a file, a piece at a time."""
+    """Yield the content of a file in pieces."""
     with path.open("rb") as file:
         while piece := file.read(_READ_BYTES):
             yield piece
 
 
-def decompress(chunks: Iterable[bytes], subject: str, behind: NextMember = next_member) -> Iterator[bytes]:
-    """The plain bytes of a stream, told by its first bytes and not by its name; other streams as they are.
+def decompress(chunks: Iterable[bytes], subject: str, after: NextMember = next_member) -> Iterator[bytes]:
+    """Yield the plain bytes of a stream. Recognise gzip, zstd and xz by their first bytes; yield other streams as is.
 
-    Members that follow one another count as one stream (eStargz writes them so). Malformed names the subject when the
-    stream is damaged or cut; BoundExceeded when it asks for more memory than a node would give.
+    Consecutive members count as one stream (eStargz writes them so). Raise Malformed if the stream is damaged or cut
+    short. Raise BoundExceeded if it needs more memory than a node would give. Both name the subject.
     """
     stream = iter(chunks)
     head = b""
@@ -146,23 +151,23 @@ def decompress(chunks: Iterable[bytes], subject: str, behind: NextMember = next_
         yield from stream
         return
     try:
-        yield from _members(make, behind, chain([head], stream), subject)
+        yield from _members(make, after, chain([head], stream), subject)
     except (zlib.error, lzma.LZMAError, zstd.ZstdError, EOFError) as exc:  # type: ignore[misc]  # isal's stub errs
         words = str(exc).lower()
         if "memory" in words or "window" in words:
-            raise BoundExceeded(f"{subject}: decompression wants too much memory ({exc})") from exc
+            raise BoundExceeded(f"{subject}: decompression needs too much memory ({exc})") from exc
         raise Malformed(f"{subject}: the compressed stream is damaged ({exc})") from exc
 
 
 def _members(
-    make: Callable[[], _Decompressor], behind: NextMember, stream: Iterator[bytes], subject: str
+    make: Callable[[], _Decompressor], after: NextMember, stream: Iterator[bytes], subject: str
 ) -> Iterator[bytes]:
     member, data = make(), next(stream)
     while True:
         yield from member.pieces(data)
         data = b""
         if member.eof:
-            data = behind(member.unused_data, stream)
+            data = after(member.unused_data, stream)
             if not data:
                 return
             member = make()

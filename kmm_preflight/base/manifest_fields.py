@@ -1,4 +1,4 @@
-"""Typed reading of a decoded manifest: every refusal names the field, what stands there and what should."""
+"""Typed reading of a decoded manifest. Every error names the field, its value and the expected type."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Field:
-    """A value in a manifest with its path, as in spec.moduleLoader.container. null counts as absent, as the API has it.
+    """A value in a manifest, with its path. null counts as absent, as in the Kubernetes API.
 
-    Every method raises Malformed when the value has another type than asked for.
+    Every method raises Malformed if the value has another type than the method returns.
     """
 
     value: object
+    """The decoded value."""
     path: str = ""
+    """The path of the value in the manifest, such as spec.containers[0].image; empty for the whole document."""
 
     def refuse(self, expected: str) -> Malformed:
-        """The error for this field, to be raised."""
-        return Malformed(f"{self.path or 'document'}: got {_shown(self.value)}, expected {expected}")
+        """Return the error for this field: the caller raises it."""
+        got = "missing" if self.value is None else f"got {_shown(self.value)}"
+        return Malformed(f"{self.path or 'document'}: {got}, expected {expected}")
 
     def __getitem__(self, key: str) -> Field:
-        """A field of this mapping; absent when the mapping or the key is."""
+        """Return a field of this mapping. It is absent if the mapping or the key is absent."""
         path = f"{self.path}.{key}" if self.path else key
         return Field(self.mapping().get(key), path)
 
     @property
     def given(self) -> bool:
-        """Whether anything stands here."""
+        """True if the field has a value."""
         return self.value is not None
 
     def mapping(self) -> dict[str, object]:
-        """The mapping, empty when absent."""
+        """Return the mapping. If absent, return an empty one."""
         if self.value is None:
             return {}
         if not isinstance(self.value, dict) or not all(isinstance(key, str) for key in self.value):
@@ -44,7 +47,7 @@ class Field:
         return self.value
 
     def items(self) -> list[Field]:
-        """The elements of a list, none when absent."""
+        """Return the elements of the list. If absent, return an empty list."""
         if self.value is None:
             return []
         if not isinstance(self.value, list):
@@ -62,44 +65,44 @@ class Field:
         return self.value or None
 
     def name(self) -> str:
-        """The name of an object, as the API server takes it."""
+        """Return the name of an object. Raise Malformed if the API server would refuse the name."""
         text = self.text()
         if len(text) > 253 or not _NAME.fullmatch(text):
             raise self.refuse("a Kubernetes name: lower case letters, digits, - and .")
         return text
 
     def texts(self) -> tuple[str, ...]:
-        """A list of texts."""
+        """Return a list of texts. If absent, return an empty tuple."""
         return tuple(item.present("text").text() for item in self.items())
 
     def text_pairs(self) -> tuple[tuple[str, str], ...]:
-        """A mapping of text to text, in its order."""
+        """Return a mapping of text to text as pairs, in its order."""
         return tuple((key, self[key].text()) for key in self.mapping())
 
     def flag(self) -> bool:
-        """True or false, false when absent."""
+        """Return the boolean. If absent, return False."""
         if self.value is not None and not isinstance(self.value, bool):
             raise self.refuse("true or false")
         return bool(self.value)
 
     def number(self) -> int:
-        """A whole number, 0 when absent."""
+        """Return the whole number. If absent, return 0."""
         if self.value is not None and (not isinstance(self.value, int) or isinstance(self.value, bool)):
             raise self.refuse("a whole number")
         return self.value or 0
 
-    def present(self, what: str) -> Field:
-        """This field, which must be there."""
+    def present(self, expected: str) -> Field:
+        """Return this field. Raise Malformed if it is absent."""
         if self.value is None:
-            raise self.refuse(what)
+            raise self.refuse(expected)
         return self
 
     def walk(self, *keys: str) -> Field:
-        """A field further down."""
-        here = self
+        """Return a field of a nested mapping, one key for each level."""
+        field = self
         for key in keys:
-            here = here[key]
-        return here
+            field = field[key]
+        return field
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self.items())
@@ -107,8 +110,6 @@ class Field:
 
 def _shown(value: object) -> str:
     match value:
-        case None:
-            return "nothing"
         case str():
             return f"text {value[:80]!r}"
         case bool():

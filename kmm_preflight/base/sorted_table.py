@@ -1,6 +1,6 @@
-"""Records in a file, sorted by their first field and searched in place.
+"""Tables on disk: records sorted by their first field, and searched in place.
 
-The file's size is what counts, not the number of records, and a search touches a few pages of it.
+A search touches a few pages of the file, so memory does not grow with the number of records.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import IO
 
 SEPARATOR = b"\0"
-"""Between the fields of a record, in none of which it stands."""
+"""The byte between the fields of a record. No field contains it."""
 
-_REST = struct.Struct(">32sQ")  # sha256 of all that follows it, number of records
+_REST = struct.Struct(">32sQ")  # sha256 of everything after it, number of records
 _PIECE_BYTES = 1 << 20
 
 
 class TableDamaged(Exception):
-    """The file is not a table of this kind that this version wrote whole."""
+    """The file is not a whole table of the expected kind and version."""
 
 
 def magic(kind: str, version: int) -> bytes:
-    """How the file of a kind of table begins; ends of records are in this machine's byte order."""
+    """Return the first bytes of a file of this kind of table. They name this machine's byte order, used in the file."""
     return f"kmm-preflight {kind} {version} {sys.byteorder}\n".encode()
 
 
 def write_table(out: IO[bytes], head: bytes, records: list[bytes]) -> None:
-    """Writes the records: head, checksum, end of each record, records. The list is sorted in place."""
+    """Write a table: head, checksum, end of each record, records. Sort the list of records in place."""
     records.sort()
     ends = array("Q")
     position = 0
@@ -50,10 +50,10 @@ def write_table(out: IO[bytes], head: bytes, records: list[bytes]) -> None:
 
 
 class Table:
-    """A table that was read back."""
+    """A table that is open for reading."""
 
     def __init__(self, path: Path, head: bytes) -> None:
-        """Opens and checks the file; Damaged when its checksum, kind, version or size is wrong."""
+        """Open and check the file. Raise TableDamaged if its checksum, kind, version or size is wrong."""
         with path.open("rb") as file:
             begin, rest = file.read(len(head)), file.read(_REST.size)
             if begin != head or len(rest) < _REST.size:
@@ -76,15 +76,15 @@ class Table:
         return (self.fields(number) for number in range(self._count))
 
     def fields(self, number: int) -> list[bytes]:
-        """The fields of a record."""
+        """Return the fields of a record."""
         return self._record(number).split(SEPARATOR)
 
     def key(self, number: int) -> bytes:
-        """The first field of a record."""
+        """Return the first field of a record."""
         return self._record(number).partition(SEPARATOR)[0]
 
     def first(self, key: bytes) -> int:
-        """The number of the first record whose key is not below this one; their count when there is none."""
+        """Return the number of the first record whose key is at least this key, or the count of records if none is."""
         return bisect_left(range(self._count), key, key=self.key)
 
     def _record(self, number: int) -> bytes:
