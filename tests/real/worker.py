@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from .layout import Member, tar
 from .requirement import need, need_tool
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+# Python before 3.11.4 has no filters and extracts as it is; Python since 3.14 needs to hear that this is wanted.
+_AS_ROOT: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def unpack(layers: Sequence[Sequence[Member]], root: Path) -> None:
                 _make_way(root / member.name, member)
         kept = [member for member in members if not member.name.rpartition("/")[2].startswith(_WHITEOUT)]
         with tarfile.open(fileobj=BytesIO(tar(kept))) as archive:
-            archive.extractall(root, filter="fully_trusted")
+            archive.extractall(root, **_AS_ROOT)
 
 
 def copied(
