@@ -18,7 +18,7 @@ from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image as Read
 from kmm_preflight.oci.layers import KeepRules
-from kmm_preflight.oci.reference import LayoutReference
+from kmm_preflight.oci.reference import LayoutReference, Reference
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release.packages import (
     EXTENSIONS_LIST,
@@ -50,7 +50,7 @@ LARGE = layer([("usr/share/large", os.urandom(9 << 20))], OCI_LAYER)
 def _read(tmp_path: Path, one: Image, kernel: Callable[[Read], ListedKernel] = node_kernel) -> ListedKernel:
     layout = LayoutReference(write_layout(tmp_path / "layout", {"host.example/os:1": one}), "", archive=False)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=LISTS))
-    return kernel(images.image("host.example/os:1", None, PullCredentials(), VERIFIED_HTTPS))
+    return kernel(images.image(Reference.parse("host.example/os:1"), None, PullCredentials(), VERIFIED_HTTPS))
 
 
 def _listed(*layers: Blob) -> Image:
@@ -218,6 +218,6 @@ def test_a_node_image_that_buildah_made(tmp_path: Path) -> None:
     with Registry.plain(tmp_path / "registry") as registry:
         buildah_image(tmp_path, CONTAINERFILE, files, registry, "os", "1")
         images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, KeepRules(paths=LISTS))
-        made = images.image(f"{registry.host}/os:1", None, PullCredentials(), VERIFIED_HTTPS)
+        made = images.image(Reference.parse(f"{registry.host}/os:1"), None, PullCredentials(), VERIFIED_HTTPS)
         assert len(made.resolved.manifest.layers) == 3
         assert node_kernel(made) == ListedKernel(KERNEL, NODE_LIST)

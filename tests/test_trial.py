@@ -17,6 +17,7 @@ from kmm_preflight.model import VERIFIED_HTTPS, Finding, Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import PullCredentials
+from kmm_preflight.oci.reference import parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.trial.boot import Boot, BootEnd, Console, VirtualMachine
@@ -572,7 +573,7 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
     write_layout(tmp_path / "layout", {"v1": image([layer(entries)])})
     wanted = keep_rules(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, wanted)
-    read = images.image(f"oci:{tmp_path}/layout:v1", "amd64", PullCredentials(), VERIFIED_HTTPS)
+    read = images.image(parse_name(f"oci:{tmp_path}/layout:v1"), "amd64", PullCredentials(), VERIFIED_HTTPS)
     tree = image_tree(read, folder)
     contents = {path: entry.content for path, entry in tree.items() if isinstance(entry, File)}
     files = {path: content.read_bytes() for path, content in contents.items() if isinstance(content, Path)}

@@ -21,7 +21,7 @@ def why_not_push(order: BuildRequest, images: ImageResolver) -> Finding | None:
     """
     plan, name = order.plan, Reference.parse(order.image)
     try:
-        there = images.image(order.image, plan.kernel.arch, order.credentials, order.push_tls)
+        there = images.image(name, plan.kernel.arch, order.credentials, order.push_tls)
     except PlatformMissing as exc:
         return findings.PUSH_REFUSED(image=order.image, problem=f"nodes of another architecture load it: {exc.message}")
     except NotFound:

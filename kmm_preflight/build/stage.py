@@ -35,7 +35,7 @@ from kmm_preflight.model import (
 from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.reference import Reference
+from kmm_preflight.oci.reference import Reference, parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.stages.image_check import FurtherCheck, judge_image
 from kmm_preflight.stages.signatures import judge_signed
@@ -177,7 +177,7 @@ class BuildStage:
             return _unavailable(exc, "the sign section", plan, credentials)
 
     def _image(self, name: str, plan: Plan, credentials: PullCredentials, tls: RegistryTLS) -> Image:
-        return self._shop.images.image(name, plan.kernel.arch, credentials, tls)
+        return self._shop.images.image(parse_name(name), plan.kernel.arch, credentials, tls)
 
     def _unpullable(self, order: BuildRequest) -> Finding | None:
         """The first image that the Dockerfile takes and that cannot be had here with these credentials."""
@@ -186,12 +186,12 @@ class BuildStage:
             if order.stage is Stage.SIGN and name == order.images[0]:
                 continue  # the input, which was looked into
             try:
-                Reference.parse(name)
+                reference = Reference.parse(name)
             except Malformed as exc:  # a builder would take layouts and archives from its own disk, too
                 return findings.BASE_IMAGE_UNRESOLVED(got=exc.message)
             try:
                 arch = order.platforms.get(name, order.plan.kernel.arch)
-                self._shop.images.image(name, arch, order.credentials, order.pull_tls).check_layers()
+                self._shop.images.image(reference, arch, order.credentials, order.pull_tls).check_layers()
             except PreflightError as exc:
                 return _unavailable(exc, section, order.plan, order.credentials)
         return None

@@ -140,9 +140,9 @@ class Layout:
             raise Unreachable(f"blob {digest}: layout {self.path} cannot be read ({exc.strerror})") from exc
 
 
-def layout_names(reference: Reference, written: str) -> tuple[str, ...]:
-    """Under which names a layout may list a registry's image: as written, in full."""
-    return (written, str(reference))
+def layout_names(reference: Reference) -> tuple[str, ...]:
+    """Return the names under which a layout may list a registry's image: as written, in full."""
+    return (reference.name, str(reference))
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -127,7 +127,7 @@ def _at(reference: Reference, place: str) -> Reference:
         raise Blocked(f"image {reference}: its mirror {place} is no image name ({exc.message})") from exc
     if parsed.host != place.partition("/")[0]:
         raise Blocked(f"image {reference}: got mirror {place}, expected a host with a dot or a port at its start")
-    return replace(parsed, tag=reference.tag)
+    return replace(parsed, tag=reference.tag, written=None)
 
 
 def merged(lists: Iterable[tuple[str, ...]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NewType
 
@@ -45,6 +45,8 @@ class Reference:
     repository: str
     tag: str
     digest: str
+    written: str | None = field(default=None, compare=False)
+    """The text that was parsed, or None if the reference was composed from parts. Two spellings of a name are equal."""
 
     @classmethod
     def parse(cls, text: str) -> Reference:
@@ -63,7 +65,12 @@ class Reference:
         _check(text, host, path, tag if colon else None)
         if host == _DOCKER_HUB and "/" not in path:
             path = f"library/{path}"
-        return cls(host, path, tag or ("" if at else "latest"), digest)
+        return cls(host, path, tag or ("" if at else "latest"), digest, text)
+
+    @property
+    def name(self) -> str:
+        """The name for messages and reports: as written, else in full."""
+        return self.written or str(self)
 
     @property
     def wanted(self) -> str:
@@ -94,12 +101,24 @@ class LayoutReference:
     tag: str
     archive: bool
 
+    @property
+    def name(self) -> str:
+        """The name for messages and reports."""
+        return str(self)
+
     def __str__(self) -> str:
         return f"{'oci-archive' if self.archive else 'oci'}:{self.path}{':' + self.tag if self.tag else ''}"
 
 
-def parse_name(text: str) -> Reference | LayoutReference:
-    """Any image name that an option or a manifest may hold: a reference, oci:DIR[:TAG] or oci-archive:FILE[:TAG]."""
+ImageName = Reference | LayoutReference
+"""The name of an image: in a registry, or in a local OCI layout."""
+
+
+def parse_name(text: str) -> ImageName:
+    """Return the name that a text such as quay.io/a/b:1, oci:DIR[:TAG] or oci-archive:FILE[:TAG] means.
+
+    Raise Malformed for any other text.
+    """
     transport, _, rest = text.partition(":")
     if transport not in ("oci", "oci-archive"):
         return Reference.parse(text)

@@ -19,7 +19,7 @@ from kmm_preflight.oci.image import Image, Source, find_image, platforms
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.layout import Layout, layout_names
 from kmm_preflight.oci.mirrors import PullSource
-from kmm_preflight.oci.reference import LayoutReference, Reference, parse_name
+from kmm_preflight.oci.reference import ImageName, LayoutReference, Reference
 from kmm_preflight.oci.registries import Registries
 from kmm_preflight.oci.registry import RegistryRepository
 
@@ -43,37 +43,35 @@ class ImageResolver:
         self._wanted = wanted
         self._registries = registries
 
-    def refusal(self, name: str) -> str:
-        """Why the cluster lets no node pull this name, "" when it may be pulled; Malformed for what is no name."""
-        parsed = parse_name(name)
-        return self._registries.refusal(parsed) if isinstance(parsed, Reference) else ""
+    def refusal(self, name: ImageName) -> str:
+        """Why the cluster lets no node pull this name, "" when it may be pulled."""
+        return self._registries.refusal(name) if isinstance(name, Reference) else ""
 
-    def platforms(self, name: str, credentials: PullCredentials) -> tuple[str, ...] | None:
+    def platforms(self, name: ImageName, credentials: PullCredentials) -> tuple[str, ...] | None:
         """Architectures behind the name; None when it is a single image. Raises what reading the manifest raises."""
-        return platforms(self._open(name, credentials, VERIFIED_HTTPS), f"image {name}")
+        return platforms(self._open(name, credentials, VERIFIED_HTTPS), f"image {name.name}")
 
-    def image(self, name: str, arch: str | None, credentials: PullCredentials, tls: RegistryTLS) -> Image:
+    def image(self, name: ImageName, arch: str | None, credentials: PullCredentials, tls: RegistryTLS) -> Image:
         """The image for linux/arch; with None the only one there is, of an index that for amd64.
 
         PlatformMissing when a single image says that it is for another architecture.
         """
         source = self._open(name, credentials, tls)
-        image = Image(find_image(source, name, arch or "amd64"), source.repository, self._cache, self._wanted)
+        image = Image(find_image(source, name.name, arch or "amd64"), source.repository, self._cache, self._wanted)
         config = image.config()
         if config.os not in ("", "linux") or (arch and config.arch not in ("", arch)):
             got = config.arch if config.os in ("", "linux") else f"{config.os}/{config.arch}"
-            raise PlatformMissing(f"image {name}: got an image for {got}, expected linux/{arch or 'any'}")
+            raise PlatformMissing(f"image {name.name}: got an image for {got}, expected linux/{arch or 'any'}")
         return image
 
-    def _open(self, name: str, credentials: PullCredentials, tls: RegistryTLS) -> Source:
-        parsed = parse_name(name)
-        if isinstance(parsed, LayoutReference):
-            layout = Layout(parsed)
-            digest = parsed.tag if parsed.tag.startswith("sha256:") else layout.digest((parsed.tag,))
+    def _open(self, name: ImageName, credentials: PullCredentials, tls: RegistryTLS) -> Source:
+        if isinstance(name, LayoutReference):
+            layout = Layout(name)
+            digest = name.tag if name.tag.startswith("sha256:") else layout.digest((name.tag,))
             return Source(layout, digest, layout.manifest(digest))
         if self._layout is None:
-            return self._first(parsed, credentials, tls)
-        digest = parsed.digest or self._layout.digest(layout_names(parsed, name))
+            return self._first(name, credentials, tls)
+        digest = name.digest or self._layout.digest(layout_names(name))
         return Source(self._layout, digest, self._layout.manifest(digest))
 
     def _first(self, reference: Reference, credentials: PullCredentials, tls: RegistryTLS) -> Source:

@@ -13,6 +13,7 @@ from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.document import parse_json
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.reference import parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.images import read_file
@@ -74,7 +75,7 @@ def read_toolkit(
 
     A tag of an unknown name is one when its label says of which stream. The stream is the label's where there is one.
     """
-    image = images.image(reference, arch or None, credentials, VERIFIED_HTTPS)
+    image = images.image(parse_name(reference), arch or None, credentials, VERIFIED_HTTPS)
     config = image.config()
     label = config.labels.get(STREAM_LABEL, "")
     if not (_chosen(choice, label, tag) if label else _TOOLKIT.fullmatch(tag)):
@@ -108,7 +109,7 @@ def stream_of_toolkit(
     images: ImageResolver, tag: str, reference: str, arch: str | None, credentials: PullCredentials
 ) -> str:
     """The stream of a toolkit, "" for an image of another name that does not say to be one."""
-    image = images.image(reference, arch, credentials, VERIFIED_HTTPS)
+    image = images.image(parse_name(reference), arch, credentials, VERIFIED_HTTPS)
     label = image.config().labels.get(STREAM_LABEL, "")
     return label or (_named(image, reference).stream if _TOOLKIT.fullmatch(tag) else "")
 

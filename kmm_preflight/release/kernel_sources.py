@@ -20,6 +20,7 @@ from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, TargetKernel
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.reference import parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
 from kmm_preflight.release.kernel_image import OS_IMAGE, TOOLKIT, KernelFolders, KernelImage, ModuleLists
@@ -96,7 +97,7 @@ class KernelSources:
     def _open(self, kernel: TargetKernel, name: str, places: KernelFolders) -> KernelImage | None:
         """The image of that name, opened once; None for "". Of an OS image the size is looked at before."""
         if name and (kernel, places) not in self._opened:
-            image = self._images.image(name, kernel.arch, self._credentials, VERIFIED_HTTPS)
+            image = self._images.image(parse_name(name), kernel.arch, self._credentials, VERIFIED_HTTPS)
             if places is OS_IMAGE:
                 _check_size(image)
             self._opened[kernel, places] = KernelImage(image, kernel, places)

@@ -14,6 +14,7 @@ from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
 from kmm_preflight.model import VERIFIED_HTTPS, DriverToolkit, Flavour
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.reference import parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 
 STREAM_LABEL = "io.openshift.os.streamclass"
@@ -79,7 +80,7 @@ def read_candidates(images: ImageResolver, tags: Sequence[Tag], arch: str, crede
         try:
             if not tag.reference:
                 raise Malformed(f"tag {tag.name} of the release: got no pull spec, expected from.name")
-            image = images.image(tag.reference, arch or None, credentials, VERIFIED_HTTPS)
+            image = images.image(parse_name(tag.reference), arch or None, credentials, VERIFIED_HTTPS)
             found += [one] if (one := _os_image(tag, image)) else []
         except PreflightError as exc:
             failed.append(exc)

@@ -9,6 +9,7 @@ from kmm_preflight.kernel_version import ARCHITECTURES
 from kmm_preflight.model import VERIFIED_HTTPS, Release
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.reference import parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release.choice import MULTI, Choice
 from kmm_preflight.release.comparison import Toolkits, compare_with_os
@@ -70,7 +71,7 @@ def read_streams(
     Of an index the first of the architectures is read that is there; others may be missing. No layer of a toolkit is
     needed where its label tells the stream. Raises what read_release raises.
     """
-    platforms = images.platforms(name, credentials) or ()
+    platforms = images.platforms(parse_name(name), credentials) or ()
     have = [one for one in dict.fromkeys((*arches, *ARCHITECTURES)) if one in platforms]
     for arch in have[:-1]:
         with suppress(PlatformMissing):
@@ -81,7 +82,7 @@ def read_streams(
 def _streams(
     images: ImageResolver, name: str, arch: str | None, credentials: PullCredentials
 ) -> tuple[str, tuple[str, ...]]:
-    image = images.image(name, arch, credentials, VERIFIED_HTTPS)
+    image = images.image(parse_name(name), arch, credentials, VERIFIED_HTTPS)
     version, toolkits = parse_image_references(read_references(image, name), name)
     arch = arch or image.config().arch or None
     streams = (stream_of_toolkit(images, tag, reference, arch, credentials) for tag, reference in toolkits.items())
@@ -98,7 +99,7 @@ def _architectures(
     wanted = choice.wanted_arches()
     if not wanted:
         return _chosen_architectures(images, name, choice, credentials)
-    platforms = images.platforms(name, credentials)
+    platforms = images.platforms(parse_name(name), credentials)
     if platforms is None:
         return (None,)
     have = tuple(arch for arch in wanted if arch in platforms)
@@ -114,7 +115,7 @@ def _chosen_architectures(
     """The chosen architectures; the image's own (None) where nothing was chosen, of an index amd64."""
     if choice.arches and MULTI not in choice.arches:
         return choice.arches
-    platforms = images.platforms(name, credentials)
+    platforms = images.platforms(parse_name(name), credentials)
     if choice.arches:
         every = (*(platforms or ()), *choice.arches)
         return tuple(dict.fromkeys(arch for arch in every if arch in ARCHITECTURES)) or (None,)
@@ -130,7 +131,7 @@ def _release_image(
         if opened and arch not in choice.arches:
             continue
         try:
-            opened.append(images.image(name, arch, credentials, VERIFIED_HTTPS))
+            opened.append(images.image(parse_name(name), arch, credentials, VERIFIED_HTTPS))
         except PlatformMissing as exc:
             if arch in choice.arches:
                 raise UsageProblem(f"--arch {arch}: {exc.message}") from exc

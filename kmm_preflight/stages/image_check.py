@@ -30,6 +30,7 @@ from kmm_preflight.model import (
 from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
 from kmm_preflight.oci.image import Image
+from kmm_preflight.oci.reference import parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.stages import findings
@@ -72,9 +73,10 @@ def _judge(plan: Plan, images: ImageResolver, credentials: Credentials, deeper: 
         return _result(plan.unresolved or credentials.problem)
     image: Image | None = None
     try:
-        if problem := images.refusal(plan.image):
+        name = parse_name(plan.image)
+        if problem := images.refusal(name):
             return _result(oci_findings.REGISTRY_BLOCKED(problem=problem))
-        image = images.image(plan.image, plan.kernel.arch, credentials.pull, plan.tls)  # (1)
+        image = images.image(name, plan.kernel.arch, credentials.pull, plan.tls)  # (1)
         if plan.recorded and plan.recorded.digest == image.resolved.digest:
             image.check_layers()
             return _carried(plan.recorded, image.resolved.judged())
