@@ -30,20 +30,33 @@ from .runs import ROOT
 
 IN_TREE = 60
 HEAD = """\
-# The loader's own answers
+# Loader truth: our verdicts beside the answers of real kernels
 
-A kmod before a kernel: the suite's verdict, from files alone, and what the kernel itself says when it is told to load
-the kmod in a virtual machine. Both must agree. Where a kmod needs others, these are loaded first; pairs that the suite
-leaves undecided (they need an in-tree kmod that is not there) are not counted.
+For each pair of a kmod and a kernel, this page shows two results:
 
-- *built for* is the kernel whose headers the kmod was compiled against, or whose own kmod it is. The drivers are those
-  of Debian's -dkms packages, as far as they compile.
-- Labels such as `no symbol table` are small kmods with that one defect; `tests/real/defects.py` makes them.
+- *verdict*: the result of kmm-preflight, from files alone.
+- *the kernel*: the answer of that kernel, when a virtual machine boots it and loads the kmod.
 
-`python -m tests.loader_truth` writes this page anew, and `tests/test_kmod_loader_truth.py` holds that both agree on all
-pairs. Which kernels there are moves with Debian's mirror.
+Both must agree on each pair.
 
-## On each kernel
+- If a kmod needs other kmods, these are loaded first.
+- Pairs that the suite leaves undecided are not counted. They need an in-tree kmod that is missing.
+- *built for* is the kernel whose headers the kmod was compiled against, or the kernel that ships the kmod.
+- The drivers are those of Debian's -dkms packages that compile.
+- Labels such as `no symbol table` are small kmods with one defect. `tests/real/defects.py` makes them.
+
+[The rules of the loader](reference/loader.md) are on another page.
+
+To write this page anew, run:
+
+```sh
+python -m tests.loader_truth
+```
+
+`tests/test_kmod_loader_truth.py` fails if a pair disagrees. The page has the kernels that Debian's mirror
+had when it was written.
+
+## Kernels and numbers of pairs
 
 | kernel | pairs | the kernel loads | both agree |
 |---|---|---|---|
@@ -255,7 +268,7 @@ def table() -> Iterator[str]:
     shown = builds()[2]
     yield from (
         "",
-        f"## On {shown}",
+        f"## All pairs on {shown}",
         "",
         "| kmod | built for | verdict | the kernel | its words |",
         "|---|---|---|---|---|",
