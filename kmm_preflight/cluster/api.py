@@ -35,6 +35,8 @@ CRDS = ResourceKind("apiextensions.k8s.io", "v1", "customresourcedefinitions", n
 DIGEST_MIRRORS = ResourceKind("config.openshift.io", "v1", "imagedigestmirrorsets", namespaced=False)
 TAG_MIRRORS = ResourceKind("config.openshift.io", "v1", "imagetagmirrorsets", namespaced=False)
 CONTENT_POLICIES = ResourceKind("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", namespaced=False)
+CLUSTER_IMAGE_POLICIES = ResourceKind("config.openshift.io", "v1", "clusterimagepolicies", namespaced=False)
+IMAGE_POLICIES = ResourceKind("config.openshift.io", "v1", "imagepolicies", namespaced=True)
 IMAGE_CONFIGS = ResourceKind("config.openshift.io", "v1", "images", namespaced=False)
 PROXIES = ResourceKind("config.openshift.io", "v1", "proxies", namespaced=False)
 NODES = ResourceKind("", "v1", "nodes", namespaced=False)
@@ -67,8 +69,11 @@ class Access:
     api_seconds: float = 60.0
 
 
-class Api(Protocol):
-    """Every method raises AccessDenied (verb, resource and account named), Unreachable after retries, Malformed."""
+class ReadApi(Protocol):
+    """Objects of an API server.
+
+    Each method raises AccessDenied with verb, resource and account, Unreachable after retries, or Malformed.
+    """
 
     @property
     def server(self) -> str:
@@ -87,6 +92,10 @@ class Api(Protocol):
 
     def get(self, kind: ResourceKind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
         """The object, or of it nothing but apiVersion, kind and metadata; None when there is none."""
+
+
+class Api(ReadApi, Protocol):
+    """An API server that can also be changed. Each method raises the errors of ReadApi."""
 
     def create(self, kind: ResourceKind, manifest: Manifest, namespace: str = "") -> Manifest:
         """The object as the server made it; Malformed when its schema refuses it."""

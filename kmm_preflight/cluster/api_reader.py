@@ -19,8 +19,8 @@ from kmm_preflight.cluster.api import (
     SECRETS,
     SERVICE_ACCOUNTS,
     TAG_MIRRORS,
-    Api,
     Forbidden,
+    ReadApi,
     ResourceKind,
 )
 from kmm_preflight.cluster.fleet import read_fleet
@@ -34,7 +34,7 @@ _CONFIG_NAMESPACE = "openshift-config"
 _T = TypeVar("_T")
 
 
-def read_cluster(api: Api) -> Inventory:
+def read_cluster(api: ReadApi) -> Inventory:
     """The inventory: pages of Modules and accounts, then each Secret that they name once, mirrors and trust.
 
     Where no Module loads a kmod only the Modules are asked for. What is optional and forbidden is told in `assumed`.
@@ -54,14 +54,14 @@ def read_cluster(api: Api) -> Inventory:
     return _with_proxy(api, _with_trust(api, _with_mirrors(api, inventory)))
 
 
-def with_fleet(api: Api, inventory: Inventory) -> Inventory:
+def with_fleet(api: ReadApi, inventory: Inventory) -> Inventory:
     """The inventory with nodes and pools, where a Module has a case: else nothing depends on them."""
     if not any(has_case(one) for one in inventory.every()):
         return inventory
     return replace(inventory, fleet=read_fleet(api))
 
 
-def with_sources(api: Api, inventory: Inventory, config_maps: Iterable[Key], secrets: Iterable[Key]) -> Inventory:
+def with_sources(api: ReadApi, inventory: Inventory, config_maps: Iterable[Key], secrets: Iterable[Key]) -> Inventory:
     """The inventory with these ConfigMaps and Secrets too, each asked for once."""
     maps = {key: api.get(CONFIG_MAPS, key[1], key[0]) for key in sorted(set(config_maps) - set(inventory.config_maps))}
     found = {key: one for key, one in maps.items() if one}
@@ -69,7 +69,7 @@ def with_sources(api: Api, inventory: Inventory, config_maps: Iterable[Key], sec
     return replace(inventory, config_maps={**inventory.config_maps, **found}, secrets={**inventory.secrets, **more})
 
 
-def with_builders(api: Api, inventory: Inventory, namespaces: Collection[str]) -> Inventory:
+def with_builders(api: ReadApi, inventory: Inventory, namespaces: Collection[str]) -> Inventory:
     """The inventory with the accounts of builds of these namespaces, where they have one, and their Secrets."""
     accounts: dict[Key, Manifest] = {}
     for namespace in sorted(namespaces):
@@ -105,7 +105,7 @@ class ModuleChanges:
     gone: frozenset[ModuleName] = frozenset()
 
 
-def changes_since(api: Api, inventory: Inventory) -> ModuleChanges:
+def changes_since(api: ReadApi, inventory: Inventory) -> ModuleChanges:
     """The Modules of the cluster against those of the inventory."""
     modules, refused = _parsed(api.list(MODULES) or ())
     before = {one.name: one for one in inventory.every()}
@@ -125,7 +125,7 @@ Snapshot = dict[str, str]
 """Versions by kind and name, such as "Module ns/a"; "" for what is not there."""
 
 
-def snapshot(api: Api, unverified: Collection[ModuleName]) -> Snapshot:
+def snapshot(api: ReadApi, unverified: Collection[ModuleName]) -> Snapshot:
     """What verdicts may change with: all Modules, and the ConfigMaps and Secrets that the unverified ones name."""
     modules, refused = _parsed(api.list(MODULES) or ())
     every = Inventory(modules, refused=refused).every()
@@ -142,7 +142,7 @@ def snapshot(api: Api, unverified: Collection[ModuleName]) -> Snapshot:
     return seen
 
 
-def _version(api: Api, kind: ResourceKind, key: Key) -> str:
+def _version(api: ReadApi, kind: ResourceKind, key: Key) -> str:
     manifest = api.get(kind, key[1], key[0], metadata_only=True)
     return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else ""
 
@@ -164,7 +164,7 @@ def _parsed(listed: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[Refus
     return tuple(sorted(modules, key=lambda one: one.name)), tuple(sorted(refused, key=lambda one: one.name))
 
 
-def _accounts(api: Api, namespaces: set[str]) -> dict[Key, Manifest]:
+def _accounts(api: ReadApi, namespaces: set[str]) -> dict[Key, Manifest]:
     """The accounts of these namespaces: asked by one list of that name, whatever their number."""
     if not namespaces:
         return {}
@@ -184,12 +184,12 @@ def _named(modules: Iterable[Module], accounts: dict[Key, Manifest]) -> list[Key
     return [PULL_SECRET, *sorted((own | theirs) - {PULL_SECRET})]
 
 
-def _secrets(api: Api, keys: Iterable[Key]) -> dict[Key, Manifest]:
+def _secrets(api: ReadApi, keys: Iterable[Key]) -> dict[Key, Manifest]:
     read = ((key, api.get(SECRETS, key[1], key[0])) for key in keys)
     return {key: secret for key, secret in read if secret}
 
 
-def _with_mirrors(api: Api, inventory: Inventory) -> Inventory:
+def _with_mirrors(api: ReadApi, inventory: Inventory) -> Inventory:
     for kind in (DIGEST_MIRRORS, TAG_MIRRORS, CONTENT_POLICIES):
         found, assumed = _optional(partial(api.list, kind), kind, "no such mirrors")
         inventory = replace(
@@ -200,7 +200,7 @@ def _with_mirrors(api: Api, inventory: Inventory) -> Inventory:
     return inventory
 
 
-def _with_trust(api: Api, inventory: Inventory) -> Inventory:
+def _with_trust(api: ReadApi, inventory: Inventory) -> Inventory:
     """The image configuration of the cluster, and the ConfigMap of certificate authorities that it names."""
     config, assumed = _optional(partial(api.get, IMAGE_CONFIGS, "cluster"), IMAGE_CONFIGS, "no registry settings")
     inventory = replace(inventory, image_config=config, assumed=(*inventory.assumed, *assumed))
@@ -213,7 +213,7 @@ def _with_trust(api: Api, inventory: Inventory) -> Inventory:
     return replace(inventory, config_maps=config_maps, assumed=(*inventory.assumed, *assumed))
 
 
-def _with_proxy(api: Api, inventory: Inventory) -> Inventory:
+def _with_proxy(api: ReadApi, inventory: Inventory) -> Inventory:
     """The proxy of the nodes, and the ConfigMaps of certificate authorities that they trust for every registry."""
     proxy, assumed = _optional(partial(api.get, PROXIES, "cluster"), PROXIES, "no proxy of the nodes, and no trustedCA")
     inventory = replace(inventory, proxy=proxy, assumed=(*inventory.assumed, *assumed))

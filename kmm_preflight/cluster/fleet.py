@@ -17,8 +17,8 @@ from kmm_preflight.cluster.api import (
     OLDER_OS_STREAMS,
     OS_STREAMS,
     POOLS,
-    Api,
     Forbidden,
+    ReadApi,
     ResourceKind,
 )
 from kmm_preflight.model import Manifest
@@ -44,7 +44,7 @@ NO_LAYERS = "no pool boots an image that the cluster builds"
 class _Asking:
     """Questions that need not be answered: what was refused, and what is taken instead."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ReadApi) -> None:
         self._api = api
         self.lacking: list[str] = []
 
@@ -64,7 +64,7 @@ class _Asking:
             return None
 
 
-def read_fleet(api: Api) -> Fleet:
+def read_fleet(api: ReadApi) -> Fleet:
     """The fleet; what may not be read, or is not served, is told in `lacking` and never fatal."""
     ask = _Asking(api)
     nodes = ask.list(NODES, NO_NODES)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.cluster.api import DEPLOYMENTS, Api
+from kmm_preflight.cluster.api import DEPLOYMENTS, ReadApi
 from kmm_preflight.status.dialects import Dialect
 
 NAMES = ("kmm-operator-controller", "kmm-operator-controller-manager")
@@ -42,8 +42,8 @@ class Operator:
         )
 
 
-def find_operator(api: Api) -> Operator | None:
-    """The operator, None when no Deployment of it is there that runs. Errors as Api."""
+def find_operator(api: ReadApi) -> Operator | None:
+    """The operator, None when no Deployment of it is there that runs. Errors as ReadApi."""
     for name in NAMES:
         for manifest in api.list(DEPLOYMENTS, name=name) or ():
             deployment = Field(manifest)
