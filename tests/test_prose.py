@@ -134,9 +134,9 @@ def _sentences(prose: str) -> Iterator[tuple[int, str]]:
     """Sentences of paragraphs and list items, with the line of the paragraph. Leave out tables, headings and quotes."""
     number = 1
     for paragraph in re.split(r"(\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) ))", prose):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph).strip()
-        if plain and not plain.startswith(("|", "#", ">", "    ", "<")):
-            for sentence in re.split(r"(?<=[.!?:;])\s+", " ".join(plain.split())):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph).strip("\n")
+        if plain.strip() and not plain.startswith(("|", "#", ">", "    ", "<")):
+            for sentence in re.split(r"(?:(?<=[.!?:;])|(?<=[.!?:;]\*\*))\s+", " ".join(plain.split())):
                 yield number, sentence
         number += paragraph.count("\n")
 
