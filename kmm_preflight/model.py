@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 Manifest = Mapping[str, object]
@@ -124,82 +123,6 @@ VERIFIED_HTTPS = RegistryTLS()
 
 
 @dataclass(frozen=True)
-class Build:
-    """A build section. Arguments keep their order; secrets and ConfigMap are names in the Module's namespace."""
-
-    dockerfile_config_map: str | None = None
-    build_args: tuple[tuple[str, str], ...] = ()
-    secrets: tuple[str, ...] = ()
-    selector: tuple[tuple[str, str], ...] = ()
-    base_image_registry_tls: RegistryTLS = VERIFIED_HTTPS
-
-
-@dataclass(frozen=True)
-class Sign:
-    """A sign section; key_secret and cert_secret are names in the Module's namespace."""
-
-    unsigned_image: str = ""
-    key_secret: str | None = None
-    cert_secret: str | None = None
-    files_to_sign: tuple[str, ...] = ()
-    unsigned_image_registry_tls: RegistryTLS = VERIFIED_HTTPS
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What an earlier run verified for the same plan: the digest behind the image's name, and when (ISO 8601)."""
-
-    digest: str
-    date: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One Module on one target kernel: where its kmod must be, and what may make it.
-
-    image is the mapping's containerImage after substitution. kmod is modprobe's moduleName, None with rawArgs;
-    modules_loading_order begins with it, and is loaded from its end. firmware_path is "" where there is none;
-    load_options and parameters are what modprobe is given beside the name.
-    unresolved is set, and image "", when the Module has nothing for this kernel. secret names the credentials,
-    selector the nodes by their labels; nodes are those that will boot the kernel, in words, as far as they are known.
-    recorded is what need not be judged again while the image is the same; notes are told whatever the stages conclude.
-    """
-
-    module: ModuleName
-    kernel: TargetKernel
-    image: str = ""
-    kmod: str | None = None
-    directory: str = "/opt"
-    tls: RegistryTLS = VERIFIED_HTTPS
-    secret: str | None = None
-    build: Build | None = None
-    sign: Sign | None = None
-    in_tree_modules_to_remove: tuple[str, ...] = ()
-    modules_loading_order: tuple[str, ...] = ()
-    firmware_path: str = ""
-    load_options: tuple[str, ...] = ()
-    parameters: tuple[str, ...] = ()
-    unresolved: Finding | None = None
-    recorded: Recorded | None = None
-    notes: tuple[Finding, ...] = ()
-    selector: tuple[tuple[str, str], ...] = ()
-    nodes: tuple[str, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """The case's id in pytest: namespace/name@kernel."""
-        return f"{self.module}@{self.kernel.version}"
-
-    @property
-    def folder(self) -> str:
-        """Where modprobe -d <dirName> looks: the documentation's <DirName>/lib/modules/<UpgradedKernel>.
-
-        As Go's path.Join has it: dirName may be relative to the root, or have .. and several slashes.
-        """
-        return posixpath.normpath(f"/{self.directory}/lib/modules/{self.kernel.version}").lstrip("/")
-
-
-@dataclass(frozen=True)
 class JudgedImage:
     """Which image a verdict rests on: the name, the digest behind it, and the platform's manifest digest.
 
@@ -228,46 +151,3 @@ class StageResult:
     image: JudgedImage | None = None
     seconds: float = 0.0
     log: str = ""
-
-
-class Conclusion(Enum):
-    """A Module's verdict on one kernel; the value stands in every report."""
-
-    VERIFIED = "verified"
-    REFUTED = "refuted"
-    UNDECIDED = "undecided"
-    NOT_VERIFIED = "not verified in this run"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Where the stages of one plan ended; stage is the deciding one, results those that ran, in order."""
-
-    plan: Plan
-    conclusion: Conclusion
-    stage: Stage
-    reason: str
-    results: tuple[StageResult, ...] = field(default=())
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """All findings of all stages, in order."""
-        return tuple(finding for result in self.results for finding in result.findings)
-
-    @property
-    def open_findings(self) -> tuple[Finding, ...]:
-        """Those that leave something to do: not what a later stage has mended."""
-        mended = self.conclusion is Conclusion.VERIFIED
-        results = [one for one in self.results if not (mended and one.outcome is Outcome.FALLS_THROUGH)]
-        return tuple(finding for result in results for finding in result.findings)
-
-    @property
-    def image(self) -> JudgedImage | None:
-        """The image judged last."""
-        return next((result.image for result in reversed(self.results) if result.image), None)
-
-    @property
-    def carried_over(self) -> bool:
-        """Whether the proof is that of an earlier run: its record covers the image stage."""
-        image = next((result for result in self.results if result.stage is Stage.IMAGE), None)
-        return self.conclusion is Conclusion.VERIFIED and image is not None and image.outcome is Outcome.NOT_NEEDED

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from kmm_preflight.depth import ProofOptions
-from kmm_preflight.model import Finding, StageResult, TargetKernel, Verdict
+from kmm_preflight.model import Finding, StageResult, TargetKernel
 from kmm_preflight.stages.report import SCHEMA, Report
+from kmm_preflight.stages.verdict import Verdict
 from kmm_preflight.text import clean
 
 
@@ -83,16 +84,16 @@ def _kernel(kernel: TargetKernel) -> dict[str, object]:
 def _module(verdict: Verdict) -> dict[str, object]:
     image = verdict.image
     return {
-        "namespace": verdict.plan.module.namespace,
-        "name": verdict.plan.module.name,
-        "kernel": verdict.plan.kernel.version,
-        "nodes": [clean(words) for words in verdict.plan.nodes],
+        "namespace": verdict.case.module.namespace,
+        "name": verdict.case.module.name,
+        "kernel": verdict.case.kernel.version,
+        "nodes": [clean(words) for words in verdict.case.nodes],
         "verdict": verdict.conclusion.value,
         "carriedOver": verdict.carried_over,
         "stage": verdict.stage.value,
         "reason": verdict.reason,
         "image": {
-            "reference": clean(verdict.plan.image),
+            "reference": clean(verdict.case.image_name or ""),
             "digest": image.digest if image else None,
             "manifestDigest": image.manifest_digest if image else None,
             "readFrom": (image.read_from or None) if image else None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kmm_preflight.model import TargetKernel, Verdict
+from kmm_preflight.model import TargetKernel
 from kmm_preflight.stages.report import Report
+from kmm_preflight.stages.verdict import Verdict
 from kmm_preflight.text import clean
 
 

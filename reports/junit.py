@@ -9,8 +9,9 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from fixtures.run import case_name
-from kmm_preflight.model import Conclusion, Finding, Outcome, Stage, StageResult, Verdict
+from kmm_preflight.model import Finding, Outcome, Stage, StageResult
 from kmm_preflight.stages.report import EXIT_NOTHING, EXIT_USAGE, Report
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 from kmm_preflight.text import clean
 from reports.facts import facts, finding_ids
 
@@ -61,17 +62,17 @@ def _cases(suite: ET.Element, verdict: Verdict) -> None:
 
 
 def _case(suite: ET.Element, verdict: Verdict, stage: Stage, seconds: float) -> ET.Element:
-    name = case_name(verdict.plan, stage)
+    name = case_name(verdict.case, stage)
     case = ET.SubElement(suite, "testcase", classname=_CLASS, name=name, time=f"{seconds:.3f}")
     image = verdict.image
     told = [
-        ("module", str(verdict.plan.module)),
-        ("kernel", verdict.plan.kernel.version),
-        ("nodes", ", ".join(verdict.plan.nodes)),
+        ("module", str(verdict.case.module)),
+        ("kernel", verdict.case.kernel.version),
+        ("nodes", ", ".join(verdict.case.nodes)),
         ("stage", stage.value),
         ("verdict", verdict.conclusion.value),
         ("finding", finding_ids(verdict)),
-        ("image", verdict.plan.image),
+        ("image", verdict.case.image_name or ""),
         ("digest", image.digest if image else ""),
     ]
     _properties(case, told)

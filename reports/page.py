@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from kmm_preflight.model import Conclusion, Verdict
 from kmm_preflight.stages.report import Report
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 from kmm_preflight.text import clean
 from reports.facts import facts, finding_ids, remedies
 
@@ -50,8 +50,8 @@ def _values(report: Report) -> dict[str, object]:
 def _row(verdict: Verdict) -> dict[str, object]:
     image = verdict.image
     return {
-        "module": str(verdict.plan.module),
-        "kernel": [clean(words) for words in (verdict.plan.kernel.version, *verdict.plan.nodes)],
+        "module": str(verdict.case.module),
+        "kernel": [clean(words) for words in (verdict.case.kernel.version, *verdict.case.nodes)],
         "verdict": verdict.conclusion.value,
         "colour": _COLOURS[verdict.conclusion],
         "stage": verdict.stage.value,
@@ -60,6 +60,6 @@ def _row(verdict: Verdict) -> dict[str, object]:
         "lines": "\n".join(line for finding in verdict.findings for line in finding.lines),
         "logs": [(result.stage.value, quote(result.log)) for result in verdict.results if result.log],
         "remedies": remedies(verdict),
-        "image": clean(verdict.plan.image),
+        "image": clean(verdict.case.image_name or ""),
         "digest": image.digest if image else None,
     }

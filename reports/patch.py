@@ -19,7 +19,7 @@ _TOLD = ("release", "driver toolkit", "target kernel", "assumed", "proof")
 def to_patch(report: Report, dialect: Dialect) -> str:
     """The merge patch with the command that applies it in its first line."""
     left = [
-        f"{verdict.plan.id}: {verdict.conclusion.value}" for verdict in report.verdicts if not entry(verdict, dialect)
+        f"{verdict.case.id}: {verdict.conclusion.value}" for verdict in report.verdicts if not entry(verdict, dialect)
     ]
     lines = [
         f"# {kubectl_line(dialect, PATCH)}",

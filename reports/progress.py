@@ -8,8 +8,10 @@ from collections.abc import Generator, Mapping
 import pytest
 
 from fixtures.run import RUN_FOLDER, WORK, is_controller, steps
-from kmm_preflight.model import Conclusion, Outcome, Plan, Stage, StageResult
+from kmm_preflight.model import Outcome, Stage, StageResult
+from kmm_preflight.planning.plan import Case
 from kmm_preflight.stages.rules import conclude
+from kmm_preflight.stages.verdict import Conclusion
 from kmm_preflight.text import clean
 from reports.display import Display
 
@@ -43,14 +45,14 @@ class Progress:
         self._config = config
         self._live = live
         self._folder = config.stash[RUN_FOLDER]
-        plans = config.stash[WORK].plans
-        self._steps = steps(plans)
-        self._plans = {plan.id: plan for plan in plans}
-        self._known: dict[str, dict[Stage, StageResult]] = {plan.id: {} for plan in plans}
+        cases = config.stash[WORK].cases
+        self._steps = steps(cases)
+        self._cases = {case.id: case for case in cases}
+        self._known: dict[str, dict[Stage, StageResult]] = {case.id: {} for case in cases}
         self._done: set[str] = set()
-        self._running: dict[str, tuple[Plan, Stage]] = {}
+        self._running: dict[str, tuple[Case, Stage]] = {}
         self._since: dict[tuple[str, Stage], float] = {}
-        cells = {plan.id: (clean(str(plan.module)), clean(plan.kernel.version)) for plan in plans}
+        cells = {case.id: (clean(str(case.module)), clean(case.kernel.version)) for case in cases}
         widths = [max(map(len, column)) for column in zip(*cells.values(), strict=True)]
         self._rows = {id: f"{name:{widths[0]}}  {kernel:{widths[1]}}" for id, (name, kernel) in cells.items()}
         several = len({kernel for _, kernel in cells.values()}) > 1
@@ -94,11 +96,11 @@ class Progress:
     def running(self) -> str:
         """What is being judged and for how long, "" for nothing. The display's thread asks."""
         judged: list[tuple[str, Stage]] = []
-        for plan, step in list(self._running.values()):
-            settled = self._folder.results(plan, ended=False)
-            if not _concluded(plan, settled):
+        for case, step in list(self._running.values()):
+            settled = self._folder.results(case, ended=False)
+            if not _concluded(case, settled):
                 # A step waits for the stages before its own, which another worker may be judging.
-                judged += [(plan.id, stage) for stage in _until(step) if stage not in settled][:1]
+                judged += [(case.id, stage) for stage in _until(step) if stage not in settled][:1]
         now = time.monotonic()
         self._since = {one: self._since.get(one, now) for one in judged}
         if not self._since:
@@ -112,34 +114,34 @@ class Progress:
 
     def _doing(self, id: str, stage: Stage) -> str:
         """What a builder says of it."""
-        words = "" if stage is Stage.IMAGE else self._folder.done_by(self._plans[id])
+        words = "" if stage is Stage.IMAGE else self._folder.done_by(self._cases[id])
         return f" ({words[:_WORDS_MOST]})" if words else ""
 
-    def _tell(self, plan: Plan) -> None:
-        known = self._known[plan.id]
-        for stage, result in self._folder.results(plan, ended=False).items():
+    def _tell(self, case: Case) -> None:
+        known = self._known[case.id]
+        for stage, result in self._folder.results(case, ended=False).items():
             if known.get(stage) == result:
                 continue
             known[stage] = result
-            if _concluded(plan, known):
-                self._done.add(plan.id)
+            if _concluded(case, known):
+                self._done.add(case.id)
             # An image stage is not needed where an earlier run verified the same image.
             if self._display and (result.outcome is not Outcome.NOT_NEEDED or stage is Stage.IMAGE):
-                self._display.line(self._line(plan, result), **_MARKUP[result.outcome])
+                self._display.line(self._line(case, result), **_MARKUP[result.outcome])
 
-    def _line(self, plan: Plan, result: StageResult) -> str:
+    def _line(self, case: Case, result: StageResult) -> str:
         total = str(len(self._known))
         count = f"{len(self._done):{len(total)}}/{total}"
         outcome = "verified before" if result.outcome is Outcome.NOT_NEEDED else result.outcome.value
-        return f"{count}  {self._rows[plan.id]}  {result.stage.value:5}  {outcome}  {result.seconds:.1f} s"
+        return f"{count}  {self._rows[case.id]}  {result.stage.value:5}  {outcome}  {result.seconds:.1f} s"
 
 
 def _name(nodeid: str) -> str:
     return nodeid.rpartition("::")[2]
 
 
-def _concluded(plan: Plan, settled: Mapping[Stage, StageResult]) -> bool:
-    return conclude(plan, settled).conclusion is not Conclusion.NOT_VERIFIED
+def _concluded(case: Case, settled: Mapping[Stage, StageResult]) -> bool:
+    return conclude(case, settled).conclusion is not Conclusion.NOT_VERIFIED
 
 
 def _until(step: Stage) -> list[Stage]:

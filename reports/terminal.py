@@ -8,8 +8,9 @@ import pytest
 
 from fixtures.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, PATCH, REPORT
 from fixtures.run import is_controller
-from kmm_preflight.model import Conclusion, Severity, Verdict
+from kmm_preflight.model import Severity
 from kmm_preflight.stages.report import Report
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 from kmm_preflight.text import clean
 from reports.facts import facts
 
@@ -54,8 +55,9 @@ def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> N
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         terminal.line(line.rstrip(), **_MARKUP[verdict.conclusion])
         if verdict.image:
+            name = clean(verdict.case.image_name or "")
             where = "" if verdict.image.stored else " (made in this run, not pushed)"
-            terminal.line(f"    {clean(verdict.plan.image)} {verdict.image.digest}{where}")
+            terminal.line(f"    {name} {verdict.image.digest}{where}")
         for result in verdict.results:
             if result.log:
                 terminal.line(f"    {result.stage.value} log: {folder / result.log}")
@@ -70,5 +72,5 @@ def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> N
 
 
 def _cells(verdict: Verdict) -> list[str]:
-    plan = verdict.plan
+    plan = verdict.case
     return [verdict.conclusion.value.upper(), str(plan.module), plan.kernel.version, verdict.stage.value]

@@ -23,9 +23,11 @@ from kmm_preflight.build.objects import clean_up, object_name
 from kmm_preflight.cluster.api import JOBS, Access, Api, Forbidden, ResourceKind
 from kmm_preflight.cluster.kubernetes import connect
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Undecidable
-from kmm_preflight.model import Flavour, ModuleName, Plan, RegistryTLS, Stage, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, RegistryTLS, Stage, TargetKernel
 from kmm_preflight.oci.mirrors import MirrorRule, Mirrors
+from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.registries import Registries
+from kmm_preflight.planning.plan import Plan
 from tests.clusters import namespaces
 from tests.real.build import busybox
 from tests.real.builder_image import push_builder_image
@@ -84,9 +86,9 @@ class Place:
 
     def order(self, name: str, steps: str = "", **more: Any) -> BuildRequest:
         """A build of that name on the base, which is not pushed and has no Secret unless more says so."""
-        plan = Plan(ModuleName("demo", name), KERNEL, f"{self.plain.host}/made/{name}:1", "probe")
+        plan = Plan(ModuleName("demo", name), KERNEL, Reference.parse(f"{self.plain.host}/made/{name}:1"), "probe")
         text = f"FROM {self.base}\n{steps}"
-        made = {"plan": plan, "dockerfile": text, "image": plan.image, "push": False, "timeout": 60}
+        made = {"plan": plan, "dockerfile": text, "image": plan.image_name, "push": False, "timeout": 60}
         plain = {"pull_tls": INSECURE, "push_tls": INSECURE}
         return BuildRequest(id=f"{name}-build-0123456789", stage=Stage.BUILD, **{**made, **plain, **more})
 
@@ -172,13 +174,15 @@ def secret(name: str, kind: str, data: Mapping[str, str]) -> dict[str, Any]:
 
 
 def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) -> None:
-    plan = Plan(ModuleName("demo", "probe"), KERNEL, "registry.example/kmods/probe:1", "probe", secret="pull")
+    plan = Plan(
+        ModuleName("demo", "probe"), KERNEL, Reference.parse("registry.example/kmods/probe:1"), "probe", secret="pull"
+    )
     order = BuildRequest(
         id="probe-build-0123456789",
         stage=Stage.BUILD,
         plan=plan,
         dockerfile="FROM base\nRUN echo $(KERNEL) $$\n",
-        image=plan.image,
+        image=plan.image_name,
         push=True,
         timeout=59.5,
         arguments=(("KERNEL_VERSION", KERNEL.version), ("FLAGS", "$(HOME)")),
@@ -231,12 +235,12 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
         "--volume=/secrets/0:/run/secrets/key:ro",
     ]
     assert container["env"] == [
-        {"name": "IMAGE", "value": plan.image},
+        {"name": "IMAGE", "value": plan.image_name},
         {"name": "PULL_TLS", "value": "--tls-verify=false"},
         {"name": "PUSH_TLS", "value": ""},
         {"name": "DOCKERFILE_0", "value": "FROM base\nRUN echo $$(KERNEL) $$$$\n"},
         {"name": "REGISTRY_CA_0", "value": "PEM"},
-        {"name": "REGISTRIES_0", "value": registries_conf((plan.image,), RegistryTLS(), Registries())},
+        {"name": "REGISTRIES_0", "value": registries_conf((plan.image_name,), RegistryTLS(), Registries())},
     ]
     assert container["securityContext"] == {
         "runAsUser": 0,

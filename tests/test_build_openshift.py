@@ -22,7 +22,9 @@ from kmm_preflight.build.openshift import OpenShiftBuilder, OpenShiftSettings
 from kmm_preflight.cluster.api import BUILDS, JOBS, Access, Api, Forbidden, ResourceKind
 from kmm_preflight.cluster.kubernetes import connect
 from kmm_preflight.errors import Undecidable, Unreachable
-from kmm_preflight.model import Flavour, ModuleName, Plan, Stage, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, Stage, TargetKernel
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
 from tests.clusters import namespaces
 from tests.real.kubernetes.build_controller import BUILDS as DEFINITION
 from tests.real.kubernetes.build_controller import COMPLETE, PENDING, RUNNING, Act, BuildController
@@ -33,13 +35,14 @@ from tests.test_real_kubernetes import eventually
 
 PASSWORD = "correct horse battery"
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, "", "")
-PLAN = Plan(ModuleName("demo", "probe"), KERNEL, "registry.example/kmods/probe:1", "probe", secret="pull")
+IMAGE = Reference.parse("registry.example/kmods/probe:1")
+PLAN = Plan(ModuleName("demo", "probe"), KERNEL, IMAGE, "probe", secret="pull")
 ORDER = BuildRequest(
     id="probe-build-0123456789",
     stage=Stage.BUILD,
     plan=PLAN,
     dockerfile='FROM base\nRUN make "$$HOME" $(KERNEL)\n',
-    image=PLAN.image,
+    image=PLAN.image_name,
     push=True,
     timeout=20,
     arguments=(("KERNEL_VERSION", KERNEL.version), ("MOD_NAME", "probe")),
@@ -74,7 +77,7 @@ SPEC = {
             ],
         },
     },
-    "output": {"to": {"kind": "DockerImage", "name": PLAN.image}, "pushSecret": {"name": "pull"}},
+    "output": {"to": {"kind": "DockerImage", "name": PLAN.image_name}, "pushSecret": {"name": "pull"}},
     "mountTrustedCA": True,
     "completionDeadlineSeconds": 20,
     "nodeSelector": {"kmm": "yes"},
@@ -210,7 +213,7 @@ def test_a_build_that_ends_well(controller: BuildController, api: Api, builder: 
         controller.acts = lambda _: (PENDING, RUNNING, *((COMPLETE,) if "Running" in told else ()))
         builder.start(order)
         built = builder.result(order, told.append)
-    assert built == BuildResult(image=PLAN.image if push else "", pushed=push)
+    assert built == BuildResult(image=PLAN.image_name if push else "", pushed=push)
     assert told[-1] == "Running"
     assert api.get(BUILDS, ORDER.id, "demo") is None
 

@@ -22,10 +22,12 @@ from kmm_preflight.cluster.credentials import (
 )
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.errors import AccessDenied, Malformed
-from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, TargetKernel
+from kmm_preflight.model import Flavour, Manifest, ModuleName, TargetKernel
 from kmm_preflight.oci.auth import Credential, Helper, Keychain, parse_auth_file, parse_pull_secret
 from kmm_preflight.oci.credential_helper import run_credential_helper
 from kmm_preflight.oci.credentials import PullCredentials, candidates
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
 
 
 def _encoded(text: str) -> str:
@@ -41,7 +43,9 @@ def _keychain(source: str, user: str = "u") -> Keychain:
     return Keychain(source, {"quay.io": Credential(user, "p")}, kubelet=True)
 
 
-PLAIN = Plan(ModuleName("ns", "m"), TargetKernel("k", "amd64", "", Flavour.STANDARD, "", ""), "quay.io/a/b")
+PLAIN = Plan(
+    ModuleName("ns", "m"), TargetKernel("k", "amd64", "", Flavour.STANDARD, "", ""), Reference.parse("quay.io/a/b")
+)
 PLAN = replace(PLAIN, secret="s")
 FILE = parse_auth_file(json.dumps({"auths": {"quay.io": {"auth": _encoded("file:p")}}}), "the file")
 STAND_IN = replace(FILE, stand_in=True)

@@ -12,12 +12,14 @@ from typing import Literal
 import pytest
 
 from kmm_preflight.cluster.credentials import Credentials
-from kmm_preflight.model import Flavour, ModuleName, Outcome, Plan, RegistryTLS, StageResult, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, Outcome, RegistryTLS, StageResult, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
 from kmm_preflight.oci.credentials import PullCredentials
+from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.stages.image_check import judge_image
 from kmm_preflight.stages.kept_files import keep_rules
 
@@ -63,7 +65,7 @@ def judge(authority: Authority, tmp_path: Path) -> Judge:
         name: str, login: tuple[str, str] | None = None, tls: RegistryTLS | None = None, kmod: str | None = "probe"
     ) -> StageResult:
         kernel = TargetKernel(KERNEL, "amd64", "", Flavour.STANDARD, "", "a test")
-        plan = Plan(ModuleName("ns", "a"), kernel, name, kmod, tls=tls or RegistryTLS())
+        plan = Plan(ModuleName("ns", "a"), kernel, Reference.parse(name), kmod, tls=tls or RegistryTLS())
         images = ImageResolver(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, WANTED)
         keychain = Keychain("a test", {name.partition("/")[0]: Credential(*login)}) if login else None
         return judge_image(plan, images, Credentials(PullCredentials((keychain,) if keychain else ())))

@@ -31,14 +31,14 @@ ROOMS = {
     "planning": "text model errors catalogue base oci",
     "nodes": "text model errors kernel_version catalogue base oci release planning",
     "cluster": "text model errors catalogue base oci planning nodes",
-    "worker": "text model errors kmm_version catalogue base oci kmod",
+    "worker": "text model errors kmm_version catalogue base oci kmod planning",
     "stages": "text model errors depth catalogue base oci kmod release planning cluster worker",
     "build": "text model errors kernel_version catalogue base oci kmod planning cluster stages",
-    "trial": "text model errors kernel_version catalogue base oci kmod release worker",
+    "trial": "text model errors kernel_version catalogue base oci kmod release planning worker",
     "status": "text model errors kmm_version depth base oci planning cluster stages",
     "fixtures": "text model errors kernel_version depth catalogue base oci kmod release planning nodes cluster worker "
     "stages build trial status",
-    "reports": "text model errors depth catalogue stages status fixtures",
+    "reports": "text model errors depth catalogue planning stages status fixtures",
     "preflight_tests": "model fixtures",
 }
 # Files of fixtures that reports may import.

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Build, Flavour, ModuleName, Plan, RegistryTLS, Sign, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, RegistryTLS, TargetKernel
+from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.module import Container, KernelMapping, Module, is_namespace, parse_module
+from kmm_preflight.planning.plan import Build, Plan, Sign
 
 CONTAINER = "spec.moduleLoader.container"
 MAPPING = f"{CONTAINER}.kernelMappings[0]"
@@ -161,7 +163,7 @@ def test_any_folder_is_taken(directory: str, folder: str) -> None:
     """Neither CRD nor webhook has a rule for it; it is joined as Go's path.Join does."""
     container = parse_module(_manifest({f"{MODPROBE}.dirName": directory}), "").container
     assert container
-    plan = Plan(ModuleName("ns", "m"), KERNEL, directory=container.directory)
+    plan = Plan(ModuleName("ns", "m"), KERNEL, Reference.parse("r/i:t"), directory=container.directory)
     assert plan.folder == f"{folder}/lib/modules/5.14.0+rt".lstrip("/")
 
 

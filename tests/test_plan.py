@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Build, Flavour, ModuleName, Plan, RegistryTLS, Sign, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, RegistryTLS, TargetKernel
+from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.mapping import (
     NoMapping,
     append_to_tag,
@@ -22,6 +23,7 @@ from kmm_preflight.planning.mapping import (
     substituted_sign,
 )
 from kmm_preflight.planning.module import Container, KernelMapping, Module
+from kmm_preflight.planning.plan import Build, Case, Plan, Sign, Unresolved
 
 KERNEL = "5.14.0-570.19.1.el9_6.x86_64"
 TARGET = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", "the table")
@@ -224,8 +226,14 @@ def test_intermediate_image() -> None:
     assert intermediate_image("host:5000/i:t", NAME) == "host:5000/i:t_ns_m_kmm_unsigned"
 
 
-def _plan(container: Container) -> Plan:
-    return make_plan(Module(NAME, container, secret="s"), container, TARGET)
+def _case(container: Container, kernel: TargetKernel = TARGET) -> Case:
+    return make_plan(Module(NAME, container, secret="s"), container, kernel)
+
+
+def _plan(container: Container, kernel: TargetKernel = TARGET) -> Plan:
+    case = _case(container, kernel)
+    assert isinstance(case, Plan)
+    return case
 
 
 def test_make_plan() -> None:
@@ -240,7 +248,7 @@ def test_make_plan() -> None:
                           firmware_path="/fw")  # fmt: skip
     plan = _plan(container)
     assert plan == Plan(
-        NAME, TARGET, "r:5000/ns/m:5.14.0", "kmod", "/usr", INSECURE, "s",
+        NAME, TARGET, Reference.parse("r:5000/ns/m:5.14.0"), "kmod", "/usr", INSECURE, "s",
         Build("d", (("K", "${KERNEL_FULL_VERSION}"),)), Sign("r/u:5", "k", "c", ("/a/14.ko",)), ("old",),
         ("kmod", "b"), "/fw",
     )  # fmt: skip
@@ -291,21 +299,22 @@ def test_raw_args_name_no_kmod() -> None:
     ],
 )
 def test_unresolved(mapping: KernelMapping, finding: str, words: str) -> None:
-    plan = _plan(Container((mapping,)))
-    assert plan.unresolved
-    assert plan.unresolved.id == finding
-    assert words in plan.unresolved.sentence
+    case = _case(Container((mapping,)))
+    assert isinstance(case, Unresolved)
+    assert (case.finding.id, case.secret) == (finding, "s")
+    assert words in case.finding.sentence
+    assert case.image_name == ("quay.io/I:x" if finding == "image-name-invalid" else None)
 
 
 def test_a_kernel_of_two_fields_makes_no_name() -> None:
     container = Container((KernelMapping(regexp=".", container_image="r/i:$KERNEL_VERSION"),))
-    plan = make_plan(Module(NAME, container), container, replace(TARGET, version="5.14"))
-    assert plan.unresolved
-    assert "got '5.14', expected at least three fields" in plan.unresolved.sentence
+    case = _case(container, replace(TARGET, version="5.14"))
+    assert isinstance(case, Unresolved)
+    assert "got '5.14', expected at least three fields" in case.finding.sentence
 
 
 def test_a_kernel_with_a_plus_makes_a_tag() -> None:
     container = Container((KernelMapping(regexp=".", container_image="r/i:$KERNEL_VERSION"),))
-    plan = make_plan(Module(NAME, container), container, replace(TARGET, version=f"{KERNEL}+rt"))
-    assert (plan.image, plan.unresolved) == (f"r/i:{KERNEL}_rt", None)
+    plan = _plan(container, replace(TARGET, version=f"{KERNEL}+rt"))
+    assert (plan.image.tag, plan.image_name) == (f"{KERNEL}_rt", f"r/i:{KERNEL}_rt")
     assert plan.folder == f"opt/lib/modules/{KERNEL}+rt"

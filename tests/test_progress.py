@@ -20,8 +20,10 @@ import pytest
 from _pytest._io import TerminalWriter
 
 from fixtures.run import RUN_FOLDER, WORK, RunFolder, Work, case_name
-from kmm_preflight.model import Flavour, ModuleName, Outcome, Plan, Stage, StageResult, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, Outcome, Stage, StageResult, TargetKernel
 from kmm_preflight.oci.connections import Network
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
 from reports.display import Display
 from reports.progress import Progress
 from tests.demo import BUILD, DEMO, GREEN, KERNEL, ROOT, manifests, module
@@ -275,7 +277,11 @@ class Config:
 
 def test_what_is_told_of_several_kernels_and_of_what_an_earlier_run_verified() -> None:
     kernels = [TargetKernel(version, "amd64", "", Flavour.STANDARD, "", "") for version in ("6.1", "6.12")]
-    plans = tuple(Plan(ModuleName("ns", name), kernel) for name in ("a", "b\x1b[2J\r") for kernel in kernels)
+    plans = tuple(
+        Plan(ModuleName("ns", name), kernel, Reference.parse("r/i:t"))
+        for name in ("a", "b\x1b[2J\r")
+        for kernel in kernels
+    )
     folder = RunFolder.create()
     try:
         config = Config(folder, plans)

@@ -12,18 +12,10 @@ from dataclasses import replace
 import pytest
 
 from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
-from kmm_preflight.model import (
-    Conclusion,
-    Flavour,
-    JudgedImage,
-    ModuleName,
-    Outcome,
-    Plan,
-    Stage,
-    StageResult,
-    TargetKernel,
-    Verdict,
-)
+from kmm_preflight.model import Flavour, JudgedImage, ModuleName, Outcome, Stage, StageResult, TargetKernel
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 from kmm_preflight.status.record import (
     Recall,
     Record,
@@ -42,7 +34,7 @@ NAME = ModuleName("ns", "a")
 RULES = "0123456789abcdef"
 KERNEL = TargetKernel("6.1.0-56-amd64", "amd64", "", Flavour.STANDARD, "", "")
 OTHER = replace(KERNEL, version="6.1.0-47-amd64")
-PLAN = Plan(NAME, KERNEL, image="r.io/a:1")
+PLAN = Plan(NAME, KERNEL, image=Reference.parse("r.io/a:1"))
 BASIS = VerdictBasis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))
 DIGEST, NEW_DIGEST = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 PROOF = RecordedProof(KERNEL.version, "amd64", DIGEST, "path", RULES, "2026-11-01T00:00:00+00:00")

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.redaction import without_secrets
-from kmm_preflight.model import Flavour, ModuleName, Plan, Stage, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, Stage, TargetKernel
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.credentials import PullCredentials
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
 
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
-PLAN = Plan(ModuleName("ns", "m"), KERNEL, "r/i:t")
+PLAN = Plan(ModuleName("ns", "m"), KERNEL, Reference.parse("r/i:t"))
 KEY = b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nsho\n-----END PRIVATE KEY-----\n"
 LOGIN = Keychain("a file", {"r": Credential("someone", "a pass word", "an-identity-token")})
 ORDER = BuildRequest(

@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kmm_preflight.model import Conclusion, Flavour, ModuleName, Plan, Stage, TargetKernel, Verdict
+from kmm_preflight.model import Flavour, ModuleName, Stage, TargetKernel
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.stages.report import Problem, Report
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 V, R, U, N = Conclusion.VERIFIED, Conclusion.REFUTED, Conclusion.UNDECIDED, Conclusion.NOT_VERIFIED
@@ -20,8 +23,9 @@ def _report(*conclusions: Conclusion) -> Report:
     return Report("1", NOW, NOW, verdicts=verdicts)
 
 
-def _verdict(name: str, conclusion: Conclusion, kernel: str = "k") -> Verdict:
-    plan = Plan(ModuleName("ns", name), TargetKernel(kernel, "amd64", "", Flavour.STANDARD, "", ""))
+def _verdict(name: str, conclusion: Conclusion, version: str = "k") -> Verdict:
+    kernel = TargetKernel(version, "amd64", "", Flavour.STANDARD, "", "")
+    plan = Plan(ModuleName("ns", name), kernel, Reference.parse("r/i:t"))
     return Verdict(plan, conclusion, Stage.IMAGE, "")
 
 
@@ -93,4 +97,4 @@ def test_a_module_is_judged_when_it_is_on_every_kernel() -> None:
 
 def test_worst_first_keeps_the_order_of_equals() -> None:
     report = _report(V, U, N, R, V, U)
-    assert [one.plan.module.name for one in report.worst_first()] == ["m3", "m1", "m5", "m2", "m0", "m4"]
+    assert [one.case.module.name for one in report.worst_first()] == ["m3", "m1", "m5", "m2", "m0", "m4"]

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight.model import (
-    Build,
-    Conclusion,
-    Flavour,
-    ModuleName,
-    Outcome,
-    Plan,
-    Sign,
-    Stage,
-    StageResult,
-    TargetKernel,
-    Verdict,
-)
+from kmm_preflight.model import Flavour, ModuleName, Outcome, Stage, StageResult, TargetKernel
+from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning import findings as planning_findings
+from kmm_preflight.planning.plan import Build, Plan, Sign, Unresolved
 from kmm_preflight.stages import findings as stages_findings
 from kmm_preflight.stages.rules import (
-    build_needed,
     conclude,
     lost,
     settle_build,
     settle_image,
     settle_sign,
-    sign_needed,
+    why_no_build,
+    why_no_sign,
 )
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
 IMAGE, BUILD, SIGN = Stage.IMAGE, Stage.BUILD, Stage.SIGN
@@ -37,7 +28,9 @@ NOT_NEEDED, FALLS_THROUGH = Outcome.NOT_NEEDED, Outcome.FALLS_THROUGH
 
 def _plan(sections: str) -> Plan:
     build = Build() if "build" in sections else None
-    return Plan(ModuleName("ns", "m"), KERNEL, "r/i", build=build, sign=Sign() if "sign" in sections else None)
+    return Plan(
+        ModuleName("ns", "m"), KERNEL, Reference.parse("r/i"), build=build, sign=Sign() if "sign" in sections else None
+    )
 
 
 def _result(stage: Stage, outcome: Outcome) -> StageResult:
@@ -58,15 +51,23 @@ def _result(stage: Stage, outcome: Outcome) -> StageResult:
     ],
 )
 def test_settle_image(sections: str, judged: Outcome, settled: Outcome, reason: str) -> None:
-    assert settle_image(_plan(sections), _result(IMAGE, judged)) == StageResult(IMAGE, settled, reason)
+    assert settle_image(_plan(sections), lambda _: _result(IMAGE, judged)) == StageResult(IMAGE, settled, reason)
 
 
-def test_a_plan_without_an_image_does_not_fall_through() -> None:
-    """No section can make an image whose name is not known."""
-    unresolved = planning_findings.NO_MAPPING(kernel="k", tried="nothing")
-    plan = Plan(ModuleName("ns", "m"), KERNEL, build=Build(), unresolved=unresolved)
-    judged = _result(IMAGE, FAILED)
-    assert settle_image(plan, judged) == judged
+def test_a_module_without_an_image_fails_with_the_reason_and_the_notes() -> None:
+    reason = planning_findings.NO_MAPPING(kernel="k", tried="nothing")
+    note = stages_findings.JUDGED_AGAIN(object="an earlier run", got="nothing")
+    case = Unresolved(ModuleName("ns", "m"), KERNEL, reason, notes=(note,))
+    result = settle_image(case, lambda plan: pytest.fail(f"{plan.id} was judged"))
+    assert result == StageResult(IMAGE, FAILED, reason.sentence, (reason, note))
+    assert why_no_build(case, result) == BAD
+    assert conclude(case, {IMAGE: result}).conclusion is Conclusion.REFUTED
+
+
+def test_a_module_whose_kernel_is_unknown_is_undecided() -> None:
+    case = Unresolved(ModuleName("ns", "m"), KERNEL, stages_findings.MODULE_APPEARED())
+    result = settle_image(case, lambda plan: pytest.fail(f"{plan.id} was judged"))
+    assert conclude(case, {IMAGE: result}).conclusion is Conclusion.UNDECIDED
 
 
 NO_BUILD = "the Module has no build section for this kernel"
@@ -82,22 +83,24 @@ UNKNOWN = "the image stage is undecided; nothing is built on that"
         ("build sign", UNDECIDED, NOT_NEEDED, UNKNOWN, UNKNOWN),
         ("build sign", FAILED, NOT_NEEDED, BAD, BAD),
         ("", FAILED, NOT_NEEDED, BAD, BAD),
-        ("build", FALLS_THROUGH, VERIFIED, "", NO_SIGN),
-        ("build", FALLS_THROUGH, FAILED, "", NO_SIGN),
-        ("sign", FALLS_THROUGH, NOT_NEEDED, NO_BUILD, ""),
-        ("build sign", FALLS_THROUGH, VERIFIED, "", ""),
-        ("build sign", FALLS_THROUGH, FAILED, "", "the build stage did not pass: failed"),
-        ("build sign", FALLS_THROUGH, UNDECIDED, "", "the build stage did not pass: undecided"),
+        ("build", FALLS_THROUGH, VERIFIED, None, NO_SIGN),
+        ("build", FALLS_THROUGH, FAILED, None, NO_SIGN),
+        ("sign", FALLS_THROUGH, NOT_NEEDED, NO_BUILD, None),
+        ("build sign", FALLS_THROUGH, VERIFIED, None, None),
+        ("build sign", FALLS_THROUGH, FAILED, None, "the build stage did not pass: failed"),
+        ("build sign", FALLS_THROUGH, UNDECIDED, None, "the build stage did not pass: undecided"),
     ],
 )
-def test_needed(sections: str, image: Outcome, build: Outcome, no_build: str, no_sign: str) -> None:
+def test_needed(sections: str, image: Outcome, build: Outcome, no_build: str | None, no_sign: str | None) -> None:
     plan, judged = _plan(sections), _result(IMAGE, image)
-    assert build_needed(plan, judged) == no_build
-    assert sign_needed(plan, judged, _result(BUILD, build)) == no_sign
+    assert why_no_build(plan, judged) == no_build
+    assert why_no_sign(plan, judged, _result(BUILD, build)) == no_sign
     built, signed = _result(BUILD, VERIFIED), _result(SIGN, VERIFIED)
-    stepped_aside = StageResult(BUILD, NOT_NEEDED, no_build), StageResult(SIGN, NOT_NEEDED, no_sign)
-    assert settle_build(plan, judged, lambda: built) == (stepped_aside[0] if no_build else built)
-    assert settle_sign(plan, judged, _result(BUILD, build), lambda: signed) == (stepped_aside[1] if no_sign else signed)
+    stepped_aside = StageResult(BUILD, NOT_NEEDED, no_build or ""), StageResult(SIGN, NOT_NEEDED, no_sign or "")
+    assert settle_build(plan, judged, lambda _: built) == (stepped_aside[0] if no_build else built)
+    assert settle_sign(plan, judged, _result(BUILD, build), lambda _: signed) == (
+        stepped_aside[1] if no_sign else signed
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from kmm_preflight.errors import UsageProblem
-from kmm_preflight.model import (
-    Conclusion,
-    Flavour,
-    JudgedImage,
-    ModuleName,
-    Outcome,
-    Plan,
-    Stage,
-    StageResult,
-    TargetKernel,
-    Verdict,
-)
+from kmm_preflight.model import Flavour, JudgedImage, ModuleName, Outcome, Stage, StageResult, TargetKernel
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 from kmm_preflight.status.dialects import Dialect, StatusEntry, entry, kubectl_line, preset, status_patch, worst
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=2)))
@@ -31,7 +23,12 @@ UNDECIDED, NOT_VERIFIED = Conclusion.UNDECIDED, Conclusion.NOT_VERIFIED
 def _verdict(name: str, conclusion: Conclusion, kernel: str = "1.2.3") -> Verdict:
     namespace, _, bare = name.rpartition("/")
     target = TargetKernel(kernel, "amd64", "", Flavour.STANDARD, "", "")
-    return Verdict(Plan(ModuleName(namespace, bare), target), conclusion, Stage.IMAGE, f"is {conclusion.value}")
+    return Verdict(
+        Plan(ModuleName(namespace, bare), target, Reference.parse("r/i:t")),
+        conclusion,
+        Stage.IMAGE,
+        f"is {conclusion.value}",
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 
 from kmm_preflight.errors import BoundExceeded, UsageProblem
 from kmm_preflight.kmod.kernel_files import KernelFiles
-from kmm_preflight.model import Finding, Flavour, ModuleName, Plan, TargetKernel
+from kmm_preflight.model import Finding, Flavour, ModuleName, TargetKernel
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.worker import findings
 from kmm_preflight.worker.firmware import judge_firmware
 from kmm_preflight.worker.kind import Worker
@@ -27,6 +29,7 @@ AT = f"opt/lib/modules/{KERNEL}"
 PLAN = Plan(
     ModuleName("ns", "m"),
     TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", ""),
+    Reference.parse("r/i:t"),
     kmod="plain",
 )
 SHELL = [

@@ -12,7 +12,9 @@ import pytest
 
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.names import module_key, wanted_key
-from kmm_preflight.model import Flavour, ModuleName, Plan, Severity, TargetKernel
+from kmm_preflight.model import Flavour, ModuleName, Severity, TargetKernel
+from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.worker.folder import NodeFolder
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles
@@ -189,7 +191,14 @@ Loads = tuple[list[str], list[str]] | None
 
 def plan(name: str, order: tuple[str, ...] = (), directory: str = "/opt") -> Plan:
     kernel = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", "")
-    return Plan(ModuleName("ns", "m"), kernel, kmod=name, modules_loading_order=order, directory=directory)
+    return Plan(
+        ModuleName("ns", "m"),
+        kernel,
+        Reference.parse("r/i:t"),
+        kmod=name,
+        modules_loading_order=order,
+        directory=directory,
+    )
 
 
 def ours(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kmm_preflight.cluster.sections import Files
-from kmm_preflight.model import VERIFIED_HTTPS, Finding, Plan, RegistryTLS, Stage
+from kmm_preflight.model import VERIFIED_HTTPS, Finding, RegistryTLS, Stage
 from kmm_preflight.oci.credentials import PullCredentials
+from kmm_preflight.planning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class BuildRequest:
     push_tls: RegistryTLS = VERIFIED_HTTPS
     credentials: PullCredentials = field(default_factory=PullCredentials, repr=False)
     selector: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def makes_image(self) -> bool:
+        """True if the result is the image of the plan. False if that image is still to be signed."""
+        return self.stage is Stage.SIGN or self.plan.sign is None
 
 
 @dataclass(frozen=True)

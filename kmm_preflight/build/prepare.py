@@ -10,11 +10,11 @@ from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.dockerfile import Dockerfile, read_dockerfile
 from kmm_preflight.cluster.sections import SectionObjects, files_of, text_of, texts_of, words_of
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Build, Finding, Plan, Stage
+from kmm_preflight.model import Finding, Stage
 from kmm_preflight.oci.credentials import PullCredentials
-from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.mapping import injected_args, intermediate_image, override_args
 from kmm_preflight.planning.module import is_name
+from kmm_preflight.planning.plan import Build, Plan
 from kmm_preflight.text import listed
 
 DOCKERFILE_KEY = "dockerfile"
@@ -74,15 +74,15 @@ def prepare_build(
     if not read.stages:
         key = f"{plan.module.namespace}/{build.dockerfile_config_map}"
         return refused(findings.DOCKERFILE_ABSENT(got="a text without FROM", config_map=key))
-    image = intermediate_image(plan.image, plan.module) if plan.sign else plan.image
-    if Reference.parse(plan.image).digest:  # pushed or not: on the node it is never found under this name
-        return refused(findings.PUSH_DIGEST(image=plan.image))
+    name = plan.image.name
+    if plan.image.digest:  # pushed or not: on the node it is never found under this name
+        return refused(findings.PUSH_DIGEST(image=name))
     order = BuildRequest(
         id=order_id(plan, Stage.BUILD),
         stage=Stage.BUILD,
         plan=plan,
         dockerfile=text,
-        image=image,
+        image=intermediate_image(name, plan.module) if plan.sign else name,
         push=terms.push,
         timeout=terms.timeout,
         arguments=arguments,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest
 from kmm_preflight.errors import AccessDenied, NotFound, PlatformMissing
-from kmm_preflight.model import Finding, Plan
+from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import LinkBroken
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.planning.template import normalized
 from kmm_preflight.text import listed
 

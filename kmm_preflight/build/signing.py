@@ -15,11 +15,11 @@ from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
 from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, refused
 from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.kmod.signature import signer_of
-from kmm_preflight.model import Finding, Plan, Severity, Sign, Stage
+from kmm_preflight.model import Finding, Severity, Stage
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.plan import Plan, Sign
 from kmm_preflight.stages import findings as stages_findings
 from kmm_preflight.stages.signatures import CERT, content, files_matching, neighbours
 from kmm_preflight.text import listed
@@ -52,9 +52,11 @@ def prepare_sign(
     """The order of a plan's sign section. Raises what reading its sources and its input raises."""
     signer = terms.signer_image or plan.kernel.driver_toolkit
     if not signer:
-        return refused(findings.SIGNER_NONE(image=plan.image, why="no driver toolkit of its kernel, no --signer-image"))
-    if Reference.parse(plan.image).digest:  # pushed or not: on the node it is never found under this name
-        return refused(findings.PUSH_DIGEST(image=plan.image))
+        return refused(
+            findings.SIGNER_NONE(image=plan.image.name, why="no driver toolkit of its kernel, no --signer-image")
+        )
+    if plan.image.digest:  # pushed or not: on the node it is never found under this name
+        return refused(findings.PUSH_DIGEST(image=plan.image.name))
     key, cert = (
         _secret(plan, name, part, sources) for name, part in ((sign.key_secret, KEY), (sign.cert_secret, CERT))
     )
@@ -77,7 +79,7 @@ def prepare_sign(
         stage=Stage.SIGN,
         plan=plan,
         dockerfile=dockerfile(taken.name, SignerImage(signer, pem_label(key.files[KEY])), files, plan.kernel.version),
-        image=plan.image,
+        image=plan.image.name,
         push=terms.push,
         timeout=terms.timeout,
         secrets=(key, cert),

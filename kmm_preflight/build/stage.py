@@ -21,23 +21,14 @@ from kmm_preflight.catalogue import heaviest_first
 from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.cluster.sections import SectionObjects
 from kmm_preflight.errors import AccessDenied, Malformed, NotFound, PreflightError
-from kmm_preflight.model import (
-    VERIFIED_HTTPS,
-    Finding,
-    JudgedImage,
-    Outcome,
-    Plan,
-    RegistryTLS,
-    Severity,
-    Stage,
-    StageResult,
-)
+from kmm_preflight.model import VERIFIED_HTTPS, Finding, JudgedImage, Outcome, RegistryTLS, Severity, Stage, StageResult
 from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference, parse_name
 from kmm_preflight.oci.resolver import ImageResolver
-from kmm_preflight.stages.image_check import FurtherCheck, judge_image
+from kmm_preflight.planning.plan import Plan
+from kmm_preflight.stages.image_check import FurtherCheck, judge_built
 from kmm_preflight.stages.signatures import judge_signed
 
 
@@ -97,7 +88,7 @@ class BuildStage:
         builder = self._shop.builder
         if builder is None:
             kind = findings.BUILDER_NONE if stage is Stage.BUILD else findings.SIGNER_NONE
-            return _concluded(stage, (kind(image=plan.image, why=self._shop.why),))
+            return _concluded(stage, (kind(image=plan.image.name, why=self._shop.why),))
         prepared = self._begun(plan, stage)
         if prepared.order is None:
             return _concluded(stage, prepared.findings)
@@ -134,7 +125,7 @@ class BuildStage:
             return prepared
         order = prepared.order
         problem = self._unpullable(order)
-        if problem is None and order.push and order.image == plan.image:
+        if problem is None and order.push and order.makes_image:
             problem = self._why_not_push(order)
         return replace(prepared, order=None, findings=(problem, *prepared.findings)) if problem else prepared
 
@@ -206,7 +197,7 @@ class BuildStage:
         if not built.image:
             return replace(self._unproved(plan, order, builder), log=log)
         result = self._judged(plan, order, built)
-        if result.outcome is Outcome.VERIFIED and order.push and not built.pushed and order.image == plan.image:
+        if result.outcome is Outcome.VERIFIED and order.push and not built.pushed and order.makes_image:
             result = self._published(order, built, result, builder)
         return replace(result, findings=(*result.findings, *told), log=log)
 
@@ -220,8 +211,7 @@ class BuildStage:
     def _judged(self, plan: Plan, order: BuildRequest, built: BuildResult) -> StageResult:
         """The image stage's own check on the result, and of a signed one its signatures."""
         tls = plan.tls if built.pushed else VERIFIED_HTTPS
-        made = replace(plan, image=built.image, tls=tls, recorded=None, notes=())
-        judged = judge_image(made, self._shop.images, Credentials(order.credentials), self._deeper(plan, order))
+        judged = self._judge_result(replace(plan, tls=tls), order, built)
         image = _as(judged.image, order, built)
         if judged.outcome is not Outcome.VERIFIED:
             reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
@@ -233,11 +223,16 @@ class BuildStage:
             if wrong := [one for one in told if one.severity in (Severity.REFUTES, Severity.UNDECIDED)]:
                 every = (*wrong, *(one for one in judged.findings if one not in wrong))
                 return replace(_concluded(order.stage, every), image=image)
-        if order.image == plan.image and (problem := self._not_for_others(plan, order, built, tls)):
+        if order.makes_image and (problem := self._not_for_others(plan, order, built, tls)):
             return replace(_concluded(order.stage, (problem, *judged.findings)), image=image)
         where = f"pushed to {order.image}" if built.pushed else "not pushed"
         reason = f"{_WORDS[order.stage]}, its result has the kmod where modprobe looks ({where})"
         return StageResult(order.stage, Outcome.VERIFIED, reason, judged.findings, image)
+
+    def _judge_result(self, plan: Plan, order: BuildRequest, built: BuildResult) -> StageResult:
+        """Return what the image stage says about the result, if the plan's nodes pulled it."""
+        name, credentials = parse_name(built.image), Credentials(order.credentials)
+        return judge_built(plan, name, self._shop.images, credentials, self._deeper(plan, order))
 
     def _deeper(self, plan: Plan, order: BuildRequest) -> FurtherCheck:
         """What proves a result beyond the path: one that is still to be signed has no signatures."""
@@ -259,12 +254,11 @@ class BuildStage:
         if self._shop.terms.overwrite:
             return None
         for other in self._shop.plans:
-            if other.image != plan.image or other.id == plan.id or other.unresolved:
+            if other.image != plan.image or other.id == plan.id:
                 continue
-            made = replace(other, image=built.image, tls=tls, recorded=None, notes=())
-            judged = judge_image(made, self._shop.images, Credentials(order.credentials), self._deeper(other, order))
+            judged = self._judge_result(replace(other, tls=tls), order, built)
             if judged.outcome is not Outcome.VERIFIED:
-                return findings.IMAGE_SHARED(image=plan.image, other=other.id, problem=judged.reason)
+                return findings.IMAGE_SHARED(image=plan.image.name, other=other.id, problem=judged.reason)
         return None
 
     def _published(self, order: BuildRequest, built: BuildResult, proved: StageResult, builder: Builder) -> StageResult:

@@ -9,9 +9,10 @@ from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster import findings
 from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Finding, Manifest, Plan
+from kmm_preflight.model import Finding, Manifest
 from kmm_preflight.oci.auth import Keychain, holds_login, parse_pull_secret
 from kmm_preflight.oci.credentials import PullCredentials
+from kmm_preflight.planning.plan import Case, Plan
 
 # What `oc adm inspect` writes in place of each value of a Secret.
 _ELIDED = "bytes long"
@@ -41,9 +42,9 @@ class NamedSecret:
     needed: bool = False
 
 
-def node_secrets(plan: Plan, inventory: Inventory) -> tuple[NamedSecret, ...]:
+def node_secrets(case: Case, inventory: Inventory) -> tuple[NamedSecret, ...]:
     """The Secrets of the Pod that KMM has pull the image: the Module's own, else those of the account `default`."""
-    return _secrets(plan, inventory, NODE_ACCOUNT)
+    return _secrets(case, inventory, NODE_ACCOUNT)
 
 
 def builder_secrets(plan: Plan, inventory: Inventory) -> tuple[NamedSecret, ...]:
@@ -51,10 +52,10 @@ def builder_secrets(plan: Plan, inventory: Inventory) -> tuple[NamedSecret, ...]
     return _secrets(plan, inventory, BUILD_ACCOUNT)
 
 
-def _secrets(plan: Plan, inventory: Inventory, account: str) -> tuple[NamedSecret, ...]:
-    namespace = plan.module.namespace
-    if plan.secret is not None:
-        return (NamedSecret((namespace, plan.secret), f"imageRepoSecret {namespace}/{plan.secret}", needed=True),)
+def _secrets(case: Case, inventory: Inventory, account: str) -> tuple[NamedSecret, ...]:
+    namespace = case.module.namespace
+    if case.secret is not None:
+        return (NamedSecret((namespace, case.secret), f"imageRepoSecret {namespace}/{case.secret}", needed=True),)
     manifest = inventory.service_accounts.get((namespace, account), {})
     # Of the account of builds the Secrets that are not for pulling count too: with them it pushes.
     lists = ("imagePullSecrets", "secrets") if account == BUILD_ACCOUNT else ("imagePullSecrets",)

@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Build, Finding, ModuleName, Plan, Sign, TargetKernel
+from kmm_preflight.model import VERIFIED_HTTPS, Finding, ModuleName, TargetKernel
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning import findings
 from kmm_preflight.planning.module import Container, KernelMapping, Module
+from kmm_preflight.planning.plan import Build, Case, Plan, Sign, Unresolved
 from kmm_preflight.planning.template import image_variables, kernel_variables, substitute
 from kmm_preflight.text import listed
+
+
+class NameUnresolved(Exception):
+    """A template gives no image name."""
+
+    def __init__(self, got: str, expected: str) -> None:
+        self.got = got
+        self.expected = expected
+        super().__init__(f"got {got}, expected {expected}")
 
 
 class NoMapping(Exception):
@@ -120,7 +130,7 @@ def substituted_sign(sign: Sign | None, kernel: str) -> Sign | None:
     variables = kernel_variables(kernel)
     return replace(
         sign,
-        unsigned_image=substitute(sign.unsigned_image, variables),
+        unsigned_image=substitute(sign.unsigned_image or "", variables) or None,
         files_to_sign=tuple(substitute(name, variables) for name in sign.files_to_sign),
     )
 
@@ -137,31 +147,20 @@ def intermediate_image(image: str, module: ModuleName) -> str:
     return append_to_tag(image, f"{module.namespace}_{module.name}_kmm_unsigned")
 
 
-def make_plan(module: Module, container: Container, kernel: TargetKernel, today: tuple[str, ...] = ()) -> Plan:
-    """The plan for a Module on a kernel, of nodes that boot these kernels today.
+def make_plan(module: Module, container: Container, kernel: TargetKernel, today: tuple[str, ...] = ()) -> Case:
+    """Return the plan for a Module on a kernel, or why there is none. A problem of the kernel itself comes first.
 
-    unresolved tells why there is none: what speaks against the kernel, first.
+    today has the kernels that the Module's nodes boot now.
     """
-    plan = Plan(
-        module=module.name,
-        kernel=kernel,
-        kmod=container.module_name or None,
-        directory=container.directory,
-        modules_loading_order=container.modules_loading_order,
-        load_options=container.load_options,
-        parameters=container.parameters,
-        firmware_path=container.firmware_path,
-        secret=module.secret,
-        selector=module.selector,
-    )
     if kernel.problem:
-        return replace(plan, unresolved=kernel.problem)
+        return Unresolved(module.name, kernel, kernel.problem, secret=module.secret)
     try:
         mapping = merge(container, container.mappings[choose_mapping(container.mappings, kernel.version)])
     except NoMapping as exc:
         tried = listed(list(exc.tried), most=10)
-        return replace(plan, unresolved=_unmatched(container, kernel.version, today, f"{len(exc.tried)} ({tried})"))
-    return _resolve(plan, mapping)
+        finding = _unmatched(container, kernel.version, today, f"{len(exc.tried)} ({tried})")
+        return Unresolved(module.name, kernel, finding, secret=module.secret)
+    return _resolve(module, container, mapping, kernel)
 
 
 def _unmatched(container: Container, kernel: str, today: tuple[str, ...], tried: str) -> Finding:
@@ -180,27 +179,44 @@ def _matches(container: Container, kernel: str) -> bool:
     return True
 
 
-def _resolve(plan: Plan, mapping: KernelMapping) -> Plan:
-    kernel, template = plan.kernel.version, mapping.container_image
+def _resolve(module: Module, container: Container, mapping: KernelMapping, kernel: TargetKernel) -> Case:
+    image: str | None = None
     try:
-        image = substitute(template, image_variables(kernel, plan.module.namespace, plan.module.name))
-        sign = substituted_sign(mapping.sign, kernel)
+        image, sign = _substituted(mapping, kernel.version, module.name)
+        reference = Reference.parse(image)
+    except NameUnresolved as exc:
+        finding = findings.NAME_UNRESOLVED(got=exc.got, expected=exc.expected)
+        return Unresolved(module.name, kernel, finding, secret=module.secret)
     except Malformed as exc:
-        made = findings.NAME_UNRESOLVED(got=exc.message, expected=f"a name from {template}")
-        return replace(plan, unresolved=made)
-    if not image:
-        made = findings.NAME_UNRESOLVED(got=f"nothing from {template}", expected="a name")
-        return replace(plan, unresolved=made)
-    plan = replace(
-        plan,
-        image=image,
-        tls=mapping.registry_tls or plan.tls,
+        finding = findings.IMAGE_NAME_INVALID(problem=exc.message)
+        return Unresolved(module.name, kernel, finding, image_name=image, secret=module.secret)
+    return Plan(
+        module=module.name,
+        kernel=kernel,
+        image=reference,
+        kmod=container.module_name or None,
+        directory=container.directory,
+        tls=mapping.registry_tls or VERIFIED_HTTPS,
+        secret=module.secret,
         build=mapping.build,
         sign=sign,
         in_tree_modules_to_remove=mapping.in_tree_modules_to_remove or (),
+        modules_loading_order=container.modules_loading_order,
+        firmware_path=container.firmware_path or None,
+        load_options=container.load_options,
+        parameters=container.parameters,
+        selector=module.selector,
     )
+
+
+def _substituted(mapping: KernelMapping, kernel: str, module: ModuleName) -> tuple[str, Sign | None]:
+    """Return the name of the image, and the sign section. Raise NameUnresolved."""
+    template = mapping.container_image
     try:
-        Reference.parse(image)
+        image = substitute(template, image_variables(kernel, module.namespace, module.name))
+        sign = substituted_sign(mapping.sign, kernel)
     except Malformed as exc:
-        return replace(plan, unresolved=findings.IMAGE_NAME_INVALID(problem=exc.message))
-    return plan
+        raise NameUnresolved(exc.message, f"a name from {template}") from exc
+    if not image:
+        raise NameUnresolved(f"nothing from {template}", "a name")
+    return image, sign

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed
-from kmm_preflight.model import VERIFIED_HTTPS, Build, Manifest, ModuleName, RegistryTLS, Sign
+from kmm_preflight.model import VERIFIED_HTTPS, Manifest, ModuleName, RegistryTLS
+from kmm_preflight.planning.plan import Build, Sign
 from kmm_preflight.planning.regexp import Pattern, compile_pattern
 from kmm_preflight.planning.toleration import Toleration, parse_tolerations
 
@@ -220,7 +221,7 @@ def parse_sign(field: Field) -> Sign | None:
     if not field.given:
         return None
     return Sign(
-        unsigned_image=field["unsignedImage"].text(),
+        unsigned_image=field["unsignedImage"].optional_text(),
         key_secret=_reference(field["keySecret"]),
         cert_secret=_reference(field["certSecret"]),
         files_to_sign=field["filesToSign"].texts(),

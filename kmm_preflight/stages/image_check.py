@@ -17,22 +17,14 @@ from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
 from kmm_preflight.kmod.packed import why_not_elf
 from kmm_preflight.kmod.signature import packed_below_signature
-from kmm_preflight.model import (
-    Finding,
-    JudgedImage,
-    Outcome,
-    Plan,
-    Recorded,
-    Severity,
-    Stage,
-    StageResult,
-)
+from kmm_preflight.model import Finding, JudgedImage, Outcome, Severity, Stage, StageResult
 from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.reference import parse_name
+from kmm_preflight.oci.reference import ImageName
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.planning.plan import Plan, Recorded
 from kmm_preflight.stages import findings
 from kmm_preflight.text import listed
 from kmm_preflight.worker import findings as worker_findings
@@ -59,21 +51,28 @@ def path_alone(plan: Plan, image: Image) -> None:
 def judge_image(
     plan: Plan, images: ImageResolver, credentials: Credentials, deeper: FurtherCheck = path_alone
 ) -> StageResult:
-    """VERIFIED, FAILED or UNDECIDED with the findings; FAILED is what the image alone says, see stages.py.
+    """Return VERIFIED, FAILED or UNDECIDED for the plan's image, with the findings.
 
-    NOT_NEEDED when the plan is recorded and its name still leads to the same image, which can be had and is then not
-    looked into.
+    If an earlier run recorded the image and it still exists unchanged, return NOT_NEEDED without a look inside.
     """
-    result = _judge(plan, images, credentials, deeper)
+    result = _judge(plan, plan.image, images, credentials, deeper)
     return replace(result, findings=(*result.findings, *plan.notes))
 
 
-def _judge(plan: Plan, images: ImageResolver, credentials: Credentials, deeper: FurtherCheck) -> StageResult:
-    if plan.unresolved or credentials.problem:
-        return _result(plan.unresolved or credentials.problem)
+def judge_built(
+    plan: Plan, name: ImageName, images: ImageResolver, credentials: Credentials, deeper: FurtherCheck
+) -> StageResult:
+    """Return VERIFIED, FAILED or UNDECIDED for an image that was built for the plan and has this name."""
+    return _judge(replace(plan, recorded=None), name, images, credentials, deeper)
+
+
+def _judge(
+    plan: Plan, name: ImageName, images: ImageResolver, credentials: Credentials, deeper: FurtherCheck
+) -> StageResult:
+    if credentials.problem:
+        return _result(credentials.problem)
     image: Image | None = None
     try:
-        name = parse_name(plan.image)
         if problem := images.refusal(name):
             return _result(oci_findings.REGISTRY_BLOCKED(problem=problem))
         image = images.image(name, plan.kernel.arch, credentials.pull, plan.tls)  # (1)
@@ -154,7 +153,8 @@ def _judge_kmod(plan: Plan, image: Image) -> tuple[Finding | None, tuple[Finding
         finding = _judge_file(image, located)
         count += 1
         if count > _KMODS_LOOKED_AT:
-            raise BoundExceeded(f"image {plan.image}: more than {_KMODS_LOOKED_AT} kmods to look at in /{plan.folder}")
+            where = f"image {image.resolved.name}"
+            raise BoundExceeded(f"{where}: more than {_KMODS_LOOKED_AT} kmods to look at in /{plan.folder}")
         if plan.kmod and finding is None:
             return None, ()
         worst = worst or finding

@@ -15,9 +15,10 @@ from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
 from kmm_preflight.kmod.names import is_kmod_file, module_key
 from kmm_preflight.kmod.object import KernelObject
-from kmm_preflight.model import Finding, Plan, Severity, TargetKernel
+from kmm_preflight.model import Finding, Severity, TargetKernel
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.release.kernel_sources import KnownKernel
 from kmm_preflight.stages import findings
 from kmm_preflight.stages.image_check import kmods_of

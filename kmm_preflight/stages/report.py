@@ -8,19 +8,10 @@ from datetime import datetime
 
 from kmm_preflight.cluster.api_reader import ModuleChanges
 from kmm_preflight.depth import ProofOptions
-from kmm_preflight.model import (
-    Conclusion,
-    Finding,
-    ModuleName,
-    Outcome,
-    Plan,
-    Release,
-    Stage,
-    StageResult,
-    TargetKernel,
-    Verdict,
-)
+from kmm_preflight.model import Finding, ModuleName, Outcome, Release, Stage, StageResult, TargetKernel
+from kmm_preflight.planning.plan import Case, Unresolved
 from kmm_preflight.stages import findings
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 
 SCHEMA = "kmm-preflight/1"
 EXIT_VERIFIED, EXIT_REFUTED, EXIT_INTERRUPTED, EXIT_USAGE, EXIT_NOTHING, EXIT_UNDECIDED = 0, 1, 2, 4, 5, 10
@@ -99,10 +90,10 @@ class Report:
     @property
     def partial(self) -> str:
         """The words for a run that did not judge every Module, "" for a whole one."""
-        judged = {v.plan.module for v in self.verdicts} - {
-            v.plan.module for v in self.verdicts if v.conclusion is Conclusion.NOT_VERIFIED
+        judged = {v.case.module for v in self.verdicts} - {
+            v.case.module for v in self.verdicts if v.conclusion is Conclusion.NOT_VERIFIED
         }
-        every = {verdict.plan.module for verdict in self.verdicts}
+        every = {verdict.case.module for verdict in self.verdicts}
         return f"partial: {len(judged)} of {len(every)} Modules" if len(judged) < len(every) else ""
 
     @property
@@ -140,11 +131,12 @@ def overtaken(report: Report, changes: ModuleChanges) -> Report:
     Those that appeared count in a whole run only; those that have no case any more are listed.
     """
     left = changes.gone | changes.leaving
-    judged = {verdict.plan.module for verdict in report.verdicts}
-    verdicts = [_of_now(verdict, changes) for verdict in report.verdicts if verdict.plan.module not in left]
+    judged = {verdict.case.module for verdict in report.verdicts}
+    verdicts = [_of_now(verdict, changes) for verdict in report.verdicts if verdict.case.module not in left]
     if not report.partial:
+        finding = findings.MODULE_APPEARED()
         verdicts += [
-            _undecided(Plan(name, kernel), findings.MODULE_APPEARED())
+            _undecided(Unresolved(name, kernel, finding), finding)
             for name in changes.appeared
             for kernel in report.kernels
         ]
@@ -157,12 +149,12 @@ def overtaken(report: Report, changes: ModuleChanges) -> Report:
 
 def _of_now(verdict: Verdict, changes: ModuleChanges) -> Verdict:
     """The verdict, undecided where its Module has been changed; one that was not drawn stays so."""
-    name = verdict.plan.module
+    name = verdict.case.module
     if name not in changes.changed or verdict.conclusion is Conclusion.NOT_VERIFIED:
         return verdict
-    return _undecided(verdict.plan, findings.MODULE_CHANGED(got=changes.changed[name]))
+    return _undecided(verdict.case, findings.MODULE_CHANGED(got=changes.changed[name]))
 
 
-def _undecided(plan: Plan, finding: Finding) -> Verdict:
+def _undecided(case: Case, finding: Finding) -> Verdict:
     result = StageResult(Stage.IMAGE, Outcome.UNDECIDED, finding.sentence, (finding,))
-    return Verdict(plan, Conclusion.UNDECIDED, Stage.IMAGE, finding.sentence, (result,))
+    return Verdict(case, Conclusion.UNDECIDED, Stage.IMAGE, finding.sentence, (result,))

@@ -10,38 +10,59 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from kmm_preflight.model import Conclusion, Outcome, Plan, Stage, StageResult, Verdict
+from kmm_preflight.model import Outcome, Severity, Stage, StageResult
+from kmm_preflight.planning.plan import Build, Case, Plan, Sign, Unresolved
 from kmm_preflight.stages import findings
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 
 
-def settle_image(plan: Plan, judged: StageResult) -> StageResult:
-    """The image stage's own result: FALLS_THROUGH where the image is not good but a section may make a good one."""
-    if judged.outcome is not Outcome.FAILED or plan.unresolved or not (plan.build or plan.sign):
-        return judged
-    sections = " and ".join(name for name, there in (("build", plan.build), ("sign", plan.sign)) if there)
-    return replace(judged, outcome=Outcome.FALLS_THROUGH, reason=f"{judged.reason}; the {sections} section decides")
+def settle_image(case: Case, judge: Callable[[Plan], StageResult]) -> StageResult:
+    """Return the result of the image stage. FALLS_THROUGH if the image is bad but a section may make a good one."""
+    if isinstance(case, Unresolved):
+        return _without_image(case)
+    result = judge(case)
+    sections = [name for name, section in (("build", case.build), ("sign", case.sign)) if section]
+    if result.outcome is not Outcome.FAILED or not sections:
+        return result
+    reason = f"{result.reason}; the {' and '.join(sections)} section decides"
+    return replace(result, outcome=Outcome.FALLS_THROUGH, reason=reason)
 
 
-def build_needed(plan: Plan, image: StageResult) -> str:
-    """Nothing when the build stage must run, else the reason why not."""
-    return _not_needed(image) or ("" if plan.build else "the Module has no build section for this kernel")
+def _without_image(case: Unresolved) -> StageResult:
+    outcome = Outcome.UNDECIDED if case.finding.severity is Severity.UNDECIDED else Outcome.FAILED
+    return StageResult(Stage.IMAGE, outcome, case.finding.sentence, (case.finding, *case.notes))
 
 
-def sign_needed(plan: Plan, image: StageResult, build: StageResult) -> str:
-    """Nothing when the sign stage must run, else the reason why not."""
-    if reason := _not_needed(image):
+def why_no_build(case: Case, image: StageResult) -> str | None:
+    """Return why the build stage does not run, or None if it must."""
+    if reason := _why_no_section(image):
         return reason
-    if not plan.sign:
+    return None if _build(case) else "the Module has no build section for this kernel"
+
+
+def why_no_sign(case: Case, image: StageResult, build: StageResult) -> str | None:
+    """Return why the sign stage does not run, or None if it must."""
+    if reason := _why_no_section(image):
+        return reason
+    if not _sign(case):
         return "the Module has no sign section for this kernel"
-    if plan.build and build.outcome is not Outcome.VERIFIED:
+    if _build(case) and build.outcome is not Outcome.VERIFIED:
         return f"the build stage did not pass: {build.outcome.value}"
-    return ""
+    return None
 
 
-def _not_needed(image: StageResult) -> str:
+def _build(case: Case) -> Build | None:
+    return case.build if isinstance(case, Plan) else None
+
+
+def _sign(case: Case) -> Sign | None:
+    return case.sign if isinstance(case, Plan) else None
+
+
+def _why_no_section(image: StageResult) -> str | None:
     match image.outcome:
         case Outcome.FALLS_THROUGH:
-            return ""
+            return None
         case Outcome.VERIFIED:
             return "the image is verified"
         case Outcome.UNDECIDED:
@@ -52,18 +73,22 @@ def _not_needed(image: StageResult) -> str:
             return "the image stage failed"
 
 
-def settle_build(plan: Plan, image: StageResult, judge: Callable[[], StageResult]) -> StageResult:
-    """The build stage: not needed, or what its builder's result was judged to be."""
-    if reason := build_needed(plan, image):
+def settle_build(case: Case, image: StageResult, judge: Callable[[Plan], StageResult]) -> StageResult:
+    """Return the result of the build stage: NOT_NEEDED, or what judging the builder's result gives."""
+    if reason := why_no_build(case, image):
         return StageResult(Stage.BUILD, Outcome.NOT_NEEDED, reason)
-    return judge()
+    assert isinstance(case, Plan)  # only a Plan has sections
+    return judge(case)
 
 
-def settle_sign(plan: Plan, image: StageResult, build: StageResult, judge: Callable[[], StageResult]) -> StageResult:
-    """The sign stage: not needed, or what its builder's result was judged to be."""
-    if reason := sign_needed(plan, image, build):
+def settle_sign(
+    case: Case, image: StageResult, build: StageResult, judge: Callable[[Plan], StageResult]
+) -> StageResult:
+    """Return the result of the sign stage: NOT_NEEDED, or what judging the signed image gives."""
+    if reason := why_no_sign(case, image, build):
         return StageResult(Stage.SIGN, Outcome.NOT_NEEDED, reason)
-    return judge()
+    assert isinstance(case, Plan)  # only a Plan has sections
+    return judge(case)
 
 
 def lost(stage: Stage) -> StageResult:
@@ -79,7 +104,7 @@ _BY_WEIGHT = (
 )
 
 
-def conclude(plan: Plan, results: Mapping[Stage, StageResult], ended: str = "") -> Verdict:
+def conclude(case: Case, results: Mapping[Stage, StageResult], ended: str | None = None) -> Verdict:
     """The verdict from the stages that were settled; ended says why some were not.
 
     A stage that failed refutes; else one that is undecided, be it behind one that decided, leaves the Module undecided.
@@ -89,14 +114,14 @@ def conclude(plan: Plan, results: Mapping[Stage, StageResult], ended: str = "") 
     settled = tuple(results[stage] for stage in Stage if stage in results)
     for conclusion, outcome in _BY_WEIGHT:
         for result in settled:
-            if result.outcome is outcome and (outcome is not Outcome.VERIFIED or _decides(plan, result.stage)):
-                return Verdict(plan, conclusion, result.stage, result.reason, settled)
+            if result.outcome is outcome and (outcome is not Outcome.VERIFIED or _decides(case, result.stage)):
+                return Verdict(case, conclusion, result.stage, result.reason, settled)
     if settled and settled[0].stage is Stage.IMAGE and settled[0].outcome is Outcome.NOT_NEEDED:
-        return Verdict(plan, Conclusion.VERIFIED, Stage.IMAGE, settled[0].reason, settled)
+        return Verdict(case, Conclusion.VERIFIED, Stage.IMAGE, settled[0].reason, settled)
     stage = settled[-1].stage if settled else Stage.IMAGE
-    return Verdict(plan, Conclusion.NOT_VERIFIED, stage, ended or "its deciding step did not run", settled)
+    return Verdict(case, Conclusion.NOT_VERIFIED, stage, ended or "its deciding step did not run", settled)
 
 
-def _decides(plan: Plan, stage: Stage) -> bool:
+def _decides(case: Case, stage: Stage) -> bool:
     """A good image decides; a good build only where no sign section follows."""
-    return stage is not Stage.BUILD or plan.sign is None
+    return stage is not Stage.BUILD or _sign(case) is None

@@ -13,10 +13,11 @@ from kmm_preflight.errors import AccessDenied, BoundExceeded, Malformed
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate
 from kmm_preflight.kmod.signature import judge_signature, refused_unasked
-from kmm_preflight.model import Finding, Plan, Sign
+from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.planning.plan import Plan, Sign
 from kmm_preflight.stages import findings
 from kmm_preflight.stages.image_check import kmods_of
 from kmm_preflight.text import listed

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from kmm_preflight.kmm_version import parse_kmm_version
-from kmm_preflight.model import Conclusion, Manifest, ModuleName, Stage, Verdict
+from kmm_preflight.model import Manifest, ModuleName, Stage
+from kmm_preflight.planning.plan import Case, Plan
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 
 RESOURCE = "preflightvalidationsocp"
 GROUP = "kmm.sigs.x-k8s.io"
@@ -69,7 +71,7 @@ def entry(verdict: Verdict, dialect: Dialect) -> StatusEntry | None:
         return None
     status, stage = fields[verdict.conclusion]
     judged = f" ({verdict.image.reference}, {verdict.image.digest})" if verdict.image else ""
-    return StatusEntry(status, stage, f"{verdict.plan.kernel.version}: {verdict.reason}{judged}")
+    return StatusEntry(status, stage, f"{verdict.case.kernel.version}: {verdict.reason}{judged}")
 
 
 def preset(before: Mapping[str, str], modules: Iterable[str]) -> tuple[dict[str, StatusEntry], set[str]]:
@@ -98,7 +100,7 @@ def status_patch(verdicts: Iterable[Verdict], dialect: Dialect, now: datetime) -
     """
     shared: dict[ModuleName, list[Verdict]] = {}
     for verdict in verdicts:
-        shared.setdefault(key_of(verdict.plan.module, dialect), []).append(verdict)
+        shared.setdefault(key_of(verdict.case.module, dialect), []).append(verdict)
     told = {name: made for name, group in sorted(shared.items()) if (made := entry(worst(group), dialect))}
     return {"status": status_change({}, told, (), dialect, now) or {}}  # nothing told: a patch that changes nothing
 
@@ -235,8 +237,12 @@ def current(dialect: Dialect, stage: Stage) -> StatusEntry:
 def _stage_next(verdict: Verdict) -> Stage:
     """The stage that runs now: the first that applies and has no result."""
     settled = {result.stage for result in verdict.results}
-    applies = {Stage.IMAGE: True, Stage.BUILD: bool(verdict.plan.build), Stage.SIGN: bool(verdict.plan.sign)}
-    return next((stage for stage in Stage if applies[stage] and stage not in settled), verdict.stage)
+    stages = [stage for stage in Stage if stage is Stage.IMAGE or _has_section(verdict.case, stage)]
+    return next((stage for stage in stages if stage not in settled), verdict.stage)
+
+
+def _has_section(case: Case, stage: Stage) -> bool:
+    return isinstance(case, Plan) and bool(case.build if stage is Stage.BUILD else case.sign)
 
 
 def _fields(made: StatusEntry, time: str) -> dict[str, str]:

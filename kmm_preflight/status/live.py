@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from kmm_preflight.errors import PreflightError
-from kmm_preflight.model import Conclusion, ModuleName, Plan, Stage, StageResult, Verdict
+from kmm_preflight.model import ModuleName, Stage, StageResult
+from kmm_preflight.planning.plan import Case
 from kmm_preflight.stages.rules import conclude
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 from kmm_preflight.status.dialects import StatusEntry, current, entry, entry_so_far, is_verified, key_of, worst
 from kmm_preflight.status.preflight import KIND, Preflight
 from kmm_preflight.status.record import Record
@@ -52,18 +54,18 @@ class LiveStatus:
         self,
         preflight: Preflight,
         writer: StatusWriter,
-        plans: Iterable[Plan],
+        cases: Iterable[Case],
         standing: frozenset[str],
-        results: Callable[[Plan], Mapping[Stage, StageResult]],
+        results: Callable[[Case], Mapping[Stage, StageResult]],
     ) -> None:
         self.preflight = preflight
-        self.plans = tuple(plans)
+        self.cases = tuple(cases)
         self._writer = writer
         self._standing = standing
         self._results = results
-        self._by_key: dict[ModuleName, list[Plan]] = {}
-        for plan in self.plans:
-            self._by_key.setdefault(key_of(plan.module, preflight.dialect), []).append(plan)
+        self._by_key: dict[ModuleName, list[Case]] = {}
+        for case in self.cases:
+            self._by_key.setdefault(key_of(case.module, preflight.dialect), []).append(case)
         self._selected: frozenset[str] | None = None
         self._before: Mapping[ModuleName, StatusEntry] = {}
         self._pending: dict[ModuleName, StatusEntry] = {}
@@ -74,7 +76,7 @@ class LiveStatus:
     def check(self) -> None:
         """Raises when the object cannot be written, before anything is judged; writes nothing."""
         self._before = self._writer.entries()
-        new = [key for key, plans in self._by_key.items() if not self._carried(plans)]
+        new = [key for key, cases in self._by_key.items() if not self._carried(cases)]
         self._writer.check(dict.fromkeys(new, current(self.preflight.dialect, Stage.IMAGE)))
 
     def begin(self, selected: frozenset[str]) -> None:
@@ -85,14 +87,14 @@ class LiveStatus:
         with self._lock:
             self._pending = {
                 key: current(self.preflight.dialect, Stage.IMAGE)
-                for key, plans in self._by_key.items()
-                if self._judged(plans) and not self._left_out(plans) and not self._carried(plans)
+                for key, cases in self._by_key.items()
+                if self._judged(cases) and not self._left_out(cases) and not self._carried(cases)
             }
         self._thread.start()
 
-    def settled(self, plan: Plan) -> None:
+    def settled(self, case: Case) -> None:
         """Tells what is known by now of the plan's Module."""
-        key = key_of(plan.module, self.preflight.dialect)
+        key = key_of(case.module, self.preflight.dialect)
         verdicts = [conclude(one, self._results(one)) for one in self._by_key[key]]
         if made := self._entry(key, verdicts):
             with self._lock:
@@ -103,10 +105,10 @@ class LiveStatus:
         self._ended.set()
         if self._thread.ident:
             self._thread.join()
-        self._standing -= {plan.id for plan in self.plans if plan.module in ending.changed}
+        self._standing -= {case.id for case in self.cases if case.module in ending.changed}
         by_key: dict[ModuleName, list[Verdict]] = {}
         for verdict in ending.verdicts:
-            by_key.setdefault(key_of(verdict.plan.module, self.preflight.dialect), []).append(verdict)
+            by_key.setdefault(key_of(verdict.case.module, self.preflight.dialect), []).append(verdict)
         # What was told before is told again: a write that failed then may work now.
         last = {key: made for key, group in by_key.items() if (made := self._entry(key, group))}
         gone = {key_of(name, self.preflight.dialect) for name in ending.gone} - set(by_key)
@@ -136,44 +138,44 @@ class LiveStatus:
             return f"; the record for a later run could not be kept: {exc.message}"
         return ""
 
-    def _judged(self, plans: Iterable[Plan]) -> bool:
-        return any(plan.id in (self._selected or ()) for plan in plans)
+    def _judged(self, cases: Iterable[Case]) -> bool:
+        return any(case.id in (self._selected or ()) for case in cases)
 
-    def _left_out(self, plans: Iterable[Plan]) -> bool:
+    def _left_out(self, cases: Iterable[Case]) -> bool:
         """Whether the entry also stands for a plan that this run does not judge, and no other has verified."""
-        return any(plan.id not in (self._selected or ()) and plan.id not in self._standing for plan in plans)
+        return any(case.id not in (self._selected or ()) and case.id not in self._standing for case in cases)
 
-    def _carried(self, plans: Iterable[Plan]) -> bool:
+    def _carried(self, cases: Iterable[Case]) -> bool:
         """Whether the entry need not be touched before its plans' records have been looked at."""
-        return all(plan.recorded and plan.id in self._standing for plan in plans)
+        return all(case.recorded and case.id in self._standing for case in cases)
 
     def _entry(self, key: ModuleName, verdicts: list[Verdict]) -> StatusEntry | None:
         """What the status says of a Module; None where it stays as it is."""
-        plans = [verdict.plan for verdict in verdicts]
+        cases = [verdict.case for verdict in verdicts]
         drawn = [verdict for verdict in verdicts if _drawn(verdict)]
         if not drawn:
-            return self._undrawn(key, plans, verdicts)
-        if self._left_out(plans) and worst(drawn).conclusion not in _BAD:
+            return self._undrawn(key, cases, verdicts)
+        if self._left_out(cases) and worst(drawn).conclusion not in _BAD:
             return None
         before = self._before.get(key)
-        if before and self._carried(plans) and all(one.carried_over and self._same(before, one) for one in drawn):
+        if before and self._carried(cases) and all(one.carried_over and self._same(before, one) for one in drawn):
             return before  # in the words of the run that verified it
         # What was not reached counts where no earlier run has verified it.
-        counting = [one for one in verdicts if one in drawn or self._must_be_judged(one.plan)]
+        counting = [one for one in verdicts if one in drawn or self._must_be_judged(one.case)]
         return entry_so_far(counting, self.preflight.dialect)
 
-    def _undrawn(self, key: ModuleName, plans: list[Plan], verdicts: list[Verdict]) -> StatusEntry | None:
+    def _undrawn(self, key: ModuleName, cases: list[Case], verdicts: list[Verdict]) -> StatusEntry | None:
         """The same where nothing was judged: as it was before, but never verified by the word of somebody else."""
-        if self._carried(plans) or self._left_out(plans) or not self._judged(plans):
+        if self._carried(cases) or self._left_out(cases) or not self._judged(cases):
             return None
         before = self._before.get(key)
-        stands = all(plan.id in self._standing for plan in plans)
+        stands = all(case.id in self._standing for case in cases)
         if before and (stands or not is_verified(before)):
             return before
         return entry_so_far(verdicts, self.preflight.dialect)
 
-    def _must_be_judged(self, plan: Plan) -> bool:
-        return plan.id in (self._selected or ()) and plan.id not in self._standing
+    def _must_be_judged(self, case: Case) -> bool:
+        return case.id in (self._selected or ()) and case.id not in self._standing
 
     def _same(self, before: StatusEntry, verdict: Verdict) -> bool:
         now = entry(verdict, self.preflight.dialect)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import CRDS, Api, ResourceKind
 from kmm_preflight.errors import PreflightError, UsageProblem
-from kmm_preflight.model import Flavour, Manifest, ModuleName, Plan, Recorded, TargetKernel
+from kmm_preflight.model import Flavour, Manifest, ModuleName, TargetKernel
+from kmm_preflight.planning.plan import Case, Recorded
 from kmm_preflight.stages import findings
 from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, claims, key_of
 from kmm_preflight.status.record import ANNOTATION, Recall, Record, VerdictBasis, parse_record, recall
@@ -167,24 +168,24 @@ def new_preflight(
 
 
 def remembering(
-    plans: Iterable[Plan], bases: Mapping[ModuleName, VerdictBasis], preflight: Preflight, depth: str, rules: str
-) -> tuple[Plan, ...]:
+    cases: Iterable[Case], bases: Mapping[ModuleName, VerdictBasis], preflight: Preflight, depth: str, rules: str
+) -> tuple[Case, ...]:
     """The plans with what the object's record has of them, and with a note where it says verified without one."""
-    return tuple(_remembering(plan, bases.get(plan.module), preflight, depth, rules) for plan in plans)
+    return tuple(_remembering(case, bases.get(case.module), preflight, depth, rules) for case in cases)
 
 
-def _remembering(plan: Plan, basis: VerdictBasis | None, preflight: Preflight, depth: str, rules: str) -> Plan:
-    recalled = recall(preflight.record, plan, basis, depth, rules) if basis else Recall()
+def _remembering(case: Case, basis: VerdictBasis | None, preflight: Preflight, depth: str, rules: str) -> Case:
+    recalled = recall(preflight.record, case, basis, depth, rules) if basis else Recall()
     if recalled.proof:
-        return replace(plan, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
-    claim = preflight.claims.get(key_of(plan.module, preflight.dialect))
+        return replace(case, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
+    claim = preflight.claims.get(key_of(case.module, preflight.dialect))
     if not claim:
-        return plan
+        return case
     why = recalled.why or f"{claim} without a record of this suite"
     return replace(
-        plan,
+        case,
         notes=(
-            *plan.notes,
+            *case.notes,
             findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=why),
         ),
     )

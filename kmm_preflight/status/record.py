@@ -19,9 +19,11 @@ from kmm_preflight.cluster.credentials import node_secrets
 from kmm_preflight.cluster.inventory import Inventory
 from kmm_preflight.depth import Depth
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.model import Conclusion, Manifest, ModuleName, Plan, TargetKernel, Verdict
+from kmm_preflight.model import Manifest, ModuleName, TargetKernel
 from kmm_preflight.oci.reference import parse_digest
 from kmm_preflight.planning.module import Module
+from kmm_preflight.planning.plan import Case, Plan, Unresolved
+from kmm_preflight.stages.verdict import Conclusion, Verdict
 
 ANNOTATION = "kmm-preflight/record"
 _FORMAT = 1
@@ -81,27 +83,29 @@ class RunFacts:
     gone: frozenset[ModuleName] = frozenset()
 
 
-def basis_of(module: Module, plans: tuple[Plan, ...], inventory: Inventory) -> VerdictBasis:
+def basis_of(module: Module, cases: tuple[Case, ...], inventory: Inventory) -> VerdictBasis:
     """What the verdicts on the plans of one Module rest on."""
     namespace = module.name.namespace
-    named = {(namespace, name) for plan in plans for name in secrets_named(plan)}
-    named |= {one.key for plan in plans for one in node_secrets(plan, inventory)}
+    named = {(namespace, name) for case in cases for name in secrets_named(case)}
+    named |= {one.key for case in cases for one in node_secrets(case, inventory)}
     versions = {f"secret/{key[1]}": _version(inventory.secrets.get(key)) for key in named}
-    maps = {(namespace, name) for plan in plans for name in config_maps_named(plan)}
+    maps = {(namespace, name) for case in cases for name in config_maps_named(case)}
     versions |= {f"configmap/{key[1]}": _version(inventory.config_maps.get(key)) for key in maps}
     return VerdictBasis(module.uid, module.generation, tuple(sorted(versions.items())))
 
 
-def secrets_named(plan: Plan) -> tuple[str, ...]:
+def secrets_named(case: Case) -> tuple[str, ...]:
     """The Secrets that the plan's build and sign sections name."""
-    sign = (plan.sign.key_secret, plan.sign.cert_secret) if plan.sign else ()
-    build = plan.build.secrets if plan.build else ()
+    if isinstance(case, Unresolved):
+        return ()
+    sign = (case.sign.key_secret, case.sign.cert_secret) if case.sign else ()
+    build = case.build.secrets if case.build else ()
     return tuple(name for name in (*build, *sign) if name)
 
 
-def config_maps_named(plan: Plan) -> tuple[str, ...]:
+def config_maps_named(case: Case) -> tuple[str, ...]:
     """The ConfigMap of the plan's Dockerfile."""
-    name = plan.build.dockerfile_config_map if plan.build else None
+    name = case.build.dockerfile_config_map if isinstance(case, Plan) and case.build else None
     return (name,) if name else ()
 
 
@@ -121,7 +125,7 @@ def difference(known: VerdictBasis, now: VerdictBasis) -> str:
 
 @dataclass(frozen=True)
 class Recall:
-    """What the record has of a plan: proof stands for a new one, or else why says what speaks against it.
+    """What the record has of a case: proof stands for a new one, or else why says what speaks against it.
 
     why is "" where the record has nothing of this Module and kernel.
     """
@@ -130,16 +134,16 @@ class Recall:
     why: str = ""
 
 
-def recall(record: Record, plan: Plan, basis: VerdictBasis, depth: str, rules: str) -> Recall:
+def recall(record: Record, case: Case, basis: VerdictBasis, depth: str, rules: str) -> Recall:
     """Return the proof of a plan in the record, if it has this basis, depth of proof and digest of rules."""
-    known = record.get(plan.module)
+    known = record.get(case.module)
     proofs = known.proofs if known else ()
-    proof = _of_kernel(proofs, plan.kernel)
+    proof = _of_kernel(proofs, case.kernel)
     if known is None or proof is None:
         return Recall()
     changed = difference(known.basis, basis)
-    if not changed and proof.depth != _on(plan.kernel, depth):
-        changed = f"depth of proof {proof.depth}, not {_on(plan.kernel, depth)}"
+    if not changed and proof.depth != _on(case.kernel, depth):
+        changed = f"depth of proof {proof.depth}, not {_on(case.kernel, depth)}"
     if not changed and proof.rules != rules:
         changed = f"rules {proof.rules}, not {rules}"
     return Recall(why=f"{changed}, since it was verified on {proof.date}") if changed else Recall(proof)
@@ -155,7 +159,7 @@ def renewed(
     """The record after a run: what it verified, what still stands of before, and without what is gone."""
     by_module: dict[ModuleName, list[Verdict]] = {}
     for verdict in verdicts:
-        by_module.setdefault(verdict.plan.module, []).append(verdict)
+        by_module.setdefault(verdict.case.module, []).append(verdict)
     made = {
         name: _renewed(record.get(name), group, bases.get(name, VerdictBasis("", 0)), ran)
         for name, group in by_module.items()
@@ -168,7 +172,7 @@ def _renewed(
 ) -> RecordedModule:
     stands = known.proofs if known and known.basis == basis else ()
     drawn = list(verdicts)
-    kernels = {(one.plan.kernel.version, one.plan.kernel.arch) for one in drawn}
+    kernels = {(one.case.kernel.version, one.case.kernel.arch) for one in drawn}
     proofs = [proof for verdict in drawn if (proof := _proof_of(verdict, stands, ran))]
     others = [proof for proof in stands if (proof.kernel, proof.arch) not in kernels]
     return RecordedModule(basis, (*proofs, *sorted(others, key=lambda one: one.date, reverse=True)[:_OTHER_KERNELS]))
@@ -176,7 +180,7 @@ def _renewed(
 
 def _proof_of(verdict: Verdict, stands: tuple[RecordedProof, ...], ran: RunFacts) -> RecordedProof | None:
     """The proof that stands after a verdict: a new one, or that of before unless the verdict speaks against it."""
-    kernel = verdict.plan.kernel
+    kernel = verdict.case.kernel
     before = _of_kernel(stands, kernel)
     if verdict.conclusion is Conclusion.REFUTED:
         return None

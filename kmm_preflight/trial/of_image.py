@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from kmm_preflight.errors import PreflightError
-from kmm_preflight.model import Finding, Plan, TargetKernel
+from kmm_preflight.model import Finding, TargetKernel
 from kmm_preflight.oci.image import Image
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.release import findings
 from kmm_preflight.release.kernel_sources import OwnFile
 from kmm_preflight.text import listed

@@ -5,9 +5,10 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from kmm_preflight.model import Finding, Plan
+from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.text import listed
 from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
@@ -50,7 +51,7 @@ def judge_firmware(plan: Plan, files: FileSystem, kmod: str, asked_for: Iterable
 
 def _folder(plan: Plan, files: FileSystem) -> Located | None:
     try:
-        return files.resolve(posixpath.normpath(f"/{plan.firmware_path}"))
+        return files.resolve(posixpath.normpath(f"/{plan.firmware_path or ''}"))
     except LinkBroken:
         return None
 

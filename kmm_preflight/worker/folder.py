@@ -8,9 +8,10 @@ from functools import cached_property
 from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.lookup import ModprobeFolder
-from kmm_preflight.model import Finding, Plan
+from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.tar import EntryKind
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles

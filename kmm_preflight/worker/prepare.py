@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.names import wanted_key
-from kmm_preflight.model import Finding, Plan
+from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import Located
+from kmm_preflight.planning.plan import Plan
 from kmm_preflight.text import listed
 from kmm_preflight.worker import findings
 from kmm_preflight.worker.firmware import judge_firmware_path
@@ -63,7 +64,7 @@ def _unquoted(plan: Plan, worker: Worker) -> Iterator[Finding]:
     """KMM 2.2 and later: `mkdir -p …; cp -R … …` for /bin/sh -c."""
     if worker is not Worker.COPIED:
         return
-    for path in (plan.directory, plan.firmware_path):
+    for path in (plan.directory, plan.firmware_path or ""):
         if not _PLAIN.fullmatch(path):
             got = listed(sorted({repr(one) for one in path if not _PLAIN.fullmatch(one)}))
             yield findings.NODE_PATH_UNQUOTED(path=path, got=got)
