@@ -50,7 +50,7 @@ DOCSTRINGS = (
 EVERYWHERE = (
     Rule(r"\b(is|are|was|were|be) none (that|which|of)\b", "negate the verb: no X matches"),
     Rule(
-        r"\bis (no|none) (file|kmod|text|base64|index|number|name|mapping|list|object|image|YAML|JSON)\b",
+        r"(?<![Tt]here )\bis (no|none) (file|kmod|text|base64|index|number|name|mapping|list|object|image|YAML|JSON)\b",
         "negate the verb: is not a file",
     ),
     Rule(r"\b(mend|mends|mended|mending)\b", "say fix or correct"),
