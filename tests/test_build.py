@@ -24,9 +24,8 @@ from tests.workbench import KMOD, SIGN, KeyPair, Workbench, built, config_map, k
 
 MAGIC = b"~Module signature appended~\n"
 NOTE = (
-    "In case a build section exists, the sign section input image is the build section's output image. Therefore, in "
-    "order for the input image to be available for the sign section, the PushBuiltImage flag must be defined in the "
-    "PreflightValidationOCP CR."
+    "the sign section signs the image that the build section makes, and this image is not available without "
+    "PushBuiltImage"
 )
 
 

@@ -71,7 +71,7 @@ def _problem(problem: str) -> Credentials:
 
 NO_LOGIN = "imageRepoSecret ns/s: got neither key .dockerconfigjson nor .dockercfg, expected one of them"
 BROKEN_WORDS = "got no JSON, expected an auth.json"
-NO_SECRET = "imageRepoSecret ns/s: got no such Secret in the cluster, expected one"
+NO_SECRET = "imageRepoSecret ns/s: the cluster has no such Secret"
 AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manifest], Credentials]] = {
     "own": (
         PLAN,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.options.definitions import OPTIONS
-from kmm_preflight.catalogue import CATALOGUE, FindingKind
+from kmm_preflight.catalogue import CATALOGUE, NOTE, FindingKind, define
 from kmm_preflight.stages import report
 from kmm_preflight.status.dialects import Dialect, kubectl_line
 
@@ -38,12 +41,82 @@ PROGRAMS = {
 }
 
 
+def room(path: Path) -> str:
+    """Return the name of the module that a file of the package is."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+ROOMS = [importlib.import_module(room(path)) for path in sorted(ROOT.glob("kmm_preflight/*/findings.py"))]
+"""The findings of each room. The import fills CATALOGUE."""
+KINDS = {module.__name__: [kind for kind in vars(module).values() if isinstance(kind, FindingKind)] for module in ROOMS}
+"""The findings by room, in the order of their definitions."""
+EVERY_FINDING = pytest.mark.parametrize("kind", CATALOGUE.values(), ids=lambda kind: kind.id)
+
+
+def placeholders(text: str) -> set[str]:
+    """Return the names of the placeholders in a text."""
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
 def test_every_finding_has_a_page_and_every_page_a_finding() -> None:
     assert sorted(path.stem for path in FINDINGS.glob("*.md")) == sorted([*CATALOGUE, "README"])
 
 
-@pytest.mark.parametrize("kind", CATALOGUE.values(), ids=lambda kind: kind.id)
-def test_a_finding_s_page_tells_its_id_weight_and_sentence(kind: FindingKind) -> None:
+def test_every_finding_belongs_to_a_room() -> None:
+    assert sorted(kind.id for kinds in KINDS.values() for kind in kinds) == sorted(CATALOGUE)
+
+
+def test_an_id_that_is_defined_twice_is_refused() -> None:
+    used = next(iter(CATALOGUE))
+    with pytest.raises(ValueError, match=f"finding {used} is defined twice"):
+        define(used, NOTE, "a sentence", "A remedy.")
+
+
+@EVERY_FINDING
+def test_a_finding_is_a_sentence_without_a_full_stop_and_a_remedy_with_one(kind: FindingKind) -> None:
+    names = placeholders(kind.sentence) | placeholders(kind.remedy)
+    finding = kind(**{name: "Do this." if name == "remedy" else f"<{name}>" for name in names})
+    for text in (finding.sentence, finding.remedy):
+        assert text.strip() == text != ""
+        assert "\n" not in text
+        assert "{" not in text.replace("${", "")
+    assert not finding.sentence.endswith(".")
+    assert finding.remedy.endswith(".")
+
+
+def calls_of_findings(path: Path) -> Iterator[tuple[int, FindingKind, set[str], bool]]:
+    """Find the calls findings.NAME(…) of a file: line, finding, keywords, and True if a mapping adds more keywords."""
+    tree = ast.parse(path.read_text())
+    rooms = {
+        name.asname or name.name: importlib.import_module(f"{node.module}.{name.name}")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and f"{node.module}.findings" in KINDS
+        for name in node.names
+        if name.name == "findings"
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=alias), attr=name), args=[]) if alias in rooms:
+                kind = getattr(rooms[alias], name)
+                if isinstance(kind, FindingKind):
+                    keywords = {keyword.arg for keyword in node.keywords}
+                    yield node.lineno, kind, {keyword for keyword in keywords if keyword}, None in keywords
+
+
+def test_calls_give_a_finding_exactly_its_placeholders() -> None:
+    called, wrong = set(), []
+    for path in sorted(path for folder in ("kmm_preflight", "fixtures") for path in (ROOT / folder).rglob("*.py")):
+        for line, kind, given, more in calls_of_findings(path):
+            called.add(kind.id)
+            names = placeholders(kind.sentence) | placeholders(kind.remedy)
+            if given - names or (names - given and not more):
+                wrong.append(f"{path}:{line}: {kind.id} has {sorted(names)}, the call gives {sorted(given)}")
+    assert wrong == []
+    assert len(called) > len(CATALOGUE) / 2, "most findings are called by name"
+
+
+@EVERY_FINDING
+def test_a_page_of_a_finding_has_its_id_weight_and_sentence(kind: FindingKind) -> None:
     title, *lines = (FINDINGS / f"{kind.id}.md").read_text().splitlines()
     assert title == f"# {kind.id}"
     assert [line for line in lines if line.startswith(f"Weight: **{kind.severity.value}**. ")]
@@ -51,16 +124,18 @@ def test_a_finding_s_page_tells_its_id_weight_and_sentence(kind: FindingKind) ->
 
 
 def is_example(kind: FindingKind, line: str) -> bool:
-    """Whether a line is an example of the finding: its sentence with something in the place of each name."""
-    words = re.split(r"\{\w+\}", f"    {kind.id}: {kind.sentence}")
-    return bool(re.fullmatch(".+".join(re.escape(one) for one in words), line))
+    """True if the line is the id and the sentence of the finding, with some text for each placeholder."""
+    words = re.split(r"\{\w+\}", f"{kind.id}: {kind.sentence}")
+    return bool(re.fullmatch(".+".join(re.escape(piece) for piece in words), line.strip()))
 
 
-def test_the_table_of_findings_has_all_with_their_weights() -> None:
-    rows = re.findall(
-        r"^\| \[([\w-]+)\]\(([\w-]+)\.md\) \| (\w+) \| .+ \|$", (FINDINGS / "README.md").read_text(), re.M
-    )
-    assert rows == [(kind.id, kind.id, kind.severity.value) for kind in CATALOGUE.values()]
+def test_the_tables_have_each_finding_once_with_its_weight_and_each_room_in_its_order() -> None:
+    text = (FINDINGS / "README.md").read_text()
+    rows = re.findall(r"^\| \[([\w-]+)\]\(([\w-]+)\.md\) \| (\w+) \| .+ \|$", text, re.M)
+    for kinds in KINDS.values():
+        ids = {kind.id for kind in kinds}
+        assert [row for row in rows if row[0] in ids] == [(kind.id, kind.id, kind.severity.value) for kind in kinds]
+    assert len(rows) == len(CATALOGUE)
 
 
 def test_every_field_of_a_report_is_documented(tmp_path: Path) -> None:

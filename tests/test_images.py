@@ -153,10 +153,10 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
 SENTENCES = {
     ("login", "own-wrong"): "(with imageRepoSecret shapes/own-wrong)",
     ("login", "own-malformed"): "imageRepoSecret shapes/own-malformed: got no JSON",
-    ("login", "own-not-given"): "imageRepoSecret own-not-given is not among the manifests: got --authfile ",
+    ("login", "own-not-given"): "own-not-given is not among the manifests, so the image was requested with --authfile ",
     ("login", "missing"): "got 404, the registry does not have it",
     ("nobody", "plain"): "(with no credentials)",
-    ("wrong password", "plain"): "(with --authfile, which is not what the node uses)",
+    ("wrong password", "plain"): "(with --authfile, which nodes do not use)",
     ("no authority", "plain"): "is not trusted (unable to get local issuer certificate)",
 }
 

@@ -308,7 +308,7 @@ SOURCE, MIRROR, OTHER = (_reference(name) for name in ("q.io/a:t", "m.io/a:t", "
         (
             [],
             Blocked,
-            "image q.io/a:t: got NeverContactSource for it and no mirror that serves tags, expected a mirror",
+            "image q.io/a:t: its mirror set says NeverContactSource, and no mirror serves tags",
         ),
     ],
 )

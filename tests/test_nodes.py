@@ -229,13 +229,13 @@ SET = f"osImageURL is set to {OWN_IMAGE}"
         pytest.param(
             [node("n", "worker", config="rendered-worker-0", desired="rendered-worker-1")],
             "",
-            f"{SET}, and no node tells what that boots",
+            f"{SET}, and no node shows which kernel that image boots",
             id="will run it",
         ),
         pytest.param(
             [node("n", "worker", config="rendered-worker-0")],
             "",
-            f"{SET}, and no node tells what that boots",
+            f"{SET}, and no node shows which kernel that image boots",
             id="paused before it",
         ),
         pytest.param(
@@ -259,7 +259,7 @@ SET = f"osImageURL is set to {OWN_IMAGE}"
         pytest.param(
             [node("n", "worker", kernel="what is this")],
             "",
-            f"{SET}, and no node tells what that boots",
+            f"{SET}, and no node shows which kernel that image boots",
             id="no kernel",
         ),
     ],
@@ -410,8 +410,8 @@ def test_a_toleration_selects_masters() -> None:
     assert [(one.words, one.today, one.notes) for one in found] == [("pool master (1 node)", (TODAY,), ())]
     (found_none,) = need({f"{ROLE}/master": ""}, *POOLS, MASTER)
     assert [note.sentence for note in found_none.notes] == [
-        "no node selected today: got 1 with its labels and a taint that it does not tolerate among 1, so it is judged "
-        "on the kernels of the pools that could have one"
+        "the Module selects no node today (nodes with its labels have a taint that it does not tolerate: 1 of 1), "
+        "so it is checked on the kernel of each pool that could have such a node"
     ]
 
 
@@ -425,7 +425,7 @@ def test_a_pool_that_has_no_node_yet() -> None:
 def test_pools_without_any_node() -> None:
     (one,) = need({}, pool("worker"), rendered("worker"), streams("rhel-9"))
     assert kinds([one]) == ["rhel-9 any standard 0"]
-    assert "got no node at all among 0" in one.notes[0].sentence
+    assert "(there are no nodes)" in one.notes[0].sentence
 
 
 def test_nodes_without_pools_and_none_selected() -> None:

@@ -107,13 +107,6 @@ BUILD_FAILED = define(
     "Read the last lines of the log, mend the Dockerfile or the sources for the new kernel, then run again.",
 )
 
-SIGN_FAILED = define(
-    "sign-failed",
-    REFUTES,
-    "signing failed: {problem}",
-    "Read the last lines of the log, where sign-file says what it refuses; --signer-image names another signer.",
-)
-
 BUILD_TIMEOUT = define(
     "build-timeout",
     REFUTES,
@@ -143,20 +136,20 @@ BUILD_UNPROVED_UNSIGNED = define(
     "Pass --push-built-image, or choose --builder=local.",
 )
 
-SIGN_INPUT_ABSENT = define(
-    "sign-input-absent",
-    REFUTES,
-    "In case a build section exists, the sign section input image is the build section's output image. Therefore, in "
-    "order for the input image to be available for the sign section, the PushBuiltImage flag must be defined in the "
-    "PreflightValidationOCP CR.",
-    "Pass --push-built-image, or choose --builder=local, which keeps the image and signs it without a push.",
-)
-
 SIGN_IMAGE_NONE = define(
     "sign-image-none",
     REFUTES,
     "no image to sign is given: got neither a build section nor unsignedImage, expected one of them",
     "Set unsignedImage in the sign section, or add a build section.",
+)
+
+SIGN_INPUT_ABSENT = define(
+    "sign-input-absent",
+    REFUTES,
+    "the sign section signs the image that the build section makes, and this image is not available without "
+    "PushBuiltImage",
+    "Pass --push-built-image, or set pushBuiltImage in the PreflightValidationOCP. Or choose --builder=local, which "
+    "keeps the image and signs it without a push.",
 )
 
 SIGN_SECRET_ABSENT = define(
@@ -165,6 +158,28 @@ SIGN_SECRET_ABSENT = define(
     "Secret {secret} cannot be signed with: got {got}, expected the key {key}",
     "Create it in the Module's namespace: oc create secret generic NAME --from-file={key}=FILE; in a manifests run put "
     "it among the manifests.",
+)
+
+SIGN_KEY_INVALID = define(
+    "sign-key-invalid",
+    REFUTES,
+    "the key in Secret {secret} cannot sign kmods: got {got}, expected {expected}, unencrypted, in PEM or DER",
+    "Put the private key itself under `key` of the Secret.",
+)
+
+SIGN_KEY_MISMATCH = define(
+    "sign-key-mismatch",
+    REFUTES,
+    "the key in Secret {key} does not belong to the certificate in Secret {cert}: got another key, expected that of "
+    "{expected}",
+    "Put a key and the certificate that was made for it into the two Secrets.",
+)
+
+SIGN_CERT_EXPIRED = define(
+    "sign-cert-expired",
+    WARNING,
+    "the certificate in Secret {secret} is not valid on {now}: got {got}, expected one that is valid",
+    "Plan a new certificate, which the nodes must be enrolled with first: kernels load what this one signs.",
 )
 
 FILES_TO_SIGN_NONE = define(
@@ -189,19 +204,11 @@ FILES_TO_SIGN_SIGNED = define(
     "Take the file from filesToSign if that signature is the one that is wanted, else strip it in the Dockerfile.",
 )
 
-IMAGE_SHARED = define(
-    "image-shared",
+SIGN_FAILED = define(
+    "sign-failed",
     REFUTES,
-    "{other} takes the same image {image}, and does not find what it loads in what was made: {problem}",
-    "Give each its own name, with ${{MOD_NAME}} or ${{KERNEL_FULL_VERSION}} in it, or let one build make the kmods of "
-    "all.",
-)
-
-PUSH_REFUSED = define(
-    "push-refused",
-    REFUTES,
-    "{image} is not overwritten: {problem}",
-    "Let the tag name the kernel (${{KERNEL_FULL_VERSION}}), or pass --overwrite if no node needs what is there.",
+    "signing failed: {problem}",
+    "Read the last lines of the log, where sign-file says what it refuses; --signer-image names another signer.",
 )
 
 PUSH_DIGEST = define(
@@ -209,6 +216,13 @@ PUSH_DIGEST = define(
     REFUTES,
     "{image} can be the name of nothing that is made: got a digest, expected a tag",
     "Write containerImage with a tag.",
+)
+
+PUSH_REFUSED = define(
+    "push-refused",
+    REFUTES,
+    "{image} is not overwritten: {problem}",
+    "Let the tag name the kernel (${{KERNEL_FULL_VERSION}}), or pass --overwrite if no node needs what is there.",
 )
 
 PUSH_DENIED = define(
@@ -232,24 +246,10 @@ PUSHED_BEFORE_PROOF = define(
     "None is needed for a green; after a red, mend the Module before its nodes are upgraded.",
 )
 
-SIGN_KEY_INVALID = define(
-    "sign-key-invalid",
+IMAGE_SHARED = define(
+    "image-shared",
     REFUTES,
-    "the key in Secret {secret} cannot sign kmods: got {got}, expected {expected}, unencrypted, in PEM or DER",
-    "Put the private key itself under `key` of the Secret.",
-)
-
-SIGN_CERT_EXPIRED = define(
-    "sign-cert-expired",
-    WARNING,
-    "the certificate in Secret {secret} is not valid on {now}: got {got}, expected one that is valid",
-    "Plan a new certificate, which the nodes must be enrolled with first: kernels load what this one signs.",
-)
-
-SIGN_KEY_MISMATCH = define(
-    "sign-key-mismatch",
-    REFUTES,
-    "the key in Secret {key} does not belong to the certificate in Secret {cert}: got another key, expected that of "
-    "{expected}",
-    "Put a key and the certificate that was made for it into the two Secrets.",
+    "{other} takes the same image {image}, and does not find what it loads in what was made: {problem}",
+    "Give each its own name, with ${{MOD_NAME}} or ${{KERNEL_FULL_VERSION}} in it, or let one build make the kmods of "
+    "all.",
 )

@@ -294,7 +294,7 @@ def _as(image: JudgedImage | None, order: BuildRequest, built: BuildResult) -> J
 def _unavailable(exc: PreflightError, section: str, plan: Plan, credentials: PullCredentials) -> Finding:
     kernel = plan.kernel.version
     if isinstance(exc, AccessDenied):
-        return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=credentials, kernel=kernel)
+        return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=credentials)
     if isinstance(exc, NotFound):
         return findings.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
     return oci_findings.finding_of(exc, kernel)

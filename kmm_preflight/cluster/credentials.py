@@ -100,7 +100,7 @@ def _credentials(
             PullCredentials(own, node) if node else PullCredentials(own, stand_in, mirrors_only=bool(stand_in))
         )
     if plan.secret is not None and inventory.live:
-        problem = f"{named[0].source}: got no such Secret in the cluster, expected one"
+        problem = f"{named[0].source}: the cluster has no such Secret"
         return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
     pull = PullCredentials(stand_in, node or stand_in)
     note = findings.MAPPING_SECRET_ABSENT(secret=plan.secret, used=pull) if plan.secret is not None else None

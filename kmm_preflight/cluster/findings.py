@@ -8,12 +8,12 @@ CREDENTIALS_INVALID = define(
     "credentials-invalid",
     REFUTES,
     "the pull secret cannot be used: {problem}",
-    "Give a Secret of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg in the Module's namespace.",
+    "Create a Secret of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg in the Module's namespace.",
 )
 
 MAPPING_SECRET_ABSENT = define(
     "secret-not-given",
     WARNING,
-    "the Module's imageRepoSecret {secret} is not among the manifests: got {used}, expected the Secret",
-    "Put the Secret among the manifests, or pass --authfile.",
+    "the Module's imageRepoSecret {secret} is not among the manifests, so the image was requested with {used}",
+    "Add the Secret to the manifests, or pass --authfile.",
 )

@@ -4,6 +4,53 @@ from __future__ import annotations
 
 from kmm_preflight.catalogue import REFUTES, UNDECIDED, WARNING, define
 
+KERNEL_INPUT_MISSING = define(
+    "kernel-input-missing",
+    UNDECIDED,
+    "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it in its driver "
+    "toolkit or OS image",
+    "Such files stand in a release's driver toolkit below /usr/src/kernels/{kernel}, and in its OS image below "
+    "/usr/lib/modules/{kernel}. Name a driver toolkit that has them (--kernel beside --driver-toolkit), or ask for "
+    "less with --proof=node.",
+)
+
+INDEX_ABSENT = define(
+    "index-absent",
+    REFUTES,
+    "modprobe finds no kmod in /{folder}: got {got}, expected modules.dep.bin",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+)
+
+INDEX_DAMAGED = define(
+    "index-damaged",
+    REFUTES,
+    "/{folder}/modules.dep.bin is no index: got {got}",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+)
+
+INDEX_LACKS_KMOD = define(
+    "index-lacks-kmod",
+    REFUTES,
+    "/{folder}/modules.dep.bin does not name {kmod}: got {got}, expected {kmod}",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed; a depmod "
+    "that does not know how a kmod is compressed leaves it out.",
+)
+
+INDEX_STALE = define(
+    "index-stale",
+    REFUTES,
+    "/{folder}/modules.dep.bin leads to no file: got {path} for {kmod}, expected the kmod there",
+    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+)
+
+INDEX_DEPENDENCY_MISSING = define(
+    "index-dependency-missing",
+    WARNING,
+    "/{folder}/modules.dep.bin names what is not there: got {paths} to load before {kmod}, expected files; modprobe "
+    "then loads {kmod} alone",
+    "Install the kmod that is missing, or run depmod -b {directory} {kernel} again.",
+)
+
 KMOD_NOT_LOADABLE = define(
     "kmod-not-loadable",
     REFUTES,
@@ -96,28 +143,6 @@ KMOD_PROPRIETARY_OWNER = define(
     "Use either GPL-only symbols or the proprietary kmod, but not both in one kmod.",
 )
 
-KMOD_SYMBOLS_DIFFER = define(
-    "kmod-symbols-differ",
-    REFUTES,
-    "{kmod} is built with other versions of {count} of its {all} symbols: got {symbols}, expected those of {kernel}",
-    "Build the kmod against the kernel-devel package of {kernel}, and the kmods that it uses together with it.",
-)
-
-KMOD_SYMBOLS_UNVERSIONED = define(
-    "kmod-symbols-unversioned",
-    WARNING,
-    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each",
-    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
-)
-
-KMOD_SYMBOLS_UNVERSIONED_REFUSED = define(
-    "kmod-symbols-unversioned-refused",
-    REFUTES,
-    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each, "
-    "without which {kernel} refuses",
-    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
-)
-
 KMOD_NAMESPACE = define(
     "kmod-namespace",
     REFUTES,
@@ -140,6 +165,28 @@ KMOD_NEEDS_IN_TREE = define(
     "one, for {symbols}",
     "Run depmod with the link host to the node's own modules in place, as KMM's documentation shows, or see to it that "
     "nodes have them loaded.",
+)
+
+KMOD_SYMBOLS_DIFFER = define(
+    "kmod-symbols-differ",
+    REFUTES,
+    "{kmod} is built with other versions of {count} of its {all} symbols: got {symbols}, expected those of {kernel}",
+    "Build the kmod against the kernel-devel package of {kernel}, and the kmods that it uses together with it.",
+)
+
+KMOD_SYMBOLS_UNVERSIONED = define(
+    "kmod-symbols-unversioned",
+    WARNING,
+    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each",
+    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
+)
+
+KMOD_SYMBOLS_UNVERSIONED_REFUSED = define(
+    "kmod-symbols-unversioned-refused",
+    REFUTES,
+    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each, "
+    "without which {kernel} refuses",
+    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
 )
 
 KMOD_COMMON = define(
@@ -186,53 +233,6 @@ KMOD_NAME_IN_TREE = define(
     "Name the in-tree kmod in inTreeModulesToRemove.",
 )
 
-KERNEL_INPUT_MISSING = define(
-    "kernel-input-missing",
-    UNDECIDED,
-    "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it in its driver "
-    "toolkit or OS image",
-    "Such files stand in a release's driver toolkit below /usr/src/kernels/{kernel}, and in its OS image below "
-    "/usr/lib/modules/{kernel}. Name a driver toolkit that has them (--kernel beside --driver-toolkit), or ask for "
-    "less with --proof=node.",
-)
-
-INDEX_ABSENT = define(
-    "index-absent",
-    REFUTES,
-    "modprobe finds no kmod in /{folder}: got {got}, expected modules.dep.bin",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
-)
-
-INDEX_DAMAGED = define(
-    "index-damaged",
-    REFUTES,
-    "/{folder}/modules.dep.bin is no index: got {got}",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
-)
-
-INDEX_LACKS_KMOD = define(
-    "index-lacks-kmod",
-    REFUTES,
-    "/{folder}/modules.dep.bin does not name {kmod}: got {got}, expected {kmod}",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed; a depmod "
-    "that does not know how a kmod is compressed leaves it out.",
-)
-
-INDEX_STALE = define(
-    "index-stale",
-    REFUTES,
-    "/{folder}/modules.dep.bin leads to no file: got {path} for {kmod}, expected the kmod there",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
-)
-
-INDEX_DEPENDENCY_MISSING = define(
-    "index-dependency-missing",
-    WARNING,
-    "/{folder}/modules.dep.bin names what is not there: got {paths} to load before {kmod}, expected files; modprobe "
-    "then loads {kmod} alone",
-    "Install the kmod that is missing, or run depmod -b {directory} {kernel} again.",
-)
-
 SIGNATURE_MISSING = define(
     "signature-missing",
     REFUTES,
@@ -240,11 +240,11 @@ SIGNATURE_MISSING = define(
     "Name the kmod in filesToSign, or sign it with sign-file; strip it before, and change nothing afterwards.",
 )
 
-SIGNATURE_SIGNER = define(
-    "signature-signer",
-    WARNING,
-    "the signature of /{path} is whole, but not verified: got one by {got}, expected its certificate to verify it with",
-    "Compare the signer with the certificate that nodes trust, or give the suite the Secret of certSecret.",
+SIGNATURE_COMPRESSED = define(
+    "signature-compressed",
+    REFUTES,
+    "/{path} was signed after it was compressed: got a signature behind {packed} data, expected it inside",
+    "Sign the kmod first, then compress it.",
 )
 
 SIGNATURE_BROKEN = define(
@@ -254,11 +254,19 @@ SIGNATURE_BROKEN = define(
     "Build and sign the kmod again: a kernel refuses this one even where it asks for no signature.",
 )
 
-SIGNATURE_TWICE = define(
-    "signature-twice",
+SIGNATURE_FORM = define(
+    "signature-form",
+    REFUTES,
+    "/{path} is signed in a form that kernels refuse: got {got}, expected a detached CMS signature without attributes, "
+    "RSA with PKCS#1 v1.5 or ECDSA, over sha1 to sha512",
+    "Sign the kmod with sign-file sha256, with a key that kernels take.",
+)
+
+SIGNATURE_SIGNER = define(
+    "signature-signer",
     WARNING,
-    "/{path} is signed more than once: got below the last signature one by {got}, expected none",
-    "Sign the kmod once, in one place: kernels look at the last signature alone, which is the right one.",
+    "the signature of /{path} is whole, but not verified: got one by {got}, expected its certificate to verify it with",
+    "Compare the signer with the certificate that nodes trust, or give the suite the Secret of certSecret.",
 )
 
 SIGNATURE_FOREIGN = define(
@@ -276,17 +284,9 @@ SIGNATURE_WRONG = define(
     "Sign the kmod as the last step that touches it, with the key that belongs to the certificate.",
 )
 
-SIGNATURE_COMPRESSED = define(
-    "signature-compressed",
-    REFUTES,
-    "/{path} was signed after it was compressed: got a signature behind {packed} data, expected it inside",
-    "Sign the kmod first, then compress it.",
-)
-
-SIGNATURE_FORM = define(
-    "signature-form",
-    REFUTES,
-    "/{path} is signed in a form that kernels refuse: got {got}, expected a detached CMS signature without attributes, "
-    "RSA with PKCS#1 v1.5 or ECDSA, over sha1 to sha512",
-    "Sign the kmod with sign-file sha256, with a key that kernels take.",
+SIGNATURE_TWICE = define(
+    "signature-twice",
+    WARNING,
+    "/{path} is signed more than once: got below the last signature one by {got}, expected none",
+    "Sign the kmod once, in one place: kernels look at the last signature alone, which is the right one.",
 )

@@ -196,8 +196,10 @@ def _stays(boot: PredictedKernel, kernels: set[str], why: str) -> PredictedKerne
     if len(kernels) == 1 and "" not in kernels:
         (kernel,) = kernels
         return replace(boot, flavour=kernel_flavour(kernel), kernel=kernel, own=why)
-    tell = f"nodes that run it boot {listed(sorted(kernels))}" if any(kernels) else "no node tells what that boots"
-    return replace(boot, flavour=Flavour.STANDARD, unknown=f"{why}, and {tell}")
+    unknown = "no node shows which kernel that image boots"
+    if any(kernels):
+        unknown = f"nodes that run it boot {listed(sorted(kernels))}"
+    return replace(boot, flavour=Flavour.STANDARD, unknown=f"{why}, and {unknown}")
 
 
 def _set_to(image: str) -> str:

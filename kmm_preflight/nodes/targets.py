@@ -143,11 +143,17 @@ def _of_no_node(module: Module, boots: Prediction, kept_away: int) -> tuple[Dema
     fleet, labels = boots.fleet, dict(module.selector)
     found = [boot for pool in _candidates(labels, fleet) for boot in boots.of_pool(pool, _arch(labels))]
     found += [boots.of_node_pool(pool) for pool in fleet.node_pools if _could_have(pool.labels or {}, labels)]
-    got = f"{kept_away} with its labels and a taint that it does not tolerate" if kept_away else "none with its labels"
-    note = findings.NO_NODE_SELECTED(got=got if fleet.nodes else "no node at all", count=len(fleet.nodes))
+    note = findings.NO_NODE_SELECTED(got=_why_none(len(fleet.nodes), kept_away))
     possible = [boot for boot in found if exists(boot)]  # a pool for rt will not have nodes for arm64
     several = possible or found or _of_any(fleet, boots.offered, _arch(labels))
     return tuple(Demand(boot, notes=(note, *_notes(boot))) for boot in dict.fromkeys(several))
+
+
+def _why_none(nodes: int, kept_away: int) -> str:
+    """Return the reason why a Module selects none of this many nodes; kept_away have its labels and a taint."""
+    if kept_away:
+        return f"nodes with its labels have a taint that it does not tolerate: {kept_away} of {nodes}"
+    return f"none of {nodes} nodes has its labels" if nodes else "there are no nodes"
 
 
 def _of_any(fleet: Fleet, offered: ReleaseStreams, arch: str) -> list[PredictedKernel]:

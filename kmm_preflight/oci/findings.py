@@ -10,40 +10,40 @@ IMAGE_NOT_FOUND = define(
     "image-not-found",
     REFUTES,
     "{problem}",
-    "Build and push the image for {kernel}, or correct containerImage of the mapping that matches it.",
+    "Build and push the image for {kernel}, or correct containerImage in the mapping that matches {kernel}.",
 )
 
 IMAGE_ACCESS_UNDECIDED = define(
     "image-access-undecided",
     UNDECIDED,
-    "{problem} (with --authfile, which is not what the node uses)",
-    "Pass an --authfile that may pull this image, or put the Module's imageRepoSecret among the manifests.",
+    "{problem} (with --authfile, which nodes do not use)",
+    "Pass an --authfile that may pull this image, or add the Module's imageRepoSecret to the manifests.",
 )
 
 REGISTRY_BLOCKED = define(
     "registry-blocked",
     REFUTES,
-    "{problem}, so no node pulls it",
+    "{problem}, so no node can pull the image",
     "Change registrySources of image.config.openshift.io/cluster or the mirror set, or move the image to a registry "
-    "that nodes may ask.",
+    "that nodes may use.",
 )
 
 IMAGE_PLATFORM_MISSING = define(
     "image-platform-missing",
     REFUTES,
     "{problem}",
-    "Push the image for the architecture of {kernel} too, as part of an image index.",
+    "Build the image for the architecture of {kernel} too, and push an image index with all architectures.",
 )
 
 IMAGE_UNREADABLE = define(
     "image-unreadable",
     REFUTES,
     "{problem}",
-    "Build and push the image again: a node cannot unpack this one.",
+    "Build and push the image again. Nodes cannot unpack this image.",
 )
 
 REGISTRY_UNREACHABLE = define(
-    "registry-unreachable", UNDECIDED, "{problem}", "Check network, proxy and registry, then run again."
+    "registry-unreachable", UNDECIDED, "{problem}", "Check the network, the proxy and the registry, then run again."
 )
 
 REGISTRY_UNTRUSTED = define(
@@ -54,18 +54,18 @@ REGISTRY_UNTRUSTED = define(
 )
 
 DIGEST_MISMATCH = define(
-    "digest-mismatch", UNDECIDED, "{problem}", "Look for a proxy or cache that alters content, then run again."
+    "digest-mismatch", UNDECIDED, "{problem}", "Find the proxy or cache that changes the content, then run again."
 )
 
 TRANSFER_TRUNCATED = define(
-    "transfer-truncated", UNDECIDED, "{problem}", "Check network, proxy and registry, then run again."
+    "transfer-truncated", UNDECIDED, "{problem}", "Check the network, the proxy and the registry, then run again."
 )
 
 BOUND_EXCEEDED = define(
     "bound-exceeded",
     UNDECIDED,
     "{problem}",
-    "Look at the image by hand: no image of a kernel module should be like this.",
+    "Inspect the image by hand. An image for kernel modules does not need to be this large.",
 )
 
 _OF_ERROR: dict[type[errors.PreflightError], FindingKind] = {

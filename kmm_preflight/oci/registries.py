@@ -38,10 +38,10 @@ class Registries:
         """Why no node pulls this name, wherever a mirror has it; "" when it may."""
         scope = next((scope for scope in self.blocked if in_scope(scope, reference)), "")
         if scope:
-            return f"image {reference}: got {scope} in blockedRegistries of image.config.openshift.io/cluster"
+            return f"image {reference}: {scope} is in blockedRegistries of image.config.openshift.io/cluster"
         if self.allowed and not any(in_policy_scope(scope, reference) for scope in self.allowed):
-            allowed = f"allowedRegistries of image.config.openshift.io/cluster, {listed(list(self.allowed))}"
-            return f"image {reference}: got a name outside of {allowed}"
+            allowed = f"allowedRegistries of image.config.openshift.io/cluster ({listed(list(self.allowed))})"
+            return f"image {reference}: the name is not in {allowed}"
         return ""
 
     def mirror_refusal(self, source: PullSource) -> str:

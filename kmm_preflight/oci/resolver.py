@@ -101,8 +101,8 @@ def failure(reference: Reference, failed: Sequence[tuple[PullSource, PreflightEr
     """
     if not failed:
         return Blocked(
-            f"image {reference}: got NeverContactSource for it and no mirror that serves "
-            f"{'digests' if reference.digest else 'tags'}, expected a mirror"
+            f"image {reference}: its mirror set says NeverContactSource, and no mirror serves "
+            f"{'digests' if reference.digest else 'tags'}"
         )
     shown = next((exc for hop, exc in failed if not hop.mirror), failed[-1][1])
     if len(failed) == 1 and not failed[0][0].mirror:

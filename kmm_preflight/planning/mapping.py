@@ -15,12 +15,11 @@ from kmm_preflight.text import listed
 
 
 class NameUnresolved(Exception):
-    """A template gives no image name."""
+    """A template gives no text; problem says why."""
 
-    def __init__(self, got: str, expected: str) -> None:
-        self.got = got
-        self.expected = expected
-        super().__init__(f"got {got}, expected {expected}")
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
 
 
 class NoMapping(Exception):
@@ -48,8 +47,8 @@ def choose_mapping(mappings: tuple[KernelMapping, ...], kernel: str) -> int:
 
 def _missed(mapping: KernelMapping) -> str:
     if mapping.regexp:
-        return f"regexp {mapping.regexp} not found in it"
-    return f"literal {mapping.literal} differs"
+        return f"regexp {mapping.regexp} does not match"
+    return f"literal {mapping.literal} is another kernel"
 
 
 def merge(container: Container, mapping: KernelMapping) -> KernelMapping:
@@ -157,8 +156,8 @@ def make_plan(module: Module, container: Container, kernel: TargetKernel, today:
     try:
         mapping = merge(container, container.mappings[choose_mapping(container.mappings, kernel.version)])
     except NoMapping as exc:
-        tried = listed(list(exc.tried), most=10)
-        finding = _unmatched(container, kernel.version, today, f"{len(exc.tried)} ({tried})")
+        tried = f"{len(exc.tried)} tried: {listed(list(exc.tried), most=10)}"
+        finding = _unmatched(container, kernel.version, today, tried)
         return Unresolved(module.name, kernel, finding, secret=module.secret)
     return _resolve(module, container, mapping, kernel)
 
@@ -185,7 +184,7 @@ def _resolve(module: Module, container: Container, mapping: KernelMapping, kerne
         image, sign = _substituted(mapping, kernel.version, module.name)
         reference = Reference.parse(image)
     except NameUnresolved as exc:
-        finding = findings.NAME_UNRESOLVED(got=exc.got, expected=exc.expected)
+        finding = findings.NAME_UNRESOLVED(problem=exc.problem)
         return Unresolved(module.name, kernel, finding, secret=module.secret)
     except Malformed as exc:
         finding = findings.IMAGE_NAME_INVALID(problem=exc.message)
@@ -216,7 +215,7 @@ def _substituted(mapping: KernelMapping, kernel: str, module: ModuleName) -> tup
         image = substitute(template, image_variables(kernel, module.namespace, module.name))
         sign = substituted_sign(mapping.sign, kernel)
     except Malformed as exc:
-        raise NameUnresolved(exc.message, f"a name from {template}") from exc
+        raise NameUnresolved(exc.message) from exc
     if not image:
-        raise NameUnresolved(f"nothing from {template}", "a name")
+        raise NameUnresolved(f"containerImage {template} becomes empty")
     return image, sign

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 
+RELEASE_UNREAD = define(
+    "release-unread",
+    UNDECIDED,
+    "{problem}",
+    "Name the release image or the kernels so that they can be read, then run again.",
+)
+
 KERNEL_DIFFERS = define(
     "kernel-differs",
     REFUTES,
@@ -35,11 +42,4 @@ OS_IMAGE_UNREAD = define(
     "driver toolkit {toolkit} does not have all files of {kernel}, and the OS image was not read for them: got "
     "{problem}, expected {files} in {image}",
     "See to it that the OS image of the release can be pulled from here, as nodes pull it.",
-)
-
-RELEASE_UNREAD = define(
-    "release-unread",
-    UNDECIDED,
-    "{problem}",
-    "Name the release image or the kernels so that they can be read, then run again.",
 )

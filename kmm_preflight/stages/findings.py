@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, define
 
-JUDGED_AGAIN = define(
-    "judged-again",
-    NOTE,
-    "{object} said that it is verified: got {got}, expected what its record covers; judged again",
-    "None is needed: the verdict is this run's own. If you do not know who wrote the status, look who may.",
-)
-
-MODULE_CHANGED = define(
-    "module-changed",
+TOOLKIT_UNREAD = define(
+    "toolkit-unread",
     UNDECIDED,
-    "the Module was changed while the run went on: got generation {got} by now, expected the one that was judged",
-    "Run again, so that the Module is judged as it is now.",
-)
-
-MODULE_APPEARED = define(
-    "module-appeared",
-    UNDECIDED,
-    "the Module appeared while the run went on: got no verdict, expected one",
-    "Run again, so that the Module is judged.",
+    "nothing is known of {kernel}, so that its kmod is not proved: got {problem}, expected the files of that kernel in "
+    "driver toolkit {toolkit}",
+    "See to it that the driver toolkit can be pulled from here, or ask for less with --proof=node.",
 )
 
 IMAGE_ACCESS_DENIED = define(
@@ -86,22 +73,6 @@ MODPROBE_OPTIONS_OPEN = define(
     "Leave the options out, or ask for less with --proof=path.",
 )
 
-TOOLKIT_UNREAD = define(
-    "toolkit-unread",
-    UNDECIDED,
-    "nothing is known of {kernel}, so that its kmod is not proved: got {problem}, expected the files of that kernel in "
-    "driver toolkit {toolkit}",
-    "See to it that the driver toolkit can be pulled from here, or ask for less with --proof=node.",
-)
-
-FILES_TO_SIGN_ABSENT = define(
-    "files-to-sign-absent",
-    REFUTES,
-    "filesToSign names what the image to sign does not have: got {got} for {path}, expected a file",
-    "Correct the path: it stands under {folder} for this kernel; + of a kernel's name becomes _ in filesToSign, but "
-    "not in the folder.",
-)
-
 KMOD_UNSIGNED = define(
     "kmod-unsigned",
     NOTE,
@@ -114,6 +85,35 @@ SIGN_CERT_INVALID = define(
     REFUTES,
     "{problem}",
     "Put the certificate of the signing key under `cert` of the Secret, in PEM or DER.",
+)
+
+FILES_TO_SIGN_ABSENT = define(
+    "files-to-sign-absent",
+    REFUTES,
+    "filesToSign names what the image to sign does not have: got {got} for {path}, expected a file",
+    "Correct the path: it stands under {folder} for this kernel; + of a kernel's name becomes _ in filesToSign, but "
+    "not in the folder.",
+)
+
+JUDGED_AGAIN = define(
+    "judged-again",
+    NOTE,
+    "{object} said that it is verified: got {got}, expected what its record covers; judged again",
+    "None is needed: the verdict is this run's own. If you do not know who wrote the status, look who may.",
+)
+
+MODULE_CHANGED = define(
+    "module-changed",
+    UNDECIDED,
+    "the Module was changed while the run went on: got generation {got} by now, expected the one that was judged",
+    "Run again, so that the Module is judged as it is now.",
+)
+
+MODULE_APPEARED = define(
+    "module-appeared",
+    UNDECIDED,
+    "the Module appeared while the run went on: got no verdict, expected one",
+    "Run again, so that the Module is judged.",
 )
 
 WORKER_LOST = define(

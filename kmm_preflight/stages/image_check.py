@@ -85,8 +85,7 @@ def _judge(
         if refuted is None:
             image.check_layers()  # (1) again: what was read before, perhaps elsewhere, must be here for the node
     except AccessDenied as exc:
-        problem, kernel = exc.message, plan.kernel.version
-        refuted, notes = findings.IMAGE_ACCESS_DENIED(problem=problem, credentials=credentials, kernel=kernel), ()
+        refuted, notes = findings.IMAGE_ACCESS_DENIED(problem=exc.message, credentials=credentials), ()
     except PreflightError as exc:
         refuted, notes = oci_findings.finding_of(exc, plan.kernel.version), ()
     secret = (credentials.note,) if credentials.note else ()

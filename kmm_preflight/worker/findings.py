@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from kmm_preflight.catalogue import REFUTES, UNDECIDED, WARNING, define
 
-KMOD_NOT_A_FILE = define(
-    "kmod-not-a-file",
-    REFUTES,
-    "/{path} is no file: got a {kind}, expected an ELF object",
-    "Install the kmod itself at /{path}.",
+NODE_PATH_UNQUOTED = define(
+    "node-path-unquoted",
+    UNDECIDED,
+    "KMM writes a path into a shell's command without quotes: got {path} with {got} in it, expected letters, digits "
+    "and /._-+@%:=, only",
+    "Choose another dirName or firmwarePath.",
 )
 
 NODE_PROGRAM_ABSENT = define(
@@ -33,19 +34,18 @@ NODE_PROGRAM_INTERPRETER = define(
     "Install {interpreter} too, or a program that is linked statically.",
 )
 
-NODE_PATH_UNQUOTED = define(
-    "node-path-unquoted",
-    UNDECIDED,
-    "KMM writes a path into a shell's command without quotes: got {path} with {got} in it, expected letters, digits "
-    "and /._-+@%:=, only",
-    "Choose another dirName or firmwarePath.",
-)
-
 NODE_FOLDER = define(
     "node-folder",
     REFUTES,
     "the node has no /{folder} of this image: got {got}, expected a folder that it can take over",
     "Install the kmods into the folder itself, in a dirName outside of /tmp and other than / and /usr.",
+)
+
+KMOD_NOT_A_FILE = define(
+    "kmod-not-a-file",
+    REFUTES,
+    "/{path} is no file: got a {kind}, expected an ELF object",
+    "Install the kmod itself at /{path}.",
 )
 
 NODE_LINK = define(
