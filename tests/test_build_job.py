@@ -19,7 +19,8 @@ from kmm_preflight.build.access import registries_conf
 from kmm_preflight.build.builder import BuildRequest, BuildResult, MountedSecret
 from kmm_preflight.build.job import JobBuilder
 from kmm_preflight.build.job_manifest import TEXT_BYTES, JobSettings, job_of, merged
-from kmm_preflight.build.objects import clean_up, object_name
+from kmm_preflight.build.leftovers import clean_up
+from kmm_preflight.build.objects import object_name
 from kmm_preflight.cluster.api import JOBS, Access, Api, Forbidden, ResourceKind
 from kmm_preflight.cluster.kubernetes import connect
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Undecidable

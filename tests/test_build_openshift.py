@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from kmm_preflight.build.builder import BuildRequest, BuildResult, MountedSecret
-from kmm_preflight.build.objects import SPEC_HASH, clean_up, label_value, object_name
+from kmm_preflight.build.leftovers import clean_up
+from kmm_preflight.build.objects import SPEC_HASH, label_value, object_name
 from kmm_preflight.build.openshift import OpenShiftBuilder, OpenShiftSettings
 from kmm_preflight.cluster.api import BUILDS, JOBS, Access, Api, Forbidden, ResourceKind
 from kmm_preflight.cluster.kubernetes import connect

@@ -35,7 +35,7 @@ ROOMS = {
     "stages": "text model errors depth catalogue base oci kmod release planning cluster worker",
     "build": "text model errors kernel_version catalogue base oci kmod planning cluster stages",
     "trial": "text model errors kernel_version catalogue base oci kmod release planning worker",
-    "status": "text model errors kmm_version depth base oci planning cluster stages",
+    "status": "text model errors kernel_version kmm_version depth base oci planning cluster stages",
     "fixtures": "text model errors kernel_version depth catalogue base oci kmod release planning nodes cluster worker "
     "stages build trial status",
     "reports": "text model errors depth catalogue planning stages status fixtures",

@@ -320,7 +320,7 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
         unknown = "unknown-pool-edge-arm64-standard"
         changed = {RT_9: RT_10, ARM_10: unknown}
         assert cases(run) == {name: {changed.get(one, one) for one in kernels} for name, kernels in SHOW.items()}
-        assert f"{unknown} has no object: no kernel is known" in run.document["assumed"]
+        assert f"{unknown} has no PreflightValidationOCP: the kernel is not known" in run.document["assumed"]
         assert answered(cluster) == {
             AMD_9: {"everywhere", "later"},
             ARM_9: {"everywhere", "arm", "later"},

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.options import trial
 from kmm_preflight.kmod.symvers import SymversStore
 from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.oci.cache import Cache
@@ -22,6 +21,7 @@ from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
 from kmm_preflight.release.kernel_image import KERNEL_FILES
 from kmm_preflight.release.kernel_sources import OS_IMAGE_BYTES, KernelSources, KnownKernel
 from kmm_preflight.stages.kept_files import keep_rules
+from kmm_preflight.trial.environment import find_vmlinuz
 from kmm_preflight.trial.image_release import release_of
 
 from .demo import manifests, module
@@ -242,7 +242,7 @@ def test_the_kernel_to_boot_is_the_toolkit_s_else_the_os_image_s(place: Place, o
         assert file is None or file.of_os_image is not of_toolkit
         return file.path if file else None
 
-    found = trial.testbed(trial.TrialOptions(wanted=True), place.folder, place.kernel, own, lambda _: None).vmlinuz()
+    found = find_vmlinuz((), place.kernel, own)
     assert isinstance(found, Path)
     assert found.read_bytes() == vmlinuz(version).read_bytes()
     assert release_of(found) == version

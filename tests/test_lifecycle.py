@@ -278,7 +278,7 @@ def test_what_options_say_against_the_spec_is_told(pf: Object) -> None:
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     run = pf.run(f"--kernel={OLD_KERNEL}", "-k", "two/b")
     assert run.returncode == 0, run.output
-    assert f"pf asks for {RELEASE}, and is told verdicts on {OLD_KERNEL}, which options say" in run.stdout
+    assert f"pf names {RELEASE}; its status shows verdicts on {OLD_KERNEL}, as the options say" in run.stdout
 
 
 def test_a_partial_run_forgets_nothing(pf: Object) -> None:
@@ -299,7 +299,7 @@ def test_a_record_that_is_damaged_is_none_and_said(pf: Object) -> None:
         run = pf.run()
         assert run.returncode == 0, run.output
         assert [one["stages"][0]["outcome"] for one in run.document["modules"]] == ["verified", "verified"]
-        assert any("pf has no record: " in said for said in run.document["assumed"])
+        assert any("pf has no readable record: " in said for said in run.document["assumed"])
     assert pf.run().document["modules"][0]["stages"][0]["outcome"] == "not needed"
 
 
@@ -327,7 +327,7 @@ def test_a_missing_object_is_one_line_that_names_the_option(pf: Object) -> None:
     run = pf.run()
     assert run.returncode == 4, run.output
     assert len(run.stderr.strip().splitlines()) == 1
-    assert "--preflight pf: got no such PreflightValidationOCP" in run.stderr
+    assert "--preflight pf: no such PreflightValidationOCP" in run.stderr
     assert "--create-preflight" in run.stderr
 
 
@@ -356,10 +356,10 @@ def test_an_existing_object_answers_its_own_kernel_only(pf: Object) -> None:
     assert both.returncode == 0, both.output
     assert pf.names() == ["pf"]
     assert all(OLD_KERNEL in one["statusReason"] for one in pf.entries().values())
-    assert any(f"kernel {KERNEL} has no object that is answered" in said for said in both.document["assumed"])
+    assert any(f"the verdicts on kernel {KERNEL} are in no status" in said for said in both.document["assumed"])
     other = pf.run(f"--kernel={KERNEL}")
     assert other.returncode == 4, other.output
-    assert f"it answers kernel {OLD_KERNEL} only, got {KERNEL}" in other.stderr
+    assert f"the object is for kernel {OLD_KERNEL}, the run judges {KERNEL}" in other.stderr
 
 
 @later
@@ -370,7 +370,7 @@ def test_an_existing_object_answers_its_own_kernel_only(pf: Object) -> None:
         (("--realtime",), f"--flavour rt: got kernel {KERNEL}"),
         (("--arch=arm64",), f"--kernel {KERNEL}: got --arch arm64 beside it"),
         (("--preflight=My_Name",), "--preflight My_Name: expected a name of lower case letters"),
-        (("--preflight=other",), "--release-image beside --create-preflight makes it"),
+        (("--preflight=other",), "pass --create-preflight and --release-image to create it"),
         (("--setup-plan",), "--setup-plan: it judges nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -99,7 +99,7 @@ def test_an_object_that_is_not_there_is_one_line(cluster: Cluster, tmp_path: Pat
     cluster.apply_crds(PREFLIGHTS["seed"])
     run = run_preflight(tmp_path, f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=none")
     assert run.returncode == 4, run.output
-    assert "--preflight none: got no such PreflightValidationOCP" in run.stderr
+    assert "--preflight none: no such PreflightValidationOCP" in run.stderr
     assert "Traceback" not in run.output
 
 

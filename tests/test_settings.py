@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 import trustme
 
-from fixtures.options import trial
 from fixtures.options.definitions import OPTIONS
 from fixtures.options.settings import Settings, dialect_asked, read_settings
 from fixtures.options.trial import TrialOptions
 from kmm_preflight.errors import UsageProblem
-from kmm_preflight.model import Flavour, RegistryTLS, TargetKernel
+from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.connections import Connections
 from kmm_preflight.status.dialects import Dialect
-from kmm_preflight.trial.programs import MissingTool
 
 RELEASE = {"--release-image": "quay.io/a/b:1"}
 AMD64, ARM64, BARE = "5.14.0-570.19.1.el9_6.x86_64", "5.14.0-570.19.1.el9_6.aarch64", "6.6.0"
@@ -170,9 +167,9 @@ def test_a_later_kmm_has_the_newest_dialect() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"--trial-timeout": "60"}, "--trial-timeout: got no --trial-load beside it, expected one"),
-        ({"--vmlinuz": ["/dev/null"]}, "--vmlinuz: got no --trial-load beside it, expected one"),
-        ({"--trial-sig-enforce": "yes"}, "--trial-sig-enforce: got no --trial-load beside it, expected one"),
+        ({"--trial-timeout": "60"}, "--trial-timeout requires --trial-load"),
+        ({"--vmlinuz": ["/dev/null"]}, "--vmlinuz requires --trial-load"),
+        ({"--trial-sig-enforce": "yes"}, "--trial-sig-enforce requires --trial-load"),
         ({"--trial-load": "yes", "--trial-timeout": "0"}, "--trial-timeout 0: expected seconds, more than 0 and at"),
         ({"--trial-load": "yes", "--vmlinuz": ["/nowhere"]}, "--vmlinuz /nowhere: cannot be read (No such file"),
         ({"--trial-load": "yes", "--vmlinuz": ["/"]}, "--vmlinuz /: cannot be read (Is a directory)"),
@@ -190,25 +187,3 @@ def test_a_trial_as_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asked: dict[str, str | list[str]] = {"--trial-load": "yes", "--trial-sig-enforce": "yes", "--vmlinuz": [file]}
     trying = TrialOptions(True, True, (Path(file),), 90, "/usr/bin:/bin")
     assert _settings({**asked, "--trial-timeout": "90"}).trying == trying
-
-
-def test_a_trial_boots_what_an_option_names_else_the_toolkit_s_own(tmp_path: Path) -> None:
-    banner = tmp_path / "banner"
-    banner.write_bytes(f"Linux version {ARM64} (builder) #1".encode())
-    own, kernels = (
-        tmp_path / "own",
-        [TargetKernel(name, "arm64", "", Flavour.STANDARD, "", "") for name in (ARM64, BARE)],
-    )
-    given, none = TrialOptions(vmlinuz=(banner,)), TrialOptions(path=str(tmp_path))
-
-    def boots(asked: TrialOptions, kernel: TargetKernel, toolkit: Path | None) -> Path | MissingTool:
-        return trial.testbed(asked, tmp_path, kernel, lambda: toolkit, lambda path: None).vmlinuz()
-
-    assert [boots(given, kernel, own) for kernel in kernels] == [banner, own]
-    assert boots(none, kernels[0], own) == own
-    assert boots(none, kernels[0], None) == MissingTool("no vmlinuz", f"Name the vmlinuz of {ARM64} with --vmlinuz.")
-    other = MissingTool(f"a vmlinuz of {ARM64}", f"Name the vmlinuz of {BARE} with --vmlinuz.")
-    assert boots(given, kernels[1], None) == other
-    released = replace(kernels[1], driver_toolkit="dtk", os_image="os")
-    looked_in = f" There is none in lib/modules/{BARE} of the driver toolkit and the OS image."
-    assert boots(given, released, None) == replace(other, remedy=f"{other.remedy}{looked_in}")

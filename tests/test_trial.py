@@ -7,7 +7,7 @@ import lzma
 import os
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.trial.boot import Boot, BootEnd, Console, VirtualMachine
 from kmm_preflight.trial.console import TrialAnswer, read_console
-from kmm_preflight.trial.environment import TrialEnvironment, chosen_vmlinuz
+from kmm_preflight.trial.environment import TrialEnvironment, chosen_vmlinuz, find_vmlinuz
 from kmm_preflight.trial.folder import image_tree
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, write_initramfs
 from kmm_preflight.trial.linked import read_linked
@@ -604,3 +604,19 @@ def test_what_nodes_have_loaded_comes_behind_its_dependencies(tmp_path: Path, re
     assert insmod(lambda path: None if path.startswith("modules") else index / path) == (videodev, MC)
     (index / "modules.dep.bin").write_bytes(b"damaged")
     assert insmod(lambda path: index / path) == (videodev, MC)
+
+
+def test_the_kernel_s_own_file_is_booted_if_no_given_file_matches(tmp_path: Path) -> None:
+    own, given = tmp_path / "own", tmp_path / "given"
+    given.write_bytes(b"Linux version 6.1.0-1-amd64 (builder) #1")
+    first, second = (TargetKernel(name, "amd64", "", Flavour.STANDARD, "", "") for name in ("6.1.0-1-amd64", "6.1.0-2"))
+    assert [find_vmlinuz([given], kernel, lambda: own) for kernel in (first, second)] == [given, own]
+    assert find_vmlinuz([], first, lambda: own) == own
+    assert find_vmlinuz([], first, lambda: None) == MissingTool(
+        "no vmlinuz", f"Name the vmlinuz of {first.version} with --vmlinuz."
+    )
+    other = MissingTool(f"a vmlinuz of {first.version}", f"Name the vmlinuz of {second.version} with --vmlinuz.")
+    assert find_vmlinuz([given], second, lambda: None) == other
+    searched = replace(second, driver_toolkit="dtk", os_image="os")
+    words = f" lib/modules/{second.version} of the driver toolkit and the OS image has no vmlinuz."
+    assert find_vmlinuz([given], searched, lambda: None) == replace(other, remedy=f"{other.remedy}{words}")

@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.build.builder import BuildRequest
@@ -169,29 +169,6 @@ def is_of(pod: Manifest, owner: Manifest) -> bool:
 def _pods(api: Api, owner: Manifest) -> tuple[Manifest, ...]:
     selector = f"{MANAGED_BY}={OURS},{INSTANCE}={_name(owner)}"
     return api.list(PODS, _namespace(owner), labels=selector) or ()
-
-
-def clean_up(
-    api: Api, kinds: Iterable[ResourceKind], now: datetime, ids: Collection[str] = (), everything: bool = False
-) -> tuple[str, ...]:
-    """Deletes what is left of builds, and names it: of these ids, ended or past the deadline; or everything of ours.
-
-    An API that is not served holds nothing.
-    """
-    names = {object_name(id) for id in ids}
-    gone = []
-    for kind in kinds:
-        for found in api.list(kind, labels=SELECTOR) or ():
-            if everything or _name(found) in names or ended(found) or _overdue(found, now):
-                delete(api, kind, found)
-                gone.append(f"{kind.resource} {_namespace(found)}/{_name(found)}")
-    return tuple(gone)
-
-
-def _overdue(found: Manifest, now: datetime) -> bool:
-    spec, created = Field(found)["spec"], Field(found)["metadata"]["creationTimestamp"].text()
-    seconds = spec["activeDeadlineSeconds"].number() or spec["completionDeadlineSeconds"].number()
-    return now > datetime.fromisoformat(created) + timedelta(seconds=seconds) + SLACK
 
 
 def polls(seconds: float, first: float = FIRST_PAUSE) -> Iterator[float]:

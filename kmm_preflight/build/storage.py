@@ -23,18 +23,18 @@ def base_command(program: str, store: Path) -> list[str]:
     return [program, f"--root={store / 'root'}", f"--runroot={store / 'r'}"]
 
 
-def find_program(path: str) -> str:
-    """The builder's program on a PATH, "" when there is none."""
-    return next((found for name in PROGRAMS if (found := shutil.which(name, path=path))), "")
+def find_program(path: str) -> str | None:
+    """Return the path of buildah, else of podman, on a PATH; None if neither is there."""
+    return next((program for name in PROGRAMS if (program := shutil.which(name, path=path))), None)
 
 
-def why_unfit(program: str, folder: Path) -> str:
-    """Why nothing can be built in a run's folder there, "" when it can: builders take some paths for something else."""
+def why_unfit(program: str, folder: Path) -> str | None:
+    """Return why the program cannot build in a run's folder, or None. Builders misread some paths."""
     if {":", ","} & set(str(folder)):
         return f"got TMPDIR {folder.parent}, expected a path without : and ,"
     if program.endswith("podman") and len(str(folder / STORE / "r")) > _PODMAN_CHARACTERS:
         return f"got TMPDIR {folder.parent}, expected a shorter one for podman, whose runroot may have 50 characters"
-    return ""
+    return None
 
 
 def is_free(descriptor: int) -> bool:

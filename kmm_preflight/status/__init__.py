@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Status of PreflightValidationOCP objects: read, recorded and written by a run."""

@@ -36,11 +36,13 @@ class LiveEnd:
 
 
 @dataclass(frozen=True)
-class AnswerOutcome:
-    """What became of an object: words for the report, and whether it tells the verdicts of this run."""
+class StatusOutcome:
+    """Result of writing the status of one object."""
 
     words: str
-    told: bool
+    """Sentence for the report."""
+    written: bool
+    """True if the status shows the verdicts of this run."""
 
 
 class LiveStatus:
@@ -100,7 +102,7 @@ class LiveStatus:
             with self._lock:
                 self._pending[key] = made
 
-    def end(self, ending: LiveEnd) -> AnswerOutcome:
+    def end(self, ending: LiveEnd) -> StatusOutcome:
         """The last word on every Module that was judged, and the record."""
         self._ended.set()
         if self._thread.ident:
@@ -116,10 +118,10 @@ class LiveStatus:
             self._writer.write(last, gone)
             overwritten = self._writer.overwritten()
         except PreflightError as exc:
-            return AnswerOutcome(f"the status of {self._subject} could not be written: {exc.message}", told=False)
+            return StatusOutcome(f"the status of {self._subject} could not be written: {exc.message}", written=False)
         if not gone and not any(map(_drawn, ending.verdicts)):
-            return AnswerOutcome(f"nothing of {self._subject} was judged", told=True)
-        return AnswerOutcome(self._words(overwritten) + self._remember(ending.renew), told=True)
+            return StatusOutcome(f"nothing of {self._subject} was judged", written=True)
+        return StatusOutcome(self._words(overwritten) + self._remember(ending.renew), written=True)
 
     @property
     def _subject(self) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import DEPLOYMENTS, ReadApi
+from kmm_preflight.depth import Depth, ProofOptions
+from kmm_preflight.errors import PreflightError
 from kmm_preflight.status.dialects import Dialect
 
 NAMES = ("kmm-operator-controller", "kmm-operator-controller-manager")
 """The operator's Deployment, since 2.0 and before."""
 
+_NEWEST = "the checks assume the newest KMM worker on the nodes"
 _OWNER_LABEL = "olm.owner"  # such as kernel-module-management.v2.4.1
 _VERSION = re.compile(r"(?:\.v|:v?)(\d+\.\d+)(?:\.\d+)?(?:$|[-@])")
 
@@ -23,14 +26,14 @@ class Operator:
     namespace: str
     version: str = ""
 
-    def pushes_whatever_is_said(self, dialect: Dialect) -> bool:
+    def pushes_always(self, dialect: Dialect) -> bool:
         """True if it may be KMM 2.4, which ignores pushBuiltImage and always pushes (docs/reference/kmm.md 7.2)."""
         return dialect is Dialect.LATER and self.version in ("", "2.4")
 
     def words(self, dialect: Dialect, push: bool) -> str:
         """What it will do with a new object, as a sentence."""
         looks = "pulls each image" if dialect is Dialect.LATER else "looks into each image"
-        if self.pushes_whatever_is_said(dialect):
+        if self.pushes_always(dialect):
             known = "" if self.version else "its version is not known; "
             pushes = f"and pushes what they make, whatever pushBuiltImage says ({known}KMM 2.4 does)"
         else:
@@ -50,6 +53,22 @@ def find_operator(api: ReadApi) -> Operator | None:
             if deployment["spec"]["replicas"].value != 0:
                 return Operator(deployment["metadata"]["namespace"].text(), _version(deployment))
     return None
+
+
+def with_kmm_version(api: ReadApi, proving: ProofOptions) -> tuple[ProofOptions, str | None]:
+    """Return the options with the version of the cluster's KMM, and a sentence for the report if it is unknown.
+
+    Change nothing if an option names the version, or if the proof does not depend on it.
+    """
+    if proving.kmm_version or not proving.depth.reaches(Depth.NODE):
+        return proving, None
+    try:
+        operator = find_operator(api)
+    except PreflightError as exc:
+        return proving, f"the version of KMM could not be read ({exc.message}): {_NEWEST}"
+    if operator is None or not operator.version:
+        return proving, f"no operator that shows KMM's version runs in the cluster: {_NEWEST}"
+    return replace(proving, kmm_version=operator.version), None
 
 
 def _version(deployment: Field) -> str:

@@ -155,7 +155,7 @@ def _slug(text: str) -> str:
 
 
 def new_preflight(
-    name: str, dialect: Dialect, release_image: str, kernels: tuple[TargetKernel, ...], push: bool
+    name: str, dialect: Dialect, release_image: str | None, kernels: tuple[TargetKernel, ...], push: bool
 ) -> Preflight:
     """The object to be made: of the release, or of the one kernel where the dialect has that in place of it."""
     if dialect is Dialect.LATER:
@@ -164,7 +164,7 @@ def new_preflight(
             name, dialect, kernel=kernel.version, driver_toolkit=kernel.driver_toolkit, push_built_image=push
         )
     realtime = bool(kernels) and all(kernel.flavour is Flavour.RT for kernel in kernels)
-    return Preflight(name, dialect, release_image, realtime=realtime, push_built_image=push)
+    return Preflight(name, dialect, release_image or "", realtime=realtime, push_built_image=push)
 
 
 def remembering(

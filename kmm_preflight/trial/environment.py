@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kmm_preflight.model import TargetKernel
 from kmm_preflight.trial.boot import VirtualMachine
 from kmm_preflight.trial.image_release import release_of
 from kmm_preflight.trial.initramfs import Entry
@@ -55,16 +56,39 @@ def equip(bed: TrialEnvironment, kernel: str) -> BootKit | MissingTool:
 
 
 def other_kernel(got: str, wanted: str) -> MissingTool:
-    """A kernel that is there, and not the one that is asked."""
+    """Report that the vmlinuz files are of other kernels."""
     return MissingTool(f"a vmlinuz of {got}", f"Name the vmlinuz of {wanted} with --vmlinuz.")
 
 
+def find_vmlinuz(files: Iterable[Path], kernel: TargetKernel, own: Callable[[], Path | None]) -> Path | MissingTool:
+    """Return the file to boot: the one of --vmlinuz for this kernel, else the kernel's own.
+
+    own returns the vmlinuz of the driver toolkit or the OS image. It is called only if no given file matches.
+    """
+    chosen = chosen_vmlinuz(files, kernel.version)
+    if isinstance(chosen, Path):
+        return chosen
+    return own() or replace(chosen, remedy=f"{chosen.remedy}{_searched_images(kernel)}")
+
+
+def _searched_images(kernel: TargetKernel) -> str:
+    images = {"driver toolkit": kernel.driver_toolkit, "OS image": kernel.os_image}
+    searched = " and the ".join(name for name, image in images.items() if image)
+    return f" lib/modules/{kernel.version} of the {searched} has no vmlinuz." if searched else ""
+
+
 def chosen_vmlinuz(files: Iterable[Path], kernel: str) -> Path | MissingTool:
-    """Of several files the one of this kernel: by what it says of itself, else the first that says nothing."""
+    """Return the file that names this kernel, else the first that names no kernel."""
     releases = {path: release_of(path) for path in files}
-    for wanted in (kernel, ""):
-        if found := next((path for path, release in releases.items() if release == wanted), None):
-            return found
+    for release in (kernel, ""):
+        if file := next((path for path, known in releases.items() if known == release), None):
+            return file
     if releases:
         return other_kernel(", ".join(releases.values()), kernel)
     return MissingTool("no vmlinuz", f"Name the vmlinuz of {kernel} with --vmlinuz.")
+
+
+def trial_words(enforced: bool) -> str:
+    """Return how kmods are tried, for reports and for the record on the preflight object."""
+    also = ", also with module.sig_enforce=1" if enforced else ""
+    return f"tried in a virtual machine{also}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ def own_root(path: str) -> Path | None:
         return found if found.is_file() else None
     except (OSError, RuntimeError):  # a circle of links
         return None
+
+
+def own_programs(arch: str, path: str) -> dict[str, Entry] | MissingTool:
+    """Gather the programs of this machine, from the usual folders and from those of a PATH."""
+    return programs(arch, own_root, [*FOLDERS, *(folder for folder in path.split(os.pathsep) if folder)])
 
 
 def programs(arch: str, root: Root, folders: Sequence[str] = FOLDERS) -> dict[str, Entry] | MissingTool:
