@@ -1,4 +1,4 @@
-"""The driver toolkit's kernel against the release's OS image: layouts, registries, whole runs."""
+"""Compare the driver toolkit's kernel with the release's OS image: layouts, registries, whole runs."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ BOTH = Choice(flavours=(Flavour.STANDARD, Flavour.RT))
 
 
 def read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice()) -> tuple[Release, Kernels]:  # noqa: B008
-    """What is read of the release in a layout of the images."""
+    """Read the release from a layout of the images."""
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
-    door = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
-    found, kernels = read_release(door, RELEASE, choice, PullCredentials())
-    return found, tuple(target.kernel for target in everywhere(kernels))
+    resolver = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
+    result, kernels = read_release(resolver, RELEASE, choice, PullCredentials())
+    return result, tuple(target.kernel for target in everywhere(kernels))
 
 
-def told(kernel: TargetKernel) -> tuple[str, str]:
-    """A kernel's version, and what became of its comparison: its problem's id, or where the same was read."""
+def comparison_of(kernel: TargetKernel) -> tuple[str, str]:
+    """Return a kernel's version and the result of its comparison: its problem's id, or the place of the same kernel."""
     return kernel.version, kernel.problem.id if kernel.problem else kernel.provenance.partition(", and ")[2]
 
 
 def same(image: str = NODE, place: str = NODE_LIST) -> str:
-    """Words of a kernel that is proved."""
+    """Return the place that proves a kernel."""
     return f"/{place} of {image}"
 
 
@@ -76,14 +76,20 @@ MODERN = {"driver-toolkit": DTK, "rhel-coreos": NODE, "rhel-coreos-extensions": 
 
 @dataclass(frozen=True)
 class Case:
-    """Tags and images of a release beside it, and what is told of its kernels; notes by some of their words."""
+    """A release with its images, and the result of the comparison."""
 
     tags: Tags
+    """Tags of the release image, with their pull specs."""
     images: Mapping[str, Image]
+    """Images that the tags name."""
     kernels: Sequence[tuple[str, str]]
+    """The expected kernels, as comparison_of returns them."""
     notes: Sequence[str] = ()
+    """Parts of the expected notes."""
     choice: Choice = field(default_factory=Choice)
+    """The options of the run."""
     sources: Tags = field(default_factory=dict)
+    """Source repositories by tag."""
 
 
 CASES = {
@@ -116,7 +122,7 @@ CASES = {
         MODERN,
         {DTK: toolkit(KERNEL, f"{KERNEL}+rt"), EXTENSIONS: extensions_image(extensions_list())},
         [(f"{KERNEL}+rt", "")],
-        [f"image {EXTENSIONS}: got nothing as kernel-rt-core in /{EXTENSIONS_LIST}, expected one kernel"],
+        [f"image {EXTENSIONS}: /{EXTENSIONS_LIST} lists nothing as kernel-rt-core, expected one kernel"],
         Choice(flavours=(Flavour.RT,)),
     ),
     "64k of another version": Case(
@@ -166,9 +172,9 @@ CASES = {
             NODE_10: node_image(node_list(TEN), stream="rhel-10"),
         },
         [(KERNEL, same())],
-        [f"stream rhel-10 of the release has an OS image ({NODE_10}) and no driver toolkit: none of its kernels"],
+        [f"stream rhel-10 of the release has an OS image ({NODE_10}) but no driver toolkit: its kernels are not"],
     ),
-    "the same with the stream chosen": Case(
+    "a stream without toolkit that was not chosen": Case(
         {**MODERN, "rhel-coreos-10": NODE_10},
         {
             DTK: toolkit(KERNEL),
@@ -187,12 +193,12 @@ CASES = {
         },
         [(KERNEL, DIFFERS)],
     ),
-    "the same without labels": Case(
+    "of two images without labels the last": Case(
         {"driver-toolkit": DTK, "rhel-coreos": NODE, "rhel-coreos-x": NODE_10},
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(KERNEL)), NODE_10: node_image(node_list(NEWER))},
         [(KERNEL, DIFFERS)],
     ),
-    "with both labels it is an OS image, as MCO has it": Case(
+    "an image with both labels is an OS image, as for the machine config operator": Case(
         {"driver-toolkit": DTK, "rhel-coreos": NODE},
         {
             DTK: toolkit(KERNEL),
@@ -223,19 +229,19 @@ CASES = {
         {"driver-toolkit": DTK, "driver-toolkit-10": DTK_10, "rhel-coreos": NODE},
         {DTK: toolkit(KERNEL), DTK_10: toolkit(TEN), NODE: node_image(node_list(KERNEL), ostree_linux=KERNEL)},
         [(KERNEL, same()), (TEN, "")],
-        [f"got kernel {KERNEL} of another RHEL, so that it is not known to be of this stream"],
+        [f"its kernel {KERNEL} is of another RHEL, so its stream is unknown"],
     ),
     "OKD, whose toolkit is of another stream": Case(
         {"driver-toolkit": DTK, "stream-coreos": NODE},
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(TEN), stream="centos-10")},
         [(KERNEL, DIFFERS)],
     ),
-    "the same without labels, in OKD": Case(
+    "OKD without labels": Case(
         {"driver-toolkit": DTK, "stream-coreos": NODE},
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(TEN))},
         [(KERNEL, DIFFERS)],
     ),
-    "the same beside machine-os-content, which nodes do not boot any more": Case(
+    "OKD with machine-os-content, which its nodes do not boot": Case(
         {"driver-toolkit": DTK, "machine-os-content": NODE_10, "stream-coreos": NODE},
         {
             DTK: toolkit(KERNEL),
@@ -265,7 +271,7 @@ CASES = {
             NODE_10: image([OS], labels={"ostree.linux": EIGHT}),
         },
         [(EIGHT, "")],
-        ["its label ostree.linux names the same kernel, which is no proof"],
+        ["its label ostree.linux names the same kernel, but a label is not a proof"],
     ),
     "machine-os-content": Case(
         {"driver-toolkit": DTK, "machine-os-content": NODE},
@@ -276,7 +282,7 @@ CASES = {
             ),
         },
         [(EIGHT, ""), (EIGHT_RT, same(NODE, "extensions"))],
-        ["its label com.coreos.rpm.kernel names the same kernel, which is no proof"],
+        ["its label com.coreos.rpm.kernel names the same kernel, but a label is not a proof"],
         BOTH,
     ),
     "a label against the toolkit": Case(
@@ -290,23 +296,23 @@ CASES = {
         [(EIGHT_RT, UNCLEAR)],
         choice=Choice(flavours=(Flavour.RT,)),
     ),
-    "labels that lie, beside a proof": Case(
+    "wrong labels with a proof": Case(
         MODERN,
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(KERNEL), ostree_linux=NEWER, com_coreos_rpm_kernel=NEWER)},
         [(KERNEL, same())],
     ),
-    "labels that lie, beside a difference": Case(
+    "wrong labels with a difference": Case(
         MODERN,
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(NEWER), ostree_linux=KERNEL)},
         [(KERNEL, DIFFERS)],
     ),
-    "a label that is no kernel": Case(
+    "a label that is not a kernel": Case(
         MODERN,
         {DTK: toolkit(KERNEL), NODE: node_image(ostree_linux="true")},
         [(KERNEL, "")],
-        [f"image {NODE}: got a layer with /usr/lib/modules/k/vmlinuz at its top, expected one with /{NODE_LIST}"],
+        [f"image {NODE}: a layer with /usr/lib/modules/k/vmlinuz is at its top, expected a layer with /{NODE_LIST}"],
     ),
-    "a stream's label that lies": Case(
+    "a wrong stream label": Case(
         {"driver-toolkit": DTK, "driver-toolkit-10": DTK_10, "rhel-coreos": NODE},
         {
             DTK: toolkit(KERNEL, stream="rhel-9"),
@@ -314,13 +320,13 @@ CASES = {
             NODE: node_image(node_list(KERNEL), stream="rhel-10"),
         },
         [(KERNEL, ""), (TEN, DIFFERS)],
-        ["(rhel-9, amd64, standard) was not compared with that of the OS image which nodes boot: the release has no"],
+        ["(rhel-9, amd64, standard) was not compared with the kernel of the OS image that nodes boot: the release"],
     ),
     "a layer on top": Case(
         MODERN,
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(NEWER), layer([("usr/lib/modules/x/vmlinuz", b"x")]))},
         [(KERNEL, "")],
-        ["got a layer with /usr/lib/modules/x/vmlinuz at its top"],
+        ["a layer with /usr/lib/modules/x/vmlinuz is at its top"],
     ),
     "a damaged list": Case(
         MODERN,
@@ -342,13 +348,13 @@ CASES = {
         {"driver-toolkit": DTK, "rhel-coreos": ""},
         {DTK: toolkit(KERNEL)},
         [(KERNEL, "")],
-        ["tag rhel-coreos of the release: got no pull spec, expected from.name"],
+        ["tag rhel-coreos of the release has no pull spec in from.name"],
     ),
-    "more tags than are looked at": Case(
+    "more tags than are read": Case(
         {"driver-toolkit": DTK, **{f"rhel-coreos-{number}": NODE for number in range(20, 37)}, "rhel-coreos": NODE},
         {DTK: toolkit(KERNEL), NODE: node_image(node_list(KERNEL))},
         [(KERNEL, "")],
-        ["got 18 tags that may be OS images, of which 16 were looked at"],
+        ["18 tags may be OS images: only the first 16 were read"],
     ),
     "one kernel in two streams, one of which boots another": Case(
         {"driver-toolkit": DTK, "driver-toolkit-10": DTK_10, "rhel-coreos": NODE, "rhel-coreos-10": NODE_10},
@@ -366,17 +372,18 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_kernels_of_a_release(tmp_path: Path, case: Case) -> None:
     architecture = "arm64" if case.choice.arches == ("arm64",) else "amd64"
-    made = release(case.tags, case.sources, architecture)
-    whole = index([made, release(case.tags, architecture="arm64")]) if len(case.choice.arches) > 1 else made
-    result, kernels = read(tmp_path, {RELEASE: whole, **case.images}, case.choice)
-    assert [told(kernel) for kernel in kernels] == list(case.kernels)
+    single = release(case.tags, case.sources, architecture)
+    two = index([single, release(case.tags, architecture="arm64")])
+    release_image = two if len(case.choice.arches) > 1 else single
+    result, kernels = read(tmp_path, {RELEASE: release_image, **case.images}, case.choice)
+    assert [comparison_of(kernel) for kernel in kernels] == list(case.kernels)
     notes = " | ".join(result.notes)
     assert [words for words in case.notes if words not in notes] == []
     assert bool(case.notes) == bool(result.notes), notes
 
 
 @pytest.mark.parametrize(
-    ("tags", "node", "choice", "known"),
+    ("tags", "node", "choice", "os_image"),
     [
         (MODERN, node_image(node_list(KERNEL)), Choice(), NODE),
         (MODERN, image([OS]), Choice(), NODE),
@@ -388,16 +395,16 @@ def test_kernels_of_a_release(tmp_path: Path, case: Case) -> None:
     ],
     ids=["equal", "not compared", "another kernel", "another kernel by its label", "rt", "an archive", "none"],
 )
-def test_which_os_image_may_have_the_kernel_s_files(
-    tmp_path: Path, tags: Mapping[str, str], node: Image, choice: Choice, known: str
+def test_the_os_image_that_may_have_the_kernel_s_files(
+    tmp_path: Path, tags: Mapping[str, str], node: Image, choice: Choice, os_image: str
 ) -> None:
     extensions = extensions_image(extensions_list(kernel_rt_core=KERNEL))
     images = {RELEASE: release(tags), DTK: toolkit(KERNEL, f"{KERNEL}+rt"), NODE: node, EXTENSIONS: extensions}
     _, (kernel,) = read(tmp_path, images, choice)
-    assert kernel.os_image == known
+    assert (kernel.os_image or "") == os_image
 
 
-def test_what_a_difference_says(tmp_path: Path) -> None:
+def test_the_finding_of_a_difference(tmp_path: Path) -> None:
     images = {RELEASE: release(MODERN), DTK: toolkit(KERNEL, f"{KERNEL}+rt")}
     images[EXTENSIONS] = extensions_image(extensions_list(kernel_rt_core=NEWER))
     _, (kernel,) = read(tmp_path, images, Choice(flavours=(Flavour.RT,)))
@@ -416,29 +423,29 @@ RPMS_LAYER = rpm_layer(f"kernel-rt-core-{KERNEL}")
 
 @pytest.fixture
 def registry() -> Iterator[FaultyRegistry]:
-    """A release whose tags name this registry, with images that are told afterwards."""
+    """Start an empty registry."""
     with FaultyRegistry({}) as faulty:
         yield faulty
 
 
 def serve(registry: FaultyRegistry, images: Mapping[str, Image]) -> str:
-    """The release's name, when the registry has the images by their tag names in it."""
+    """Serve a release with these images by tag. Return the name of the release."""
     tags = {tag: f"{registry.host}/os/{tag}:1" for tag in images}
-    served = {f"os/{tag}:1": one for tag, one in images.items()} | {"os/release:1": release(tags)}
+    served = {f"os/{tag}:1": image for tag, image in images.items()} | {"os/release:1": release(tags)}
     with FaultyRegistry(served) as other:
         registry.content |= other.content
     return f"{registry.host}/os/release:1"
 
 
-def ask(registry: FaultyRegistry, tmp_path: Path, name: str, choice: Choice) -> tuple[Release, Kernels]:
-    """What is read of a release in a registry."""
-    door = ImageResolver(Network(patience=QUICK), Cache(tmp_path / "cache"), None, KeepRules(paths=FILES))
-    return read_release(door, name, choice, PullCredentials())
+def read_remote(tmp_path: Path, name: str, choice: Choice) -> tuple[Release, Kernels]:
+    """Read a release from a registry."""
+    resolver = ImageResolver(Network(patience=QUICK), Cache(tmp_path / "cache"), None, KeepRules(paths=FILES))
+    return read_release(resolver, name, choice, PullCredentials())
 
 
 def fetched(registry: FaultyRegistry) -> set[str]:
-    """The digests of the blobs that were asked for."""
-    return {seen.path.rpartition("/")[2] for seen in registry.requests() if BLOBS in seen.path}
+    """Return the digests of the blobs that were requested."""
+    return {request.path.rpartition("/")[2] for request in registry.requests() if BLOBS in request.path}
 
 
 @pytest.mark.parametrize(
@@ -455,7 +462,7 @@ def fetched(registry: FaultyRegistry) -> set[str]:
     ],
     ids=["4.19", "4.14", "no list"],
 )
-def test_only_the_layers_at_the_top_are_asked_for(
+def test_only_the_layers_at_the_top_are_requested(
     registry: FaultyRegistry,
     tmp_path: Path,
     node: list[Blob],
@@ -469,13 +476,15 @@ def test_only_the_layers_at_the_top_are_asked_for(
         "rhel-coreos-extensions": image(extensions),
     }
     name = serve(registry, images)
-    result, _ = ask(registry, tmp_path, name, BOTH)
+    result, _ = read_remote(tmp_path, name, BOTH)
     assert bool(result.notes) != compared
     of_os = {blob.digest for tag in ("rhel-coreos", "rhel-coreos-extensions") for blob in images[tag].blobs[1:]}
     assert fetched(registry) & of_os == {blob.digest for blob in layers}
     registry.forget()
-    ask(registry, tmp_path, name, BOTH)
-    assert {seen.method for seen in registry.requests() if BLOBS in seen.path} <= {"HEAD"}, "a later run fetches none"
+    read_remote(tmp_path, name, BOTH)
+    assert {request.method for request in registry.requests() if BLOBS in request.path} <= {"HEAD"}, (
+        "a later run fetches none"
+    )
 
 
 GONE = Fault("os/rhel-coreos/", status=404)
@@ -484,27 +493,27 @@ GONE = Fault("os/rhel-coreos/", status=404)
 @pytest.mark.parametrize(
     ("fault", "problem", "words"),
     [
-        (Fault("os/rhel-coreos-9-x/", status=503), "registry-unreachable", "the kernel of the OS image is not known: "),
+        (Fault("os/rhel-coreos-9-x/", status=503), "registry-unreachable", "the kernel of the OS image is unknown: "),
         (
             Fault(node_list(KERNEL).digest, status=500),
             "registry-unreachable",
-            "the kernel of the OS image is not known",
+            "the kernel of the OS image is unknown",
         ),
-        (Fault(node_list(KERNEL).digest, wrong_bytes=True), "digest-mismatch", "the kernel of the OS image is not"),
+        (Fault(node_list(KERNEL).digest, wrong_bytes=True), "digest-mismatch", "the kernel of the OS image is unk"),
         (GONE, "", "was not compared"),
         (Fault("os/rhel-coreos/", status=403), "", "was not compared"),
     ],
-    ids=["503 of one, another is not there", "500 of the list", "altered", "not there", "refused"],
+    ids=["503 and 404 of two images", "500 of the list", "altered", "missing", "refused"],
 )
 def test_an_os_image_that_cannot_be_read(
     registry: FaultyRegistry, tmp_path: Path, fault: Fault, problem: str, words: str
 ) -> None:
-    """Undecided where another run may read it; else it is said."""
+    """The kernel is undecided if another run may read the image. Otherwise the run has a note."""
     images = {"driver-toolkit": toolkit(KERNEL), "rhel-coreos": node_image(node_list(KERNEL))}
     name = serve(registry, {**images, "rhel-coreos-9-x": images["rhel-coreos"]})
-    there = fault.path.startswith("sha256:")
-    registry.tell(fault, Fault("os/rhel-coreos-9-x/", status=404), *([] if there else [GONE]))
-    result, (kernel,) = ask(registry, tmp_path, name, Choice())
+    image_exists = fault.path.startswith("sha256:")
+    registry.tell(fault, Fault("os/rhel-coreos-9-x/", status=404), *([] if image_exists else [GONE]))
+    result, (kernel,) = read_remote(tmp_path, name, Choice())
     assert (kernel.problem.id if kernel.problem else "") == problem
     assert words in (kernel.problem.sentence if kernel.problem else result.notes[0])
 
@@ -524,19 +533,19 @@ def test_a_whole_run(tmp_path: Path, node: Image, code: int, finding: str, verdi
     run = run_preflight(tmp_path, f"--release-image={RELEASE}", f"--image-layout={layout}", modules, "-n0")
     assert run.returncode == code, run.output
     assert run.verdicts() == {"a": (verdict, finding), "b": (verdict, finding)}
-    assert [one["problem"] for one in run.document["kernels"]] == [finding]
+    assert [kernel["problem"] for kernel in run.document["kernels"]] == [finding]
     assert KERNEL in run.sentences()["a"]
     assert NEWER in run.sentences()["a"]
     assert NEWER in run.stdout
 
 
-def test_what_was_not_compared_stands_in_the_report(tmp_path: Path) -> None:
+def test_the_report_notes_a_kernel_that_was_not_compared(tmp_path: Path) -> None:
     layout = write_layout(tmp_path / "layout", {RELEASE: release({"driver-toolkit": DTK}), DTK: toolkit(KERNEL)})
     options = (f"--release-image={RELEASE}", f"--image-layout={layout}", manifests(tmp_path, module("a")), "-n0")
     run = run_preflight(tmp_path, *options)
-    said = [words for words in run.document["assumed"] if "was not compared" in words]
-    assert said == [
-        f"kernel {KERNEL} (rhel-9, amd64, standard) was not compared with that of the OS image which nodes boot: "
+    notes = [words for words in run.document["assumed"] if "was not compared" in words]
+    assert notes == [
+        f"kernel {KERNEL} (rhel-9, amd64, standard) was not compared with the kernel of the OS image that nodes boot: "
         "the release has no OS image of this stream"
     ]
     assert run.document["kernels"][0]["problem"] is None

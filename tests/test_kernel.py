@@ -1,4 +1,4 @@
-"""Names of kernels: RHEL, Debian, Fedora, and what only looks like one."""
+"""Kernel versions of RHEL, Debian and Fedora, and texts that are not kernel versions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STANDARD, RT, PAGES_64K = Flavour.STANDARD, Flavour.RT, Flavour.PAGES_64K
         ("6.6.0", None, STANDARD),
     ],
 )
-def test_kernel(version: str, arch: str | None, flavour: Flavour) -> None:
+def test_kernel_versions(version: str, arch: str | None, flavour: Flavour) -> None:
     assert (looks_like_kernel(version), kernel_architecture(version), kernel_flavour(version)) == (True, arch, flavour)
 
 
@@ -57,11 +57,11 @@ def test_kernel(version: str, arch: str | None, flavour: Flavour) -> None:
         "5.14.0-570.el9.x86_64 5.14.0-571.el9.x86_64", "(none)", "v5.14.0",
     ],
 )  # fmt: skip
-def test_no_kernel(text: str) -> None:
+def test_texts_that_are_not_kernel_versions(text: str) -> None:
     assert not looks_like_kernel(text)
 
 
-def test_64_characters_are_the_most() -> None:
+def test_a_version_has_at_most_64_characters() -> None:
     assert looks_like_kernel("5.14.0-" + "x" * 57)
 
 

@@ -1,4 +1,4 @@
-"""A kernel's own files: the driver toolkit's, and what it lacks of the OS image, whose bytes are counted."""
+"""A kernel's own files: from the driver toolkit, else from the OS image, of which few bytes are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.release import findings
 from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
 from kmm_preflight.release.kernel_image import KERNEL_FILES
-from kmm_preflight.release.kernel_sources import OS_IMAGE_BYTES, KernelSources, KnownKernel
+from kmm_preflight.release.kernel_sources import OS_IMAGE_BYTES, KernelSources, ReadKernelFiles
 from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.trial.environment import find_vmlinuz
 from kmm_preflight.trial.image_release import release_of
@@ -48,7 +48,7 @@ ALL = "Module.symvers, .config, modules.builtin"
 
 
 def toolkit(kernel: str, *names: str) -> Image:
-    """A driver toolkit with these of the kernel's files, where OpenShift's has them."""
+    """Return a driver toolkit with some of the kernel's files, in OpenShift's folders."""
     files = [
         Member(f"usr/src/kernels/{kernel}/{name}", (headers(kernel) / name).read_bytes())
         if name in HEADERS
@@ -60,37 +60,40 @@ def toolkit(kernel: str, *names: str) -> Image:
 
 @dataclass(frozen=True)
 class Place:
-    """A registry with both images, and the run's cache beside it."""
+    """A registry with both images, and the cache of a run."""
 
     registry: FaultyRegistry
+    """The registry of both images."""
     folder: Path
+    """The folder of the cache."""
     kernel: TargetKernel
+    """The kernel whose files are read."""
 
     def serve(self, **images: Image) -> None:
-        """Has these images from now on: dtk and os."""
-        named = {DTK if name == "dtk" else OS: one for name, one in images.items()}
+        """Serve these images: dtk and os."""
+        named = {DTK if name == "dtk" else OS: image for name, image in images.items()}
         with FaultyRegistry(named) as other:
             self.registry.content |= other.content
 
     def sources(self) -> KernelSources:
-        """Kernel files as a worker of a run asks for them."""
-        door = ImageResolver(Network(patience=QUICK), Cache(self.folder), None, keep_rules(matching=KERNEL_FILES))
-        return KernelSources(door, PullCredentials(), SymversStore(Cache(self.folder).symvers))
+        """Return new kernel sources, as in a worker of a run."""
+        resolver = ImageResolver(Network(patience=QUICK), Cache(self.folder), None, keep_rules(matching=KERNEL_FILES))
+        return KernelSources(resolver, PullCredentials(), SymversStore(Cache(self.folder).symvers))
 
-    def known(self) -> KnownKernel:
-        """What a run knows of the kernel."""
-        return self.sources().known(self.kernel)
+    def read(self) -> ReadKernelFiles:
+        """Read the kernel's files as a new run does."""
+        return self.sources().read(self.kernel)
 
     def fetched(self) -> list[str]:
-        """The digests of blobs that were fetched of the OS image, as often as they were."""
+        """Return the digests of the OS image's blobs, once for each time that they were fetched."""
         return [
-            seen.path.rpartition("/")[2]
-            for seen in self.registry.requests()
-            if f"/{OS.partition(':')[0]}{BLOBS}" in seen.path and seen.method == "GET"
+            request.path.rpartition("/")[2]
+            for request in self.registry.requests()
+            if f"/{OS.partition(':')[0]}{BLOBS}" in request.path and request.method == "GET"
         ]
 
-    def of_os_image(self, files: str) -> object:
-        """The finding that tells that these were read of the OS image."""
+    def from_os_image(self, files: str) -> object:
+        """Return the finding for files that were read from the OS image."""
         image = self.kernel.os_image
         names = {"kernel": self.kernel.version, "toolkit": self.kernel.driver_toolkit, "image": image}
         return findings.KERNEL_FILES_OS_IMAGE(files=files, **names)
@@ -105,15 +108,15 @@ def place(tmp_path: Path, of: Kernels) -> Iterator[Place]:
         yield Place(registry, tmp_path / "cache", kernel)
 
 
-def parts(known: KnownKernel) -> tuple[bool, bool, bool]:
-    """Whether the symbols, the configuration and the names of what is built in are known."""
-    files = known.files
-    whole = files.symvers is not None and files.symvers.find("module_layout") is not None and files.symvers.versioned
-    return whole, files.configuration is not None, bool(files.built_in and files.with_parameters)
+def parts(result: ReadKernelFiles) -> tuple[bool, bool, bool]:
+    """Return whether the symbols, the configuration and the names of built-in kmods were read."""
+    files = result.files
+    symbols = files.symvers is not None and files.symvers.find("module_layout") is not None and files.symvers.versioned
+    return symbols, files.configuration is not None, bool(files.built_in and files.with_parameters)
 
 
 @pytest.mark.parametrize(
-    ("has", "lent", "read"),
+    ("has", "missing", "read"),
     [
         ((*HEADERS, *LISTS), "", False),
         ((*HEADERS, "modules.builtin"), "", False),
@@ -123,20 +126,21 @@ def parts(known: KnownKernel) -> tuple[bool, bool, bool]:
         (HEADERS, "modules.builtin", True),
         ((), ALL, True),
     ],
-    ids=["all", "an old kernel's lists", "no list of what is built in", "config", "symbols", "lists", "nothing"],
+    ids=["all", "an old kernel's lists", "no list of built-in kmods", "config", "symbols", "lists", "nothing"],
 )
-def test_the_os_image_is_asked_only_for_what_the_toolkit_lacks(
-    place: Place, has: tuple[str, ...], lent: str, read: bool
+def test_the_os_image_is_read_only_for_files_that_the_toolkit_lacks(
+    place: Place, has: tuple[str, ...], missing: str, read: bool
 ) -> None:
     node = image([BELOW, plain_layer(place.kernel.version, kernel_files(place.kernel.version)), ABOVE])
     place.serve(dtk=toolkit(place.kernel.version, *has), os=node)
-    known = place.known()
-    assert known.told == ((place.of_os_image(lent),) if lent else ())
-    assert parts(known)[:2] == (True, True)
-    asked = [seen for seen in place.registry.requests() if "/os/" in seen.path]
-    assert bool(asked) == read
-    layers = [one.digest for one in node.blobs[1:] if one.digest in place.fetched()]
-    assert layers == ([one.digest for one in node.blobs[2:]] if read else []), "those above its files, and theirs"
+    result = place.read()
+    assert result.findings == ((place.from_os_image(missing),) if missing else ())
+    assert parts(result)[:2] == (True, True)
+    requests = [request for request in place.registry.requests() if "/os/" in request.path]
+    assert bool(requests) == read
+    layers = [blob.digest for blob in node.blobs[1:] if blob.digest in place.fetched()]
+    expected = [blob.digest for blob in node.blobs[2:]] if read else []
+    assert layers == expected, "the layer of the kernel's files, and the layers above it"
     assert len(place.fetched()) == len(set(place.fetched()))
 
 
@@ -146,42 +150,42 @@ def test_the_os_image_is_asked_only_for_what_the_toolkit_lacks(
 def test_every_form_and_layout_of_an_os_image(
     place: Place, form: str, made_as: Callable[[str, Mapping[str, bytes]], Blob]
 ) -> None:
-    """In an ostree container names come behind what they name, so that their layer, and no other, is read twice."""
+    """In an ostree container a name comes after its content, so this layer is read twice, and no other layer."""
     version = place.kernel.version
     elsewhere = {"kernel/symvers.gz": b"not the kernel's"}
     kernels = made_as(version, {**elsewhere, **kernel_files(version, form)})
     place.serve(dtk=toolkit(version), os=image([BELOW, kernels, ABOVE]))
-    known = place.known()
-    assert parts(known) == (True, True, True)
-    assert known.told == (place.of_os_image(ALL),)
-    assert known.files.vermagic is not None
+    result = place.read()
+    assert parts(result) == (True, True, True)
+    assert result.findings == (place.from_os_image(ALL),)
+    assert result.files.vermagic is not None
     assert place.fetched().count(kernels.digest) == (2 if made_as is ostree_layer else 1)
     assert BELOW.digest not in place.fetched()
     place.registry.forget()
-    again = place.known()
-    assert (parts(again), again.told) == (parts(known), known.told)
-    assert place.fetched() == [], "a later run fetches none"
+    again = place.read()
+    assert (parts(again), again.findings) == (parts(result), result.findings)
+    assert place.fetched() == [], "a later run fetches no blob"
 
 
-def test_version_magic_of_an_in_tree_kmod_where_nothing_else_tells_it(place: Place) -> None:
+def test_the_version_magic_is_read_from_an_in_tree_kmod_without_a_config(place: Place) -> None:
     version = place.kernel.version
     files = {name: content for name, content in kernel_files(version).items() if name != "config"}
     place.serve(dtk=toolkit(version, "Module.symvers", *LISTS), os=image([ostree_layer(version, files)]))
-    known = place.known()
-    assert (known.files.configuration, known.told) == (None, (place.of_os_image("an in-tree kmod"),))
-    assert (known.files.vermagic or "").startswith(f"{version} SMP")
+    result = place.read()
+    assert (result.files.configuration, result.findings) == (None, (place.from_os_image("an in-tree kmod"),))
+    assert (result.files.vermagic or "").startswith(f"{version} SMP")
 
 
-@pytest.mark.parametrize("other", [True, False], ids=["of another kernel", "of none"])
-def test_nothing_is_used_of_an_os_image_without_this_kernel(place: Place, of: Kernels, other: bool) -> None:
+@pytest.mark.parametrize("other", [True, False], ids=["another kernel", "no kernel"])
+def test_an_os_image_without_this_kernel_is_not_used(place: Place, of: Kernels, other: bool) -> None:
     layers = [plain_layer(of.other, kernel_files(of.other))] if other else []
     place.serve(dtk=toolkit(place.kernel.version), os=image([BELOW, *layers, ABOVE]))
-    known = place.known()
-    assert (parts(known), known.told) == ((False, False, False), ())
+    result = place.read()
+    assert (parts(result), result.findings) == ((False, False, False), ())
 
 
 def unread(place: Place, problem: str, files: str = ALL) -> object:
-    """The finding for an OS image that cannot be read."""
+    """Return the finding for an OS image that cannot be read."""
     names = {"kernel": place.kernel.version, "toolkit": place.kernel.driver_toolkit, "image": place.kernel.os_image}
     return findings.OS_IMAGE_UNREAD(files=files, problem=problem, **names)
 
@@ -194,52 +198,54 @@ def unread(place: Place, problem: str, files: str = ALL) -> object:
         (Fault(ABOVE.digest, wrong_bytes=True), "expected sha256:"),
         (Fault(ABOVE.digest, cut_after=9), "connection"),
     ],
-    ids=["down", "not there", "altered", "cut"],
+    ids=["down", "missing", "altered", "cut"],
 )
-def test_an_os_image_that_cannot_be_read_is_told(place: Place, fault: Fault, words: str) -> None:
+def test_an_os_image_that_cannot_be_read_is_a_finding(place: Place, fault: Fault, words: str) -> None:
     place.serve(dtk=toolkit(place.kernel.version, "Module.symvers"), os=image([BELOW, ABOVE]))
     place.registry.tell(fault)
-    known = place.known()
-    assert parts(known) == (True, False, False)
-    (told,) = known.told
-    problem = told.sentence.partition(": got ")[2].partition(", expected .config, modules.builtin")[0]
-    assert told == unread(place, problem, ".config, modules.builtin, an in-tree kmod"), told.sentence
+    result = place.read()
+    assert parts(result) == (True, False, False)
+    (finding,) = result.findings
+    problem = finding.sentence.partition(": got ")[2].partition(", expected .config, modules.builtin")[0]
+    expected = unread(place, problem, ".config, modules.builtin, an in-tree kmod")
+    assert finding == expected, finding.sentence
     assert words in problem or fault.cut_after
 
 
-def test_a_damaged_file_of_the_os_image_is_told_and_not_used(place: Place) -> None:
+def test_a_damaged_file_of_the_os_image_is_a_finding_and_not_used(place: Place) -> None:
     files = {"symvers.gz": b"\x1f\x8bno gzip", "config": kernel_files(place.kernel.version)["config"]}
     version = place.kernel.version
     place.serve(dtk=toolkit(version, ".config", *LISTS), os=image([plain_layer(version, files)]))
-    known = place.known()
-    assert parts(known) == (False, True, True)
-    assert [one.id for one in known.told] == ["os-image-unread"]
-    assert "expected Module.symvers in " in known.told[0].sentence
+    result = place.read()
+    assert parts(result) == (False, True, True)
+    assert [finding.id for finding in result.findings] == ["os-image-unread"]
+    assert "expected Module.symvers in " in result.findings[0].sentence
 
 
-def test_an_os_image_of_too_many_bytes_is_not_begun(place: Place) -> None:
+def test_an_os_image_of_too_many_bytes_is_not_read(place: Place) -> None:
     half = replace(BELOW, data=b"")
     node = image([half, half, ABOVE])
     manifest = node.manifest.data.replace(b'"size": 0', b'"size": %d' % (OS_IMAGE_BYTES // 2))
     place.serve(dtk=toolkit(place.kernel.version), os=replace(node, manifest=replace(node.manifest, data=manifest)))
-    known = place.known()
-    assert "read at most 4 GiB" in known.told[0].sentence
-    assert [one.id for one in known.told] == ["os-image-unread"]
+    result = place.read()
+    assert "at most 4 GiB are read" in result.findings[0].sentence
+    assert [finding.id for finding in result.findings] == ["os-image-unread"]
     assert ABOVE.digest not in place.fetched()
 
 
 @pytest.mark.parametrize("of_toolkit", [True, False])
-def test_the_kernel_to_boot_is_the_toolkit_s_else_the_os_image_s(place: Place, of_toolkit: bool) -> None:
+def test_the_kernel_to_boot_comes_from_the_toolkit_or_else_from_the_os_image(place: Place, of_toolkit: bool) -> None:
     version = place.kernel.version
-    there = layer([(f"usr/lib/modules/{version}/vmlinuz", vmlinuz(version).read_bytes())], OCI_LAYER)
+    kernel_layer = layer([(f"usr/lib/modules/{version}/vmlinuz", vmlinuz(version).read_bytes())], OCI_LAYER)
     place.serve(
-        dtk=image([there] if of_toolkit else [ABOVE]), os=image([BELOW, ostree_layer(version, kernel_files(version))])
+        dtk=image([kernel_layer] if of_toolkit else [ABOVE]),
+        os=image([BELOW, ostree_layer(version, kernel_files(version))]),
     )
     sources = place.sources()
 
     def own() -> Path | None:
         file = sources.own_file(place.kernel, "vmlinuz")
-        assert file is None or file.of_os_image is not of_toolkit
+        assert file is None or file.from_os_image is not of_toolkit
         return file.path if file else None
 
     found = find_vmlinuz((), place.kernel, own)
@@ -250,7 +256,7 @@ def test_the_kernel_to_boot_is_the_toolkit_s_else_the_os_image_s(place: Place, o
     assert sources.own_file(place.kernel, "kernel/none.ko") is None
 
 
-def test_an_in_tree_kmod_is_found_in_either(place: Place) -> None:
+def test_an_in_tree_kmod_is_found_in_the_os_image(place: Place) -> None:
     version = place.kernel.version
     files = kernel_files(version)
     path = next(name for name in files if name.startswith("kernel/lib/"))
@@ -260,11 +266,11 @@ def test_an_in_tree_kmod_is_found_in_either(place: Place) -> None:
     assert sources.own_kmod(place.kernel, name) == path
     own = sources.own_file(place.kernel, path)
     assert own
-    assert (own.of_os_image, own.path.read_bytes()) == (True, files[path])
+    assert (own.from_os_image, own.path.read_bytes()) == (True, files[path])
 
 
 def test_runs_whose_toolkit_lacks_the_symbols(tmp_path: Path, of: Kernels) -> None:
-    """Green and red by the OS image's symbols, and told; another kernel's vmlinuz that stands there is not booted."""
+    """The OS image's symbols decide, with a finding. The vmlinuz of another kernel is not booted."""
     files = {**kernel_files(of.target), "vmlinuz": vmlinuz(of.other).read_bytes()}
     layers = [BELOW, ostree_layer(of.target, files), ABOVE]
     named = json.dumps({"KERNEL_VERSION": of.target, "RHEL_VERSION": "12"}).encode()
@@ -284,8 +290,10 @@ def test_runs_whose_toolkit_lacks_the_symbols(tmp_path: Path, of: Kernels) -> No
             "good": ("verified", "kmod-unsigned", "kernel-files-os-image"),
             "foreign": ("refuted", "kmod-other-kernel", "kmod-unsigned", "kernel-files-os-image"),
         }, first.output
-        told = f"got Module.symvers, modules.builtin from OS image {tags['rhel-coreos']}, expected them in the toolkit"
-        assert told in first.sentences()["good"]
+        sentence = (
+            f"got Module.symvers, modules.builtin from OS image {tags['rhel-coreos']}, expected them in the toolkit"
+        )
+        assert sentence in first.sentences()["good"]
         registry.forget()
         tried = run_preflight(tmp_path, *options, "--trial-load")
         assert tried.verdicts()["good"] == (
@@ -293,9 +301,8 @@ def test_runs_whose_toolkit_lacks_the_symbols(tmp_path: Path, of: Kernels) -> No
             "trial-unable",
             *("kmod-unsigned", "kernel-files-os-image", "kernel-files-os-image"),
         ), tried.output
-        fetched = [
-            one.path.rpartition("/")[2] for one in registry.requests() if one.method == "GET" and BLOBS in one.path
-        ]
-        assert fetched == [layers[1].digest], "all but vmlinuz is known from the first run"
+        requests = [request for request in registry.requests() if request.method == "GET" and BLOBS in request.path]
+        fetched = [request.path.rpartition("/")[2] for request in requests]
+        assert fetched == [layers[1].digest], "the first run has read all files but vmlinuz"
         assert f"got a vmlinuz of {of.other}, expected" in tried.sentences()["good"]
         assert f"got vmlinuz from OS image {tags['rhel-coreos']}" in tried.sentences()["good"]

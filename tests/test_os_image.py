@@ -1,4 +1,4 @@
-"""Which tags of a payload may be of the OS."""
+"""Tags of a payload that may be OS images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .os_images import references
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "found"),
+    ("name", "source", "expected"),
     [
         ("rhel-coreos", "", True),
         ("rhel-coreos-8-extensions", "", True),
@@ -31,17 +31,18 @@ from .os_images import references
         ("node", "https://github.com/notopenshift/os", False),
     ],
 )
-def test_tags_that_may_be_of_the_os(name: str, source: str, found: bool) -> None:
+def test_tags_that_may_be_of_the_os(name: str, source: str, expected: bool) -> None:
     document = Field(json.loads(references({name: "spec"}, {name: source})))
-    assert os_image_tags(document) == ((Tag(name, "spec"),) if found else ())
+    assert os_image_tags(document) == ((Tag(name, "spec"),) if expected else ())
 
 
 def test_a_real_payload() -> None:
-    """image-references of a public 4.10 release, where $PREFLIGHT_REAL_DATA has it."""
+    """Read image-references of a public 4.10 release. $PREFLIGHT_REAL_DATA names the folder with its data."""
     given = os.environ.get("PREFLIGHT_REAL_DATA")
     if not given:
         pytest.skip("PREFLIGHT_REAL_DATA names no folder with release/image-references-4.10.json")
     document = Field(json.loads((Path(given) / "release" / "image-references-4.10.json").read_bytes()))
     (tag,) = os_image_tags(document)
     assert tag.name == "machine-os-content"
+    assert tag.reference
     assert "@sha256:" in tag.reference

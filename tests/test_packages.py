@@ -1,4 +1,4 @@
-"""Package lists at the top of an OS image: which kernel they name, and when they are not believed."""
+"""Package lists at the top of an OS image: the kernel that they name, and lists that are not used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kmm_preflight.model import VERIFIED_HTTPS
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import PullCredentials
-from kmm_preflight.oci.image import Image as Read
+from kmm_preflight.oci.image import Image as OciImage
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference, Reference
 from kmm_preflight.oci.resolver import ImageResolver
@@ -47,8 +47,8 @@ BUILD = layer([folder("usr"), ("usr/share/buildinfo/labels.json", b"{}"), ("root
 LARGE = layer([("usr/share/large", os.urandom(9 << 20))], OCI_LAYER)
 
 
-def _read(tmp_path: Path, one: Image, kernel: Callable[[Read], ListedKernel] = node_kernel) -> ListedKernel:
-    layout = LayoutReference(write_layout(tmp_path / "layout", {"host.example/os:1": one}), "", archive=False)
+def _read(tmp_path: Path, os_image: Image, kernel: Callable[[OciImage], ListedKernel] = node_kernel) -> ListedKernel:
+    layout = LayoutReference(write_layout(tmp_path / "layout", {"host.example/os:1": os_image}), "", archive=False)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=LISTS))
     return kernel(images.image(Reference.parse("host.example/os:1"), None, PullCredentials(), VERIFIED_HTTPS))
 
@@ -58,7 +58,7 @@ def _listed(*layers: Blob) -> Image:
 
 
 @pytest.mark.parametrize(
-    "one",
+    "os_image",
     [
         pytest.param(_listed(node_list(KERNEL)), id="last layer"),
         pytest.param(_listed(node_list(OTHER), node_list(KERNEL)), id="the upper of two"),
@@ -69,33 +69,33 @@ def _listed(*layers: Blob) -> Image:
         pytest.param(_listed(layer([Member("./" + NODE_LIST, package_list(KERNEL, KERNEL))])), id="twice the same"),
     ],
 )
-def test_node_kernel(tmp_path: Path, one: Image) -> None:
-    assert _read(tmp_path, one) == ListedKernel(KERNEL, NODE_LIST)
+def test_node_kernel(tmp_path: Path, os_image: Image) -> None:
+    assert _read(tmp_path, os_image) == ListedKernel(KERNEL, NODE_LIST)
 
 
 @pytest.mark.parametrize(
-    ("layers", "why"),
+    ("layers", "reason"),
     [
-        ([], f"got a layer with /usr/lib/modules/k/vmlinuz at its top, expected one with /{NODE_LIST}"),
-        ([layer([])] * 4, f"got no layer with /{NODE_LIST}, expected one at its top"),
-        ([node_list(KERNEL), layer([("etc/motd", b"")])], "got a layer with /etc/motd at its top"),
+        ([], f"a layer with /usr/lib/modules/k/vmlinuz is at its top, expected a layer with /{NODE_LIST}"),
+        ([layer([])] * 4, f"no layer with /{NODE_LIST} at its top"),
+        ([node_list(KERNEL), layer([("etc/motd", b"")])], "a layer with /etc/motd is at its top"),
         (
             [node_list(KERNEL), layer([("usr/share/openshift/base/.wh.meta.json", b"")])],
-            "got a layer with /usr/share/openshift/base/.wh.meta.json at its top",
+            "a layer with /usr/share/openshift/base/.wh.meta.json is at its top",
         ),
-        ([node_list(KERNEL), LARGE], "got a layer of 9 MiB at its top, which is not read"),
-        ([layer([symlink(NODE_LIST, "../x")])], f"got no file of at most 4 MiB as /{NODE_LIST}"),
-        ([layer([(NODE_LIST, b" " * (LIST_BYTES + 1))])], f"got no file of at most 4 MiB as /{NODE_LIST}"),
-        ([node_list(KERNEL, OTHER)], f"got {KERNEL}, {OTHER} as kernel-core in /{NODE_LIST}, expected one kernel"),
-        ([node_list()], f"got nothing as kernel-core in /{NODE_LIST}, expected one kernel"),
-        ([node_list("k-\x1b[2J.x")], f"got 'k-\\x1b[2J.x' as kernel-core in /{NODE_LIST}, expected a kernel version"),
+        ([node_list(KERNEL), LARGE], "a layer of 9 MiB is at its top and was not read"),
+        ([layer([symlink(NODE_LIST, "../x")])], f"/{NODE_LIST} is not a file of at most 4 MiB"),
+        ([layer([(NODE_LIST, b" " * (LIST_BYTES + 1))])], f"/{NODE_LIST} is not a file of at most 4 MiB"),
+        ([node_list(KERNEL, OTHER)], f"/{NODE_LIST} lists {KERNEL}, {OTHER} as kernel-core, expected one kernel"),
+        ([node_list()], f"/{NODE_LIST} lists nothing as kernel-core, expected one kernel"),
+        ([node_list("k-\x1b[2J.x")], f"/{NODE_LIST} lists 'k-\\x1b[2J.x' as kernel-core, expected a kernel version"),
     ],
     ids=["no list", "deep", "a layer added", "list removed", "large", "a link", "endless", "two", "none", "no kernel"],
 )
-def test_not_listed(tmp_path: Path, layers: Sequence[Blob], why: str) -> None:
+def test_not_listed(tmp_path: Path, layers: Sequence[Blob], reason: str) -> None:
     with pytest.raises(NotListed) as caught:
         _read(tmp_path, _listed(*layers))
-    assert caught.value.why.startswith(why)
+    assert caught.value.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ _RT_LIST = json.dumps({RT: KERNEL}).encode()
 
 
 @pytest.mark.parametrize(
-    ("one", "kernel"),
+    ("os_image", "kernel"),
     [
         pytest.param(
             extensions_image(extensions_list(kernel_rt_core=KERNEL)), ListedKernel(KERNEL, EXTENSIONS_LIST), id="list"
@@ -161,29 +161,31 @@ _RT_LIST = json.dumps({RT: KERNEL}).encode()
         ),
     ],
 )
-def test_extension_kernel(tmp_path: Path, one: Image, kernel: ListedKernel) -> None:
-    assert _read(tmp_path, one, _RT) == kernel
+def test_extension_kernel(tmp_path: Path, os_image: Image, kernel: ListedKernel) -> None:
+    assert _read(tmp_path, os_image, _RT) == kernel
 
 
 @pytest.mark.parametrize(
-    ("one", "why"),
+    ("os_image", "reason"),
     [
-        (extensions_image(extensions_list()), f"got nothing as {RT} in /{EXTENSIONS_LIST}, expected one kernel"),
-        (extensions_image(), f"got nothing as {RT} in /{RPMS}, expected one kernel"),
+        (extensions_image(extensions_list()), f"/{EXTENSIONS_LIST} lists nothing as {RT}, expected one kernel"),
+        (extensions_image(), f"/{RPMS} lists nothing as {RT}, expected one kernel"),
         (
             image([rpm_layer(f"{RT}-{KERNEL}", f"{RT}-{OTHER}")]),
-            f"got {KERNEL}, {OTHER} as {RT} in /{RPMS}, expected one kernel",
+            f"/{RPMS} lists {KERNEL}, {OTHER} as {RT}, expected one kernel",
         ),
-        (extensions_image(layer([("etc/x", b"")])), f"got a layer with /etc/x at its top, expected one with "
-         f"/{EXTENSIONS_LIST}"),
-        (image([]), f"got no layer with /{EXTENSIONS_LIST} or RPMs, expected one at its top"),
+        (
+            extensions_image(layer([("etc/x", b"")])),
+            f"a layer with /etc/x is at its top, expected a layer with /{EXTENSIONS_LIST}",
+        ),
+        (image([]), f"no layer with /{EXTENSIONS_LIST} or RPMs at its top"),
     ],
     ids=["not in the list", "not among the RPMs", "two", "a layer added", "no layer"],
-)  # fmt: skip
-def test_no_extension(tmp_path: Path, one: Image, why: str) -> None:
+)
+def test_no_extension(tmp_path: Path, os_image: Image, reason: str) -> None:
     with pytest.raises(NotListed) as caught:
-        _read(tmp_path, one, _RT)
-    assert caught.value.why == why
+        _read(tmp_path, os_image, _RT)
+    assert caught.value.reason == reason
 
 
 def test_a_damaged_list_of_extensions(tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ def test_a_damaged_list_of_extensions(tmp_path: Path) -> None:
 
 
 def test_64k_is_a_package_of_its_own() -> None:
-    """Its version may be another one than the standard kernel's (docs/reference/openshift.md 3.3)."""
+    """The 64k kernel may have another version than the standard kernel (docs/reference/openshift.md 3.3)."""
     listed = Field({"kernel-core": KERNEL, PAGES_64K: "5.14.0-570.17.1.el9_6.aarch64"})
     assert extension_versions(listed, PAGES_64K) == {"5.14.0-570.17.1.el9_6.aarch64"}
     names = [f"kernel-core-{KERNEL}.rpm", f"{PAGES_64K}-5.14.0-427.1.1.el9_4.aarch64.rpm"]
@@ -210,7 +212,7 @@ COPY --from=metadata /usr/share/openshift /usr/share/openshift
 COPY --from=metadata /usr/share/buildinfo /usr/share/buildinfo
 LABEL io.openshift.metalayer=true
 """
-"""The steps in which node images of 4.22 are made."""
+"""The build steps of node images of 4.22."""
 
 
 def test_a_node_image_that_buildah_made(tmp_path: Path) -> None:
@@ -218,6 +220,6 @@ def test_a_node_image_that_buildah_made(tmp_path: Path) -> None:
     with Registry.plain(tmp_path / "registry") as registry:
         buildah_image(tmp_path, CONTAINERFILE, files, registry, "os", "1")
         images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, KeepRules(paths=LISTS))
-        made = images.image(Reference.parse(f"{registry.host}/os:1"), None, PullCredentials(), VERIFIED_HTTPS)
-        assert len(made.resolved.manifest.layers) == 3
-        assert node_kernel(made) == ListedKernel(KERNEL, NODE_LIST)
+        os_image = images.image(Reference.parse(f"{registry.host}/os:1"), None, PullCredentials(), VERIFIED_HTTPS)
+        assert len(os_image.resolved.manifest.layers) == 3
+        assert node_kernel(os_image) == ListedKernel(KERNEL, NODE_LIST)

@@ -161,7 +161,7 @@ TO_REWRITE = tuple(
         "kmm_preflight/nodes",
         "kmm_preflight/oci",
         "kmm_preflight/planning",
-        "kmm_preflight/release",
+        "kmm_preflight/release/findings.py",
         "kmm_preflight/stages",
         "kmm_preflight/status",
         "kmm_preflight/trial",

@@ -90,7 +90,7 @@ def _needed(module: Module | RefusedModule, boots: Prediction, options: KernelOp
 
 def _choice(options: KernelOptions, needs: Iterable[tuple[Demand, ...]]) -> Choice:
     wants: set[KernelFilter | None] = {filter_of(one.boot) for several in needs for one in several}
-    return replace(options.choice, wants=frozenset(want for want in wants if want))
+    return replace(options.choice, filters=frozenset(want for want in wants if want))
 
 
 def _assumed(fleet: Fleet, offered: ReleaseStreams, options: KernelOptions, release: str) -> list[str]:

@@ -192,7 +192,7 @@ def _targets(one: Demand, kernels: tuple[TargetKernel, ...], offered: ReleaseStr
     if boot.kernel:
         return [Target(_of_today(boot, kernels), (one.words,), one.today, one.notes)]
     want = KernelFilter(boot.stream, boot.arch, boot.flavour)
-    found = [kernel for kernel in kernels if want.takes(kernel)]
+    found = [kernel for kernel in kernels if want.matches(kernel)]
     if found:
         return [Target(kernel, (one.words,), one.today, one.notes) for kernel in found]
     has = listed([f"{kernel.stream} {kernel.arch} {kernel.flavour.value}" for kernel in kernels])

@@ -1,1 +1,1 @@
-"""A release: which kernels its driver toolkits name, and whether those are the ones that its OS images boot."""
+"""A release: the kernels of its driver toolkits, and the kernels that its OS images boot."""

@@ -1,4 +1,4 @@
-"""Which release is asked for, and which of its kernels: by options, and by nodes."""
+"""The choice of a release's kernels: by options, and by the kernels that nodes require."""
 
 from __future__ import annotations
 
@@ -11,71 +11,82 @@ from kmm_preflight.model import Flavour, TargetKernel
 PUBLIC_RELEASES = "quay.io/openshift-release-dev/ocp-release"
 MULTI = "multi"
 _VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z._-]+)?")
+_SUFFIXES = (*ARCHITECTURES.values(), MULTI)
 
 
 @dataclass(frozen=True)
 class KernelFilter:
-    """Kernels that nodes need of a release; what is "" or None here is left to the Choice."""
+    """Kernels of a release that nodes require. A field that is None matches every kernel."""
 
-    stream: str = ""
-    arch: str = ""
+    stream: str | None = None
+    """The stream of the nodes."""
+    arch: str | None = None
+    """The architecture of the nodes, in Go's spelling."""
     flavour: Flavour | None = None
+    """The flavour of the nodes."""
 
-    def takes(self, kernel: TargetKernel) -> bool:
-        """Whether this is one of them."""
+    def matches(self, kernel: TargetKernel) -> bool:
+        """True if nodes require this kernel."""
         return (
-            self.stream in ("", kernel.stream)
-            and self.arch in ("", kernel.arch)
+            self.stream in (None, kernel.stream)
+            and self.arch in (None, kernel.arch)
             and self.flavour in (None, kernel.flavour)
         )
 
     @property
     def words(self) -> str:
         """Stream, architecture and flavour, for a message."""
-        return " ".join(word for word in (self.stream, self.arch, self.flavour.value if self.flavour else "") if word)
+        words = (self.stream, self.arch, self.flavour.value if self.flavour else None)
+        return " ".join(word for word in words if word)
 
 
-EVERY = frozenset({KernelFilter()})
-"""The wants where no node says which."""
+ANY_KERNEL = frozenset({KernelFilter()})
+"""The filters of a run without nodes."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of a release's kernels are asked for; empty means: its own architecture, all streams, standard.
-
-    wants are what nodes need of it; where none says an architecture or a flavour, those chosen here are read.
-    """
+    """The kernels of a release that a run reads."""
 
     arches: tuple[str, ...] = ()
+    """Architectures that options name, in Go's spelling, or "multi". If empty, read the release's own architecture."""
     streams: tuple[str, ...] = ()
+    """Streams that options name, by label or by tag of the driver toolkit. If empty, read all streams."""
     flavours: tuple[Flavour, ...] = (Flavour.STANDARD,)
-    wants: frozenset[KernelFilter] = EVERY
+    """Flavours to read if a filter has none."""
+    filters: frozenset[KernelFilter] = ANY_KERNEL
+    """Kernels that nodes require."""
 
-    def wanted_arches(self) -> tuple[str, ...]:
-        """The architectures that nodes have."""
-        return tuple(sorted({want.arch for want in self.wants if want.arch}))
+    def node_arches(self) -> tuple[str, ...]:
+        """Return the architectures that the filters name, in alphabetical order."""
+        return tuple(sorted({kernels.arch for kernels in self.filters if kernels.arch}))
 
     def flavours_for(self, stream: str, arch: str) -> tuple[Flavour, ...]:
-        """The flavours to be read of a toolkit: those chosen first."""
-        wants = [want for want in self.wants if want.stream in ("", stream) and want.arch in ("", arch)]
-        chosen = self.flavours if any(want.flavour is None for want in wants) else ()
-        named = {want.flavour for want in wants}
-        return tuple(dict.fromkeys((*chosen, *(one for one in Flavour if one in named))))
+        """Return the flavours to read from a toolkit: first the flavours of the options, then those of the filters."""
+        flavours = {
+            kernels.flavour
+            for kernels in self.filters
+            if kernels.stream in (None, stream) and kernels.arch in (None, arch)
+        }
+        by_option = self.flavours if None in flavours else ()
+        return tuple(dict.fromkeys((*by_option, *(flavour for flavour in Flavour if flavour in flavours))))
 
 
 def is_version(text: str) -> bool:
-    """Whether the text is a bare version, whose image depends on the architectures of the nodes."""
-    return bool(_VERSION.fullmatch(text)) and text.rpartition("-")[2] not in (*ARCHITECTURES.values(), MULTI)
+    """True if the text is a version without an architecture: the tag of its image depends on the nodes."""
+    return bool(_VERSION.fullmatch(text)) and text.rpartition("-")[2] not in _SUFFIXES
 
 
 def release_name(text: str, arches: tuple[str, ...]) -> str:
-    """The image name of a release: a bare version becomes a tag of the public releases, as oc names them."""
+    """Return the image name of a release. A version becomes a tag of the public releases, as in oc.
+
+    Any other text is returned unchanged.
+    """
     if not _VERSION.fullmatch(text):
         return text
-    suffixes = (*ARCHITECTURES.values(), MULTI)
-    if text.rpartition("-")[2] in suffixes:
+    if text.rpartition("-")[2] in _SUFFIXES:
         return f"{PUBLIC_RELEASES}:{text}"
     if not arches:
         return f"{PUBLIC_RELEASES}:{text}-{ARCHITECTURES['amd64']}"
-    one = arches[0] if len(arches) == 1 else MULTI
-    return f"{PUBLIC_RELEASES}:{text}-{ARCHITECTURES.get(one, one)}"
+    arch = arches[0] if len(arches) == 1 else MULTI
+    return f"{PUBLIC_RELEASES}:{text}-{ARCHITECTURES.get(arch, arch)}"

@@ -1,4 +1,4 @@
-"""An image in which a target kernel's own files stand: a driver toolkit, or the OS image that nodes boot."""
+"""Read a target kernel's own files from an image: a driver toolkit, or the OS image that nodes boot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KERNEL_FILES = re.compile(
     r"|((usr/)?lib/modules/[^/]+/(symvers\.(gz|xz|zst)|config|modules\.(order|builtin|builtin\.modinfo)"
     rf"|{SMALL_KMODS}/[^/]+\.ko(\.gz|\.xz|\.zst)?))"
 )
-"""Paths whose bytes are kept of such images; of in-tree kmods some that are small are enough."""
+"""Paths whose bytes are kept from these images. Of the in-tree kmods, some small kmods are enough."""
 
 _PACKED = frozenset(("symvers.gz", "symvers.xz", "symvers.zst"))
 _FILE_BYTES = 64 << 20
@@ -32,10 +32,12 @@ _FILE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class KernelFolders:
-    """Where an image has a kernel's files: folders beside its headers, and of its modules, {0} being the release."""
+    """Folders of a kernel's files in an image; {0} is the kernel version."""
 
     headers: tuple[str, ...]
+    """Folders of the kernel's headers."""
     modules: tuple[str, ...]
+    """Folders of the kernel's own kmods."""
 
 
 TOOLKIT = KernelFolders(
@@ -55,64 +57,67 @@ OS_IMAGE = KernelFolders(headers=(), modules=("usr/lib/modules/{0}",))
 
 @dataclass(frozen=True)
 class ModuleLists:
-    """What a kernel has as files and built in: modules.order, modules.builtin, modules.builtin.modinfo."""
+    """Lists of a kernel's own kmods. A list that the image does not have is None."""
 
     order: bytes | None = None
+    """modules.order: kmods that are files."""
     built_in: bytes | None = None
+    """modules.builtin: kmods that are built in."""
     built_in_tags: bytes | None = None
+    """modules.builtin.modinfo: modinfo tags of built-in kmods."""
 
 
 class KernelImage:
-    """One image and the kernel that is looked for in it; each question raises what reading an image raises."""
+    """A kernel's files in one image. Every method raises the errors of reading an image."""
 
-    def __init__(self, image: Image, kernel: TargetKernel, places: KernelFolders) -> None:
-        self._image, self._kernel, self._places = image, kernel, places
+    def __init__(self, image: Image, kernel: TargetKernel, folders: KernelFolders) -> None:
+        self._image, self._kernel, self._folders = image, kernel, folders
 
     def symvers(self) -> Located | None:
-        """Module.symvers in any of its forms, plain before packed; packed it is whichever form the layers have."""
-        if found := self._first(self._places.headers, "Module.symvers"):
-            return found
-        for folder in self._folders("."):
-            # By name rather than path: asking for one form after the other would open every layer for each.
+        """Return Module.symvers: plain, or else compressed in any format."""
+        if symvers := self._first(self._folders.headers, "Module.symvers"):
+            return symvers
+        for folder in self._module_folders("."):
+            # Search all names in one pass: a search for each path would open every layer each time.
             for located in self._image.files.below(folder, _PACKED.__contains__):
-                beside = located.path.rpartition("/")[0] == folder
-                if beside and (found := self._image.files.file(located.path)):
-                    return found
+                in_folder = located.path.rpartition("/")[0] == folder
+                if in_folder and (symvers := self._image.files.file(located.path)):
+                    return symvers
         return None
 
     def configuration(self) -> bytes | None:
-        """The .config."""
-        beside = self._first(self._places.headers, ".config")
-        return self._bytes(beside or self._first(self._places.modules, "config"))
+        """Return the bytes of .config."""
+        with_headers = self._first(self._folders.headers, ".config")
+        return self._bytes(with_headers or self._first(self._folders.modules, "config"))
 
     def lists(self) -> ModuleLists | None:
-        """All lists of one image; None where it has neither of those that every kernel has."""
+        """Return the lists of this image, or None if it has neither modules.order nor modules.builtin."""
         order, built_in = self._list("modules.order"), self._list("modules.builtin")
         if order is None and built_in is None:
             return None
         return ModuleLists(order, built_in, self._list("modules.builtin.modinfo"))
 
     def own_file(self, path: str) -> Path | None:
-        """A file by its path below the folder of the kernel's modules."""
-        located = self._first(self._places.modules, path)
+        """Return a file by its path below the folder of the kernel's own kmods."""
+        located = self._first(self._folders.modules, path)
         return self.content(located) if located else None
 
     def own_kmod(self, name: str) -> str | None:
-        """The path there of an in-tree kmod, by its name with _ for -."""
-        for folder in self._folders("."):
-            found = self._image.files.below(folder, lambda file: is_kmod_file(file) and module_key(file) == name)
-            for located in found:
+        """Return the path of an in-tree kmod below that folder, by its name with _ for -."""
+        for folder in self._module_folders("."):
+            kmods = self._image.files.below(folder, lambda file: is_kmod_file(file) and module_key(file) == name)
+            for located in kmods:
                 return located.path[len(folder) + 1 :]
         return None
 
     def small_kmod(self) -> Path | None:
-        """One of the kernel's own kmods, packed or not; None where there is none, or none to read."""
-        for folder in self._folders(SMALL_KMODS):
-            for below in self._image.files.below(folder, is_kmod_file):
-                located = self._image.files.file(below.path)
-                if located is None or below.entry.kind is EntryKind.SYMLINK:
+        """Return a small in-tree kmod, compressed or not, or None if no small kmod can be read."""
+        for folder in self._module_folders(SMALL_KMODS):
+            for kmod in self._image.files.below(folder, is_kmod_file):
+                located = self._image.files.file(kmod.path)
+                if located is None or kmod.entry.kind is EntryKind.SYMLINK:
                     continue
-                with suppress(PreflightError):  # it is one source of several: what it would have told may be in others
+                with suppress(PreflightError):  # another kmod, or .config, has the same version magic
                     path = self.content(located)
                     with unpacked(path) as data:
                         read_object(data, MACHINES[self._kernel.arch])
@@ -120,23 +125,23 @@ class KernelImage:
         return None
 
     def content(self, located: Located) -> Path:
-        """The bytes of a file that was found, as a file."""
+        """Return the bytes of a located file, as a file."""
         return self._image.content(located)
 
     def _first(self, folders: tuple[str, ...], name: str) -> Located | None:
-        """The first of the paths that leads to a file."""
+        """Return the first file of that name in the folders."""
         paths = (f"{folder.format(self._kernel.version)}/{name}" for folder in folders)
-        return next((found for path in paths if (found := self._image.files.file(path))), None)
+        return next((located for path in paths if (located := self._image.files.file(path))), None)
 
-    def _folders(self, name: str) -> Iterator[str]:
-        """Where a folder of the kernel's own modules stands, links followed."""
-        for folder in self._places.modules:
+    def _module_folders(self, name: str) -> Iterator[str]:
+        """Yield the resolved paths of a folder below the kernel's own kmods."""
+        for folder in self._folders.modules:
             with suppress(LinkBroken):
-                if found := self._image.files.resolve(f"{folder.format(self._kernel.version)}/{name}"):
-                    yield found.path
+                if located := self._image.files.resolve(f"{folder.format(self._kernel.version)}/{name}"):
+                    yield located.path
 
     def _list(self, name: str) -> bytes | None:
-        return self._bytes(self._first(self._places.modules, name))
+        return self._bytes(self._first(self._folders.modules, name))
 
     def _bytes(self, located: Located | None) -> bytes | None:
         if located is None:

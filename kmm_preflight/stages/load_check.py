@@ -19,7 +19,7 @@ from kmm_preflight.model import Finding, Severity, TargetKernel
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.planning.plan import Plan
-from kmm_preflight.release.kernel_sources import KnownKernel
+from kmm_preflight.release.kernel_sources import ReadKernelFiles
 from kmm_preflight.stages import findings
 from kmm_preflight.stages.image_check import kmods_of
 from kmm_preflight.stages.signatures import judge_required, judge_signed, judge_unasked, signed_files
@@ -42,7 +42,7 @@ TrialCheck = Callable[[Plan, Image], tuple[Finding, ...]]
 class Kernels(Protocol):
     """Where the target kernels' own files come from."""
 
-    def known(self, kernel: TargetKernel) -> KnownKernel:
+    def read(self, kernel: TargetKernel) -> ReadKernelFiles:
         """What is known of the kernel; raises as errors.py says."""
 
 
@@ -107,17 +107,17 @@ class LoadCheck:
         if not self._proving.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings
         try:
-            known = self._kernels.known(plan.kernel)
+            known = self._kernels.read(plan.kernel)
         except PreflightError as exc:
             toolkit = plan.kernel.driver_toolkit
             unread = findings.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message)
             return (unread, *prepare_node(plan, files, self._worker).findings)
         node = prepare_node(plan, files, self._worker, known.files)
         if any(one.severity is Severity.REFUTES for one in node.findings):
-            return (*node.findings, *known.told)
+            return (*node.findings, *known.findings)
         kmods = _Kmods(plan, image, known.files, node)
         signatures = self._judge_signatures(plan, image, node) if signed else ()
-        return (*node.findings, *signatures, *self._judge_kmods(kmods), *known.told)
+        return (*node.findings, *signatures, *self._judge_kmods(kmods), *known.findings)
 
     def _judge_signatures(self, plan: Plan, image: Image, node: NodeContents) -> tuple[Finding, ...]:
         paths = [located.path for located in node.sequence]

@@ -83,7 +83,7 @@ class _Own:
         file = self._files.own_file(self._kernel, path)
         if file is None:
             return None
-        self._of_os_image += [path] if file.of_os_image else []
+        self._of_os_image += [path] if file.from_os_image else []
         return file.path
 
     def told(self) -> tuple[Finding, ...]:

@@ -1,4 +1,4 @@
-"""Where a release's images come from, and the small files in them."""
+"""Read small files of a release's images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FILE_BYTES = 32 << 20
 
 
 def read_file(image: Image, path: str) -> bytes | None:
-    """The bytes of a file, found in whichever layer; None when there is no such file. BoundExceeded above 32 MiB."""
+    """Return the first 32 MiB of a file, from any layer. If the image has no such file, return None."""
     located = image.files.file(path)
     if located is None:
         return None
