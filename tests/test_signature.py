@@ -23,7 +23,8 @@ from cryptography.x509.oid import NameOID
 
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate
-from kmm_preflight.kmod.signature import MAGIC, judge_signature, refused_unasked, signer_of
+from kmm_preflight.kmod.signature import judge_signature, judge_unenforced_signature
+from kmm_preflight.kmod.signed_file import MAGIC, signer_of
 from kmm_preflight.model import Severity
 
 if sys.version_info >= (3, 14):
@@ -194,14 +195,14 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
     "magic-behind-kmod": (lambda d: d.kmod + MAGIC, "signature-broken", "a signature of type", False),
     "type-x509": (lambda d: append(*parts(d.sign()), kind=1), "signature-broken", "of type 1 instead of 2", True),
     "algo-set": (lambda d: append(*parts(d.sign()), algo=1), "signature-broken", "must be zero", True),
-    "too-long": (lambda d: append(*parts(d.sign()), size=1 << 31), "signature-broken", "in front of which", False),
+    "too-long": (lambda d: append(*parts(d.sign()), size=1 << 31), "signature-broken", "bytes before it", False),
     "of-nothing": (lambda d: append(*parts(d.sign()), size=0), "signature-broken", "a signature of 0 bytes", False),
     "too-short": (lambda d: append(*parts(d.sign()), size=99), "signature-broken", "got ", False),
-    "cut-in-front": (lambda d: d.sign()[-300:], "signature-broken", "in front of which", False),
+    "cut-in-front": (lambda d: d.sign()[-300:], "signature-broken", "bytes before it", False),
     "cut-in-message": (lambda d: append(d.kmod, parts(d.sign())[1][:-9]), "signature-broken", "cut short", False),
     "parameters": (
         lambda d: append(d.kmod, parts(d.sign())[1].replace(RSA_NULL, RSA_NULL[:-2] + b"\x00\x00")),
-        "signature-broken", "that are no CMS message", False,
+        "signature-broken", "that are not a CMS message", False,
     ),
     "hash-not-announced": (
         lambda d: append(d.kmod, parts(d.sign())[1].replace(SHA256, SHA256[:-1] + b"\x02", 1)),
@@ -209,7 +210,7 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
     ),
     "behind-message": (lambda d: append(d.kmod, parts(d.sign())[1] + b"\0\0"), "signature-broken", "2 bytes", True),
     "two-versions": (lambda d: numbered(d.sign(), 3, 1), "signature-form", "of another version than its signer", True),
-    "other-message": (lambda d: append(d.kmod, b"\x30\x03\x02\x01\x05"), "signature-broken", "no CMS", False),
+    "other-message": (lambda d: append(d.kmod, b"\x30\x03\x02\x01\x05"), "signature-broken", "not a CMS", False),
     "body-changed": (lambda d: flip(d.sign(), 5000), "signature-wrong", f"sha256 of these bytes signed by {WORDS}",
                      False),
     "body-shorter": (lambda d: d.sign()[1:], "signature-wrong", "", False),
@@ -222,10 +223,10 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
     "stranger-above": (lambda d: d.sign(data=d.sign(), pair=d.stranger), "signature-foreign", "5D:0A", False),
     "twice": (lambda d: d.sign(data=d.sign()), "signature-twice", f"one by {WORDS}, expected none", True),
     "stranger-below": (lambda d: d.sign(data=d.sign(pair=d.stranger)), "signature-twice", "CN=stranger", True),
-    "broken-below": (lambda d: d.sign(data=d.kmod + MAGIC), "signature-twice", "somebody who cannot be read", True),
+    "broken-below": (lambda d: d.sign(data=d.kmod + MAGIC), "signature-twice", "an unreadable signer", True),
     "attributes": (lambda d: d.by_openssl("-nocerts"), "signature-form", "got signed attributes", True),
     "embedded": (
-        lambda d: d.by_openssl("-nocerts", "-noattr", "-nodetach"), "signature-broken", "take up to 65535", True,
+        lambda d: d.by_openssl("-nocerts", "-noattr", "-nodetach"), "signature-broken", "expected 1 to 65535", True,
     ),
     "embedded-small": (
         lambda d: d.by_openssl("-nocerts", "-noattr", "-nodetach", body=d.kmod[:4096]),
@@ -291,14 +292,16 @@ def test_openssl_may_sign_like_sign_file(desk: Desk) -> None:
 
 def test_whose_signature_it_is(desk: Desk) -> None:
     assert signer_of(desk.sign()) == WORDS
-    assert signer_of(desk.sign("-k", "sha256")) == f"key identifier {desk.rsa.certificate.ski.hex(':').upper()}"
-    assert [signer_of(data) for data in (b"", desk.kmod, desk.sign() + b"\n", b"\x1f\x8bx", MAGIC)] == [""] * 5
+    ski = desk.rsa.certificate.ski
+    assert ski is not None
+    assert signer_of(desk.sign("-k", "sha256")) == f"key identifier {ski.hex(':').upper()}"
+    assert [signer_of(data) for data in (b"", desk.kmod, desk.sign() + b"\n", b"\x1f\x8bx", MAGIC)] == [None] * 5
 
 
 def test_a_certificate_is_read(desk: Desk) -> None:
     read = desk.rsa.certificate
     assert (read.subject, read.issuer) == ("O=Preflight tests, CN=signing key",) * 2
-    assert (read.serial, len(read.ski)) == (SERIAL, 20)
+    assert (read.serial, len(read.ski or b"")) == (SERIAL, 20)
     assert timedelta(days=1) == read.not_after - read.not_before
     assert read.not_after.tzinfo is UTC
 
@@ -348,7 +351,7 @@ UNASKED: dict[str, tuple[Callable[[Desk], bytes], str]] = {
 @pytest.mark.parametrize("case", UNASKED)
 def test_what_a_kernel_refuses_unasked(case: str, desk: Desk) -> None:
     make, got = UNASKED[case]
-    found = refused_unasked(PATH, make(desk))
+    found = judge_unenforced_signature(PATH, make(desk))
     assert (found.id, got in found.sentence) == ("signature-form", True) if found else not got
 
 

@@ -21,7 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
 
 from kmm_preflight.build import findings
 from kmm_preflight.errors import Malformed
-from kmm_preflight.kmod.certificate import FIT_KEY, Certificate, is_indented, parse_certificate, what_it_is, why_unfit
+from kmm_preflight.kmod.certificate import (
+    FIT_KEY,
+    Certificate,
+    describe_bytes,
+    is_indented,
+    parse_certificate,
+    unfit_key,
+)
 from kmm_preflight.model import Finding
 from kmm_preflight.stages import findings as stages_findings
 
@@ -80,7 +87,7 @@ def pem_label(key: bytes) -> str:
 
 
 def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime) -> Iterator[Finding]:
-    if unfit := why_unfit(certificate.public_key()):
+    if unfit := unfit_key(certificate.public_key()):
         yield stages_findings.SIGN_CERT_INVALID(
             problem=f"certificate in Secret {names.cert_secret}: got one for {unfit}, expected one for {FIT_KEY}"
         )
@@ -102,15 +109,14 @@ def _read_key(key: bytes) -> PrivateKeyTypes:
     load = load_der_private_key if key.startswith(_SEQUENCE) else load_pem_private_key
     try:
         # Without validation first: it looks for primes, and of a key that no kernel takes these can be very long.
-        unfit = why_unfit(load(key, None, unsafe_skip_rsa_key_validation=True).public_key())
-        loaded = None if unfit else load(key, None)
+        unfit = unfit_key(load(key, None, unsafe_skip_rsa_key_validation=True).public_key())
+        if unfit:
+            raise Malformed(unfit)
+        return load(key, None)
     except TypeError:
         raise Malformed("an encrypted key, for which there is no passphrase here") from None
     except (ValueError, UnsupportedAlgorithm):
         raise Malformed(_instead(key)) from None
-    if loaded is None:
-        raise Malformed(unfit)
-    return loaded
 
 
 def _instead(key: bytes) -> str:
@@ -118,7 +124,7 @@ def _instead(key: bytes) -> str:
     try:
         parse_certificate(key, "key")
     except Malformed:
-        return what_it_is(key, damaged="private key")
+        return describe_bytes(key, damaged="private key")
     return "a certificate"
 
 

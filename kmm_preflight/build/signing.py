@@ -14,7 +14,7 @@ from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
 from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, refused
 from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
-from kmm_preflight.kmod.signature import signer_of
+from kmm_preflight.kmod.signed_file import signer_of
 from kmm_preflight.model import Finding, Severity, Stage
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.filesystem import Located

@@ -1,4 +1,4 @@
-"""The certificate of a signing key, and which keys kernels verify kmods with."""
+"""Certificates of signing keys, and the keys that kernels accept."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CERTIFICATE_BYTES = 64 << 10
 FIT_KEY = "an RSA key of up to 4096 bits, or an EC key on P-256 or P-384"
 _SHOWN_BYTES = 40
 _KEY_IDENTIFIER = "2.5.29.14"
-# crypto/rsa.c of the kernel; lengths count in words of 64 bits. FIPS mode takes those from 2048 on.
+# Lengths that crypto/rsa.c of the kernel accepts, in whole words of 64 bits. FIPS mode accepts 2048 and more.
 _RSA_BITS = {512, 1024, 1536, 2048, 3072, 4096}
-# P-521 is known only since 6.11.
+# Kernels accept P-521 only since 6.11.
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 _SEQUENCE = b"\x30"
 _BEGIN = re.compile(rb"^(\xef\xbb\xbf)?-----BEGIN ", re.MULTILINE)
@@ -41,22 +41,29 @@ _SHORT = {
 
 @dataclass(frozen=True)
 class Certificate:
-    """An X.509 certificate: names as text, the bytes as DER; ski is its subject key identifier, b"" without one."""
+    """An X.509 certificate."""
 
     subject: str
+    """Name of the key's owner, as openssl prints it."""
     issuer: str
+    """Name of the certificate's signer, as openssl prints it."""
     serial: int
+    """Serial number, unique for the issuer."""
     not_before: datetime
+    """First moment of validity, with a time zone."""
     not_after: datetime
+    """Last moment of validity, with a time zone."""
     der: bytes = field(repr=False)
-    ski: bytes
+    """The certificate in DER."""
+    ski: bytes | None
+    """Subject key identifier, or None without that extension."""
 
     def public_key(self) -> PublicKeyTypes:
-        """The key that it is for, of whatever kind."""
+        """Return the certified key, of any kind."""
         return x509.load_der_x509_certificate(self.der).public_key()
 
     def proves_itself(self) -> bool:
-        """Whether it has a signature of its own key, or names another issuer than itself."""
+        """True if the certificate has a valid signature by its own key, or names another issuer than itself."""
         certificate = x509.load_der_x509_certificate(self.der)
         if certificate.issuer != certificate.subject:
             return True
@@ -68,7 +75,10 @@ class Certificate:
 
 
 def parse_certificate(data: bytes, subject: str) -> Certificate:
-    """The certificate in PEM, of which the first counts, or in DER; sign-file takes both. Else Malformed."""
+    """Return the first certificate in PEM, or the one in DER; sign-file reads both. Raise Malformed for other bytes.
+
+    subject: what the data is, for the message.
+    """
     if len(data) > CERTIFICATE_BYTES:
         raise Malformed(f"{subject}: got {len(data)} bytes, expected a certificate of at most {CERTIFICATE_BYTES}")
     try:
@@ -86,15 +96,15 @@ def parse_certificate(data: bytes, subject: str) -> Certificate:
             ski=_key_identifier(tbs),
         )
     except (Malformed, *UNREADABLE, UnsupportedAlgorithm, x509.InvalidVersion, Warning) as exc:
-        # A warning, where warnings are errors: of a serial number below 1.
-        got = what_it_is(data, damaged="certificate")
+        # Where warnings are errors, the library raises one for a serial number below 1.
+        got = describe_bytes(data, damaged="certificate")
         raise Malformed(f"{subject}: got {got}, expected an X.509 certificate, PEM or DER") from exc
 
 
-def what_it_is(data: bytes, damaged: str) -> str:
-    """Words for bytes that are no readable key or certificate; of the bytes themselves not one is told.
+def describe_bytes(data: bytes, damaged: str) -> str:
+    """Return words for bytes that are not a readable key or certificate. The words contain none of the bytes.
 
-    damaged is what they should be: if they are labelled so, they are broken.
+    damaged: the expected kind. If the label of a PEM block has this kind, the block is called damaged.
     """
     if not data.strip():
         return "nothing"
@@ -108,17 +118,17 @@ def what_it_is(data: bytes, damaged: str) -> str:
 
 
 def is_indented(data: bytes) -> bool:
-    """Whether there is PEM that sign-file passes over, since it knows it by how a line begins."""
+    """True if the data has PEM that sign-file overlooks, since -----BEGIN is not at the start of a line."""
     return bool(_INDENTED.search(data) and not _BEGIN.search(data))
 
 
-def why_unfit(key: object) -> str:
-    """Words for a public key by which no kernel, or not every one, verifies a module; "" for one that is fit."""
+def unfit_key(key: object) -> str | None:
+    """Return words for a public key that some kernels do not accept, or None for a key that all accept."""
     match key:
         case rsa.RSAPublicKey():
-            return "" if -(-key.key_size // 64) * 64 in _RSA_BITS else f"an RSA key of {key.key_size} bits"
+            return None if -(-key.key_size // 64) * 64 in _RSA_BITS else f"an RSA key of {key.key_size} bits"
         case ec.EllipticCurvePublicKey():
-            return "" if isinstance(key.curve, _CURVES) else f"an EC key on {key.curve.name}"
+            return None if isinstance(key.curve, _CURVES) else f"an EC key on {key.curve.name}"
         case _:
             return f"a key of kind {type(key).__name__.removesuffix('PublicKey')}"
 
@@ -128,19 +138,19 @@ def _load(data: bytes) -> x509.Certificate:
         raise ValueError
     if not data.startswith(_SEQUENCE):
         return x509.load_pem_x509_certificate(data)
-    # sign-file passes over what comes behind the certificate, such as a newline.
+    # sign-file ignores bytes behind the certificate, such as a newline.
     return x509.load_der_x509_certificate(data[: element(data, 0, len(data))[1]])
 
 
-def _key_identifier(tbs: asn1.TbsCertificate) -> bytes:
+def _key_identifier(tbs: asn1.TbsCertificate) -> bytes | None:
     if absent(tbs["extensions"]):
-        return b""
-    found = (one for one in tbs["extensions"] if one["extn_id"].dotted == _KEY_IDENTIFIER)
-    return next((bytes(one["extn_value"].parsed.native) for one in found), b"")
+        return None
+    extensions = (item for item in tbs["extensions"] if item["extn_id"].dotted == _KEY_IDENTIFIER)
+    return next((bytes(item["extn_value"].parsed.native) for item in extensions), None)
 
 
 def text_of(name: asn1.Name) -> str:
-    """The name as openssl prints it, in the order of its bytes."""
+    """Return the name as openssl prints it, in the order of its bytes."""
     pairs = (pair for rdn in name.chosen for pair in rdn)
     return ", ".join(f"{_SHORT.get(pair['type'].native, pair['type'].native)}={_value(pair)}" for pair in pairs)
 
@@ -149,10 +159,10 @@ def _value(pair: asn1.NameTypeAndValue) -> str:
     try:
         return str(pair["value"].native)
     except UNREADABLE:
-        # Kernels compare the bytes and never read them.
+        # Kernels compare the bytes and never decode them.
         return hex_of(pair["value"].contents or b"")
 
 
 def hex_of(value: bytes) -> str:
-    """As modinfo prints sig_key."""
+    """Return bytes in hexadecimal, as modinfo prints sig_key."""
     return value[:_SHOWN_BYTES].hex(":").upper() + ("…" if len(value) > _SHOWN_BYTES else "")

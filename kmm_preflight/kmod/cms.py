@@ -1,4 +1,4 @@
-"""The CMS message of an appended signature, as far as kernels look at it (crypto/asymmetric_keys/pkcs7_parser.c)."""
+"""The CMS message of an appended signature, as kernels parse it (crypto/asymmetric_keys/pkcs7_parser.c)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.certificate import hex_of, text_of
 from kmm_preflight.kmod.der import UNREADABLE, absent, check_der
 
-# No parameters are written as nothing or as NULL.
-_NONE = (b"", b"\x05\x00")
+# DER writes absent parameters as no bytes, or as NULL.
+_NO_PARAMETERS = (b"", b"\x05\x00")
 EMBEDDED, ATTRIBUTES, CONTENT = "the content embedded", "signed attributes", "content of type"
 VERSION, SIGNER_VERSION, TWO_VERSIONS = (
     "CMS of version",
@@ -23,48 +23,61 @@ VERSION, SIGNER_VERSION, TWO_VERSIONS = (
 
 @dataclass(frozen=True)
 class SignerIdentifier:
-    """Whom a signature names: by issuer and serial number as they stand in its bytes, or by key identifier."""
+    """The signer that a signature names: by issuer and serial number, or by key identifier."""
 
-    issuer: bytes
-    serial: bytes
-    ski: bytes
+    issuer: bytes | None
+    """Bytes of the issuer's name in the message, or None with a key identifier."""
+    serial: bytes | None
+    """Bytes of the serial number in the message, or None with a key identifier."""
+    ski: bytes | None
+    """The subject key identifier, or None with issuer and serial number."""
     words: str
+    """The signer for a sentence."""
 
 
 @dataclass(frozen=True)
-class Signature:
-    """One signer's part of a CMS message. unlike tells what sign-file would not have written."""
+class SignerInfo:
+    """The part of a CMS message that belongs to one signer."""
 
     signer: SignerIdentifier
+    """The signer's name."""
     hash_oid: str
+    """The hash algorithm, as dotted numbers."""
     algorithm: str
+    """The signature algorithm, as dotted numbers."""
     parameters: bool
+    """True if an algorithm has parameters."""
     value: bytes
-    unlike: tuple[str, ...]
+    """The signature itself."""
+    oddities: tuple[str, ...]
+    """Parts that sign-file does not write, as words for a sentence."""
 
 
 @dataclass(frozen=True)
-class Message:
-    """What a CMS message holds, as far as kernels look at it."""
+class CmsMessage:
+    """A CMS message with signatures."""
 
-    signatures: tuple[Signature, ...]
+    signers: tuple[SignerInfo, ...]
+    """The signatures."""
     certificates: tuple[bytes, ...]
-    unlike: tuple[str, ...]
+    """Certificates inside the message, in DER."""
+    oddities: tuple[str, ...]
+    """Parts that sign-file does not write, as words for a sentence."""
 
 
 def by_issuer(issuer: asn1.Name, serial: core.Integer) -> SignerIdentifier:
-    """The signer that is named by a certificate's issuer and serial number."""
+    """Return the signer with this issuer and serial number in its certificate."""
     words = f"{text_of(issuer)}, serial {hex_of(serial.contents)}"
-    return SignerIdentifier(issuer.chosen.contents, serial.contents, b"", words)
+    return SignerIdentifier(issuer.chosen.contents, serial.contents, None, words)
 
 
-def by_key_identifier(ski: bytes) -> SignerIdentifier:
-    """The signer that is named by a key identifier."""
-    return SignerIdentifier(b"", b"", ski, f"key identifier {hex_of(ski)}" if ski else "no key identifier")
+def by_key_identifier(ski: bytes | None) -> SignerIdentifier:
+    """Return the signer with this key identifier, or with no key identifier if ski is None."""
+    return SignerIdentifier(None, None, ski, f"key identifier {hex_of(ski)}" if ski else "no key identifier")
 
 
-def read_message(der: bytes) -> Message:
-    """The CMS message; Malformed when it is none that kernels can parse."""
+def read_message(der: bytes) -> CmsMessage:
+    """Parse a CMS message. Raise Malformed if kernels cannot parse it."""
     check_der(der)
     try:
         content = cms.ContentInfo.load(der, strict=True)
@@ -72,26 +85,27 @@ def read_message(der: bytes) -> Message:
             raise Malformed(f"a CMS message of type {content['content_type'].native}")
         return _message(content["content"])
     except UNREADABLE as exc:
-        raise Malformed(f"{len(der)} bytes of DER that are no CMS message") from exc
+        raise Malformed(f"{len(der)} bytes of DER that are not a CMS message") from exc
 
 
-def _message(signed: cms.SignedData) -> Message:
+def _message(signed: cms.SignedData) -> CmsMessage:
     inner, version = signed["encap_content_info"], signed["version"].native
-    signatures = tuple(_signature(info) for info in signed["signer_infos"])
+    signers = tuple(_signer_info(info) for info in signed["signer_infos"])
     announced = {algorithm["algorithm"].dotted for algorithm in signed["digest_algorithms"]}
-    certificates = () if absent(signed["certificates"]) else tuple(one.chosen.dump() for one in signed["certificates"])
+    inside = signed["certificates"]
+    certificates = () if absent(inside) else tuple(choice.chosen.dump() for choice in inside)
     odd = {
         f"{VERSION} {version}": version not in {"v1", "v3"},
         TWO_VERSIONS: any(info["version"].native != version for info in signed["signer_infos"]),
         f"{CONTENT} {inner['content_type'].native}": inner["content_type"].native != "data",
         EMBEDDED: not absent(inner["content"]),
         "a revocation list inside": not absent(signed["crls"]),
-        "a hash that is not announced": any(one.hash_oid not in announced for one in signatures),
+        "a hash that is not announced": any(signer.hash_oid not in announced for signer in signers),
     }
-    return Message(signatures, certificates, _words_of(odd))
+    return CmsMessage(signers, certificates, _true_keys(odd))
 
 
-def _signature(info: cms.SignerInfo) -> Signature:
+def _signer_info(info: cms.SignerInfo) -> SignerInfo:
     sid = info["sid"]
     by_ski = sid.name == "subject_key_identifier"
     version = info["version"].native
@@ -100,18 +114,17 @@ def _signature(info: cms.SignerInfo) -> Signature:
         ATTRIBUTES: not absent(info["signed_attrs"]),
         "unsigned attributes": not absent(info["unsigned_attrs"]),
     }
-    named = sid.chosen
-    return Signature(
-        signer=by_key_identifier(named.native) if by_ski else by_issuer(named["issuer"], named["serial_number"]),
+    name = sid.chosen
+    algorithms = (info["digest_algorithm"], info["signature_algorithm"])
+    return SignerInfo(
+        signer=by_key_identifier(name.native) if by_ski else by_issuer(name["issuer"], name["serial_number"]),
         hash_oid=info["digest_algorithm"]["algorithm"].dotted,
         algorithm=info["signature_algorithm"]["algorithm"].dotted,
-        parameters=any(
-            info[one]["parameters"].dump() not in _NONE for one in ("digest_algorithm", "signature_algorithm")
-        ),
+        parameters=any(algorithm["parameters"].dump() not in _NO_PARAMETERS for algorithm in algorithms),
         value=info["signature"].native,
-        unlike=_words_of(odd),
+        oddities=_true_keys(odd),
     )
 
 
-def _words_of(odd: dict[str, bool]) -> tuple[str, ...]:
-    return tuple(words for words, is_so in odd.items() if is_so)
+def _true_keys(odd: dict[str, bool]) -> tuple[str, ...]:
+    return tuple(words for words, is_odd in odd.items() if is_odd)

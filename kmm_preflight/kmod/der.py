@@ -1,4 +1,4 @@
-"""DER as kernels take it (lib/asn1_decoder.c): stricter than what asn1crypto reads."""
+"""DER as kernels parse it (lib/asn1_decoder.c), which is stricter than asn1crypto."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from kmm_preflight.errors import Malformed
 
 _ELEMENTS = 4096
 _LONG_TAG, _CONSTRUCTED = 0x1F, 0x20
-# What asn1crypto raises for bytes that are not what they should be; it has no class of its own.
+_LONG_LENGTH = 0x80
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+"""Exceptions of asn1crypto for damaged bytes. It has no exception class of its own."""
 
 
 def absent(value: object) -> bool:
-    """Whether an optional part is not there."""
+    """True if an optional part is absent."""
     return isinstance(value, core.Void)
 
 
 def check_der(data: bytes) -> None:
-    """Malformed unless data is one element that ends where data does, and all inside ends where it should.
+    """Raise Malformed unless the data is one element, and each element inside ends where its parent allows.
 
-    asn1crypto reads on past what does not fit, and takes lengths that only BER allows.
+    asn1crypto does not check this: it reads beyond the end of an element, and accepts lengths that only BER allows.
     """
     regions, count = [(0, len(data))], 0
     while regions:
@@ -38,15 +39,14 @@ def check_der(data: bytes) -> None:
 
 
 def element(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Where the content of the element begins and ends."""
-    short = 0x80
+    """Return the begin and end of an element's content. Raise Malformed if it is damaged or ends beyond end."""
     if at + 2 > end or data[at] & _LONG_TAG == _LONG_TAG:
         raise Malformed("a CMS message that is broken DER")
     size, inside = data[at + 1], at + 2
-    if size >= short:
-        inside += size - short
-        size = int.from_bytes(data[at + 2 : inside]) if size - short in {1, 2} else 0
-        if size < short or data[at + 2] == 0:
+    if size >= _LONG_LENGTH:
+        inside += size - _LONG_LENGTH
+        size = int.from_bytes(data[at + 2 : inside]) if size - _LONG_LENGTH in {1, 2} else 0
+        if size < _LONG_LENGTH or data[at + 2] == 0:
             raise Malformed("a CMS message that is broken DER")
     if inside + size > end:
         raise Malformed("a CMS message that is cut short")

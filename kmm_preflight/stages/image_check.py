@@ -15,8 +15,8 @@ from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.names import is_kmod_file, is_near, module_key, wanted_key
-from kmm_preflight.kmod.packed import why_not_elf
-from kmm_preflight.kmod.signature import packed_below_signature
+from kmm_preflight.kmod.packed import elf_problem
+from kmm_preflight.kmod.signed_file import compression_below_signature
 from kmm_preflight.model import Finding, JudgedImage, Outcome, Severity, Stage, StageResult
 from kmm_preflight.oci import findings as oci_findings
 from kmm_preflight.oci.filesystem import FOLDERS_THROUGH_LINKS, LinkBroken, Located
@@ -221,9 +221,9 @@ def _judge_file(image: Image, located: Located) -> Finding | None:
     if target is None or target.entry.kind is not EntryKind.FILE:
         return worker_findings.KMOD_NOT_A_FILE(path=located.path, kind=_words(target or located))
     file = image.content(target)
-    if packed := packed_below_signature(file):
+    if packed := compression_below_signature(file):
         return kmod_findings.SIGNATURE_COMPRESSED(path=located.path, packed=packed)
-    got = why_not_elf(file)
+    got = elf_problem(file)
     return findings.KMOD_NOT_ELF(path=located.path, got=got) if got else None
 
 

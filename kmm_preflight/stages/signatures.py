@@ -12,7 +12,7 @@ from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.errors import AccessDenied, BoundExceeded, Malformed
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate
-from kmm_preflight.kmod.signature import judge_signature, refused_unasked
+from kmm_preflight.kmod.signature import judge_signature, judge_unenforced_signature
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import FileSystem, LinkBroken, Located
 from kmm_preflight.oci.image import Image
@@ -69,7 +69,7 @@ def judge_unasked(image: Image, paths: Iterable[str]) -> tuple[Finding, ...]:
         judged = judge_signature(path, data, None)
         if judged and judged.id == kmod_findings.SIGNATURE_MISSING.id:
             told.append(findings.KMOD_UNSIGNED(path=path))
-        elif refused := refused_unasked(path, data):
+        elif refused := judge_unenforced_signature(path, data):
             told.append(refused)
     return tuple(told)
 
