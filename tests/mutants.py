@@ -10,7 +10,7 @@ from random import Random
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.sections import EXEC, HEADER_BYTES, NOBITS, NULL, REL, RELA, Section, Sections, read_sections
-from kmm_preflight.kmod.symbols import OwnSymbol, Symbols, symbol_table
+from kmm_preflight.kmod.symbols import OwnSymbol, SymbolTable, find_symbol_table
 
 AMD64 = MACHINES["amd64"]
 _BYTES = (0, 1, 2, 0x7F, 0x80, 0xFF)
@@ -78,9 +78,9 @@ def _has_code_of(kmod: bytes, whole: bytes) -> bool:
 def _code(kmod: bytes) -> tuple[dict[str, OwnSymbol | None], list[tuple[int, bytes]]]:
     """Where its init and exit begin, and the sections of code with what is written into them."""
     sections = read_sections(kmod, AMD64)
-    table = symbol_table(sections)
-    symbols = Symbols(sections, table) if table else None
-    starts = {name: symbols.placed(name).get("") for name in ("init_module", "cleanup_module")} if symbols else {}
+    table = find_symbol_table(sections)
+    symbols = SymbolTable(sections, table) if table else None
+    starts = {name: symbols.with_prefix(name).get("") for name in ("init_module", "cleanup_module")} if symbols else {}
     return starts, [
         (number, sections.content(one))
         for number, one in enumerate(sections.all)

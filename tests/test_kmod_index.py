@@ -258,7 +258,7 @@ def test_a_line_is_loaded_from_its_end() -> None:
         (index_of(b"a\0" + struct.pack(">I", 1), root=PREFIX | VALUES | 12), "cut short"),
         (index_of(b"\x61\x60" + bytes(8), root=CHILDREN | 12), "children from 97 to 96"),
         (index_of(b"\x61\xff" + bytes(999), root=CHILDREN | 12), "children from 97 to 255"),
-        (index_of(b"aa" + struct.pack(">I", CHILDREN | 12), root=CHILDREN | 12), "stands in two places"),
+        (index_of(b"aa" + struct.pack(">I", CHILDREN | 12), root=CHILDREN | 12), "has two parents"),
     ],
 )
 def test_damage_is_told(data: bytes, words: str) -> None:

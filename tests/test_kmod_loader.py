@@ -15,7 +15,7 @@ from kmm_preflight.kmod.configuration import KernelConfiguration
 from kmm_preflight.kmod.kernel_files import Family, KernelFiles, kernel_family
 from kmm_preflight.kmod.loader import judge_chain, judge_kmod, read_kmod, read_kmod_file
 from kmm_preflight.kmod.object import KernelObject, read_object
-from kmm_preflight.kmod.resolution import ALONE, OtherKmods
+from kmm_preflight.kmod.resolution import NO_OTHERS, OtherKmods
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.model import Finding
 
@@ -55,7 +55,7 @@ def read(made: Object) -> KernelObject:
     return read_object(made.packed(), kernel.machine)
 
 
-def ids(kernel: KernelFiles, made: Object, around: OtherKmods = ALONE) -> list[str]:
+def ids(kernel: KernelFiles, made: Object, around: OtherKmods = NO_OTHERS) -> list[str]:
     return [finding.id for finding in judge_kmod("made.ko", read(made), kernel, around)]
 
 
@@ -291,7 +291,7 @@ def test_a_kmod_of_the_image_provides(rhel: KernelFiles) -> None:
     gives = read(replace(exporting("mine"), name="gives"))
     uses = using("mine", versions=[("mine", 0x7777)])
     assert ids(rhel, uses, OtherKmods(before=(gives,))) == []
-    assert ids(rhel, uses, OtherKmods(beside=(gives,))) == ["kmod-order"]
+    assert ids(rhel, uses, OtherKmods(not_loaded=(gives,))) == ["kmod-order"]
     assert ids(rhel, using("mine", versions=[("mine", 1)]), OtherKmods(before=(gives,))) == ["kmod-symbols-differ"]
     assert ids(rhel, exporting("mine"), OtherKmods(before=(gives,))) == ["kmod-exports-clash"]
 

@@ -19,7 +19,7 @@ import pytest
 from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.configuration import parse_configuration, parse_release
-from kmm_preflight.kmod.exports import Export
+from kmm_preflight.kmod.exports import KmodExport
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_kmod, read_kmod
 from kmm_preflight.kmod.machine import MACHINES
@@ -79,8 +79,8 @@ def test_exports_are_the_same_with_and_without_the_symbols_that_name_them(built:
 
     named = read_object(built["pf_gives"], AMD64).exports
     assert {name: (one.gpl, one.namespace) for name, one in named.items()} == {
-        "pf_given": (False, ""),
-        "pf_given_gpl": (True, ""),
+        "pf_given": (False, None),
+        "pf_given_gpl": (True, None),
         "pf_given_in_namespace": (False, "PF_SPACE"),
     }
     assert read_object(objcopy("--strip-unneeded")(built["pf_gives"]), AMD64).exports == named
@@ -159,7 +159,7 @@ def test_a_kernel_takes_all_of_its_own_kmods(arch: str, tmp_path: Path) -> None:
         for name, export in kmod.exports.items():
             there = symvers.find(name)
             assert there is not None
-            assert export == Export(there.crc, there.gpl, there.namespace)
+            assert export == KmodExport(there.crc, there.gpl, there.namespace)
         judged += 1
     assert judged > 400
 
@@ -257,15 +257,15 @@ RELATED: Mapping[str, tuple[str, int, Callable[[int], int], str]] = {
     "four bytes into the next": (".rela.orc_unwind_ip", 0, lambda place: place + 1, "two relocations of one place"),
     "eight bytes where there are four": (".rela.orc_unwind_ip", 1, lambda what: what - 1, "two relocations of one"),
     "eight bytes, four the next's": (".rela__mcount_loc", 0, lambda place: place + 4, "two relocations of one"),
-    "an address cut to four bytes": (THIS_RELATED, 1, lambda what: what + 9, "that four bytes do not hold"),
+    "an address cut to four bytes": (THIS_RELATED, 1, lambda what: what + 9, "that does not fit into four bytes"),
     "behind the end": (THIS_RELATED, 0, lambda _: 0x380 - 4, "beyond the end of .gnu.linkonce.this_module"),
-    "an init behind its section": (THIS_RELATED, 2, lambda addend: addend + 0x1000, "expected code of the kmod"),
-    "an init before its section": (THIS_RELATED, 2, lambda addend: addend - 0x1000, "expected code of the kmod"),
-    "an init that begins in the middle": (THIS_RELATED, 2, lambda addend: addend + 2, "expected code of the kmod"),
-    "an init that nobody has": (THIS_RELATED, 1, lambda what: what & 0xFFFFFFFF, "expected code of the kmod"),
-    "an init that is relative": (THIS_RELATED, 1, lambda what: what + 1, "expected code of the kmod"),
-    "a return that is none": (".rela.return_sites", 2, lambda addend: addend + 0x1000, "expected code of the kmod"),
-    "an export without a name": (".rela__ksymtab", 2, lambda addend: addend + 0x1000, "expected a place in the kmod"),
+    "an init behind its section": (THIS_RELATED, 2, lambda addend: addend + 0x1000, "not point to code of the kmod"),
+    "an init before its section": (THIS_RELATED, 2, lambda addend: addend - 0x1000, "not point to code of the kmod"),
+    "an init that begins in the middle": (THIS_RELATED, 2, lambda addend: addend + 2, "not point to code of the kmod"),
+    "an init that nobody has": (THIS_RELATED, 1, lambda what: what & 0xFFFFFFFF, "not point to code of the kmod"),
+    "an init that is relative": (THIS_RELATED, 1, lambda what: what + 1, "point to code of the kmod"),
+    "a return that is none": (".rela.return_sites", 2, lambda addend: addend + 0x1000, "point to code of the kmod"),
+    "an export without a name": (".rela__ksymtab", 2, lambda addend: addend + 0x1000, "point to a place in the kmod"),
 }  # fmt: skip
 
 
@@ -279,10 +279,10 @@ def test_relocations_that_lead_astray_are_told(label: str, built: Mapping[str, b
 @pytest.mark.parametrize(
     ("section", "field", "value", "words"),
     [
-        (".init.text", 2, 4, "expected code of the kmod"),
-        (".init.text", 1, 8, "expected code of the kmod"),
-        (".exit.text", 2, 4, "expected code of the kmod"),
-        ("__ksymtab_strings", 2, 0, "expected a place in the kmod"),
+        (".init.text", 2, 4, "not point to code of the kmod"),
+        (".init.text", 1, 8, "not point to code of the kmod"),
+        (".exit.text", 2, 4, "not point to code of the kmod"),
+        ("__ksymtab_strings", 2, 0, "not point to a place in the kmod"),
     ],
 )
 def test_what_is_not_loaded_is_no_place_to_lead_to(
@@ -332,7 +332,7 @@ def test_even_the_first_section_has_a_name_in_the_table(built: Mapping[str, byte
 def test_an_init_that_is_written_over_something_else_is_told(built: Mapping[str, bytes], kernel: KernelFiles) -> None:
     kmod = read_object(related(built["pf_plain"], THIS_RELATED, 0, lambda place: place + 0x80), AMD64)
     (finding,) = judge_kmod("pf_plain.ko", kmod, kernel)
-    place = kernel.starts["init_module"]
+    place = kernel.entry_offsets["init_module"]
     got = f"init_module at byte {place + 0x80} of struct module, expected {place}"
     assert finding == findings.KMOD_NOT_LOADABLE(kmod="pf_plain.ko", got=got, kernel=kernel.release)
 

@@ -19,28 +19,28 @@ from kmm_preflight.kmod.configuration import (
     parse_release,
 )
 from kmm_preflight.kmod.kernel_files import RawFiles, read_kernel_files
-from kmm_preflight.kmod.symvers import Exported, Symvers, SymversStore, parse_symvers, write_symvers
-from kmm_preflight.kmod.vermagic import expected_vermagic, same_vermagic
+from kmm_preflight.kmod.symvers import ExportedSymbol, Symvers, SymversStore, parse_symvers, write_symvers
+from kmm_preflight.kmod.vermagic import expected_vermagic, vermagic_matches
 
 DIGEST = f"sha256:{7:064}"
 LINES = b"0x0000000a\tbeta\tvmlinux\tEXPORT_SYMBOL_GPL\t\n0xffffffff\talpha\tnet/a\tEXPORT_SYMBOL\tSPACE\n"
-ALPHA = Exported("alpha", 0xFFFFFFFF, "net/a", gpl=False, namespace="SPACE")
-BETA = Exported("beta", 10, "vmlinux", gpl=True, namespace="")
+ALPHA = ExportedSymbol("alpha", 0xFFFFFFFF, "net/a", gpl=False, namespace="SPACE")
+BETA = ExportedSymbol("beta", 10, "vmlinux", gpl=True, namespace=None)
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b"0x1\ts\tvmlinux\tEXPORT_SYMBOL\n", Exported("s", 1, "vmlinux", gpl=False, namespace="")),
-        (b"0x1\ts\tvmlinux\tEXPORT_SYMBOL\t\n", Exported("s", 1, "vmlinux", gpl=False, namespace="")),
-        (b"0x1\ts\tN\tvmlinux\tEXPORT_SYMBOL_GPL\n", Exported("s", 1, "vmlinux", gpl=True, namespace="N")),
-        (b"0x1\ts\t\tnet/a\tEXPORT_SYMBOL\n", Exported("s", 1, "net/a", gpl=False, namespace="")),
-        (b"0x1\ts\tnet/a\tEXPORT_SYMBOL_GPL_FUTURE\n", Exported("s", 1, "net/a", gpl=False, namespace="")),
-        (b"0x1\ts\tnet/a\tEXPORT_UNUSED_SYMBOL_GPL\n", Exported("s", 1, "net/a", gpl=True, namespace="")),
+        (b"0x1\ts\tvmlinux\tEXPORT_SYMBOL\n", ExportedSymbol("s", 1, "vmlinux", gpl=False, namespace=None)),
+        (b"0x1\ts\tvmlinux\tEXPORT_SYMBOL\t\n", ExportedSymbol("s", 1, "vmlinux", gpl=False, namespace=None)),
+        (b"0x1\ts\tN\tvmlinux\tEXPORT_SYMBOL_GPL\n", ExportedSymbol("s", 1, "vmlinux", gpl=True, namespace="N")),
+        (b"0x1\ts\t\tnet/a\tEXPORT_SYMBOL\n", ExportedSymbol("s", 1, "net/a", gpl=False, namespace=None)),
+        (b"0x1\ts\tnet/a\tEXPORT_SYMBOL_GPL_FUTURE\n", ExportedSymbol("s", 1, "net/a", gpl=False, namespace=None)),
+        (b"0x1\ts\tnet/a\tEXPORT_UNUSED_SYMBOL_GPL\n", ExportedSymbol("s", 1, "net/a", gpl=True, namespace=None)),
     ],
     ids=["four columns", "five", "namespace third", "no namespace third", "for the future", "unused"],
 )
-def test_all_orders_of_columns(line: bytes, expected: Exported) -> None:
+def test_all_orders_of_columns(line: bytes, expected: ExportedSymbol) -> None:
     assert list(parse_symvers([line])) == [expected]
 
 
@@ -74,7 +74,9 @@ def test_a_table_finds_what_was_kept(text: bytes, tmp_path: Path) -> None:
 
 def test_vmlinux_counts_where_two_provide(tmp_path: Path) -> None:
     text = b"0x1\ts\tnet/a\tEXPORT_SYMBOL\n0x2\ts\tvmlinux\tEXPORT_SYMBOL\n0x3\ts\tnet/b\tEXPORT_SYMBOL\n"
-    assert SymversStore(tmp_path).keep(DIGEST, [text]).find("s") == Exported("s", 2, "vmlinux", gpl=False, namespace="")
+    assert SymversStore(tmp_path).keep(DIGEST, [text]).find("s") == ExportedSymbol(
+        "s", 2, "vmlinux", gpl=False, namespace=None
+    )
 
 
 def test_an_empty_table_finds_nothing(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_version_magic(arch: str, options: tuple[str, ...], expected: str) -> No
     ],
 )
 def test_which_magic_is_taken(kmod: str, kernel: str, versioned: bool, same: bool) -> None:
-    assert same_vermagic(kmod, kernel, versioned) is same
+    assert vermagic_matches(kmod, kernel, versioned) is same
 
 
 def test_only_a_list_tells_which_in_tree_kmods_there_are_not(tmp_path: Path) -> None:

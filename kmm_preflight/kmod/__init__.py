@@ -1,1 +1,1 @@
-"""Kernel objects: what their files are called and what stands in them."""
+"""Kmod files: names, contents, signatures, and the checks of the kernel's loader."""

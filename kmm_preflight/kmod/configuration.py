@@ -1,4 +1,4 @@
-"""What a kernel was built with: its .config, and the release that its header names."""
+"""Build configuration of a kernel: its .config, and the release in its header."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ _RELEASE = re.compile(rb'^#define[ \t]+UTS_RELEASE[ \t]+"([\x21-\x7e]{1,64})"', 
 
 @dataclass(frozen=True)
 class KernelConfiguration:
-    """The options that are set, without CONFIG_; strings without their quotes."""
+    """Options of a kernel build."""
 
     options: Mapping[str, str]
+    """Values of the options that are set, by name without CONFIG_. Strings have no quotes."""
 
     def on(self, option: str) -> bool:
-        """Whether the option is built in."""
+        """True if the option is built in."""
         return self.options.get(option) == "y"
 
 
 def parse_configuration(text: bytes) -> KernelConfiguration:
-    """The options of a .config. Malformed when it sets none; BoundExceeded for more than 4 MiB."""
+    """Return the options of a .config.
+
+    Raise Malformed if the kernel cannot load modules, and BoundExceeded if the text has more than 4 MiB.
+    """
     if len(text) > CONFIGURATION_BYTES:
         raise BoundExceeded(f".config: {len(text)} bytes, expected at most {CONFIGURATION_BYTES}")
     options = {
@@ -33,22 +37,22 @@ def parse_configuration(text: bytes) -> KernelConfiguration:
         for name, value in _LINE.findall(text)
     }
     if "MODULES" not in options:
-        raise Malformed(".config: no CONFIG_MODULES, so it is none of a kernel that loads modules")
+        raise Malformed(".config: no CONFIG_MODULES, which every kernel that loads modules sets")
     return KernelConfiguration(options)
 
 
 def parse_release(text: bytes) -> str:
-    """The release that include/generated/utsrelease.h defines. Malformed when it defines none."""
-    found = _RELEASE.search(text[:CONFIGURATION_BYTES])
-    if found is None:
+    """Return the release that include/generated/utsrelease.h defines. Raise Malformed if it defines none."""
+    release = _RELEASE.search(text[:CONFIGURATION_BYTES])
+    if release is None:
         raise Malformed("utsrelease.h: no UTS_RELEASE")
-    return found[1].decode("ascii")
+    return release[1].decode("ascii")
 
 
 def built_in_with_parameters(modinfo: Iterable[str]) -> frozenset[str]:
-    """The built-in modules that have a parameter or a version, and so a folder in /sys/module.
+    """Return the built-in modules that have a parameter or a version, and so a folder in /sys/module.
 
-    modinfo: the strings of modules.builtin.modinfo, such as `workqueue.parmtype=…`.
+    modinfo: lines of modules.builtin.modinfo, such as `workqueue.parmtype=…`.
     """
     owners = (re.match(r"([\w-]+)\.(?:parm|parmtype|version)=", line) for line in modinfo)
     return frozenset(owner[1].replace("-", "_") for owner in owners if owner)

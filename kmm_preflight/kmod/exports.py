@@ -1,4 +1,7 @@
-"""What a kmod exports to others, by its own tables (docs/reference/loader.md 2): its Module.symvers is in no image."""
+"""Symbols that a kmod exports, read from its own tables (docs/reference/loader.md 2).
+
+Images do not contain the Module.symvers of their kmods.
+"""
 
 from __future__ import annotations
 
@@ -7,62 +10,68 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kmm_preflight.kmod.sections import RELA, Section, Sections
-from kmm_preflight.kmod.symbols import OwnSymbol, Symbols
+from kmm_preflight.kmod.symbols import OwnSymbol, SymbolTable
 
 _NAME_BYTES = 512
 _ENTRIES = 1 << 16
 _STRINGS_BYTES = 16 << 20
 _RELOCATION_BYTES = 24
 _PAIRS = (("__ksymtab", "__kcrctab"), ("__ksymtab_gpl", "__kcrctab_gpl"))
-# Three relative numbers of 32 bits, or three addresses: value, name, namespace.
+# Size of an entry and of one field: three relative numbers of 32 bits, or three addresses. Value, name, namespace.
 _RELATIVE, _ADDRESSES = (12, 4), (24, 8)
 
 
 @dataclass(frozen=True)
-class Export:
-    """One symbol that others may use; crc is None where it has none."""
+class KmodExport:
+    """A symbol that a kmod exports to other kmods."""
 
     crc: int | None
+    """CRC of the symbol, or None without symbol versions."""
     gpl: bool
-    namespace: str
+    """True if only GPL-compatible kmods may use the symbol."""
+    namespace: str | None
+    """Namespace that users of the symbol must import, or None."""
 
 
-def read_exports(sections: Sections, symbols: Symbols) -> Mapping[str, Export]:
-    """The exports by name: from the symbols that name them, else (stripped of those) from the tables themselves."""
+def read_exports(sections: Sections, symbols: SymbolTable) -> Mapping[str, KmodExport]:
+    """Map names to exports.
+
+    Read the symbols that name the exports. If the kmod was stripped of them, read the tables.
+    """
     if not any(sections.named(table) for table, _ in _PAIRS):
         return {}
     return _by_symbols(sections, symbols) or _by_tables(sections, symbols)
 
 
-def unversioned_exports(sections: Sections) -> bool:
-    """Whether a table of exports is there without its table of CRCs."""
+def has_unversioned_exports(sections: Sections) -> bool:
+    """True if a table of exports has no table of CRCs."""
     return any(
         (exported := sections.named(table)) is not None and exported.size >= _RELATIVE[0] and not sections.named(crcs)
         for table, crcs in _PAIRS
     )
 
 
-def _by_symbols(sections: Sections, symbols: Symbols) -> Mapping[str, Export]:
-    tables = {number: one.name for number, one in enumerate(sections.all) if one.name in dict(_PAIRS)}
-    crcs, spaces = symbols.placed("__crc_"), symbols.placed("__kstrtabns_")
-    found: dict[str, Export] = {}
-    for name, entry in symbols.placed("__ksymtab_").items():
+def _by_symbols(sections: Sections, symbols: SymbolTable) -> Mapping[str, KmodExport]:
+    tables = {number: section.name for number, section in enumerate(sections.all) if section.name in dict(_PAIRS)}
+    crcs, namespaces = symbols.with_prefix("__crc_"), symbols.with_prefix("__kstrtabns_")
+    exports: dict[str, KmodExport] = {}
+    for name, entry in symbols.with_prefix("__ksymtab_").items():
         table = tables.get(entry.section)
-        if table is not None and len(found) < _ENTRIES:
+        if table is not None and len(exports) < _ENTRIES:
             crc = _crc(sections, symbols, crcs.get(name))
-            found[name] = Export(crc, table.endswith("_gpl"), _string(sections, spaces.get(name)))
-    return found
+            exports[name] = KmodExport(crc, table.endswith("_gpl"), _string(sections, namespaces.get(name)))
+    return exports
 
 
-def _crc(sections: Sections, symbols: Symbols, symbol: OwnSymbol | None) -> int | None:
+def _crc(sections: Sections, symbols: SymbolTable, symbol: OwnSymbol | None) -> int | None:
     if symbol is None:
         return None
-    if symbols.absolute(symbol):  # older kernels' way
+    if symbols.is_absolute(symbol):  # the format of older kernels
         return symbol.value & 0xFFFFFFFF
-    return _number(sections, sections.all[symbol.section], symbol.value) if _inside(sections, symbol) else None
+    return _number(sections, sections.all[symbol.section], symbol.value) if _is_inside(sections, symbol) else None
 
 
-def _inside(sections: Sections, symbol: OwnSymbol) -> bool:
+def _is_inside(sections: Sections, symbol: OwnSymbol) -> bool:
     return symbol.section < len(sections.all)
 
 
@@ -71,43 +80,45 @@ def _number(sections: Sections, section: Section, at: int) -> int | None:
     return int(struct.unpack(f"{sections.machine.order}I", content)[0]) if len(content) == 4 else None
 
 
-def _string(sections: Sections, symbol: OwnSymbol | None) -> str:
-    if symbol is None or not _inside(sections, symbol):
-        return ""
+def _string(sections: Sections, symbol: OwnSymbol | None) -> str | None:
+    """Return the text at the symbol, or None if it is empty or absent."""
+    if symbol is None or not _is_inside(sections, symbol):
+        return None
     content = sections.part(sections.all[symbol.section], symbol.value, _NAME_BYTES)
-    return content.partition(b"\0")[0].decode("utf-8", "replace")
+    return content.partition(b"\0")[0].decode("utf-8", "replace") or None
 
 
-def _by_tables(sections: Sections, symbols: Symbols) -> Mapping[str, Export]:
-    """Entry i of a table belongs to CRC i; the names are found by the relocations of the entries."""
+def _by_tables(sections: Sections, symbols: SymbolTable) -> Mapping[str, KmodExport]:
+    """Read the tables: entry i has CRC i, and the relocations of the entry lead to its name and namespace."""
     strings = sections.bounded(sections.named("__ksymtab_strings"), _STRINGS_BYTES)
-    size, word = _RELATIVE if sections.machine.word in ("x86_64", "aarch64") else _ADDRESSES
-    found = {}
+    size, field = _RELATIVE if sections.machine.word in ("x86_64", "aarch64") else _ADDRESSES
+    exports = {}
     for table, crcs in _PAIRS:
-        exported, checks = sections.named(table), sections.named(crcs)
+        exported, crc_table = sections.named(table), sections.named(crcs)
         if exported is None:
             continue
         targets = _targets(sections, symbols, exported)
         for number in range(min(exported.size // size, _ENTRIES)):
-            name = _text(strings, targets.get(number * size + word))
-            space = _text(strings, targets.get(number * size + 2 * word))
+            name = _text(strings, targets.get(number * size + field))
+            namespace = _text(strings, targets.get(number * size + 2 * field))
             if name:
-                crc = _number(sections, checks, 4 * number) if checks else None
-                found[name] = Export(crc, table.endswith("_gpl"), space)
-    return found
+                crc = _number(sections, crc_table, 4 * number) if crc_table else None
+                exports[name] = KmodExport(crc, table.endswith("_gpl"), namespace)
+    return exports
 
 
-def _text(strings: bytes, start: int | None) -> str:
+def _text(strings: bytes, start: int | None) -> str | None:
+    """Return the text at an offset of the strings, or None if it is empty or absent."""
     if start is None or start < 0:
-        return ""
-    return strings[start : start + _NAME_BYTES].partition(b"\0")[0].decode("utf-8", "replace")
+        return None
+    return strings[start : start + _NAME_BYTES].partition(b"\0")[0].decode("utf-8", "replace") or None
 
 
-def _targets(sections: Sections, symbols: Symbols, section: Section) -> dict[int, int]:
-    """Where in their sections the relocations of a section lead, by the place that each is for."""
-    number = next(number for number, one in enumerate(sections.all) if one is section)
-    tables = (one for one in sections.all if one.kind == RELA and one.info == number)
+def _targets(sections: Sections, symbols: SymbolTable, section: Section) -> dict[int, int]:
+    """Map each relocated offset of the section to the offset in another section to which the relocation leads."""
+    number = sections.number(section)
+    tables = (table for table in sections.all if table.kind == RELA and table.info == number)
     content = sections.bounded(next(tables, None), 3 * _ENTRIES * _RELOCATION_BYTES)
     whole = content[: len(content) // _RELOCATION_BYTES * _RELOCATION_BYTES]
     entries = struct.iter_unpack(f"{sections.machine.order}QQq", whole)
-    return {place: symbols.at(what >> 32).value + addend for place, what, addend in entries}
+    return {place: symbols.symbol(symbol >> 32).value + addend for place, symbol, addend in entries}

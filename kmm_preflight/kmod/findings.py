@@ -1,4 +1,4 @@
-"""Findings of the kernel loader, of the modprobe index and of signatures."""
+"""Findings about kmods: the kernel's loader, the index of modprobe, and signatures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a target kernel from its own files: the side of the loader that a kmod is judged against."""
+"""A target kernel as its own files describe it: the kernel's side of each check of the loader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kmm_preflight.kmod.configuration import KernelConfiguration, built_in_with_
 from kmm_preflight.kmod.machine import MACHINES, Architecture
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import read_object
-from kmm_preflight.kmod.packed import Bytes
+from kmm_preflight.kmod.packed import ObjectBytes
 from kmm_preflight.kmod.symvers import VMLINUX, Symvers
 from kmm_preflight.kmod.vermagic import expected_vermagic
 
@@ -23,21 +23,22 @@ _MODVERSIONS = "modversions "
 
 @dataclass(frozen=True)
 class RawFiles:
-    """The bytes of a kernel's files, None for what was not to be had.
-
-    configuration is .config; in_tree any of its own kmods, unpacked; order, built_in and built_in_tags are
-    modules.order, modules.builtin and modules.builtin.modinfo.
-    """
+    """The bytes of a kernel's files. A file that was not found is None."""
 
     configuration: bytes | None = None
-    in_tree: Bytes | None = None
+    """.config."""
+    in_tree: ObjectBytes | None = None
+    """Any kmod of the kernel's own, unpacked."""
     order: bytes | None = None
+    """modules.order, the list of the kernel's own kmods."""
     built_in: bytes | None = None
+    """modules.builtin, the list of modules inside vmlinux."""
     built_in_tags: bytes | None = None
+    """modules.builtin.modinfo, the tags of modules inside vmlinux."""
 
 
 class Family(Enum):
-    """Whose loader it is: distributions patch what is refused."""
+    """Source of a kernel. Distributions change the checks of the loader with patches of their own."""
 
     MAINLINE = "mainline"
     RHEL = "RHEL"
@@ -45,7 +46,7 @@ class Family(Enum):
 
 
 def kernel_family(release: str, configuration: KernelConfiguration | None) -> Family:
-    """Told by the kernel at hand: its release, and the compiler that its .config names."""
+    """Return the family of a kernel by its release, and by the compiler that its .config names."""
     if _RHEL.search(release):
         return Family.RHEL
     compiler = configuration.options.get("CC_VERSION_TEXT", "") if configuration else "Debian"
@@ -54,57 +55,66 @@ def kernel_family(release: str, configuration: KernelConfiguration | None) -> Fa
 
 @dataclass(frozen=True)
 class KernelFiles:
-    """A target kernel as its files tell it; None is what was not to be had. arch is Go's spelling.
-
-    in_tree_vermagic, struct_size and starts come from any in-tree kmod. in_tree holds the names of all, or where
-    in_tree_whole is not set only of those that export something; built_in those of what is in vmlinux, with_parameters
-    of these the ones that have a folder in /sys/module. - is spelled _ in names.
-    """
+    """A target kernel. A value that its files do not contain is None. Names of modules have _ for -."""
 
     release: str
+    """Release of the kernel, as uname -r prints it."""
     arch: str
+    """Architecture in Go's spelling."""
     symvers: Symvers | None
+    """Symbols that the kernel exports."""
     configuration: KernelConfiguration | None
+    """Options of the kernel's build."""
     in_tree_vermagic: str | None = None
+    """Version magic of one of the kernel's own kmods."""
     struct_size: int | None = None
+    """Size of struct module in one of the kernel's own kmods, in bytes."""
     in_tree: frozenset[str] = frozenset()
+    """Names of the kernel's own kmods: all if in_tree_whole is true, otherwise those that export a symbol."""
     built_in: frozenset[str] = frozenset()
+    """Names of modules inside vmlinux."""
     with_parameters: frozenset[str] = frozenset()
+    """Names of modules inside vmlinux that have a folder in /sys/module."""
     in_tree_whole: bool = False
-    starts: Mapping[str, int] = field(default_factory=dict)
+    """True if in_tree has all of the kernel's own kmods."""
+    entry_offsets: Mapping[str, int] = field(default_factory=dict)
+    """Byte offsets of init_module and cleanup_module in struct module, from one of the kernel's own kmods."""
 
     def has_in_tree(self, name: str) -> bool | None:
-        """Whether it has a kmod of the name (with _ for -) as a file; None where that is not known."""
+        """True if the kernel has a kmod of its own with this name as a file, None if this is unknown.
+
+        name: with _ for -.
+        """
         if name in self.in_tree or self.in_tree_whole or name in self.built_in:
             return name in self.in_tree
         return None
 
     @property
     def machine(self) -> Architecture:
-        """The architecture as its loader tells it from an object's header."""
+        """The architecture as its loader recognises it in an object's header."""
         return MACHINES[self.arch]
 
     @property
     def family(self) -> Family:
-        """Whose loader it is."""
+        """The kernel's family, which decides on some checks."""
         return kernel_family(self.release, self.configuration)
 
     @property
     def version(self) -> tuple[int, int]:
-        """The mainline release that the kernel is based on; (0, 0) when its name does not say."""
-        found = _VERSION.match(self.release)
-        return (int(found[1]), int(found[2])) if found else (0, 0)
+        """The mainline release that the kernel is based on, or (0, 0) if the release does not begin with one."""
+        version = _VERSION.match(self.release)
+        return (int(version[1]), int(version[2])) if version else (0, 0)
 
     @property
     def vermagic(self) -> str | None:
-        """The kernel's version magic: an in-tree kmod's, else what its .config makes of it."""
+        """The version magic: that of the kernel's own kmods, otherwise the one that its .config implies."""
         if self.in_tree_vermagic is not None or self.configuration is None:
             return self.in_tree_vermagic
         return expected_vermagic(self.release, self.arch, self.configuration)
 
     @property
     def versioned(self) -> bool | None:
-        """Whether the kernel compares symbol versions."""
+        """True if the kernel compares symbol versions, None if this is unknown."""
         if self.configuration is not None:
             return self.configuration.on("MODVERSIONS")
         if self.symvers is not None:
@@ -113,22 +123,25 @@ class KernelFiles:
 
     @property
     def takes_unversioned(self) -> bool | None:
-        """Whether a kmod without versions or version magic is taken, with a taint."""
+        """True if the kernel loads a kmod without symbol versions or version magic, with a taint. None if unknown."""
         return self.configuration.on("MODULE_FORCE_LOAD") if self.configuration else None
 
     @property
     def refuses_incomplete_versions(self) -> bool:
-        """Whether a symbol that the kmod's versions do not name is refused: Debian's own patch does, others warn."""
+        """True if the kernel refuses a symbol that the kmod's versions do not name.
+
+        Debian's kernels do, by a patch of Debian's. Other kernels warn.
+        """
         return self.family is Family.DEBIAN
 
 
 def read_kernel_files(release: str, arch: str, symvers: Symvers | None, raw: RawFiles) -> KernelFiles:
-    """What the files tell of the kernel of this release; arch is Go's spelling.
+    """Return the kernel of a release. Raise Malformed if one of its files is damaged.
 
-    Malformed when one of them is not what it should be.
+    arch: Go's spelling.
     """
     own = read_object(raw.in_tree, MACHINES[arch]) if raw.in_tree is not None else None
-    order = _names(raw.order) or (_keys(symvers.providers() - {VMLINUX}) if symvers else frozenset())
+    listed_kmods = _names(raw.order)
     return KernelFiles(
         release=release,
         arch=arch,
@@ -136,12 +149,16 @@ def read_kernel_files(release: str, arch: str, symvers: Symvers | None, raw: Raw
         configuration=parse_configuration(raw.configuration) if raw.configuration is not None else None,
         in_tree_vermagic=own.modinfo.vermagic if own else None,
         struct_size=own.struct_size if own else None,
-        in_tree=order,
+        in_tree=listed_kmods or _exporting(symvers),
         built_in=_names(raw.built_in),
         with_parameters=built_in_with_parameters(_text(raw.built_in_tags).split("\0")),
-        in_tree_whole=bool(_names(raw.order)),
-        starts=own.starts if own else {},
+        in_tree_whole=bool(listed_kmods),
+        entry_offsets=own.entry_offsets if own else {},
     )
+
+
+def _exporting(symvers: Symvers | None) -> frozenset[str]:
+    return _keys(symvers.providers() - {VMLINUX}) if symvers else frozenset()
 
 
 def _names(lines: bytes | None) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Find the files that modprobe loads for a name from a folder of an image (docs/reference/loader.md 5)."""
+"""modprobe's search for a module in an image's folder, and the findings if it fails (docs/reference/loader.md 5)."""
 
 from __future__ import annotations
 
@@ -18,47 +18,57 @@ _TEXT = "modules.dep"
 
 @dataclass(frozen=True)
 class ModprobeFolder:
-    """Where modprobe looks: -d directory, -S kernel; folder is the two joined, without a slash before it.
-
-    node is where the folder is for modprobe, "" when that is the same.
-    """
+    """The folder in which modprobe looks for modules."""
 
     directory: str
+    """Option -d of modprobe."""
     kernel: str
+    """Option -S of modprobe."""
     folder: str
-    node: str = ""
+    """Path of the folder in the image, without a leading slash."""
+    node: str | None = None
+    """Path of the folder in modprobe's root, without a leading slash. None if it is the path in the image."""
+
+    @property
+    def on_node(self) -> str:
+        """Path of the folder in modprobe's root."""
+        return self.node or self.folder
 
 
 @dataclass(frozen=True)
 class LookupResult:
-    """The files to load, the wanted one last, as paths in modprobe's root; what there is to tell beside them."""
+    """The files that modprobe loads."""
 
     paths: tuple[str, ...]
+    """Paths in modprobe's root, in the order of loading, the wanted module last."""
     notes: tuple[Finding, ...] = ()
+    """Findings that do not stop modprobe."""
 
 
 def look_up(
     place: ModprobeFolder, name: str, index: bytes | None, names: frozenset[str], exists: Callable[[str], bool]
 ) -> LookupResult | Finding:
-    """What modprobe loads for the name, or the finding for which it loads nothing.
+    """Return the files that modprobe loads for the name, or the finding that stops it.
 
-    index: the bytes of modules.dep.bin, None when it is not there; names: what stands beside it. exists: whether a
-    path in modprobe's root leads to something for the node, links followed.
+    index: the bytes of modules.dep.bin, or None if the file is absent. names: names of the folder's files.
+    exists: True if a path in modprobe's root leads to a file or folder.
     """
     if index is None:
         got = f"only the text {_TEXT}" if _TEXT in names else "none"
         return _finding(findings.INDEX_ABSENT, place, got=got)
     try:
-        read = ModuleIndex(index)
-        order = load_order(read, name, lambda path: exists(_rooted(place, path)))
+        opened = ModuleIndex(index)
+        order = load_order(opened, name, lambda path: exists(_rooted(place, path)))
         if order is None:
-            return _finding(findings.INDEX_LACKS_KMOD, place, kmod=name, got=_names(read))
+            return _finding(findings.INDEX_LACKS_KMOD, place, kmod=name, got=_names(opened))
     except Malformed as exc:
         return _finding(findings.INDEX_DAMAGED, place, got=exc.message)
-    return _found(place, name, order, exists)
+    return _result(place, name, order, exists)
 
 
-def _found(place: ModprobeFolder, name: str, order: LoadOrder, exists: Callable[[str], bool]) -> LookupResult | Finding:
+def _result(
+    place: ModprobeFolder, name: str, order: LoadOrder, exists: Callable[[str], bool]
+) -> LookupResult | Finding:
     paths = tuple(_rooted(place, path) for path in order.paths)
     if not paths or not exists(paths[-1]):
         got = order.paths[-1] if paths else "no path"
@@ -70,10 +80,12 @@ def _found(place: ModprobeFolder, name: str, order: LoadOrder, exists: Callable[
 
 
 def _rooted(place: ModprobeFolder, path: str) -> str:
-    return in_folder(f"/{place.node or place.folder}", path).lstrip("/")
+    """Return a path of the index as a path in modprobe's root, without a leading slash."""
+    return in_folder(f"/{place.on_node}", path).lstrip("/")
 
 
 def _names(index: ModuleIndex) -> str:
+    """Return the names in the index, or other words if it is damaged elsewhere."""
     try:
         return listed([name for name, _ in index.lines()])
     except (Malformed, BoundExceeded):

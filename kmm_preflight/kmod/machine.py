@@ -1,4 +1,4 @@
-"""The architectures that kernels are judged for, as their loaders tell them from an object's header."""
+"""Architectures of target kernels, and the header fields of an ELF object that name them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture: the kernel's word for it, its numbers in e_machine, and its byte order for struct."""
+    """An architecture as its loader recognises it in an object's header."""
 
     word: str
+    """The kernel's word, such as x86_64."""
     numbers: tuple[int, ...]
+    """Values of e_machine that the loader accepts."""
     order: str
+    """Byte order as the struct module spells it: < or >."""
 
 
 MACHINES = {
@@ -21,16 +24,16 @@ MACHINES = {
     "ppc64le": Architecture("ppc64le", (21,), "<"),
     "s390x": Architecture("s390x", (22, 0xA390), ">"),
 }
-"""By Go's spelling."""
+"""Architectures by Go's spelling."""
 
 _OTHERS = {3: "i386", 8: "mips", 40: "arm", 243: "riscv64", 258: "loongarch64"}
 
 
 def machine_word(head: bytes) -> str:
-    """What an object's header says that it was built for, in the byte order that it claims itself."""
+    """Return the word for the architecture in an ELF header, read in the byte order that the header claims."""
     order = ">" if head[5:6] == b"\x02" else "<"
     (number,) = struct.unpack_from(f"{order}H", head, 18)
-    known = {one: machine for machine in MACHINES.values() for one in machine.numbers}
+    known = {code: machine for machine in MACHINES.values() for code in machine.numbers}
     machine = known.get(number)
     if machine is None:
         return _OTHERS.get(number, f"machine number {number}")

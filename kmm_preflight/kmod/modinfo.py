@@ -1,57 +1,58 @@
-"""The tags of .modinfo as the loader reads them (docs/reference/loader.md 3)."""
+"""Tags of a kmod's .modinfo section, as the loader reads them (docs/reference/loader.md 3)."""
 
 from __future__ import annotations
 
 from kmm_preflight.errors import BoundExceeded
 
-# amdgpu's, the largest of the trees that were read, has 300 KiB.
+# The largest section in the kernel trees that were measured is amdgpu's, with 300 KiB.
 MODINFO_BYTES = 4 << 20
 _VALUE_BYTES = 4096
+_VALUES = 1000
 GPL_COMPATIBLE = frozenset(
     ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
 )
-"""Exact licences that may use GPL-only symbols; `GPLv2` is none of them."""
+"""Licences that may use GPL-only symbols. The kernel compares the whole text, so `GPLv2` is not compatible."""
 
 
 class Modinfo:
-    """A module's tags; the loader takes the first of a tag, except for import_ns."""
+    """Tags of a kmod. The loader uses the first value of a tag, and all values of import_ns."""
 
     def __init__(self, section: bytes) -> None:
-        """BoundExceeded for more than 4 MiB of tags."""
+        """Raise BoundExceeded if the section has more than 4 MiB."""
         if len(section) > MODINFO_BYTES:
             raise BoundExceeded(f"kmod: {len(section)} bytes of .modinfo, expected at most {MODINFO_BYTES}")
         self._text = b"\0" + section + b"\0"
 
     def first(self, tag: str) -> str | None:
-        """The tag's first value, None when it is not there."""
+        """Return the first value of the tag, or None if the kmod does not have the tag."""
         return next(iter(self._values(tag, 1)), None)
 
     def all(self, tag: str) -> tuple[str, ...]:
-        """All of the tag's values, the first 1000 at most."""
-        return tuple(self._values(tag, 1000))
+        """Return the values of the tag in their order, at most 1000."""
+        return tuple(self._values(tag, _VALUES))
 
     def _values(self, tag: str, most: int) -> list[str]:
-        wanted, at = f"\0{tag}=".encode(), 0
+        start, at = f"\0{tag}=".encode(), 0
         values: list[str] = []
-        while len(values) < most and (at := self._text.find(wanted, at)) >= 0:
-            at += len(wanted)
-            values.append(
-                self._text[at : min(self._text.index(b"\0", at), at + _VALUE_BYTES)].decode("utf-8", "replace")
-            )
+        while len(values) < most and (at := self._text.find(start, at)) >= 0:
+            at += len(start)
+            end = min(self._text.index(b"\0", at), at + _VALUE_BYTES)
+            values.append(self._text[at:end].decode("utf-8", "replace"))
+            # If the value is empty, its zero byte also begins the next tag.
             at -= 1 if self._text[at : at + 1] == b"\0" else 0
         return values
 
     @property
     def vermagic(self) -> str | None:
-        """The version magic; trailing blanks count."""
+        """The version magic with its trailing blanks, or None."""
         return self.first("vermagic")
 
     @property
-    def license(self) -> str:
-        """The licence, "" when none is stated."""
-        return self.first("license") or ""
+    def license(self) -> str | None:
+        """The licence, or None if the kmod does not state one."""
+        return self.first("license")
 
     @property
     def namespaces(self) -> frozenset[str]:
-        """The namespaces that are imported."""
+        """Symbol namespaces that the kmod imports."""
         return frozenset(self.all("import_ns"))

@@ -1,4 +1,4 @@
-"""Where a kmod's tables lead the loader: to its init, the names of its exports, code that is patched while it loads."""
+"""Tables of a kmod that point to its own code and data: init, names of exports, code that the kernel patches."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 
 from kmm_preflight.kmod.sections import ALWAYS, EXEC, NOBITS, RELA, Flaw, Section, Sections
-from kmm_preflight.kmod.symbols import OwnSymbol, Symbols
+from kmm_preflight.kmod.symbols import OwnSymbol, SymbolTable
 
 _NONE, _ADDRESS, _RELATIVE = 0, 1, 2
-_FAR = 1 << 64
+_NO_LIMIT = 1 << 64
 _THIS_MODULE = ".gnu.linkonce.this_module"
-_STARTS = ("init_module", "cleanup_module")
+_ENTRY_POINTS = ("init_module", "cleanup_module")
 _ENTRY_BYTES = 24
-# struct module has two.
-_STARTS_MOST = 1 << 12
-# Tables of places in the code, with the one type of relocation that the kernel's readers of x86_64 take them to have.
+# struct module has two relocations.
+_MOST_ENTRIES = 1 << 12
+# Tables of places in the code. x86_64 kernels expect one type of relocation in each table.
 _OF_CODE = {
     _THIS_MODULE: _ADDRESS,
     "__mcount_loc": _ADDRESS,
@@ -27,7 +27,7 @@ _OF_CODE = {
     ".return_sites": _RELATIVE,
     ".smp_locks": _RELATIVE,
 }
-# Tables that lead to whatever the kmod has; the kernel walks them before the kmod's init runs.
+# Tables of places in any section. The kernel reads them before it runs the kmod's init.
 _OF_ANY = frozenset(
     (
         "__bug_table",
@@ -43,56 +43,60 @@ _OF_ANY = frozenset(
 )
 
 
-def leads_astray(
-    sections: Sections, symbols: Symbols, target: Section, relocations: Iterable[tuple[int, int, int]]
+def patch_site_flaws(
+    sections: Sections, symbols: SymbolTable, target: Section, relocations: Iterable[tuple[int, int, int]]
 ) -> Iterator[Flaw]:
-    """The first place in one of those tables that lies outside what it should be in.
+    """Yield the first entry of a table that points to a wrong place.
 
-    relocations: of each the number of its symbol, its type, and what is added. The loader follows them without a look
-    and takes the kernel down, so no refusal of its own has words for it.
+    The loader follows these entries without a check, and the kernel crashes. So no message of the kernel names them.
+    relocations: symbol number, type and addend of each relocation of the target section.
     """
     code = _OF_CODE.get(target.name)
     if code is None and target.name not in _OF_ANY:
         return
-    entries, limits_of = list(relocations), _in_code if code else _in_section
-    limits = {number: limits_of(sections, symbols.at(number)) for number in {number for number, *_ in entries}}
+    entries, limits_of = list(relocations), _code_limits if code else _section_limits
+    limits = {number: limits_of(sections, symbols.symbol(number)) for number in {number for number, *_ in entries}}
     if target.name == _THIS_MODULE:
-        limits |= {number: _begin(limits[number]) for number in limits if symbols.name_of(number) in _STARTS}
+        limits |= {number: _start_only(limits[number]) for number in limits if symbols.name_of(number) in _ENTRY_POINTS}
     for number, kind, addend in entries:
         low, high = limits[number]
         if kind != _NONE and not (low <= addend < high and code in (None, kind)):
-            what = "code of the kmod" if code else "a place in the kmod"
-            yield Flaw(ALWAYS, f"a place in {target.name} that leads astray, expected {what}")
+            place = "code of the kmod" if code else "a place in the kmod"
+            yield Flaw(ALWAYS, f"an entry of {target.name} that does not point to {place}")
             return
 
 
-def _in_section(sections: Sections, symbol: OwnSymbol) -> tuple[int, int]:
-    """What can be added to a symbol of the kmod's own, its section's end among it; to others, anything."""
+def _section_limits(sections: Sections, symbol: OwnSymbol) -> tuple[int, int]:
+    """Return the range of addends that stay in the symbol's section, its end included.
+
+    If the symbol is not the kmod's own, every addend is in the range.
+    """
     if not 0 < symbol.section < len(sections.all):
-        return -_FAR, _FAR
+        return -_NO_LIMIT, _NO_LIMIT
     if not sections.all[symbol.section].loaded:
-        return 0, 0  # what is not loaded is gone when the kernel looks there
+        return 0, 0  # the section is not in memory when the kernel reads the table
     return -symbol.value, sections.all[symbol.section].size + 1 - symbol.value
 
 
-def _begin(limits: tuple[int, int]) -> tuple[int, int]:
-    """Of these nothing but 0: a function is called where it begins."""
+def _start_only(limits: tuple[int, int]) -> tuple[int, int]:
+    """Reduce the range to the addend 0: the kernel calls a function at its first byte."""
     return max(limits[0], 0), min(limits[1], 1)
 
 
-def _in_code(sections: Sections, symbol: OwnSymbol) -> tuple[int, int]:
+def _code_limits(sections: Sections, symbol: OwnSymbol) -> tuple[int, int]:
+    """Return the range of addends that stay in the symbol's section, if it has code. Otherwise the range is empty."""
     section = sections.all[symbol.section] if 0 < symbol.section < len(sections.all) else None
     if section is None or not section.loaded or not section.flags & EXEC or section.kind == NOBITS:
         return 0, 0
     return -symbol.value, section.size - symbol.value
 
 
-def read_starts(sections: Sections, symbols: Symbols, this: Section) -> Mapping[str, int]:
-    """Where in struct module, in bytes, the addresses of init and exit are written; without one that it has not."""
-    number = next(number for number, one in enumerate(sections.all) if one is this)
-    tables = (one for one in sections.all if one.kind == RELA and one.info == number)
-    content = sections.bounded(next(tables, None), _ENTRY_BYTES * _STARTS_MOST)
+def read_entry_offsets(sections: Sections, symbols: SymbolTable, this: Section) -> Mapping[str, int]:
+    """Map init_module and cleanup_module to their byte offsets in struct module. Leave out a function it lacks."""
+    number = sections.number(this)
+    tables = (section for section in sections.all if section.kind == RELA and section.info == number)
+    content = sections.bounded(next(tables, None), _ENTRY_BYTES * _MOST_ENTRIES)
     whole = content[: len(content) // _ENTRY_BYTES * _ENTRY_BYTES]
     entries = struct.iter_unpack(f"{sections.machine.order}QQ8x", whole)
-    named = {symbols.name_of(what >> 32): place for place, what in entries}
-    return {name: named[name] for name in _STARTS if name in named}
+    offsets = {symbols.name_of(symbol >> 32): place for place, symbol in entries}
+    return {name: offsets[name] for name in _ENTRY_POINTS if name in offsets}

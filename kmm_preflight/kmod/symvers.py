@@ -1,4 +1,4 @@
-"""Module.symvers: what a kernel exports, parsed once into a table on disk (docs/reference/loader.md 2)."""
+"""Module.symvers: the symbols that a kernel exports, parsed once into a table on disk (docs/reference/loader.md 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kmm_preflight.base.decompression import decompress
 from kmm_preflight.base.sorted_table import SEPARATOR, Table, TableDamaged, magic, write_table
 from kmm_preflight.errors import BoundExceeded, Malformed
 
-# 25,000 to 35,000 symbols are 1.5 to 2.5 MB.
+# A kernel exports 25,000 to 35,000 symbols, in 1.5 to 2.5 MB of text.
 SYMVERS_BYTES = 64 << 20
 _SYMBOLS = 1 << 20
 _LINE_BYTES = 1 << 14
@@ -27,20 +27,26 @@ LAYOUT = "module_layout"
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A symbol of a kernel: its CRC (0: none), who provides it (vmlinux, or an in-tree kmod's path without .ko)."""
+class ExportedSymbol:
+    """A symbol that a kernel exports."""
 
     name: str
-    crc: int
+    """Name of the symbol."""
+    crc: int | None
+    """CRC of the symbol, or None without symbol versions."""
     provider: str
+    """The part of the kernel that has the symbol: vmlinux, or the path of an in-tree kmod without .ko."""
     gpl: bool
-    namespace: str
+    """True if only GPL-compatible kmods may use the symbol."""
+    namespace: str | None
+    """Namespace that users of the symbol must import, or None."""
 
 
-def parse_symvers(text: Iterable[bytes]) -> Iterator[Exported]:
-    """The symbols of a Module.symvers in pieces, plain, .gz, .xz or .zst; both orders of columns.
+def parse_symvers(text: Iterable[bytes]) -> Iterator[ExportedSymbol]:
+    """Yield the symbols of a Module.symvers, with either order of columns.
 
-    Malformed names the first line that is none; BoundExceeded for more than 64 MiB.
+    text: pieces of the file, plain or compressed as .gz, .xz or .zst. Raise Malformed with the number of the first
+    invalid line, and BoundExceeded if the text has more than 64 MiB.
     """
     size, rest, number = 0, b"", 0
     for piece in decompress(text, "Module.symvers"):
@@ -51,79 +57,84 @@ def parse_symvers(text: Iterable[bytes]) -> Iterator[Exported]:
         for line in lines:
             number += 1
             if line:
-                yield _exported(line, number)
+                yield _parse_line(line, number)
         if len(rest) > _LINE_BYTES:
             raise Malformed(f"Module.symvers: line {number + 1} has no end")
     if rest:
         raise Malformed(f"Module.symvers: line {number + 1} is cut short")
 
 
-def _exported(line: bytes, number: int) -> Exported:
-    """CRC, symbol, provider, type[, namespace]; a while before 5.6 the namespace stood before the provider."""
+def _parse_line(line: bytes, number: int) -> ExportedSymbol:
+    """Parse CRC, symbol, provider, type[, namespace].
+
+    For some releases before 5.6 the namespace was before the provider.
+    """
     fields = line.decode("utf-8", "replace").split("\t") if SEPARATOR not in line else []
     if len(fields) == 5 and fields[4].startswith("EXPORT_"):
         fields = [*fields[:2], fields[3], fields[4], fields[2]]
     if len(fields) not in (4, 5) or not fields[3].startswith("EXPORT_") or not fields[1]:
         raise Malformed(f"Module.symvers: line {number} is {line[:80]!r}, expected CRC, symbol, provider and type")
     try:
-        crc = int(fields[0], 16)
+        crc = int(fields[0], 16) & 0xFFFFFFFF
     except ValueError as exc:
         raise Malformed(f"Module.symvers: line {number} begins {fields[0][:20]!r}, expected a CRC") from exc
-    return Exported(fields[1], crc & 0xFFFFFFFF, fields[2], fields[3] in _GPL, fields[4] if len(fields) == 5 else "")
+    namespace = fields[4] if len(fields) == 5 else ""
+    return ExportedSymbol(fields[1], crc or None, fields[2], fields[3] in _GPL, namespace or None)
 
 
-def write_symvers(out: IO[bytes], symbols: Iterable[Exported]) -> None:
-    """Writes them as a table by name. Of a name that stands twice vmlinux counts."""
+def write_symvers(out: IO[bytes], symbols: Iterable[ExportedSymbol]) -> None:
+    """Write the symbols as a table sorted by name. If two symbols have one name, keep that of vmlinux."""
     records: dict[str, bytes] = {}
-    for one in symbols:
-        if one.name not in records or one.provider == VMLINUX:
-            fields = (one.name, f"{one.crc:08x}", one.provider, "G" if one.gpl else "-", one.namespace)
-            records[one.name] = SEPARATOR.join(field.encode() for field in fields)
+    for symbol in symbols:
+        if symbol.name not in records or symbol.provider == VMLINUX:
+            crc, gpl = f"{symbol.crc or 0:08x}", "G" if symbol.gpl else "-"
+            fields = (symbol.name, crc, symbol.provider, gpl, symbol.namespace or "")
+            records[symbol.name] = SEPARATOR.join(field.encode() for field in fields)
         if len(records) > _SYMBOLS:
             raise BoundExceeded(f"Module.symvers: more than {_SYMBOLS} symbols")
     write_table(out, _HEAD, list(records.values()))
 
 
 class Symvers:
-    """A table that was read back."""
+    """A table of exported symbols in a file."""
 
     def __init__(self, path: Path) -> None:
-        """Opens and checks the file; Damaged when its checksum, version or size is wrong."""
+        """Raise TableDamaged if the file's checksum, version or size is wrong."""
         self._table = Table(path, _HEAD)
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def find(self, name: str) -> Exported | None:
-        """The symbol, None when nobody in the kernel exports it."""
+    def find(self, name: str) -> ExportedSymbol | None:
+        """Return the symbol, or None if the kernel does not export it."""
         key = name.encode("utf-8", "surrogatepass")
         number = self._table.first(key)
         if number == len(self._table) or self._table.key(number) != key:
             return None
-        found, crc, provider, gpl, namespace = (field.decode() for field in self._table.fields(number))
-        return Exported(found, int(crc, 16), provider, gpl == "G", namespace)
+        own_name, crc, provider, gpl, namespace = (field.decode() for field in self._table.fields(number))
+        return ExportedSymbol(own_name, int(crc, 16) or None, provider, gpl == "G", namespace or None)
 
     @property
     def versioned(self) -> bool:
-        """Whether the kernel was built with MODVERSIONS: without it no symbol has a CRC."""
+        """True if the kernel was built with MODVERSIONS. Without it no symbol has a CRC."""
         layout = self.find(LAYOUT)
-        return layout is not None and layout.crc != 0
+        return layout is not None and layout.crc is not None
 
     def providers(self) -> frozenset[str]:
-        """Who provides at least one symbol. Goes through the whole table."""
+        """Return all that provide a symbol: vmlinux, and paths of in-tree kmods. Read the whole table."""
         return frozenset(provider.decode() for _, _, provider, *_ in self._table)
 
 
 class SymversStore:
-    """Tables on disk, by the digest of the Module.symvers that they were made of; each write is atomic."""
+    """Tables in a folder, named by the digest of their Module.symvers. Each write is atomic."""
 
     def __init__(self, folder: Path) -> None:
-        """The folder must be this user's alone: what it holds is believed when its checksum fits."""
+        """Create the folder if needed. Only this user may write to it: a table with a correct checksum is trusted."""
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def find(self, digest: str) -> Symvers | None:
-        """The table, or None: not there, damaged, or written by another version."""
+        """Return the table, or None if it is absent, damaged, or written by another version of the suite."""
         with suppress(OSError, TableDamaged, ValueError):
             path = self._path(digest)
             table = Symvers(path)
@@ -132,12 +143,15 @@ class SymversStore:
         return None
 
     def keep(self, digest: str, text: Iterable[bytes]) -> Symvers:
-        """Parses the text and keeps it under the digest. Malformed and BoundExceeded as parse_symvers."""
+        """Parse the text, store the table under the digest and return it.
+
+        Raise Malformed and BoundExceeded as parse_symvers does.
+        """
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".new-", delete=False) as out:
             try:
                 write_symvers(out, parse_symvers(text))
                 out.flush()
-                table = Symvers(Path(out.name))  # before it has a name under which somebody may remove it
+                table = Symvers(Path(out.name))  # opened first: after the rename another process may remove the file
                 os.replace(out.name, self._path(digest))
             finally:
                 Path(out.name).unlink(missing_ok=True)
@@ -145,5 +159,5 @@ class SymversStore:
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
-            raise ValueError(f"{digest!r} is no digest")
+            raise ValueError(f"{digest!r} is not a digest")
         return self._folder / digest.replace(":", "-")

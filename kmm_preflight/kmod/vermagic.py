@@ -1,4 +1,4 @@
-"""The version magic: what a kernel's is, and which one of a kmod it takes (docs/reference/loader.md 1.2)."""
+"""Version magic: the string of a kernel, and the strings of kmods that match it (docs/reference/loader.md 1.2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from kmm_preflight.kmod.configuration import KernelConfiguration
 
 
 def expected_vermagic(release: str, arch: str, configuration: KernelConfiguration) -> str:
-    """The kernel's own string, made as its build made it; arch is Go's spelling. Trailing blanks count."""
+    """Return the version magic of a kernel, composed as its build composes it.
+
+    Trailing blanks count. arch: Go's spelling.
+    """
     on = configuration.on
     parts = [release, "SMP" if on("SMP") else "", _preemption(configuration)]
     parts += ["mod_unload"] if on("MODULE_UNLOAD") else []
@@ -16,7 +19,7 @@ def expected_vermagic(release: str, arch: str, configuration: KernelConfiguratio
 
 
 def _preemption(configuration: KernelConfiguration) -> str:
-    """Since 5.16 PREEMPT_BUILD decides, so that kernels with PREEMPT_DYNAMIC say preempt whatever they boot as."""
+    """Since 5.16 PREEMPT_BUILD decides: kernels with PREEMPT_DYNAMIC say preempt, in whatever mode they run."""
     if configuration.on("PREEMPT_RT") or configuration.on("PREEMPT_RT_FULL"):
         return "preempt_rt"
     return "preempt" if configuration.on("PREEMPT_BUILD") or configuration.on("PREEMPT") else ""
@@ -36,17 +39,24 @@ def _architecture(arch: str, configuration: KernelConfiguration) -> str:
 
 
 def _randomised(configuration: KernelConfiguration) -> str:
-    """A kernel with shuffled structures also names the seed's hash, which is in no .config: such ones do not match."""
+    """Return the part for kernels with shuffled structures. No kmod matches it.
+
+    The kernel's own string also has a hash of the seed, which .config does not contain.
+    """
     return "RANDSTRUCT_" if configuration.on("RANDSTRUCT") or configuration.on("GCC_PLUGIN_RANDSTRUCT") else ""
 
 
-def same_vermagic(kmod: str, kernel: str, versioned: bool) -> bool:
-    """Whether the kernel takes the kmod's; versioned: both sides have symbol versions, and the release is free then."""
+def vermagic_matches(kmod: str, kernel: str, versioned: bool) -> bool:
+    """True if the kernel accepts the kmod's version magic.
+
+    versioned: both have symbol versions. The release, which is the text before the first blank, may then differ.
+    """
     if versioned:
-        return kmod[_blank(kmod) :] == kernel[_blank(kernel) :]
+        return kmod[_first_blank(kmod) :] == kernel[_first_blank(kernel) :]
     return kmod == kernel
 
 
-def _blank(text: str) -> int:
-    found = text.find(" ")
-    return found if found >= 0 else len(text)
+def _first_blank(text: str) -> int:
+    """Return the position of the first blank, or the text's length."""
+    position = text.find(" ")
+    return position if position >= 0 else len(text)

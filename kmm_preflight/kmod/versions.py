@@ -1,4 +1,4 @@
-"""Which CRCs a kmod expects of the symbols that it uses: both forms of modversions (docs/reference/loader.md 1.3)."""
+"""CRCs that a kmod expects of the symbols it uses, in both formats of modversions (docs/reference/loader.md 1.3)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ _ENTRIES = 1 << 18
 
 
 @dataclass(frozen=True)
-class Versions:
-    """The CRCs by symbol; of a symbol that stands twice the first counts.
-
-    A basic CRC has eight bytes, so that a number beyond 32 bits is possible and equals no CRC of a kernel. extended is
-    None without that form; kernels that know it read it instead of the basic one.
-    """
+class SymbolVersions:
+    """CRCs by symbol, in each format. If a format names a symbol twice, the first CRC counts."""
 
     basic: Mapping[str, int] | None
+    """CRCs of __versions, or None without that section.
+
+    A CRC has eight bytes here. A number above 32 bits equals no CRC of a kernel.
+    """
     extended: Mapping[str, int] | None
+    """CRCs of the extended format, or None without it. Kernels that know this format ignore the basic one."""
 
 
-def read_versions(sections: Sections, dotted: bool) -> Versions:
-    """The sections __versions, __version_ext_crcs and __version_ext_names. dotted: a leading dot is dropped."""
+def read_versions(sections: Sections, dotted: bool) -> SymbolVersions:
+    """Read the sections __versions, __version_ext_crcs and __version_ext_names.
+
+    dotted: names in the basic format may have a leading dot, which is dropped.
+    """
     basic = sections.named("__versions")
-    return Versions(
+    return SymbolVersions(
         _basic(sections.bounded(basic, _ENTRIES * _ENTRY_BYTES), sections.machine.order, dotted) if basic else None,
         _extended(sections),
     )

@@ -122,7 +122,7 @@ def _in_tree_paths(trial: Trial, kernel: str, tree: Mapping[str, Entry]) -> Iter
         index = ModuleIndex(_bytes(tree, folder, INDEX))
         for name in dict.fromkeys((trial.kmod, *trial.order)):
             for line in _lines(index, tree, folder, name):
-                for path in (*line.before, line.path):
+                for path in (*line.before, *([line.path] if line.path else [])):
                     if (led := _led(tree, in_folder(folder, path))).startswith(home):
                         yield led.removeprefix(home)
     except (Malformed, BoundExceeded):

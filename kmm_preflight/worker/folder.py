@@ -41,7 +41,7 @@ class NodeFolder:
 
     def problem(self) -> Finding | None:
         """Why modprobe does not look into the image's folder, None when it does."""
-        reached = self.reach(self.place.node)
+        reached = self.reach(self.place.on_node)
         got = ""
         if self._worker is Worker.COPIED and f"{self._parent}/".startswith(f"{_VOLUME}/"):
             got = "an empty volume, which KMM mounts over /tmp"
@@ -70,7 +70,7 @@ class NodeFolder:
 
     def read(self, name: str, most: int) -> bytes | None:
         """The bytes of a file of the folder, None when there is none; BoundExceeded for more than most."""
-        file = self.reach(f"{self.place.node}/{name}").file
+        file = self.reach(f"{self.place.on_node}/{name}").file
         if not isinstance(file, Located) or file.entry.kind is not EntryKind.FILE:
             return None
         if file.entry.size > most:
@@ -80,7 +80,7 @@ class NodeFolder:
     @cached_property
     def names(self) -> frozenset[str]:
         """What stands in the folder; for that every layer is opened."""
-        file = self.reach(self.place.node).file
+        file = self.reach(self.place.on_node).file
         return frozenset(self._image.files.children(file.path)) if isinstance(file, Located) else frozenset()
 
 

@@ -137,7 +137,7 @@ class _Sequencer:
 
     def _link_left_behind(self, name: str) -> Finding | None:
         line = self._index.find(name) if self._index else None
-        path = in_folder(f"/{self._place.node}", line.path).lstrip("/") if line else ""
+        path = in_folder(f"/{self._place.on_node}", line.path).lstrip("/") if line and line.path else ""
         reached, place = self._folder.reach(path), self._place
         link = reached.link
         if link is None or reached.file is not None:
