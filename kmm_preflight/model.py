@@ -1,4 +1,4 @@
-"""The values that one step hands to the next. All are frozen; none knows pytest, a registry or a clock."""
+"""Values that one room hands to the next. All are frozen. No value knows pytest, a registry or a clock."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 Manifest = Mapping[str, object]
-"""A Kubernetes object as decoded from YAML or JSON; the only dict that crosses a file's border."""
+"""A Kubernetes object as decoded from YAML or JSON: the only dict that one file hands to another."""
 
 
 class Stage(Enum):
-    """The stages of the documentation, in its order; the value is the CRD's spelling."""
+    """The stages of the documentation, in order. The value is the word of the CRD."""
 
     IMAGE = "Image"
     BUILD = "Build"
@@ -19,7 +19,7 @@ class Stage(Enum):
 
 
 class Outcome(Enum):
-    """What one stage concluded about one plan."""
+    """The outcome of one stage for one case."""
 
     VERIFIED = "verified"
     FALLS_THROUGH = "falls through"
@@ -29,7 +29,7 @@ class Outcome(Enum):
 
 
 class Severity(Enum):
-    """How much a finding weighs."""
+    """The weight of a finding, heaviest first."""
 
     REFUTES = "refutes"
     UNDECIDED = "undecided"
@@ -38,7 +38,7 @@ class Severity(Enum):
 
 
 class Flavour(Enum):
-    """The kernel variant that a machine config pool boots (MachineConfig kernelType)."""
+    """The kernel variant that a MachineConfigPool boots. The value is the MachineConfig's kernelType."""
 
     STANDARD = "standard"
     RT = "rt"
@@ -47,16 +47,18 @@ class Flavour(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause, with a stable id, a sentence that tells got and expected, and what to do about it.
-
-    lines are what a tool printed of it, safe to print.
-    """
+    """A cause of trouble."""
 
     id: str
+    """The stable id; docs/findings has a page of this name."""
     severity: Severity
+    """The weight of the finding."""
     sentence: str
+    """The problem, in one sentence that is safe to print."""
     remedy: str
+    """The action that fixes the problem."""
     lines: tuple[str, ...] = ()
+    """Lines that a tool printed about the problem, safe to print."""
 
 
 @dataclass(frozen=True, order=True)
@@ -64,7 +66,9 @@ class ModuleName:
     """Namespace and name of a Module."""
 
     namespace: str
+    """The namespace."""
     name: str
+    """The name."""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -72,82 +76,103 @@ class ModuleName:
 
 @dataclass(frozen=True)
 class TargetKernel:
-    """A kernel that nodes will boot after the upgrade, and where that was read.
-
-    arch is Go's spelling (amd64); driver_toolkit a pull spec, "" when unknown; provenance a sentence part. problem
-    speaks against the kernel itself, whatever the Module. os_image is the pull spec of the OS image that nodes boot it
-    of, "" where none is known to have this kernel's files.
-    """
+    """A kernel that nodes will boot after the upgrade."""
 
     version: str
+    """The version as uname -r prints it."""
     arch: str
-    stream: str
+    """The architecture in Go's spelling, such as amd64."""
+    stream: str | None
+    """The OS stream, such as rhel-9. None if an option named the kernel."""
     flavour: Flavour
-    driver_toolkit: str
+    """The variant of the kernel."""
+    driver_toolkit: str | None
+    """Pull spec of the driver toolkit with this kernel's headers."""
     provenance: str
+    """The place where the version was read, as part of a sentence."""
     problem: Finding | None = None
-    os_image: str = ""
+    """A finding about the kernel itself, for all Modules."""
+    os_image: str | None = None
+    """Pull spec of the OS image with this kernel's own files."""
 
 
 @dataclass(frozen=True)
 class DriverToolkit:
-    """The toolkit image of one OS stream and architecture, as judged."""
+    """The driver toolkit image of one OS stream and architecture."""
 
     reference: str
+    """The pull spec in the release."""
     digest: str
+    """Digest of the manifest behind the pull spec."""
     stream: str
+    """The OS stream, such as rhel-9."""
     arch: str
+    """The architecture in Go's spelling."""
     rhel_version: str
+    """The version of RHEL, such as 9.6."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """What was read from a release image; digest is that of the manifest that was read, notes what is not proved."""
+    """A release image, as read."""
 
     reference: str
+    """The name of the image, in full."""
     digest: str
+    """Digest of the manifest or index behind the name."""
     version: str
+    """The version of OpenShift."""
     toolkits: tuple[DriverToolkit, ...]
+    """The driver toolkits that were read."""
     notes: tuple[str, ...] = ()
+    """Sentences that say what is not proved about the release."""
 
 
 @dataclass(frozen=True)
 class RegistryTLS:
-    """Module's registryTLS: insecure allows plain HTTP, insecureSkipTLSVerify any certificate; independent."""
+    """The registryTLS section of a Module. The two fields are independent."""
 
     insecure: bool = False
+    """True if plain HTTP is allowed."""
     insecure_skip_tls_verify: bool = False
+    """True if any certificate is accepted."""
 
 
 VERIFIED_HTTPS = RegistryTLS()
+"""HTTPS with a certificate that is checked: the rules of a Module without a registryTLS section."""
 
 
 @dataclass(frozen=True)
 class JudgedImage:
-    """Which image a verdict rests on: the name, the digest behind it, and the platform's manifest digest.
-
-    read_from names the mirror that has it, "" when it is at its own name. stored is False for one that was made by
-    this run and is in no registry.
-    """
+    """The image behind a verdict."""
 
     reference: str
+    """The name of the image."""
     digest: str
+    """Digest of the manifest or index behind the name."""
     manifest_digest: str
-    read_from: str = ""
+    """Digest of the manifest for the kernel's architecture."""
+    read_from: str | None = None
+    """The mirror that has the image. None if the image was read from its own registry."""
     stored: bool = True
+    """True if a registry has the image. False if this run built the image and did not push it."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage concluded; reason is one sentence; seconds the time it took.
-
-    log names the builder's whole log among the artifacts, "" where there is none.
-    """
+    """The result of one stage for one case."""
 
     stage: Stage
+    """The stage."""
     outcome: Outcome
+    """The outcome."""
     reason: str
+    """The reason for the outcome, in one sentence."""
     findings: tuple[Finding, ...] = ()
+    """All findings. The first finding decides, unless the outcome is VERIFIED."""
     image: JudgedImage | None = None
+    """The image that was judged."""
     seconds: float = 0.0
-    log: str = ""
+    """Duration of the stage in seconds."""
+    log: str | None = None
+    """File name of the builder's log, relative to the artifact folder."""

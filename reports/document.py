@@ -73,9 +73,9 @@ def _kernel(kernel: TargetKernel) -> dict[str, object]:
     return {
         "version": kernel.version,
         "arch": kernel.arch,
-        "stream": kernel.stream,
+        "stream": kernel.stream or "",
         "flavour": kernel.flavour.value,
-        "driverToolkit": kernel.driver_toolkit,
+        "driverToolkit": kernel.driver_toolkit or "",
         "provenance": kernel.provenance,
         "problem": kernel.problem.id if kernel.problem else None,
     }
@@ -96,7 +96,7 @@ def _module(verdict: Verdict) -> dict[str, object]:
             "reference": clean(verdict.case.image_name or ""),
             "digest": image.digest if image else None,
             "manifestDigest": image.manifest_digest if image else None,
-            "readFrom": (image.read_from or None) if image else None,
+            "readFrom": image.read_from if image else None,
             "stored": image.stored if image else None,
         },
         "findings": [_finding(finding) for finding in verdict.findings],
@@ -120,5 +120,5 @@ def _stage(result: StageResult) -> dict[str, object]:
         "outcome": result.outcome.value,
         "reason": result.reason,
         "seconds": round(result.seconds, 3),
-        "log": result.log or None,
+        "log": result.log,
     }

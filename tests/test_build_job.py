@@ -44,7 +44,7 @@ from tests.test_real_kubernetes import eventually, told
 
 PASSWORD = "correct horse battery"
 TOOLS = ("sh", "cat", "sleep", "sha256sum", "printf", "mkdir", "ls", "kill", "cp")
-KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, "", "")
+KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, None, "")
 INSECURE = RegistryTLS(insecure=True)
 SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"
 ROLES: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac-builds.yaml").read_text()))

@@ -35,7 +35,7 @@ from tests.runs import ROOT
 from tests.test_real_kubernetes import eventually
 
 PASSWORD = "correct horse battery"
-KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, "", "")
+KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, None, "")
 IMAGE = Reference.parse("registry.example/kmods/probe:1")
 PLAN = Plan(ModuleName("demo", "probe"), KERNEL, IMAGE, "probe", secret="pull")
 ORDER = BuildRequest(

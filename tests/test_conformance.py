@@ -223,7 +223,7 @@ def _planned(container: dict[str, Any], kernel: str, name: ModuleName, secret: s
     }
     module = parse_module(manifest, "")
     assert module.container
-    case = make_plan(module, module.container, TargetKernel(kernel, "amd64", "", Flavour.STANDARD, "", "the row"))
+    case = make_plan(module, module.container, TargetKernel(kernel, "amd64", None, Flavour.STANDARD, None, "the row"))
     return replace(case, module=name)
 
 
@@ -275,7 +275,7 @@ def _image_name(row: Row, _: Path) -> object:
 
 
 def _ko_path(row: Row, _: Path) -> object:
-    kernel = TargetKernel(str(row["kernel"]), "amd64", "", Flavour.STANDARD, "", "")
+    kernel = TargetKernel(str(row["kernel"]), "amd64", None, Flavour.STANDARD, None, "")
     modprobe = {key: row[key] for key in ("dirName", "moduleName") if key in row}
     container = parse_container(Field({"modprobe": modprobe}))
     plan = Plan(
@@ -356,7 +356,7 @@ def _judged(row: Row, fault: str, folder: Path) -> StageResult:
 
 
 def _flow(row: Row, _: Path) -> object:
-    kernel = TargetKernel("K", "amd64", "", Flavour.STANDARD, "", "")
+    kernel = TargetKernel("K", "amd64", None, Flavour.STANDARD, None, "")
     plan = Plan(
         ModuleName("ns", "m"), kernel, Reference.parse(NAME), build=Build() if row.get("build") else None,
         sign=Sign() if row.get("sign") else None,
@@ -392,7 +392,7 @@ def _status(row: Row, _: Path) -> object:
     if "verified" in row:
         conclusion = Conclusion.VERIFIED if row["verified"] else Conclusion.REFUTED
         plan = Plan(
-            ModuleName("ns", "m"), TargetKernel("K", "amd64", "", Flavour.STANDARD, "", ""), Reference.parse(NAME)
+            ModuleName("ns", "m"), TargetKernel("K", "amd64", None, Flavour.STANDARD, None, ""), Reference.parse(NAME)
         )
         made = entry(Verdict(plan, conclusion, Stage.IMAGE, "reason"), Dialect.SEED)
         return _entry(made) if made else None

@@ -44,7 +44,7 @@ def _keychain(source: str, user: str = "u") -> Keychain:
 
 
 PLAIN = Plan(
-    ModuleName("ns", "m"), TargetKernel("k", "amd64", "", Flavour.STANDARD, "", ""), Reference.parse("quay.io/a/b")
+    ModuleName("ns", "m"), TargetKernel("k", "amd64", None, Flavour.STANDARD, None, ""), Reference.parse("quay.io/a/b")
 )
 PLAN = replace(PLAIN, secret="s")
 FILE = parse_auth_file(json.dumps({"auths": {"quay.io": {"auth": _encoded("file:p")}}}), "the file")

@@ -64,7 +64,7 @@ def judge(authority: Authority, tmp_path: Path) -> Judge:
     def judge(
         name: str, login: tuple[str, str] | None = None, tls: RegistryTLS | None = None, kmod: str | None = "probe"
     ) -> StageResult:
-        kernel = TargetKernel(KERNEL, "amd64", "", Flavour.STANDARD, "", "a test")
+        kernel = TargetKernel(KERNEL, "amd64", None, Flavour.STANDARD, None, "a test")
         plan = Plan(ModuleName("ns", "a"), kernel, Reference.parse(name), kmod, tls=tls or RegistryTLS())
         images = ImageResolver(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, WANTED)
         keychain = Keychain("a test", {name.partition("/")[0]: Credential(*login)}) if login else None

@@ -32,7 +32,7 @@ LEAST: dict[str, Any] = {
     },
 }
 WORKERS = (("node-role.kubernetes.io/worker", ""),)
-KERNEL = TargetKernel("5.14.0+rt", "amd64", "", Flavour.RT, "", "")
+KERNEL = TargetKernel("5.14.0+rt", "amd64", None, Flavour.RT, None, "")
 _GONE = object()
 
 

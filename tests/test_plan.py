@@ -26,7 +26,7 @@ from kmm_preflight.planning.module import Container, KernelMapping, Module
 from kmm_preflight.planning.plan import Build, Case, Plan, Sign, Unresolved
 
 KERNEL = "5.14.0-570.19.1.el9_6.x86_64"
-TARGET = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", "the table")
+TARGET = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, None, "the table")
 NAME = ModuleName("ns", "m")
 EQUAL = KernelMapping(literal=KERNEL)
 FOUND = KernelMapping(regexp="el9")

@@ -21,7 +21,7 @@ OPTIONS = ObjectOptions(create=True, release_image=RELEASE)
 
 
 def kernel(version: str, stream: str = "") -> TargetKernel:
-    return TargetKernel(version, "amd64", stream, Flavour.STANDARD, "", "")
+    return TargetKernel(version, "amd64", stream, Flavour.STANDARD, None, "")
 
 
 KERNELS = (kernel(NEW), kernel(OLD))

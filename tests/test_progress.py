@@ -276,7 +276,7 @@ class Config:
 
 
 def test_what_is_told_of_several_kernels_and_of_what_an_earlier_run_verified() -> None:
-    kernels = [TargetKernel(version, "amd64", "", Flavour.STANDARD, "", "") for version in ("6.1", "6.12")]
+    kernels = [TargetKernel(version, "amd64", None, Flavour.STANDARD, None, "") for version in ("6.1", "6.12")]
     plans = tuple(
         Plan(ModuleName("ns", name), kernel, Reference.parse("r/i:t"))
         for name in ("a", "b\x1b[2J\r")

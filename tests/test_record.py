@@ -32,7 +32,7 @@ from kmm_preflight.status.record import (
 
 NAME = ModuleName("ns", "a")
 RULES = "0123456789abcdef"
-KERNEL = TargetKernel("6.1.0-56-amd64", "amd64", "", Flavour.STANDARD, "", "")
+KERNEL = TargetKernel("6.1.0-56-amd64", "amd64", None, Flavour.STANDARD, None, "")
 OTHER = replace(KERNEL, version="6.1.0-47-amd64")
 PLAN = Plan(NAME, KERNEL, image=Reference.parse("r.io/a:1"))
 BASIS = VerdictBasis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))

@@ -13,7 +13,7 @@ from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.plan import Plan
 
-KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
+KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", None, Flavour.STANDARD, None, "")
 PLAN = Plan(ModuleName("ns", "m"), KERNEL, Reference.parse("r/i:t"))
 KEY = b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nsho\n-----END PRIVATE KEY-----\n"
 LOGIN = Keychain("a file", {"r": Credential("someone", "a pass word", "an-identity-token")})

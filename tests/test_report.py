@@ -24,7 +24,7 @@ def _report(*conclusions: Conclusion) -> Report:
 
 
 def _verdict(name: str, conclusion: Conclusion, version: str = "k") -> Verdict:
-    kernel = TargetKernel(version, "amd64", "", Flavour.STANDARD, "", "")
+    kernel = TargetKernel(version, "amd64", None, Flavour.STANDARD, None, "")
     plan = Plan(ModuleName("ns", name), kernel, Reference.parse("r/i:t"))
     return Verdict(plan, conclusion, Stage.IMAGE, "")
 

@@ -20,7 +20,7 @@ from kmm_preflight.stages.rules import (
 )
 from kmm_preflight.stages.verdict import Conclusion, Verdict
 
-KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", "", Flavour.STANDARD, "", "")
+KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", None, Flavour.STANDARD, None, "")
 IMAGE, BUILD, SIGN = Stage.IMAGE, Stage.BUILD, Stage.SIGN
 VERIFIED, FAILED, UNDECIDED = Outcome.VERIFIED, Outcome.FAILED, Outcome.UNDECIDED
 NOT_NEEDED, FALLS_THROUGH = Outcome.NOT_NEEDED, Outcome.FALLS_THROUGH

@@ -22,7 +22,7 @@ UNDECIDED, NOT_VERIFIED = Conclusion.UNDECIDED, Conclusion.NOT_VERIFIED
 
 def _verdict(name: str, conclusion: Conclusion, kernel: str = "1.2.3") -> Verdict:
     namespace, _, bare = name.rpartition("/")
-    target = TargetKernel(kernel, "amd64", "", Flavour.STANDARD, "", "")
+    target = TargetKernel(kernel, "amd64", None, Flavour.STANDARD, None, "")
     return Verdict(
         Plan(ModuleName(namespace, bare), target, Reference.parse("r/i:t")),
         conclusion,

@@ -130,7 +130,7 @@ def test_the_spec_is_read(api: Api, dialect: Dialect, name: str) -> None:
         dialect=dialect,
         release_image="" if later else RELEASE,
         kernel=KERNEL if later else "",
-        driver_toolkit=TOOLKIT if later else "",
+        driver_toolkit=TOOLKIT if later else None,
         push_built_image=True,
     )
 

@@ -43,7 +43,7 @@ TRIED = Subject("pf", RELEASE)
 
 
 def target(release: str, arch: str = "amd64") -> TargetKernel:
-    return TargetKernel(release, arch, "", Flavour.STANDARD, "", "the test")
+    return TargetKernel(release, arch, None, Flavour.STANDARD, None, "the test")
 
 
 def no_in_tree(path: str) -> None:
@@ -609,7 +609,9 @@ def test_what_nodes_have_loaded_comes_behind_its_dependencies(tmp_path: Path, re
 def test_the_kernel_s_own_file_is_booted_if_no_given_file_matches(tmp_path: Path) -> None:
     own, given = tmp_path / "own", tmp_path / "given"
     given.write_bytes(b"Linux version 6.1.0-1-amd64 (builder) #1")
-    first, second = (TargetKernel(name, "amd64", "", Flavour.STANDARD, "", "") for name in ("6.1.0-1-amd64", "6.1.0-2"))
+    first, second = (
+        TargetKernel(name, "amd64", None, Flavour.STANDARD, None, "") for name in ("6.1.0-1-amd64", "6.1.0-2")
+    )
     assert [find_vmlinuz([given], kernel, lambda: own) for kernel in (first, second)] == [given, own]
     assert find_vmlinuz([], first, lambda: own) == own
     assert find_vmlinuz([], first, lambda: None) == MissingTool(

@@ -28,7 +28,7 @@ KERNEL = "5.14.0-1.el9.x86_64"
 AT = f"opt/lib/modules/{KERNEL}"
 PLAN = Plan(
     ModuleName("ns", "m"),
-    TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", ""),
+    TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, None, ""),
     Reference.parse("r/i:t"),
     kmod="plain",
 )

@@ -190,7 +190,7 @@ Loads = tuple[list[str], list[str]] | None
 
 
 def plan(name: str, order: tuple[str, ...] = (), directory: str = "/opt") -> Plan:
-    kernel = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, "", "")
+    kernel = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, None, "")
     return Plan(
         ModuleName("ns", "m"),
         kernel,

@@ -273,10 +273,10 @@ class BuildStage:
             return replace(_concluded(order.stage, (problem, *proved.findings)), image=proved.image)
         return replace(proved, reason=f"{_WORDS[order.stage]}, proved and pushed to {order.image}", image=found)
 
-    def _keep_log(self, order: BuildRequest, log: str) -> str:
-        """The log's name among the artifacts; "" where there is nothing to keep."""
+    def _keep_log(self, order: BuildRequest, log: str) -> str | None:
+        """Keep the log. Return its name among the artifacts, or None for an empty log."""
         if not log:
-            return ""
+            return None
         self._shop.logs.mkdir(parents=True, exist_ok=True)
         file = self._shop.logs / f"{order.id}.log"
         file.write_text(log, encoding="utf-8", errors="replace")

@@ -204,14 +204,16 @@ def _of_today(boot: PredictedKernel, kernels: tuple[TargetKernel, ...]) -> Targe
     same = next((kernel for kernel in kernels if kernel.version == boot.kernel), None)
     arch = boot.arch or kernel_architecture(boot.kernel) or "amd64"
     provenance = f"today's kernel of {boot.group}, which the upgrade does not change"
-    return same or TargetKernel(boot.kernel, arch, "", kernel_flavour(boot.kernel), "", provenance)
+    return same or TargetKernel(boot.kernel, arch, None, kernel_flavour(boot.kernel), None, provenance)
 
 
 def _unknown(one: Demand, finding: Finding) -> Target:
     boot = one.boot
     parts = ("unknown", boot.group, boot.stream, boot.arch, (boot.flavour or Flavour.STANDARD).value)
     version = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(part for part in parts if part))[:_ID_CHARACTERS]
-    kernel = TargetKernel(version, boot.arch, boot.stream, boot.flavour or Flavour.STANDARD, "", finding.sentence)
+    kernel = TargetKernel(
+        version, boot.arch, boot.stream or None, boot.flavour or Flavour.STANDARD, None, finding.sentence
+    )
     return Target(kernel, (one.words,), one.today, one.notes, finding)
 
 

@@ -48,14 +48,14 @@ class Repository(Protocol):
 class ResolvedImage:
     """An image of one platform behind a name. digest is that of the index where there is one.
 
-    read_from is the mirror that has it, "" when it is at its own name.
+    read_from is the mirror that has it, None when it is at its own name.
     """
 
     name: str
     digest: str
     manifest_digest: str
     manifest: ImageManifest
-    read_from: str = ""
+    read_from: str | None = None
 
     def judged(self) -> JudgedImage:
         """What a report says of it."""
@@ -72,7 +72,7 @@ class Source:
     repository: Repository
     reference: str
     body: bytes
-    mirror: str = ""
+    mirror: str | None = None
 
 
 def platforms(source: Source, name: str) -> tuple[str, ...] | None:

@@ -91,7 +91,7 @@ class ImageResolver:
         keychains = credentials.keychains(on_other_host=place.host != source_host)
         authority = self._registries.authorities.get(place.host, "")
         repository = RegistryRepository(place, keychains, self._registries.tls(hop, tls), self._connections, authority)
-        return Source(repository, place.wanted, repository.manifest(place.wanted), str(place) if hop.mirror else "")
+        return Source(repository, place.wanted, repository.manifest(place.wanted), str(place) if hop.mirror else None)
 
 
 def failure(reference: Reference, failed: Sequence[tuple[PullSource, PreflightError]]) -> PreflightError:

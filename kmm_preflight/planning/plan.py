@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def image_name(self) -> str:
-        """The image's name as the Module has it, for reports."""
+        """The name of the image as the Module writes it, for reports."""
         return self.image.name
 
     @property

@@ -31,7 +31,7 @@ class Preflight:
     dialect: Dialect
     release_image: str = ""
     kernel: str = ""
-    driver_toolkit: str = ""
+    driver_toolkit: str | None = None
     realtime: bool = False
     push_built_image: bool = False
     record: Record = field(default_factory=dict)
@@ -92,7 +92,7 @@ def parse_preflight(manifest: Manifest, dialect: Dialect) -> Preflight:
         dialect=dialect,
         release_image=spec["releaseImage"].text(),
         kernel=spec["kernelVersion"].text(),
-        driver_toolkit=spec["dtkImage"].text(),
+        driver_toolkit=spec["dtkImage"].optional_text(),
         realtime=spec["useRTKernel"].flag(),
         push_built_image=spec["pushBuiltImage"].flag(),
         record=record,
@@ -138,7 +138,7 @@ def names_by_kernel(name: str, kernels: Iterable[TargetKernel]) -> dict[TargetKe
     several = tuple(kernels)
     if len(several) == 1 and not several[0].stream:
         return {several[0]: name}
-    short = {kernel: _slug(f"{name}-{kernel.stream}-{kernel.flavour.value}") for kernel in several}
+    short = {kernel: _slug(f"{name}-{kernel.stream or ''}-{kernel.flavour.value}") for kernel in several}
     shared = Counter(short.values())
     return {kernel: _object_name(name, kernel, short[kernel], shared[short[kernel]] > 1) for kernel in several}
 
