@@ -1,4 +1,4 @@
-"""How deep a run proves: to the kmod's path, to what the node finds, or to what the kernel's loader says."""
+"""Depth of proof: to the kmod's path, to what the node does, or to what the kernel's loader says."""
 
 from __future__ import annotations
 
@@ -7,74 +7,77 @@ from enum import Enum
 
 
 class Depth(Enum):
-    """How far into an image a run looks; each depth holds those before it."""
+    """Depth of proof. Each depth includes the depths before it."""
 
     PATH = "path"
     NODE = "node"
     KERNEL = "kernel"
 
     def reaches(self, other: Depth) -> bool:
-        """Whether a proof of this depth proves what the other does."""
+        """True if a proof of this depth includes a proof of the other depth."""
         order = list(Depth)
         return order.index(self) >= order.index(other)
 
 
-# What one depth leaves out and the next one looks at.
+# Checks that a depth leaves out and the next depth includes.
 _BEYOND = {
     Depth.PATH: (
-        "the index (modules.dep.bin) by which modprobe finds the kmod, and which of several copies it takes",
+        "the index (modules.dep.bin) in which modprobe finds the kmod, and which of several copies modprobe takes",
         "dependencies, modulesLoadingOrder and firmware",
-        "what the copy of the folder onto the node (cp -R) leaves of links",
+        "links that the copy of the folder to the node (cp -R) breaks",
         "the shell and tools that KMM needs in the image",
     ),
     Depth.NODE: (
-        "the object beyond that it is one: architecture, vermagic, symbols and their versions, type data",
-        "names and symbols that the kernel itself has already",
+        "the kmod beyond its ELF header: architecture, vermagic, symbols and their versions, type data",
+        "names and symbols that the kernel itself already has",
     ),
     Depth.KERNEL: (),
 }
-_LIBRARIES = "libraries of the image's shell and tools, beyond their loader"
-_BY_NO_FILE = (
-    "lockdown, and which keys the node's firmware and kernel have enrolled",
-    "parameters of kmods, and what their own init does when it starts",
-    "which other kmods a node has loaded by then",
+_LIBRARIES = "libraries of the image's shell and tools, except their loader"
+_KEYS = "lockdown, and the keys that the node's firmware and kernel have enrolled"
+_LAYERS = "lower image layers: confirmed to exist in the registry, contents not read"
+_FROM_FILES = (
+    _KEYS,
+    "parameters of kmods, and what a kmod's own init does when it starts",
+    "other kmods that a node has loaded by then",
     _LIBRARIES,
-    "layers below those that had to be read: asked for, not unpacked",
+    _LAYERS,
 )
 _WITH_TRIAL = (
-    "lockdown, and which keys the node's firmware and kernel have enrolled",
-    "what kmods do where their devices are, and beside the other kmods of a node",
+    _KEYS,
+    "what kmods do on a node with their devices, next to its other kmods",
     _LIBRARIES,
-    "layers below those that had to be read: asked for, not unpacked",
+    _LAYERS,
 )
-_SIGNATURES = "signatures, where a Module has no sign section (--require-signature)"
+_SIGNATURES = "signatures of Modules without a sign section (--require-signature)"
 
 
 @dataclass(frozen=True)
 class ProofOptions:
-    """What a run asks of each kmod. assume_loaded are in-tree kmods that nodes have, with _ for -.
-
-    kmm_version decides what KMM's worker does on the node, None for the newest. trial is how kmods are tried in a
-    virtual machine, in words, "" where they are not.
-    """
+    """Requirements of a run for each kmod."""
 
     depth: Depth = Depth.KERNEL
+    """The depth of proof."""
     assume_loaded: frozenset[str] = frozenset()
+    """In-tree kmods that nodes have loaded, with _ instead of -."""
     require_signature: bool = False
+    """True if each kmod must be signed, with or without a sign section."""
     kmm_version: str | None = None
-    trial: str = ""
+    """Version of KMM, which decides what its worker does on the node. None for the newest."""
+    trial: str | None = None
+    """The trial in a virtual machine, in words. None for a run without trials."""
 
     @property
     def not_checked(self) -> tuple[str, ...]:
-        """What a green of this run does not say."""
+        """Checks that this run leaves out, for the reader of a green report."""
         order = list(Depth)
         beyond = [words for depth in order[order.index(self.depth) :] for words in _BEYOND[depth]]
         signatures = () if self.require_signature else (_SIGNATURES,)
-        return (*beyond, *signatures, *(_WITH_TRIAL if self.trial else _BY_NO_FILE))
+        return (*beyond, *signatures, *(_WITH_TRIAL if self.trial else _FROM_FILES))
 
     @property
     def words(self) -> str:
-        """The same in a few words, as the record keeps them."""
+        """The options in a few words, for reports and for the record of a PreflightValidationOCP."""
         parts = [self.depth.value]
         if self.require_signature:
             parts.append("signature required")

@@ -20,19 +20,20 @@ def to_json(report: Report) -> str:
         "finished": report.finished.isoformat(timespec="seconds"),
         "exitCode": report.exit_code,
         "sentence": report.sentence,
-        "partial": report.partial or None,
-        "proof": _proof(report.proving),
+        "partial": report.partial,
+        "proof": _proof(report.proof),
         "problem": _problem(report),
         "release": _release(report),
         "kernels": [_kernel(kernel) for kernel in report.kernels],
         "assumed": list(report.assumed),
         "kmmVersion": report.kmm_version,
-        "answered": report.answered or None,
+        "answered": report.answered,
         "pushBuiltImage": report.push_built_image,
-        "builder": report.builder or None,
+        "builder": report.builder,
         "modules": [_module(verdict) for verdict in report.verdicts],
         "listed": [
-            {"namespace": one.module.namespace, "name": one.module.name, "reason": one.reason} for one in report.passed
+            {"namespace": one.module.namespace, "name": one.module.name, "reason": one.reason}
+            for one in report.not_judged
         ],
     }
     return json.dumps(body, indent=2, ensure_ascii=True) + "\n"
@@ -44,7 +45,7 @@ def _proof(proving: ProofOptions) -> dict[str, object]:
         "assumeLoaded": sorted(proving.assume_loaded),
         "requireSignature": proving.require_signature,
         "kmmVersion": proving.kmm_version,
-        "trial": proving.trial or None,
+        "trial": proving.trial,
         "notChecked": list(proving.not_checked),
     }
 
@@ -59,7 +60,7 @@ def _problem(report: Report) -> dict[str, object] | None:
 def _release(report: Report) -> dict[str, object] | None:
     release = report.release
     if release is None:
-        return {"reference": report.release_asked, "digest": None} if report.release_asked else None
+        return {"reference": report.release_requested, "digest": None} if report.release_requested else None
     toolkits = [
         {"reference": one.reference, "digest": one.digest, "stream": one.stream, "arch": one.arch,
          "rhelVersion": one.rhel_version}

@@ -17,16 +17,16 @@ def facts(report: Report) -> list[tuple[str, str]]:
             ("driver toolkit", f"{one.stream} {one.arch}: {one.reference} ({one.digest})")
             for one in report.release.toolkits
         ]
-    elif report.release_asked:
-        told.append(("release", f"{report.release_asked} (not read)"))
+    elif report.release_requested:
+        told.append(("release", f"{report.release_requested} (not read)"))
     told += [("target kernel", kernel_words(kernel)) for kernel in report.kernels]
     if report.builder:
         told.append(("builder", report.builder))
     told += [("assumed", words) for words in report.assumed]
-    told += [("listed, no case", f"{one.module}: {one.reason}") for one in report.passed]
+    told += [("listed, no case", f"{one.module}: {one.reason}") for one in report.not_judged]
     if report.answered:
         told.append(("answered", report.answered))
-    told.append(("proof", f"depth {report.proving.words}; not checked: {'; '.join(report.proving.not_checked)}"))
+    told.append(("proof", f"depth {report.proof.words}; not checked: {'; '.join(report.proof.not_checked)}"))
     told.append(("started", f"{report.started:%Y-%m-%d %H:%M:%S} UTC"))
     told.append(("seconds", f"{(report.finished - report.started).total_seconds():.1f}"))
     return [(label, clean(words)) for label, words in told]

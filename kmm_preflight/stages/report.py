@@ -1,4 +1,4 @@
-"""The one report document of a run, and what follows from its verdicts: the exit code and the sentence."""
+"""The report of a run: verdicts and facts, with the exit code and the sentence that follow from them."""
 
 from __future__ import annotations
 
@@ -20,60 +20,78 @@ _WORST_FIRST = (Conclusion.REFUTED, Conclusion.UNDECIDED, Conclusion.NOT_VERIFIE
 
 @dataclass(frozen=True)
 class NotJudged:
-    """A Module that is listed but has no case, and why."""
+    """A Module that is listed without a verdict."""
 
     module: ModuleName
+    """Namespace and name of the Module."""
     reason: str
+    """The reason why there is no verdict."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a run ended before it judged anything."""
+    """The reason why a run ended before it judged a Module."""
 
     exit_code: int
+    """The exit code of the run."""
     sentence: str
+    """The problem, in one sentence."""
     finding: Finding | None = None
+    """The finding for the problem, if there is one."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that an output shows; times are aware. verdicts stand in the plans' order.
-
-    builder says who builds and why, "" where no Module has a section for it; answered what became of the status of the
-    PreflightValidationOCP, "" where there was none to answer. doubt is what is not known at the end of a run, so that
-    what would be green is not. proving is how deep the run looked.
-    """
+    """Everything that an output shows. Every output is a view of this value."""
 
     version: str
+    """Version of the suite."""
     started: datetime
+    """Start of the run, with a time zone."""
     finished: datetime
+    """End of the run, with a time zone."""
     release: Release | None = None
-    release_asked: str = ""
+    """The release image. None if no release image was read."""
+    release_requested: str | None = None
+    """Name of the release image in the options or in the PreflightValidationOCP."""
     kernels: tuple[TargetKernel, ...] = ()
+    """The target kernels."""
     assumed: tuple[str, ...] = ()
+    """Assumptions of the run, and what it could not do, in words."""
     kmm_version: str | None = None
+    """Value of --kmm-version, or the version of the operator in the cluster."""
     push_built_image: bool = False
-    builder: str = ""
+    """True if built images may be pushed."""
+    builder: str | None = None
+    """The builder and the reason for its choice. None if no Module has a build or sign section."""
     verdicts: tuple[Verdict, ...] = ()
-    passed: tuple[NotJudged, ...] = ()
+    """Verdicts in the order of the cases."""
+    not_judged: tuple[NotJudged, ...] = ()
+    """Modules without a verdict."""
     problem: Problem | None = None
+    """The reason why the run ended early."""
     interrupted: bool = False
+    """True if the run was interrupted."""
     allow_no_modules: bool = False
-    answered: str = ""
-    doubt: str = ""
-    proving: ProofOptions = field(default_factory=ProofOptions)
+    """True if a run without Modules is green."""
+    answered: str | None = None
+    """The result of the write to the status of the PreflightValidationOCP. None if the run writes no status."""
+    doubt: str | None = None
+    """A reason at the end of the run why it cannot be green."""
+    proof: ProofOptions = field(default_factory=ProofOptions)
+    """Depth of proof and its options."""
 
     def counts(self) -> Counter[Conclusion]:
-        """How many verdicts of each kind."""
+        """Count the verdicts by conclusion."""
         return Counter(verdict.conclusion for verdict in self.verdicts)
 
     def worst_first(self) -> list[Verdict]:
-        """The verdicts for a table: what needs doing stands on top."""
+        """Return the verdicts for a table: refuted, undecided, not verified, verified."""
         return sorted(self.verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.conclusion))
 
     @property
     def exit_code(self) -> int:
-        """From verdicts alone (design 4): the same with any number of workers, and with -x."""
+        """The exit code. It depends on verdicts alone, not on the number of workers or on -x."""
         if self.problem:
             return self.problem.exit_code
         if self.interrupted:
@@ -88,25 +106,23 @@ class Report:
         return EXIT_NOTHING
 
     @property
-    def partial(self) -> str:
-        """The words for a run that did not judge every Module, "" for a whole one."""
-        judged = {v.case.module for v in self.verdicts} - {
-            v.case.module for v in self.verdicts if v.conclusion is Conclusion.NOT_VERIFIED
-        }
-        every = {verdict.case.module for verdict in self.verdicts}
-        return f"partial: {len(judged)} of {len(every)} Modules" if len(judged) < len(every) else ""
+    def partial(self) -> str | None:
+        """Words such as "partial: 1 of 2 Modules". None if every Module was judged on every kernel."""
+        modules = {verdict.case.module for verdict in self.verdicts}
+        skipped = {v.case.module for v in self.verdicts if v.conclusion is Conclusion.NOT_VERIFIED}
+        return f"partial: {len(modules - skipped)} of {len(modules)} Modules" if skipped else None
 
     @property
     def sentence(self) -> str:
-        """The run's verdict in one sentence."""
+        """The result of the run in one sentence."""
         if self.problem:
             return self.problem.sentence
         counts = self.counts()
-        told = [f"{counts[one]} {one.value}" for one in _WORST_FIRST if counts[one]]
+        parts = [f"{counts[conclusion]} {conclusion.value}" for conclusion in _WORST_FIRST if counts[conclusion]]
         if carried := sum(verdict.carried_over for verdict in self.verdicts):
-            every = "all" if carried == counts[Conclusion.VERIFIED] else str(carried)
-            told[-1] += f", {every} of these by an earlier run"  # verified stands last
-        whole = f"{', '.join(told) or 'no Module to validate'}{f' ({self.partial})' if self.partial else ''}"
+            count = "all" if carried == counts[Conclusion.VERIFIED] else str(carried)
+            parts[-1] += f", {count} of these by an earlier run"  # the last part counts the verified Modules
+        whole = f"{', '.join(parts) or 'no Module to validate'}{f' ({self.partial})' if self.partial else ''}"
         match self.exit_code:
             case 0 if not self.verdicts:
                 return "Nothing to validate, as --allow-no-modules allows."
@@ -126,13 +142,13 @@ class Report:
 
 
 def overtaken(report: Report, changes: ModuleChanges) -> Report:
-    """The report after what became of Modules while they were judged: no verdict stands on a Module that is another.
+    """Return the report without verdicts on Modules that changed while the run judged them.
 
-    Those that appeared count in a whole run only; those that have no case any more are listed.
+    A Module that appeared counts only in a report on all Modules. A Module that is gone is listed without a verdict.
     """
     left = changes.gone | changes.leaving
     judged = {verdict.case.module for verdict in report.verdicts}
-    verdicts = [_of_now(verdict, changes) for verdict in report.verdicts if verdict.case.module not in left]
+    verdicts = [_unless_changed(verdict, changes) for verdict in report.verdicts if verdict.case.module not in left]
     if not report.partial:
         finding = findings.MODULE_APPEARED()
         verdicts += [
@@ -140,15 +156,15 @@ def overtaken(report: Report, changes: ModuleChanges) -> Report:
             for name in changes.appeared
             for kernel in report.kernels
         ]
-    passed = [NotJudged(name, "deleted during the run") for name in sorted(changes.gone & judged)]
-    passed += [
+    gone = [NotJudged(name, "deleted during the run") for name in sorted(changes.gone & judged)]
+    gone += [
         NotJudged(name, "given up during the run: deleted, or no moduleLoader") for name in sorted(changes.leaving)
     ]
-    return replace(report, verdicts=tuple(verdicts), passed=(*report.passed, *passed))
+    return replace(report, verdicts=tuple(verdicts), not_judged=(*report.not_judged, *gone))
 
 
-def _of_now(verdict: Verdict, changes: ModuleChanges) -> Verdict:
-    """The verdict, undecided where its Module has been changed; one that was not drawn stays so."""
+def _unless_changed(verdict: Verdict, changes: ModuleChanges) -> Verdict:
+    """Return the verdict, or undecided if its Module changed. A case that was not judged stays not judged."""
     name = verdict.case.module
     if name not in changes.changed or verdict.conclusion is Conclusion.NOT_VERIFIED:
         return verdict

@@ -47,7 +47,8 @@ class RunEnd:
         report = self._with_builds_deleted(overtaken(report, changes))
         outcomes = [self._write_status(live, report, changes) for live in self.lives]
         doubts += [outcome.words for outcome in outcomes if not outcome.written]
-        return replace(report, answered="; ".join(outcome.words for outcome in outcomes), doubt="; ".join(doubts))
+        answered = "; ".join(outcome.words for outcome in outcomes) or None
+        return replace(report, answered=answered, doubt="; ".join(doubts) or None)
 
     def _with_builds_deleted(self, report: Report) -> Report:
         try:
@@ -62,7 +63,7 @@ class RunEnd:
         kernels = {case.kernel for case in live.cases}
         verdicts = tuple(verdict for verdict in report.verdicts if verdict.case.kernel in kernels)
         gone = self._gone(live, changes) if not report.partial and not report.interrupted else frozenset[ModuleName]()
-        ran = RunFacts(report.proving.words, self.rules, self.now().isoformat(timespec="seconds"), gone)
+        ran = RunFacts(report.proof.words, self.rules, self.now().isoformat(timespec="seconds"), gone)
         renew = partial(renewed, verdicts=verdicts, bases=self.bases, ran=ran)
         return live.end(LiveEnd(verdicts, renew, gone, frozenset(changes.changed)))
 
