@@ -53,8 +53,7 @@ DOMAIN_EDGES = {
     "socket": "",
     "pytest": "",
     "_pytest": "",
-    "time": "oci/registry.py oci/cache.py cluster/kubernetes.py build/driver.py build/objects.py build/poll.py "
-    "build/cleanup.py build/local.py build/limit.py trial/machine.py",
+    "time": "base/polling.py oci/registry.py oci/cache.py cluster/kubernetes.py build/driver.py trial/machine.py",
     "datetime.now": "",
     "datetime.today": "",
     "date.today": "",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
+from kmm_preflight.base.polling import polls
 from kmm_preflight.build.storage import BUILDS, HELD, IN_USE, STORE, base_command, find_program, is_free
+
+_KILL_SECONDS = 2.5
 
 
 def remove_builds(folder: Path) -> None:
@@ -65,14 +67,13 @@ def _quietly(folder: Path, *command: str) -> str:
 
 def _end_processes(folder: Path) -> None:
     """Kills every process that was started for a build of this folder, until there is none."""
-    for _ in range(50):
+    for _ in polls(_KILL_SECONDS, first=0.05, longest=0.05):
         found = [process for process in Path("/proc").glob("[0-9]*") if _is_of(process, str(folder))]
         if not found:
             return
         for process in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(int(process.name), 9)
-        time.sleep(0.05)
 
 
 def _is_of(process: Path, folder: str) -> bool:

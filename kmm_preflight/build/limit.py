@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from kmm_preflight.base.polling import polls
 from kmm_preflight.build.builder import Builder, BuildRequest, BuildResult, Tell
 from kmm_preflight.errors import PreflightError
 
@@ -44,9 +44,10 @@ class BuildLimit:
     def start(self, order: BuildRequest) -> None:
         """See Builder."""
         with self._locked():
-            # In order of arrival; names tell it, since times of files are too coarse.
-            name = f"{time.monotonic_ns():020}.{order.id}"
-            (self._folder / "waiting" / name).write_bytes(pickle.dumps(order))
+            # The name has the order of arrival: times of files are too coarse.
+            waiting = self._folder / "waiting"
+            number = max((int(path.name.partition(".")[0]) for path in waiting.iterdir()), default=0) + 1
+            (waiting / f"{number:08}.{order.id}").write_bytes(pickle.dumps(order))
             self._fill()
 
     def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
@@ -82,7 +83,7 @@ class BuildLimit:
     def _await_place(self, order: BuildRequest, tell: Tell) -> None:
         """Until the order has been started; raises what starting it raised."""
         told = False
-        while True:
+        for _ in polls(first=_PAUSE_SECONDS, longest=_PAUSE_SECONDS):
             with self._locked():
                 self._fill()
                 refused = self._folder / "refused" / order.id
@@ -94,7 +95,6 @@ class BuildLimit:
             if not told:
                 tell("waits for a place")
                 told = True
-            time.sleep(_PAUSE_SECONDS)
 
     def _keep_filling(self, done: threading.Event) -> None:
         while not done.wait(_PAUSE_SECONDS):

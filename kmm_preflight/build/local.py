@@ -11,12 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kmm_preflight.base.polling import polls
 from kmm_preflight.build import driver, findings
 from kmm_preflight.build.access import auth_json, authorities_pem, registries_conf
 from kmm_preflight.build.builder import BuildRequest, BuildResult, Tell
@@ -218,12 +218,13 @@ class LocalBuilder:
         """Until the driver has ended. It stops its build at the deadline itself."""
         told = ""
         with (folder / "lives").open() as lock:
-            while not is_free(lock.fileno()):
+            for _ in polls(first=_POLL_SECONDS, longest=_POLL_SECONDS):
+                if is_free(lock.fileno()):
+                    return
                 words = _doing(folder)
                 if words != told:
                     tell(words)
                     told = words
-                time.sleep(_POLL_SECONDS)
 
 
 @contextmanager

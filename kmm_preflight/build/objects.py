@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
 from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.base.polling import polls
 from kmm_preflight.build.builder import BuildRequest
 from kmm_preflight.cluster.api import JOBS, PODS, Api, Conflict, ResourceKind
 from kmm_preflight.errors import Undecidable
@@ -28,7 +28,6 @@ SELECTOR = f"{MANAGED_BY}={OURS},{STAGE}"
 # 63 for a Pod's name that is <name>-build, as OpenShift gives it.
 NAME_CHARACTERS = 57
 LABEL_CHARACTERS = 63
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
 GONE_SECONDS = 60.0
 # Clocks differ.
 SLACK = timedelta(minutes=5)
@@ -169,16 +168,6 @@ def is_of(pod: Manifest, owner: Manifest) -> bool:
 def _pods(api: Api, owner: Manifest) -> tuple[Manifest, ...]:
     selector = f"{MANAGED_BY}={OURS},{INSTANCE}={_name(owner)}"
     return api.list(PODS, _namespace(owner), labels=selector) or ()
-
-
-def polls(seconds: float, first: float = FIRST_PAUSE) -> Iterator[float]:
-    """Comes back at once and then after pauses that grow, for the last time when the time is up; gives what is left."""
-    deadline, pause = time.monotonic() + seconds, first
-    while (left := deadline - time.monotonic()) > 0:
-        yield left
-        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
-        pause = min(pause * 1.5, LONGEST_PAUSE)
-    yield 0.0
 
 
 def _name(manifest: Manifest) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
 
+from kmm_preflight.base.polling import polls
 from kmm_preflight.build.builder import BuildResult, Tell
-from kmm_preflight.build.objects import polls
 from kmm_preflight.build.pods import Obstacle
 from kmm_preflight.text import clean
 
@@ -47,7 +46,7 @@ def follow(watched: RunningBuild, seconds: float, tell: Tell) -> BuildResult:
     for left in polls(seconds):
         watched.look()
         built = watched.end()
-        if built is None and (not left or patience.ends(watched.obstacle)):
+        if built is None and (not left or patience.ends(watched.obstacle, left)):
             built = watched.given_up()
         if built is not None:
             watched.remove()
@@ -71,15 +70,16 @@ class _Teller:
 
 
 class _ObstacleTimer:
-    """How long an obstacle has been there already."""
+    """Measures how long an obstacle has been there, by the seconds that are left."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
+        self._left_at_first: float | None = None
 
-    def ends(self, seen: Obstacle) -> bool:
-        """Whether it has been there for too long."""
-        if seen.seconds is None:
-            self._since = None
+    def ends(self, obstacle: Obstacle, left: float) -> bool:
+        """True if the obstacle has been there for too long."""
+        if obstacle.seconds is None:
+            self._left_at_first = None
             return False
-        self._since = time.monotonic() if self._since is None else self._since
-        return time.monotonic() - self._since >= seen.seconds
+        if self._left_at_first is None:
+            self._left_at_first = left
+        return self._left_at_first - left >= obstacle.seconds

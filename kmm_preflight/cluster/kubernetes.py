@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import kubernetes
-import tenacity
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from kmm_preflight.base.polling import polls
 from kmm_preflight.cluster.api import BUILDS, JOBS, PODS, Access, Conflict, Forbidden, ResourceKind
 from kmm_preflight.cluster.kubeconfig import KubeconfigContext, choose, token_subject
 from kmm_preflight.cluster.stream import TROUBLE, Stream, StreamRefused, words_of
@@ -39,6 +39,7 @@ CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 # A server that has just come back may refuse what it will allow once it has read its roles.
 DOUBT_SECONDS = 5.0
 LOG_SECONDS = 5.0
+FIRST_PAUSE = 0.3
 RESTARTS = 3
 _BUSY = (429, 500, 502, 503, 504)
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1")
@@ -196,16 +197,16 @@ class KubernetesApi:
         return answer
 
     def _tried(self, question: _Question, seconds: float) -> bytes:
-        deadline = time.monotonic() + seconds
-        tries = tenacity.Retrying(
-            stop=tenacity.stop_before_delay(seconds),
-            wait=tenacity.wait_exponential(multiplier=0.3, max=5) + tenacity.wait_random(0, 0.3),
-            retry=tenacity.retry_if_exception(self._may_change),
-            reraise=True,
-        )
-        answer = tries(self._once, question, deadline)
-        self._seconds = self._api_seconds
-        return answer
+        for left in polls(seconds, first=FIRST_PAUSE):
+            try:
+                answer = self._once(question, max(1.0, left))
+            except PreflightError as exc:
+                if not left or not self._may_change(exc):
+                    raise
+            else:
+                self._seconds = self._api_seconds
+                return answer
+        raise AssertionError("the last poll returns or raises")
 
     def _may_change(self, exc: BaseException) -> bool:
         if isinstance(exc, Unreachable):
@@ -213,8 +214,8 @@ class KubernetesApi:
             return True
         return isinstance(exc, AccessDenied) and time.monotonic() < self._doubted_until
 
-    def _once(self, question: _Question, deadline: float) -> bytes:
-        status, text = self._send(question, max(1.0, deadline - time.monotonic()))
+    def _once(self, question: _Question, seconds: float) -> bytes:
+        status, text = self._send(question, seconds)
         if not 200 <= status < 300:
             raise self._refused(question, status, words_of(text))
         return text

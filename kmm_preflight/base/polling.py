@@ -1,0 +1,37 @@
+"""Polling: repeat a question with growing pauses, until a deadline."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+_GROWTH = 1.5
+_JITTER = 0.3
+
+
+class Clock(Protocol):
+    """Part of the module time that polls use."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait."""
+
+
+def polls(seconds: float = math.inf, first: float = 1.0, longest: float = 5.0, clock: Clock = time) -> Iterator[float]:
+    """Yield the seconds that are left: at once, then after each pause, and last of all 0.0 at the deadline.
+
+    Each pause is longer than the one before, from first up to longest. A random part of up to a third is added, so
+    that several processes do not ask at the same moment.
+    """
+    deadline, pause = clock.monotonic() + seconds, first
+    while (left := deadline - clock.monotonic()) > 0:
+        yield left
+        with_jitter = pause * (1 + random.uniform(0, _JITTER))
+        clock.sleep(max(0.0, min(with_jitter, deadline - clock.monotonic())))
+        pause = min(pause * _GROWTH, longest)
+    yield 0.0
