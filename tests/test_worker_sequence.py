@@ -18,7 +18,7 @@ from kmm_preflight.planning.plan import Plan
 from kmm_preflight.worker.folder import NodeFolder
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles
-from kmm_preflight.worker.sequence import Sequence, load_sequence
+from kmm_preflight.worker.sequence import LoadSequence, load_sequence
 
 from .layers import image_files
 from .objects import ABSOLUTE, Object, Symbol
@@ -203,13 +203,13 @@ def plan(name: str, order: tuple[str, ...] = (), directory: str = "/opt") -> Pla
 
 def ours(
     image: ImageFiles, name: str, order: tuple[str, ...] = (), worker: Worker = Worker.COPIED, node: KernelFiles = NODE
-) -> Sequence:
+) -> LoadSequence:
     where = NodeFolder(plan(name, order), image, worker, node)
     problem = where.problem()
-    return Sequence(findings=(problem,)) if problem else load_sequence(where, name, order)
+    return LoadSequence(findings=(problem,)) if problem else load_sequence(where, name, order)
 
 
-def shown(sequence: Sequence) -> Loads:
+def shown(sequence: LoadSequence) -> Loads:
     """Paths of the image and names of in-tree kmods; None where something speaks against it."""
     if any(one.severity is Severity.REFUTES for one in sequence.findings):
         return None

@@ -10,8 +10,8 @@ from kmm_preflight.kmod.names import is_kmod_file, module_key, wanted_key
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.release.kernel_image import KERNEL_FILES
+from kmm_preflight.worker.indexes import INDEX_FILES
 from kmm_preflight.worker.program import PROGRAM_FILES
-from kmm_preflight.worker.sequence import INDEX_FILES
 
 
 def kept_files(plans: Iterable[Plan], depth: Depth) -> KeepRules:

@@ -103,7 +103,7 @@ class LoadCheck:
         return (findings.MODPROBE_ARGUMENTS_OPEN(folder=plan.folder, **values),)
 
     def _of_named(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
-        files = ImageFiles(image.files, image.content, image.config().search_path)
+        files = ImageFiles(image.files, image.content, image.config().search_path or None)
         if not self._proving.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings
         try:

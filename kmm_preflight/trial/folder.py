@@ -10,7 +10,7 @@ from kmm_preflight.oci.filesystem import LinkBroken, Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link
-from kmm_preflight.worker.sequence import INDEX_FILES
+from kmm_preflight.worker.indexes import INDEX_FILES
 
 READ = frozenset(INDEX_FILES)
 """Files beside kmods that modprobe reads in the kernel's folder."""

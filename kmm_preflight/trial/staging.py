@@ -19,7 +19,7 @@ from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, check_paths
 from kmm_preflight.trial.programs import MissingTool
 from kmm_preflight.trial.script import Step
-from kmm_preflight.worker.sequence import ALIASES, SYMBOLS
+from kmm_preflight.worker.indexes import ALIASES, SYMBOLS
 
 InTree = Callable[[str], Path | None]
 """The file of an in-tree kmod by its path below lib/modules/<kernel>, such as kernel/drivers/md/dm-mod.ko.xz."""

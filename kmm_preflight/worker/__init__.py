@@ -1,1 +1,1 @@
-"""What a node does with an image before its loader sees a kmod."""
+"""The work of the KMM worker on a node, between the image pull and the first insmod."""

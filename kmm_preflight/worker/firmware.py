@@ -1,4 +1,4 @@
-"""Firmware that a Module brings: what KMM copies of firmwarePath, and what kmods ask for."""
+"""Firmware of a Module: the copy of firmwarePath to the node, and the files that kmods request."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.view import MountedFolder
 
-# As the kernel looks for it (CONFIG_FW_LOADER_COMPRESS).
+# The kernel tries these in turn (CONFIG_FW_LOADER_COMPRESS).
 _SUFFIXES = ("", ".zst", ".xz")
 _ON_THE_NODE = "var/lib/firmware"
-_WILD = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 _FILES = 1000
 
 
 def judge_firmware_path(plan: Plan, files: FileSystem, worker: Worker) -> Iterator[Finding]:
-    """What makes the copy of firmwarePath fail: KMM 2.0 wants it there, others something in it that * fits."""
+    """Yield the finding if the copy of firmwarePath fails.
+
+    KMM 2.0 and 2.1 need the folder to exist. Other versions copy `firmwarePath/*`, which needs a file in the folder.
+    """
     if not plan.firmware_path:
         return
-    folder = _folder(plan, files)
-    got = ""
+    folder = _folder(plan.firmware_path, files)
+    got = None
     if folder is None:
         got = "nothing"
     elif folder.entry.kind is not EntryKind.FOLDER:
@@ -39,25 +42,29 @@ def judge_firmware_path(plan: Plan, files: FileSystem, worker: Worker) -> Iterat
         yield findings.FIRMWARE_EMPTY(path=plan.firmware_path, got=got)
 
 
-def judge_firmware(plan: Plan, files: FileSystem, kmod: str, asked_for: Iterable[str]) -> Iterator[Finding]:
-    """What a kmod (its name in the sentence) asks for in its modinfo that the image does not bring to the node."""
-    names = [name for name in asked_for if name and not _WILD & set(name)][:_FILES]
-    folder = _folder(plan, files) if plan.firmware_path else None
+def judge_firmware(plan: Plan, files: FileSystem, kmod: str, requested: Iterable[str]) -> Iterator[Finding]:
+    """Yield the finding if a kmod requests firmware that the image does not bring to the node.
+
+    kmod: the kmod's name in the finding. requested: names of files in the kmod's modinfo.
+    """
+    names = [name for name in requested if name and not _WILDCARDS & set(name)][:_FILES]
+    folder = _folder(plan.firmware_path, files) if plan.firmware_path else None
     absent = [name for name in names if folder is None or not _has(files, folder, plan.kernel.version, name)]
     if absent:
         place = plan.firmware_path or "the image, which has no firmwarePath"
         yield findings.FIRMWARE_ABSENT(kmod=kmod, names=listed(absent), place=place)
 
 
-def _folder(plan: Plan, files: FileSystem) -> Located | None:
+def _folder(firmware_path: str, files: FileSystem) -> Located | None:
     try:
-        return files.resolve(posixpath.normpath(f"/{plan.firmware_path or ''}"))
+        return files.resolve(posixpath.normpath(f"/{firmware_path}"))
     except LinkBroken:
         return None
 
 
 def _has(files: FileSystem, folder: Located, kernel: str, name: str) -> bool:
+    """True if the folder has the file, plain or compressed, as the kernel finds it on the node."""
     view = MountedFolder(files, folder.path, _ON_THE_NODE, kernel)
     places = (posixpath.normpath(f"/{_ON_THE_NODE}/{name}{suffix}") for suffix in _SUFFIXES)
-    found = (view.reach(place).file for place in places)
-    return any(isinstance(one, Located) and one.entry.kind is EntryKind.FILE for one in found)
+    targets = (view.reach(place).file for place in places)
+    return any(isinstance(target, Located) and target.entry.kind is EntryKind.FILE for target in targets)

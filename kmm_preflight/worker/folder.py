@@ -1,4 +1,4 @@
-"""The kernel's folder of an image as modprobe finds it on the node."""
+"""The folder of kmods in an image, as modprobe finds it on the node."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from kmm_preflight.planning.plan import Plan
 from kmm_preflight.worker import findings
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles
-from kmm_preflight.worker.view import InTree, MountedFolder, ResolvedPath
+from kmm_preflight.worker.view import InTreeFile, MountedFolder, ResolvedPath
 
 _VOLUME = "tmp"
-_UNPACKED = "unpacked image"  # a folder of which no link in an image knows
+_UNPACKED = "unpacked image"  # a name that no link in an image has
 
 
 class NodeFolder:
-    """Where modprobe looks for the plan's kmods, and what is there. kernel is None when nothing is known of it."""
+    """The folder in which modprobe looks for the plan's kmods."""
 
     def __init__(self, plan: Plan, image: ImageFiles, worker: Worker, kernel: KernelFiles | None) -> None:
-        """Opens no layer further than the folder's parents."""
+        """Open only the layers that the folder's parents need. kernel: None if its files are unknown."""
         self._image, self._worker, self._kernel = image, worker, kernel
         self._parent = _parent(plan, image.files)
         release = plan.kernel.version
@@ -40,12 +40,12 @@ class NodeFolder:
         self.place = ModprobeFolder(plan.directory, release, plan.folder, node)
 
     def problem(self) -> Finding | None:
-        """Why modprobe does not look into the image's folder, None when it does."""
+        """Return the finding if modprobe does not look into the image's folder."""
         reached = self.reach(self.place.on_node)
-        got = ""
+        got = None
         if self._worker is Worker.COPIED and f"{self._parent}/".startswith(f"{_VOLUME}/"):
             got = "an empty volume, which KMM mounts over /tmp"
-        elif isinstance(reached.file, InTree):
+        elif isinstance(reached.file, InTreeFile):
             got = f"{_link(reached)}the node's own modules"
         elif reached.file is None:
             got = f"{_link(reached)}nothing"
@@ -54,22 +54,25 @@ class NodeFolder:
         return findings.NODE_FOLDER(folder=self.place.folder, got=got) if got else None
 
     def reach(self, path: str) -> ResolvedPath:
-        """What a path in modprobe's root leads to."""
+        """Follow a path in modprobe's root, given without a leading slash."""
         return self._view.reach(path)
 
     def exists(self, path: str) -> bool:
-        """Whether it leads to anything; a kmod of the node's own that may be there is."""
+        """True if the path leads to a file or folder, or to a kmod that the node may have itself."""
         file = self.reach(path).file
-        if not isinstance(file, InTree) or file.name is None:
+        if not isinstance(file, InTreeFile) or file.name is None:
             return file is not None
         return self.has_in_tree(file.name) is not False
 
     def has_in_tree(self, name: str) -> bool | None:
-        """Whether the node has a kmod of its own of that name; None where that is not known."""
+        """True if the node has a kmod of its own with this name, None if this is unknown."""
         return self._kernel.has_in_tree(name) if self._kernel else None
 
     def read(self, name: str, most: int) -> bytes | None:
-        """The bytes of a file of the folder, None when there is none; BoundExceeded for more than most."""
+        """Return the bytes of a file in the folder, or None without such a file.
+
+        Raise BoundExceeded if there are more than most.
+        """
         file = self.reach(f"{self.place.on_node}/{name}").file
         if not isinstance(file, Located) or file.entry.kind is not EntryKind.FILE:
             return None
@@ -79,13 +82,13 @@ class NodeFolder:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """What stands in the folder; for that every layer is opened."""
+        """Names of all entries in the folder. Every layer of the image is opened for them."""
         file = self.reach(self.place.on_node).file
         return frozenset(self._image.files.children(file.path)) if isinstance(file, Located) else frozenset()
 
 
 def _parent(plan: Plan, files: FileSystem) -> str:
-    """The folder in which the kernel's stands, links of the image followed: what cp goes through is no link then."""
+    """Return the parent of the kernel's folder in the image, with links followed: cp follows them too."""
     above = posixpath.dirname(plan.folder)
     try:
         located = files.resolve(above)

@@ -1,4 +1,4 @@
-"""How the parts of KMM that run on a node bring an image's kmods to modprobe (docs/reference/kmm.md 11)."""
+"""Generations of the KMM worker: each brings an image's kmods to modprobe in its own way (docs/reference/kmm.md 11)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ _UNPACKED, _COPIED = (2, 0), (2, 2)
 
 
 class Worker(Enum):
-    """The three ways."""
+    """A generation of the worker. The value is the range of KMM versions."""
 
     POD = "1.0 to 1.1"
-    """modprobe of the image, in a Pod of the image."""
+    """A Pod of the image runs the image's own modprobe."""
     UNPACKED = "2.0 to 2.1"
-    """modprobe of KMM, on the image's whole file system below some folder."""
+    """KMM's modprobe runs on the image's whole file system, unpacked into a folder."""
     COPIED = "2.2 and later"
-    """modprobe of KMM, on a copy of the kernel's folder that /bin/sh, mkdir and cp of the image have made."""
+    """KMM's modprobe runs on a copy of the kernel's folder. /bin/sh, mkdir and cp of the image make the copy."""
 
     @classmethod
     def of_version(cls, text: str | None) -> Worker:
-        """That of a KMM version such as 2.3; without one the newest. UsageProblem for what is no version."""
+        """Return the worker of a KMM version such as 2.3, or the newest worker for None.
+
+        Raise UsageProblem if the text is not a version.
+        """
         version = parse_kmm_version(text) if text is not None else _COPIED
         if version >= _COPIED:
             return cls.COPIED

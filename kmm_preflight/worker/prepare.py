@@ -1,4 +1,4 @@
-"""What a node has of an image when its loader is asked: everything between the pull and the first kmod."""
+"""Simulate the worker's steps on the node between the image pull and the first insmod."""
 
 from __future__ import annotations
 
@@ -17,61 +17,63 @@ from kmm_preflight.worker.firmware import judge_firmware_path
 from kmm_preflight.worker.folder import NodeFolder
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles, judge_programs
-from kmm_preflight.worker.sequence import Sequence, load_sequence
+from kmm_preflight.worker.sequence import LoadSequence, load_sequence
 
 _PLAIN = re.compile(r"[\w/.+@%:=,-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class NodeContents:
-    """What the loader will be asked for: the image's files in order, each once, none with rawArgs.
-
-    in_tree are the kernel's own kmods (with _ for -) that modprobe loads with them, through the link `host`; removed
-    those that KMM unloads before. findings is all that there is to tell, of every weight.
-    """
+    """The kmods that modprobe loads and unloads on a node. Names have _ for -."""
 
     findings: tuple[Finding, ...] = ()
+    """All findings, of every weight."""
     sequence: tuple[Located, ...] = ()
+    """Files of the image in the order of loading, each once. Empty if the plan has rawArgs."""
     in_tree: frozenset[str] = frozenset()
+    """The kernel's own kmods that modprobe loads too, through a link of the image such as host."""
     removed: frozenset[str] = frozenset()
+    """The kernel's own kmods that KMM unloads first."""
 
 
 def prepare_node(plan: Plan, image: ImageFiles, worker: Worker, kernel: KernelFiles | None = None) -> NodeContents:
-    """What KMM's worker makes of the plan's image on a node of the plan's kernel.
+    """Return the kmods that modprobe handles if KMM's worker runs with this image on the plan's kernel.
 
-    kernel None leaves out what only the kernel's own files tell: which in-tree kmods there are. Raises what reading the
-    image raises.
+    kernel: None leaves out checks that need the list of the kernel's own kmods. Raise the errors of reading the image.
     """
-    told = [
-        *_unquoted(plan, worker),
+    problems = [
+        *_unquoted_paths(plan, worker),
         *judge_programs(image, worker, plan.kernel.arch, firmware=bool(plan.firmware_path)),
         *judge_firmware_path(plan, image.files, worker),
         *(_judge_removal(plan, worker, kernel) if kernel else ()),
     ]
     folder = NodeFolder(plan, image, worker, kernel)
-    sequence = Sequence()
+    sequence = LoadSequence()
     if problem := folder.problem():
-        told.append(problem)
+        problems.append(problem)
     elif plan.kmod is not None:
         sequence = load_sequence(folder, plan.kmod, plan.modules_loading_order)
-        told += sequence.findings
+        problems += sequence.findings
     if kernel and (unknown := [name for name in sequence.in_tree if kernel.has_in_tree(name) is None]):
-        told.append(findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown)))
-    return NodeContents(tuple(told), sequence.files, frozenset(sequence.in_tree), _removed(plan, kernel))
+        problems.append(findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown)))
+    return NodeContents(tuple(problems), sequence.files, frozenset(sequence.in_tree), _removed(plan, kernel))
 
 
-def _unquoted(plan: Plan, worker: Worker) -> Iterator[Finding]:
-    """KMM 2.2 and later: `mkdir -p …; cp -R … …` for /bin/sh -c."""
+def _unquoted_paths(plan: Plan, worker: Worker) -> Iterator[Finding]:
+    """Yield paths that break the command `mkdir -p …; cp -R … …`, which KMM 2.2 and later run with /bin/sh -c."""
     if worker is not Worker.COPIED:
         return
-    for path in (plan.directory, plan.firmware_path or ""):
-        if not _PLAIN.fullmatch(path):
-            got = listed(sorted({repr(one) for one in path if not _PLAIN.fullmatch(one)}))
+    for path in (plan.directory, plan.firmware_path):
+        if path and not _PLAIN.fullmatch(path):
+            got = listed(sorted({repr(character) for character in path if not _PLAIN.fullmatch(character)}))
             yield findings.NODE_PATH_UNQUOTED(path=path, got=got)
 
 
 def _judge_removal(plan: Plan, worker: Worker, kernel: KernelFiles) -> Iterator[Finding]:
-    """modprobe -r of what is built in, or not there, ends 1 (tried); KMM 2.2 and later asks for the file before."""
+    """Yield findings for modules that KMM cannot unload: they are built in, or not of this kernel.
+
+    modprobe -r of such a module exits with 1 (tested). KMM 2.2 and later look for the module's file first.
+    """
     names = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is False]
     unknown = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is None]
     if unknown and worker is not Worker.COPIED:

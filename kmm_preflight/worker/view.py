@@ -1,4 +1,4 @@
-"""The file system in which modprobe runs on a node: parts of the image, and the node's own modules among them."""
+"""The file system in which modprobe runs on a node: a folder of the image, and the node's own modules."""
 
 from __future__ import annotations
 
@@ -11,52 +11,58 @@ from kmm_preflight.oci.index import LayerEntry
 from kmm_preflight.oci.tar import EntryKind
 
 NODE_MODULES = ("lib/modules", "usr/lib/modules")
-"""Where the node's own are mounted."""
+"""Paths at which the node's own modules are mounted."""
 _FOLDER = Located("", LayerEntry("", EntryKind.FOLDER), 0)
 
 
 @dataclass(frozen=True)
-class InTree:
-    """A file of the kernel's own modules on the node; path is below /lib/modules/<kernel>, "" for that folder."""
+class InTreeFile:
+    """A file or folder of the kernel's own modules on the node."""
 
     path: str
+    """Path below /lib/modules/<kernel>; empty for that folder itself."""
 
     @property
     def name(self) -> str | None:
-        """The kmod's name with _ for -, None for a file that is no kmod."""
+        """The kmod's name with _ for -, or None if the file is not a kmod."""
         file = self.path.rpartition("/")[2]
         return module_key(file) if is_kmod_file(file) else None
 
 
 @dataclass(frozen=True)
 class ResolvedPath:
-    """What a path leads to on the node, and the first link of the image on the way."""
+    """The end of a path on the node."""
 
-    file: Located | InTree | None
+    file: Located | InTreeFile | None
+    """The file or folder to which the path leads, or None."""
     link: Located | None = None
+    """The first symbolic link of the image on the way, or None."""
 
 
 @dataclass(frozen=True)
 class MountedFolder:
-    """Where a folder of an image is on the node: source, a path of the image, stands at mount with all below it.
+    """A folder of an image as it is on the node. Paths have no leading slash.
 
-    Paths have no slash before them. Links are there as links: what they lead to is looked for on the node, so that most
-    that lead out of the folder lead nowhere. kernel is the one that the node runs, whose modules it has itself.
+    Links stay links, and the node follows them. So most links that lead out of the folder lead nowhere.
     """
 
     files: FileSystem
+    """The image."""
     source: str
+    """Path of the folder in the image."""
     mount: str
+    """Path of the folder on the node."""
     kernel: str
+    """Release of the kernel that the node runs. The node has this kernel's own modules."""
 
     def reach(self, path: str) -> ResolvedPath:
-        """What the path leads to, links followed as the node follows them; a hard link is the file behind it."""
+        """Follow the path and its links as the node does. A hard link leads to the file behind it."""
         todo, done, links = [part for part in path.split("/") if part], "", 0
         first: Located | None = None
         while todo:
             part = todo.pop(0)
             step = posixpath.normpath(f"/{done}/{part}").lstrip("/")
-            here = self._stands(step)
+            here = self._entry(step)
             if isinstance(here, Located) and here.entry.kind is EntryKind.SYMLINK:
                 first, links = first or here, links + 1
                 if links > LINKS_IN_A_PATH:
@@ -67,21 +73,22 @@ class MountedFolder:
             if here is None or (todo and isinstance(here, Located) and here.entry.kind is not EntryKind.FOLDER):
                 return ResolvedPath(None, first)
             done = step
-        return ResolvedPath(self._whole(self._stands(done)), first)
+        return ResolvedPath(self._behind_hard_link(self._entry(done)), first)
 
-    def _stands(self, path: str) -> Located | InTree | None:
-        """What stands at the path, the folders above it being no links."""
+    def _entry(self, path: str) -> Located | InTreeFile | None:
+        """Return the entry at a path whose parent folders are not links."""
         for mount in NODE_MODULES:
             if _is_in(path, f"{mount}/{self.kernel}"):
-                return InTree(path[len(f"{mount}/{self.kernel}/") :])
+                return InTreeFile(path[len(f"{mount}/{self.kernel}/") :])
             if path == mount:
                 return _FOLDER
             if _is_in(path, mount):
-                return None  # another kernel's, which the node does not have
-        above = [self.mount, *NODE_MODULES]
-        return self._of_image(path) or (_FOLDER if any(one != path and _is_in(one, path) for one in above) else None)
+                return None  # modules of another kernel, which the node does not have
+        mounts = [self.mount, *NODE_MODULES]
+        is_parent = any(mount != path and _is_in(mount, path) for mount in mounts)
+        return self._image_entry(path) or (_FOLDER if is_parent else None)
 
-    def _of_image(self, path: str) -> Located | None:
+    def _image_entry(self, path: str) -> Located | None:
         if not self.mount:
             return self.files.entry(path) if path else _FOLDER
         if not _is_in(path, self.mount):
@@ -89,7 +96,7 @@ class MountedFolder:
         below = f"{self.source}{path[len(self.mount) :]}".lstrip("/")
         return self.files.entry(below) if below else _FOLDER
 
-    def _whole(self, file: Located | InTree | None) -> Located | InTree | None:
+    def _behind_hard_link(self, file: Located | InTreeFile | None) -> Located | InTreeFile | None:
         if isinstance(file, Located) and file.entry.kind is EntryKind.HARDLINK:
             return self.files.hardlink_target(file)
         return file
