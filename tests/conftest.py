@@ -63,3 +63,13 @@ def kmods(kernels: tuple[str, str]) -> Mapping[str, bytes]:
     from .real.kmod import compile_kmod
 
     return {kernel: compile_kmod(kernel) for kernel in kernels}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test whose file starts whole runs (tests/runs.py) as slow."""
+    from . import runs
+
+    for item in items:
+        module = getattr(item, "module", None)
+        if any(getattr(value, "__module__", None) == runs.__name__ for value in vars(module).values()):
+            item.add_marker(pytest.mark.slow)

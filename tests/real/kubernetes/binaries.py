@@ -110,6 +110,7 @@ def built(say: Say, kit: Kit) -> Path:
 
 
 def _built_for_a_test(kit: Kit) -> Path:
+    need("a cluster", True, COMMAND)
     if not (cache_folder() / kit.folder).is_dir():
         demanded = os.environ.get("PREFLIGHT_REAL_PARTS") == "required"
         need(f"a built {', '.join(kit.programs)}", demanded, f"{COMMAND} (minutes, once)")
