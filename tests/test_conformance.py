@@ -20,21 +20,20 @@ from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.reference import LayoutReference, Reference
 from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.planning.container import parse_build, parse_container, parse_mapping, parse_sign
+from kmm_preflight.planning.image_name import append_to_tag, intermediate_image
 from kmm_preflight.planning.mapping import (
     NoMapping,
-    append_to_tag,
     choose_mapping,
     injected_args,
-    intermediate_image,
-    make_plan,
     merge,
     merge_build,
     merge_sign,
     override_args,
-    substituted_sign,
 )
-from kmm_preflight.planning.module import parse_build, parse_container, parse_mapping, parse_module, parse_sign
+from kmm_preflight.planning.module import parse_module
 from kmm_preflight.planning.plan import Build, Case, Plan, Sign, Unresolved
+from kmm_preflight.planning.planner import make_plan, substituted_sign
 from kmm_preflight.planning.template import image_variables, kernel_fields, kernel_variables, normalized, substitute
 from kmm_preflight.release.driver_toolkit import kernel_of_flavour, parse_toolkit
 from kmm_preflight.release.image_references import parse_image_references
@@ -110,15 +109,15 @@ def _inherit(row: Row, _: Path) -> object:
     container = parse_container(Field(_block(row, "container") or {}))
     merged = merge(container, parse_mapping(Field(_block(row, "mapping") or {})))
     return {
-        "literal": merged.literal,
-        "regexp": merged.regexp,
-        "containerImage": merged.container_image,
+        "literal": merged.literal or "",
+        "regexp": merged.regexp or "",
+        "containerImage": merged.container_image or "",
         "registryTLS": _tls(merged.registry_tls),
         "build": _build(merged.build),
         "sign": _sign(merged.sign),
-        "inTreeModuleToRemove": merged.in_tree_module_to_remove,
+        "inTreeModuleToRemove": merged.in_tree_module_to_remove or "",
         "inTreeModulesToRemove": merged.in_tree_modules_to_remove,
-        "modprobe": {"moduleName": container.module_name, "dirName": container.directory},
+        "modprobe": {"moduleName": container.module_name or "", "dirName": container.directory},
     }
 
 

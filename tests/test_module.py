@@ -10,7 +10,8 @@ import pytest
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Flavour, ModuleName, RegistryTLS, TargetKernel
 from kmm_preflight.oci.reference import Reference
-from kmm_preflight.planning.module import Container, KernelMapping, Module, is_namespace, parse_module
+from kmm_preflight.planning.container import Container, KernelMapping
+from kmm_preflight.planning.module import Module, is_namespace, parse_module
 from kmm_preflight.planning.plan import Build, Plan, Sign
 
 CONTAINER = "spec.moduleLoader.container"
@@ -108,9 +109,9 @@ def test_the_whole_module() -> None:
         Container(
             (
                 KernelMapping("5.14.0", in_tree_modules_to_remove=()),
-                KernelMapping("", "^5", "r/i", RegistryTLS(), made_build, made_sign, "", ("c",)),
+                KernelMapping(None, "^5", "r/i", RegistryTLS(), made_build, made_sign, None, ("c",)),
             ),
-            "r/i", both, made_build, made_sign, "", ("a", "b"), "kmod", "/usr", ("kmod", "dep"), "/firmware",
+            "r/i", both, made_build, made_sign, None, ("a", "b"), "kmod", "/usr", ("kmod", "dep"), "/firmware",
             ("-v",), ("p=1",),
         ),
         deleting=True,

@@ -9,21 +9,20 @@ import pytest
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Flavour, ModuleName, RegistryTLS, TargetKernel
 from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.container import Container, KernelMapping
+from kmm_preflight.planning.image_name import append_to_tag, intermediate_image
 from kmm_preflight.planning.mapping import (
     NoMapping,
-    append_to_tag,
     choose_mapping,
     injected_args,
-    intermediate_image,
-    make_plan,
     merge,
     merge_build,
     merge_sign,
     override_args,
-    substituted_sign,
 )
-from kmm_preflight.planning.module import Container, KernelMapping, Module
+from kmm_preflight.planning.module import Module
 from kmm_preflight.planning.plan import Build, Case, Plan, Sign, Unresolved
+from kmm_preflight.planning.planner import make_plan, substituted_sign
 
 KERNEL = "5.14.0-570.19.1.el9_6.x86_64"
 TARGET = TargetKernel(KERNEL, "amd64", "rhel-9", Flavour.STANDARD, None, "the table")
@@ -85,39 +84,39 @@ ONE, TWO = Build("one"), Build("two")
     ("container", "mapping", "merged"),
     [
         pytest.param(
-            Container((), "c", INSECURE, ONE, Sign("u"), "", ("a",)),
+            Container((), "c", INSECURE, ONE, Sign("u"), None, ("a",)),
             KernelMapping("l"),
-            KernelMapping("l", "", "c", INSECURE, ONE, Sign("u"), "", ("a",)),
+            KernelMapping("l", None, "c", INSECURE, ONE, Sign("u"), None, ("a",)),
             id="everything is inherited",
         ),
         pytest.param(
-            Container((), "c", INSECURE, None, None, "", ("a",)),
-            KernelMapping("l", "", "m", UNCHECKED, TWO, Sign("v"), "", ("b", "c")),
-            KernelMapping("l", "", "m", UNCHECKED, TWO, Sign("v"), "", ("b", "c")),
+            Container((), "c", INSECURE, None, None, None, ("a",)),
+            KernelMapping("l", None, "m", UNCHECKED, TWO, Sign("v"), None, ("b", "c")),
+            KernelMapping("l", None, "m", UNCHECKED, TWO, Sign("v"), None, ("b", "c")),
             id="the mapping's own",
         ),
         pytest.param(
             Container((), "c", INSECURE),
             KernelMapping(registry_tls=RegistryTLS()),
-            KernelMapping("", "", "c", RegistryTLS(), None, None, "", ()),
+            KernelMapping(None, None, "c", RegistryTLS(), None, None, None, ()),
             id="empty registryTLS is secure",
         ),
         pytest.param(
             Container((), in_tree_modules_to_remove=("a",)),
             KernelMapping(in_tree_modules_to_remove=()),
-            KernelMapping("", "", "", RegistryTLS(), None, None, "", ()),
+            KernelMapping(None, None, None, RegistryTLS(), None, None, None, ()),
             id="empty list overrides",
         ),
         pytest.param(
             Container((), in_tree_module_to_remove="a"),
             KernelMapping(in_tree_module_to_remove="b"),
-            KernelMapping("", "", "", RegistryTLS(), None, None, "b", ("b",)),
+            KernelMapping(None, None, None, RegistryTLS(), None, None, "b", ("b",)),
             id="singular overrides singular",
         ),
         pytest.param(
             Container((), in_tree_module_to_remove="a"),
             KernelMapping(in_tree_modules_to_remove=("b", "c")),
-            KernelMapping("", "", "", RegistryTLS(), None, None, "a", ("a",)),
+            KernelMapping(None, None, None, RegistryTLS(), None, None, "a", ("a",)),
             id="any singular replaces the list",
         ),
     ],

@@ -12,7 +12,8 @@ from kmm_preflight.cluster.sections import SectionObjects, files_of, text_of, te
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Finding, Stage
 from kmm_preflight.oci.credentials import PullCredentials
-from kmm_preflight.planning.mapping import injected_args, intermediate_image, override_args
+from kmm_preflight.planning.image_name import intermediate_image
+from kmm_preflight.planning.mapping import injected_args, override_args
 from kmm_preflight.planning.module import is_name
 from kmm_preflight.planning.plan import Build, Plan
 from kmm_preflight.text import listed

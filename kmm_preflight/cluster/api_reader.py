@@ -147,7 +147,7 @@ def _version(api: ReadApi, kind: ResourceKind, key: Key) -> str:
     return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else ""
 
 
-def _identity(module: Module | RefusedModule) -> tuple[str, int]:
+def _identity(module: Module | RefusedModule) -> tuple[str | None, int]:
     return module.uid, module.generation
 
 

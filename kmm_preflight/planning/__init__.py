@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Modules and target kernels become plans: one case for each Module and kernel."""

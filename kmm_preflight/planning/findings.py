@@ -1,4 +1,4 @@
-"""Findings about a Module and the mapping that it has for a kernel."""
+"""Findings about a Module and its mapping for a kernel."""
 
 from __future__ import annotations
 

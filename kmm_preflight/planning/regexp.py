@@ -1,4 +1,4 @@
-"""Go's regular expressions, which decide which kernel mapping is taken (docs/reference/kmm.md 3.2)."""
+"""Regular expressions of kernel mappings, in Go's syntax (docs/reference/kmm.md 3.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ except ImportError:  # no wheels for ppc64le and s390x
     re2 = None
 
 PATTERN_CHARACTERS = 10_000
-# What Go and Python read alike; all else is refused where google-re2 is missing rather than guessed at.
+# Syntax that Go and Python understand in the same way. Without google-re2, all other syntax is refused.
 _SHARED = re.compile(
     r"(?:\\[dDwWsS.+*?()\[\]{}|^$/-]|\[\^?[\w.+ -]+\]|\((?:\?:)?(?!\?)|[\w.+*?)|^$ :,/@~-])*", re.ASCII
 )
@@ -21,14 +21,14 @@ _POSSESSIVE = re.compile(r"[*+?]\+")
 
 
 class Pattern(Protocol):
-    """A compiled expression; search gives something true when it is found anywhere in the text."""
+    """A compiled regular expression."""
 
     def search(self, text: str) -> object:
-        """The first hit, or None."""
+        """Return a true value if the expression matches anywhere in the text, else None."""
 
 
 def compile_pattern(text: str) -> Pattern:
-    """The pattern as Go's regexp package reads it; Malformed tells why not."""
+    """Return the pattern as Go's regexp package reads it. Raise Malformed if Go refuses it."""
     if len(text) > PATTERN_CHARACTERS:
         raise Malformed(f"regexp: got {len(text)} characters, expected at most {PATTERN_CHARACTERS}")
     if re2 is None:
@@ -46,7 +46,7 @@ def compile_pattern(text: str) -> Pattern:
 
 def _compile_shared(text: str) -> Pattern:
     if not _SHARED.fullmatch(text) or _POSSESSIVE.search(text):
-        raise Malformed(f"regexp {text!r}: this machine has no google-re2, and without it only simple ones are read")
+        raise Malformed(f"regexp {text!r}: too complex for this machine, because google-re2 is not installed")
     try:
         return re.compile(text, re.ASCII)
     except re.error as exc:

@@ -1,4 +1,4 @@
-"""The dialect of envsubst that KMM applies to containerImage, unsignedImage and filesToSign (not string.Template)."""
+"""Variables in containerImage, unsignedImage and filesToSign: KMM's dialect of envsubst, not string.Template."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from kmm_preflight.errors import Malformed
 
-# Names are letters, digits and underscores of any script, and may begin with a digit. \w++ gives nothing back.
+# A name has letters, digits and underscores of any script, and may begin with a digit. \w++ does not backtrack.
 _PIECE = re.compile(r"\$\$|\$(?P<name>\w+)|\$\{(?P<empty>\})?")
 _BRACED = re.compile(r"(?P<name>\w++)(?:(?P<op>:?[-=+])(?P<word>[^}\r\n]*)|(?!:\})[^}\r\n]*)\}")
 _OTHER = re.compile(r"\$(\w*)")
@@ -16,12 +16,12 @@ _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def normalized(kernel: str) -> str:
-    """The kernel as templates see it since KMM 2.1: what cannot stand in a tag (+rt) becomes an underscore."""
+    """Return the kernel for a tag (KMM 2.1 or later): each character that a tag cannot have becomes an underscore."""
     return _NOT_IN_A_TAG.sub("_", kernel)
 
 
 def kernel_fields(kernel: str) -> list[str]:
-    """The kernel split as KMM splits it; Malformed when there are fewer than the three of KERNEL_XYZ."""
+    """Split the kernel as KMM does. Raise Malformed for fewer than the three fields of KERNEL_XYZ."""
     fields = _FIELDS.split(kernel)
     if not kernel or len(fields) < 3:
         problem = f"kernel version: got {kernel!r}, expected at least three fields such as 5.14.0-570.el9.x86_64"
@@ -30,7 +30,7 @@ def kernel_fields(kernel: str) -> list[str]:
 
 
 def kernel_variables(kernel: str) -> dict[str, str]:
-    """KERNEL_FULL_VERSION, KERNEL_VERSION, KERNEL_XYZ, KERNEL_X, KERNEL_Y and KERNEL_Z of a kernel."""
+    """Return KERNEL_FULL_VERSION, KERNEL_VERSION, KERNEL_XYZ, KERNEL_X, KERNEL_Y and KERNEL_Z of a kernel."""
     whole = normalized(kernel)
     x, y, z = kernel_fields(whole)[:3]
     return {
@@ -44,16 +44,22 @@ def kernel_variables(kernel: str) -> dict[str, str]:
 
 
 def image_variables(kernel: str, namespace: str, name: str) -> dict[str, str]:
-    """The variables of containerImage: those of the kernel, MOD_NAME and MOD_NAMESPACE."""
+    """Return the variables of containerImage: the kernel's, MOD_NAME and MOD_NAMESPACE."""
     return kernel_variables(kernel) | {"MOD_NAME": name, "MOD_NAMESPACE": namespace}
 
 
 def substitute(template: str, variables: Mapping[str, str]) -> str:
-    """The template with its variables replaced; an unknown one becomes nothing.
+    """Return the template with its variables replaced. An unknown variable becomes empty.
 
-    $V, ${V}, ${V:-d}, ${V:=d} (d if empty or unset), ${V-d}, ${V=d} (d if unset), ${V+a}, ${V:+a} (a if set); d and a
-    may be $OTHER; $$ is $; a lonely $, $_ and ${} stay. What else stands behind a name in braces is passed over.
-    Malformed for a brace without an end or a name.
+    - $V and ${V}: the value.
+    - ${V:-d} and ${V:=d}: the value, or d if the value is empty or unset.
+    - ${V-d} and ${V=d}: the value, or d if the value is unset.
+    - ${V+a} and ${V:+a}: a if the variable is set.
+    - d and a may be $OTHER.
+    - $$ becomes $. A $ alone, $_ and ${} do not change.
+    - Other text after a name in braces is ignored.
+
+    Raise Malformed for an opening brace without a name or a closing brace.
     """
     out, position = [], 0
     while hit := _PIECE.search(template, position):
@@ -68,7 +74,7 @@ def substitute(template: str, variables: Mapping[str, str]) -> str:
         else:
             braced = _BRACED.match(template, position)
             if not braced:
-                raise Malformed(f"template {template!r}: got a ${{ without an end or a name, expected a closing brace")
+                raise Malformed(f"template {template!r}: a ${{ has no name or no closing brace")
             out.append(_braced(braced, variables))
             position = braced.end()
     return "".join([*out, template[position:]])
@@ -76,7 +82,7 @@ def substitute(template: str, variables: Mapping[str, str]) -> str:
 
 def _braced(hit: re.Match[str], variables: Mapping[str, str]) -> str:
     value = variables.get(hit["name"])
-    if not hit["word"]:  # an operator without a word is none
+    if not hit["word"]:  # an operator without a word has no effect
         return value or ""
     word = _word(hit["word"], variables)
     match hit["op"]:
@@ -89,7 +95,7 @@ def _braced(hit: re.Match[str], variables: Mapping[str, str]) -> str:
 
 
 def _word(text: str, variables: Mapping[str, str]) -> str:
-    """What a default stands for: of several $OTHER the last, but text behind them takes their place as it is."""
+    """Return the value of a default: the last $OTHER, or the text after the last $OTHER."""
     value = text
     while hit := _OTHER.match(text):
         value, text = variables.get(hit[1], ""), text[hit.end() :]

@@ -12,29 +12,41 @@ class Taint:
     """A taint of a node."""
 
     key: str
+    """The key."""
     value: str
+    """The value. Many taints have an empty one."""
     effect: str
+    """NoSchedule, NoExecute or PreferNoSchedule."""
 
 
 @dataclass(frozen=True)
 class Toleration:
-    """A toleration of a Module, which newer KMM has; key "" is every one, effect "" too."""
+    """A toleration of a Module, which only newer KMM versions have."""
 
-    key: str = ""
+    key: str | None = None
+    """The key of the taints. None for every key."""
     operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
+    """Equal or Exists."""
+    value: str | None = None
+    """The value of the taints, for operator Equal."""
+    effect: str | None = None
+    """The effect of the taints. None for every effect."""
 
     def tolerates(self, taint: Taint) -> bool:
-        """Whether the taint keeps nothing away that has this."""
-        if self.effect not in ("", taint.effect) or (self.key and self.key != taint.key):
+        """True if the taint does not keep a Module with this toleration away."""
+        if self.effect not in (None, taint.effect) or self.key not in (None, taint.key):
             return False
-        return self.operator != "Equal" or (bool(self.key) and self.value == taint.value)
+        return self.operator != "Equal" or (self.key is not None and (self.value or "") == taint.value)
 
 
 def parse_tolerations(field: Field) -> tuple[Toleration, ...]:
-    """The tolerations of a Module's spec."""
+    """Return the tolerations of a Module's spec."""
     return tuple(
-        Toleration(one["key"].text(), one["operator"].text() or "Equal", one["value"].text(), one["effect"].text())
-        for one in field
+        Toleration(
+            key=item["key"].optional_text(),
+            operator=item["operator"].text() or "Equal",
+            value=item["value"].optional_text(),
+            effect=item["effect"].optional_text(),
+        )
+        for item in field
     )

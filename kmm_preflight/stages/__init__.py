@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The stages of the documentation: checks of an image, rules between stages, verdict and report."""

@@ -91,7 +91,7 @@ def basis_of(module: Module, cases: tuple[Case, ...], inventory: Inventory) -> V
     versions = {f"secret/{key[1]}": _version(inventory.secrets.get(key)) for key in named}
     maps = {(namespace, name) for case in cases for name in config_maps_named(case)}
     versions |= {f"configmap/{key[1]}": _version(inventory.config_maps.get(key)) for key in maps}
-    return VerdictBasis(module.uid, module.generation, tuple(sorted(versions.items())))
+    return VerdictBasis(module.uid or "", module.generation, tuple(sorted(versions.items())))
 
 
 def secrets_named(case: Case) -> tuple[str, ...]:
