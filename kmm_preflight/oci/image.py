@@ -63,7 +63,7 @@ class ResolvedImage:
 
 
 @dataclass(frozen=True)
-class Source:
+class FetchedManifest:
     """Where a name was found: the repository, what it was asked for, and the body that it gave.
 
     mirror names the place when it is another one than the name's own.
@@ -75,7 +75,7 @@ class Source:
     mirror: str | None = None
 
 
-def platforms(source: Source, name: str) -> tuple[str, ...] | None:
+def platforms(source: FetchedManifest, name: str) -> tuple[str, ...] | None:
     """Architectures of the Linux images in an index, in its order; None when the name is a single image."""
     document = parse_manifest(_checked(source.body, source.reference, name), name)
     if not isinstance(document, Index):
@@ -83,7 +83,7 @@ def platforms(source: Source, name: str) -> tuple[str, ...] | None:
     return tuple(child.arch for child in document.children if child.os == "linux")
 
 
-def find_image(source: Source, name: str, arch: str) -> ResolvedImage:
+def find_image(source: FetchedManifest, name: str, arch: str) -> ResolvedImage:
     """The Linux image for the architecture behind the name.
 
     PlatformMissing when an index has none, or its registry lacks the one that it names (a sparse index).

@@ -15,7 +15,7 @@ from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Connections, Network
 from kmm_preflight.oci.credentials import PullCredentials
-from kmm_preflight.oci.image import Image, Source, find_image, platforms
+from kmm_preflight.oci.image import FetchedManifest, Image, find_image, platforms
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.layout import Layout, layout_names
 from kmm_preflight.oci.mirrors import PullSource
@@ -64,17 +64,17 @@ class ImageResolver:
             raise PlatformMissing(f"image {name.name}: got an image for {got}, expected linux/{arch or 'any'}")
         return image
 
-    def _open(self, name: ImageName, credentials: PullCredentials, tls: RegistryTLS) -> Source:
+    def _open(self, name: ImageName, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
         if isinstance(name, LayoutReference):
             layout = Layout(name)
             digest = name.tag if name.tag.startswith("sha256:") else layout.digest((name.tag,))
-            return Source(layout, digest, layout.manifest(digest))
+            return FetchedManifest(layout, digest, layout.manifest(digest))
         if self._layout is None:
             return self._first(name, credentials, tls)
         digest = name.digest or self._layout.digest(layout_names(name))
-        return Source(self._layout, digest, self._layout.manifest(digest))
+        return FetchedManifest(self._layout, digest, self._layout.manifest(digest))
 
-    def _first(self, reference: Reference, credentials: PullCredentials, tls: RegistryTLS) -> Source:
+    def _first(self, reference: Reference, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
         """The first place that has a manifest for the name; whatever comes after is asked of it alone, as on a node."""
         failed: list[tuple[PullSource, PreflightError]] = []
         for hop in self._registries.mirrors.pull_sources(reference):
@@ -84,14 +84,16 @@ class ImageResolver:
                 failed.append((hop, exc))
         raise failure(reference, failed)
 
-    def _at(self, hop: PullSource, source_host: str, credentials: PullCredentials, tls: RegistryTLS) -> Source:
+    def _at(self, hop: PullSource, source_host: str, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
         if problem := self._registries.mirror_refusal(hop):
             raise Blocked(problem)
         place = hop.reference
         keychains = credentials.keychains(on_other_host=place.host != source_host)
         authority = self._registries.authorities.get(place.host, "")
         repository = RegistryRepository(place, keychains, self._registries.tls(hop, tls), self._connections, authority)
-        return Source(repository, place.wanted, repository.manifest(place.wanted), str(place) if hop.mirror else None)
+        return FetchedManifest(
+            repository, place.wanted, repository.manifest(place.wanted), str(place) if hop.mirror else None
+        )
 
 
 def failure(reference: Reference, failed: Sequence[tuple[PullSource, PreflightError]]) -> PreflightError:
