@@ -6,7 +6,7 @@ import yaml
 
 from fixtures.artifacts import PATCH
 from kmm_preflight.stages.report import Report
-from kmm_preflight.status.dialects import Dialect, entry, kubectl_line, status_patch
+from kmm_preflight.status.dialects import Dialect, entry_of, kubectl_line, status_patch
 from reports.facts import facts
 
 _REPLACES = {
@@ -19,12 +19,14 @@ _TOLD = ("release", "driver toolkit", "target kernel", "assumed", "proof")
 def to_patch(report: Report, dialect: Dialect) -> str:
     """The merge patch with the command that applies it in its first line."""
     left = [
-        f"{verdict.case.id}: {verdict.conclusion.value}" for verdict in report.verdicts if not entry(verdict, dialect)
+        f"{verdict.case.id}: {verdict.conclusion.value}"
+        for verdict in report.verdicts
+        if not entry_of(verdict, dialect)
     ]
     lines = [
         f"# {kubectl_line(dialect, PATCH)}",
         f"# Taken by KMM {dialect.value} (API {dialect.api_version}); for another version run with --kmm-version.",
-        f"# {_REPLACES[dialect is Dialect.SEED]}",
+        f"# {_REPLACES[dialect is Dialect.MAP]}",
         f"# {report.sentence}",
         *(f"# {label}: {words}" for label, words in facts(report) if label in _TOLD),
         *(f"# left out: {words}" for words in left),

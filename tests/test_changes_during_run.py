@@ -50,7 +50,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 @pytest.fixture
 def dialect(cluster: Cluster, request: pytest.FixtureRequest) -> Dialect:
-    return {"seed": Dialect.SEED, "list": Dialect.LIST, "later": Dialect.LATER}[request.node.callspec.params["cluster"]]
+    return {"seed": Dialect.MAP, "list": Dialect.LIST, "later": Dialect.ONE_KERNEL}[
+        request.node.callspec.params["cluster"]
+    ]
 
 
 only_list = pytest.mark.parametrize("cluster", ["list"], indirect=True)
@@ -79,7 +81,7 @@ def of(registry: FaultyRegistry, name: str, **more: Any) -> Any:
 
 def make(cluster: Cluster, dialect: Dialect, name: str, kernel: str) -> None:
     """An object."""
-    spec = {"kernelVersion": kernel} if dialect is Dialect.LATER else {"releaseImage": "registry.example/unused:1"}
+    spec = {"kernelVersion": kernel} if dialect is Dialect.ONE_KERNEL else {"releaseImage": "registry.example/unused:1"}
     head = {"apiVersion": f"kmm.sigs.x-k8s.io/{dialect.api_version}", "kind": "PreflightValidationOCP"}
     cluster.apply({**head, "metadata": {"name": name}, "spec": spec})
 
@@ -95,7 +97,7 @@ def verified(cluster: Cluster, dialect: Dialect, name: str = "pf") -> dict[str, 
     """By Module, whether its entry says so."""
     status = object_of(cluster, dialect, name).get("status", {})
     several = (
-        status.get("crStatuses", {}) if dialect is Dialect.SEED else {m["name"]: m for m in status.get("modules", ())}
+        status.get("crStatuses", {}) if dialect is Dialect.MAP else {m["name"]: m for m in status.get("modules", ())}
     )
     return {one: fields["verificationStatus"] in ("True", "Success") for one, fields in several.items()}
 
@@ -138,7 +140,7 @@ def test_modules_that_come_change_and_go(
     }
     assert document["listed"] == [{"namespace": "one", "name": "leaving", "reason": "deleted during the run"}]
     if answers:
-        assert "tells these verdicts" in document["answered"]
+        assert "shows these verdicts" in document["answered"]
         assert verified(cluster, dialect) == {"a": True, "b": False, "c": False, "late": False}
 
 
@@ -165,9 +167,9 @@ def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
     good = dict.fromkeys(MODULES, "verified")
     assert verdicts == [{**good, "c": "refuted"}, good]
     assert verified(cluster, dialect, "old") == dict.fromkeys(MODULES, True)
-    assert "PreflightValidationOCP new was overwritten by somebody else: " in documents[0]["answered"]
+    assert "another writer changed the status of PreflightValidationOCP new: " in documents[0]["answered"]
     assert " by kubectl-patch (Update, 20" in documents[0]["answered"]
-    assert "PreflightValidationOCP old tells these verdicts" in documents[1]["answered"]
+    assert "PreflightValidationOCP old shows these verdicts" in documents[1]["answered"]
     # Nothing is believed of what the operator says: c is judged again, a and b are on record.
     with started(tmp_path / "again", *options(cluster, KERNEL, "new"), "-n0") as again:
         assert again.ended() == 1, again.output
@@ -195,11 +197,11 @@ class Operator:
 
     def _write(self) -> None:
         resource = f"preflightvalidationsocp.{self._dialect.api_version}.kmm.sigs.x-k8s.io"
-        yes = "Success" if self._dialect is Dialect.LATER else "True"
+        yes = "Success" if self._dialect is Dialect.ONE_KERNEL else "True"
         entry = {"verificationStatus": yes, "verificationStage": "Done", "lastTransitionTime": "2026-01-01T00:00:00Z"}
         names = (*MODULES, "foreign")
         status: dict[str, Any] = {"modules": [{"namespace": "one", "name": name, **entry} for name in names]}
-        if self._dialect is Dialect.SEED:
+        if self._dialect is Dialect.MAP:
             status = {"crStatuses": dict.fromkeys(names, entry)}
         while not self._ended.wait(0.2):
             body = json.dumps({"status": status})
@@ -317,7 +319,7 @@ def test_an_api_server_that_is_away_for_a_while_is_waited_for(
             cluster.start()
         assert run.ended() == 1, run.output
         document = run.document()
-    assert "tells these verdicts" in document["answered"], document["answered"]
+    assert "shows these verdicts" in document["answered"], document["answered"]
     assert verified(cluster, dialect) == {"a": True, "b": True, "c": False}
     with started(tmp_path / "again", *options(cluster), "-n0") as again:
         assert again.ended() == 1, again.output

@@ -41,7 +41,7 @@ from kmm_preflight.stages.image_check import judge_image
 from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.stages.rules import conclude, settle_build, settle_image, settle_sign
 from kmm_preflight.stages.verdict import Conclusion, Verdict
-from kmm_preflight.status.dialects import Dialect, StatusEntry, entry, preset
+from kmm_preflight.status.dialects import Dialect, StatusEntry, entry_of, initial_entries
 
 from .real.layout import image, layer, write_layout
 
@@ -393,7 +393,7 @@ def _status(row: Row, _: Path) -> object:
         plan = Plan(
             ModuleName("ns", "m"), TargetKernel("K", "amd64", None, Flavour.STANDARD, None, ""), Reference.parse(NAME)
         )
-        made = entry(Verdict(plan, conclusion, Stage.IMAGE, "reason"), Dialect.SEED)
+        made = entry_of(Verdict(plan, conclusion, Stage.IMAGE, "reason"), Dialect.MAP)
         return _entry(made) if made else None
     new = row.get("new") or []
     before = {
@@ -401,15 +401,15 @@ def _status(row: Row, _: Path) -> object:
         for name, stage in (row.get("before") or {}).items()
         if name not in new
     }
-    entries, removed = preset(before, [*(row.get("existing") or []), *new])
+    entries, removed = initial_entries(before, [*(row.get("existing") or []), *new])
     return _as_asked(row["expect"], entries, removed)
 
 
-def _entry(made: StatusEntry) -> dict[str, str]:
+def _entry(made: StatusEntry) -> dict[str, str | None]:
     return {
         "verificationStatus": made.verification_status,
         "verificationStage": made.verification_stage,
-        "statusReason": made.reason,
+        "statusReason": made.reason or "",
     }
 
 

@@ -21,7 +21,7 @@ from tests.runs import Run, run_preflight
 GOOD, OLD = "registry.example/kmods/hello:${KERNEL_FULL_VERSION}", "registry.example/kmods/hello:6.1.0-47-amd64"
 OLD_KERNEL = "6.1.0-47-amd64"
 RESOURCE = "preflightvalidationsocp"
-DIALECTS = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
+DIALECTS = {"seed": Dialect.MAP, "1.1": Dialect.MAP, "list": Dialect.LIST, "2.3": Dialect.LIST}
 EVERY = [("own", "seed"), ("own", "list"), ("own", "later"), ("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")]
 
 
@@ -64,7 +64,7 @@ class Object:
     def entries(self, name: str = "pf") -> dict[str, Mapping[str, str]]:
         """By Module name."""
         status = self.manifest(name).get("status", {})
-        if self.dialect is Dialect.SEED:
+        if self.dialect is Dialect.MAP:
             return dict(status.get("crStatuses", {}))
         return {one["name"]: one for one in status.get("modules", ())}
 
@@ -75,11 +75,11 @@ class Object:
 
     def claim(self, *names: str) -> None:
         """Somebody else says that these are verified."""
-        yes = "Success" if self.dialect is Dialect.LATER else "True"
+        yes = "Success" if self.dialect is Dialect.ONE_KERNEL else "True"
         fields = {"verificationStatus": yes, "verificationStage": "Done", "lastTransitionTime": "2026-01-01T00:00:00Z"}
         several = [{"namespace": names_of(name), "name": name, **fields} for name in names]
         status = {"modules": several}
-        if self.dialect is Dialect.SEED:
+        if self.dialect is Dialect.MAP:
             status = {"crStatuses": dict.fromkeys(names, fields)}  # type: ignore[dict-item]  # the seed's map
         done = self.cluster.kubectl(
             "patch",
@@ -113,7 +113,7 @@ def dialect(
     """The generation that the cluster serves; tests of the same one stand in a row, so that each is served once."""
     whose, name, *_ = request.param
     running.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
-    yield DIALECTS.get(name, Dialect.LATER)
+    yield DIALECTS.get(name, Dialect.ONE_KERNEL)
     running.remove_crds()
     serve(running, tmp_path_factory.mktemp("cluster"))
 
@@ -136,7 +136,7 @@ before_an_upgrade = pytest.mark.parametrize("dialect", [("own", "list", "of one 
 
 def object_name(pf: Object) -> str:
     """The object that answers the demo's release: where it has one kernel, its name tells which."""
-    return "pf-debian-12-standard" if pf.dialect is Dialect.LATER else "pf"
+    return "pf-debian-12-standard" if pf.dialect is Dialect.ONE_KERNEL else "pf"
 
 
 @every_dialect
@@ -200,10 +200,13 @@ def test_revalidate_judges_all_again(pf: Object) -> None:
 def test_vanished_modules_are_forgotten_by_a_whole_run_and_foreign_entries_stay(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     name = object_name(pf)
-    entry = {"verificationStatus": "Success" if pf.dialect is Dialect.LATER else "True", "verificationStage": "Done"}
+    entry = {
+        "verificationStatus": "Success" if pf.dialect is Dialect.ONE_KERNEL else "True",
+        "verificationStage": "Done",
+    }
     entry["lastTransitionTime"] = "2026-01-01T00:00:00Z"
     foreign: dict[str, Any] = {"crStatuses": {"foreign": entry}}
-    if pf.dialect is not Dialect.SEED:
+    if pf.dialect is not Dialect.MAP:
         kept = pf.manifest(name)["status"]["modules"]
         foreign = {"modules": [*kept, {"namespace": "one", "name": "foreign", **entry}]}
     body = json.dumps({"status": foreign})
@@ -444,7 +447,7 @@ def test_where_an_operator_would_push_it_must_be_allowed(
 
 @pytest.mark.parametrize("dialect", [("own", "list"), ("own", "later")], indirect=True, ids="-".join)
 def test_what_an_operator_will_do_is_said_first(with_operator: Object) -> None:
-    version = "2.5.1" if with_operator.dialect is Dialect.LATER else "2.3.0"
+    version = "2.5.1" if with_operator.dialect is Dialect.ONE_KERNEL else "2.3.0"
     with_operator.cluster.apply(operator("r/kmm", f"kernel-module-management.v{version}"))
     run = with_operator.run("--create-preflight")
     assert run.returncode == 0, run.output

@@ -45,7 +45,7 @@ def objects_of(
     return PreflightObjects(api, requested, kernels, options)
 
 
-@pytest.mark.parametrize("dialect", [Dialect.SEED, Dialect.LIST])
+@pytest.mark.parametrize("dialect", [Dialect.MAP, Dialect.LIST])
 def test_one_object_covers_all_kernels(dialect: Dialect) -> None:
     api = MemoryApi()
     objects = objects_of(api, dialect, OPTIONS)
@@ -73,8 +73,8 @@ def test_an_object_that_names_another_release_is_reported() -> None:
 
 def test_an_object_for_each_kernel_since_kmm_2_4() -> None:
     api = MemoryApi()
-    add(api, Dialect.LATER, f"pf-{OLD}", kernelVersion=OLD)
-    objects = objects_of(api, Dialect.LATER, OPTIONS)
+    add(api, Dialect.ONE_KERNEL, f"pf-{OLD}", kernelVersion=OLD)
+    objects = objects_of(api, Dialect.ONE_KERNEL, OPTIONS)
     found = objects.find()
     assert [(one.preflight.name, one.kernels) for one in found.updated] == [(f"pf-{OLD}", (KERNELS[1],))]
     assert found.to_create == {f"pf-{NEW}": (KERNELS[0],)}
@@ -86,8 +86,8 @@ def test_an_object_for_each_kernel_since_kmm_2_4() -> None:
 
 def test_a_kernel_without_an_object_is_reported_if_none_may_be_created() -> None:
     api = MemoryApi()
-    add(api, Dialect.LATER, f"pf-{OLD}", kernelVersion=OLD)
-    found = objects_of(api, Dialect.LATER, replace(OPTIONS, create=False)).find()
+    add(api, Dialect.ONE_KERNEL, f"pf-{OLD}", kernelVersion=OLD)
+    found = objects_of(api, Dialect.ONE_KERNEL, replace(OPTIONS, create=False)).find()
     assert found.to_create == {}
     assert found.words == (
         f"the verdicts on kernel {NEW} are in no status: {KIND} pf-{NEW} does not exist. "
@@ -97,7 +97,7 @@ def test_a_kernel_without_an_object_is_reported_if_none_may_be_created() -> None
 
 def test_an_unknown_kernel_has_no_object() -> None:
     kernels = (*KERNELS, kernel("unknown-pool-edge", "edge"))
-    found = objects_of(MemoryApi(), Dialect.LATER, OPTIONS, kernels).find()
+    found = objects_of(MemoryApi(), Dialect.ONE_KERNEL, OPTIONS, kernels).find()
     assert found.to_create == {f"pf-{one.version}": (one,) for one in KERNELS}
     assert found.words == (f"unknown-pool-edge has no {KIND}: the kernel is not known",)
 
@@ -108,14 +108,14 @@ def test_an_unknown_kernel_has_no_object() -> None:
 )
 def test_an_object_of_another_kernel_is_refused(name: str, message: str) -> None:
     api = MemoryApi()
-    add(api, Dialect.LATER, name, kernelVersion="6.0.0")
+    add(api, Dialect.ONE_KERNEL, name, kernelVersion="6.0.0")
     with pytest.raises(UsageProblem, match=message):
-        objects_of(api, Dialect.LATER, OPTIONS).find()
+        objects_of(api, Dialect.ONE_KERNEL, OPTIONS).find()
 
 
 def test_no_object_and_none_to_create_is_refused() -> None:
     with pytest.raises(UsageProblem, match=f"--preflight pf: no such {KIND} in the cluster"):
-        objects_of(MemoryApi(), Dialect.LATER, ObjectOptions(kernels_given=True)).find()
+        objects_of(MemoryApi(), Dialect.ONE_KERNEL, ObjectOptions(kernels_given=True)).find()
 
 
 def test_an_older_object_is_created_only_for_a_release() -> None:
@@ -130,8 +130,8 @@ def test_an_older_object_is_created_only_for_a_release() -> None:
         (Dialect.LIST, False, True, False),
         (Dialect.LIST, True, True, True),
         (Dialect.LIST, True, False, False),
-        (Dialect.LATER, False, True, True),
-        (Dialect.LATER, True, False, False),
+        (Dialect.ONE_KERNEL, False, True, True),
+        (Dialect.ONE_KERNEL, True, False, False),
     ],
 )
 def test_an_absent_object_ends_the_run_unless_another_can_serve(
@@ -148,11 +148,11 @@ def test_an_absent_object_ends_the_run_unless_another_can_serve(
 
 def test_an_operator_that_always_pushes_must_be_allowed() -> None:
     api = MemoryApi()
-    assert objects_of(api, Dialect.LATER, OPTIONS).operator_warning() is None
+    assert objects_of(api, Dialect.ONE_KERNEL, OPTIONS).operator_warning() is None
     add_operator(api, "2.4.1")
     with pytest.raises(UsageProblem, match="--allow-operator-builds"):
-        objects_of(api, Dialect.LATER, OPTIONS).operator_warning()
-    allowed = objects_of(api, Dialect.LATER, replace(OPTIONS, allow_operator_builds=True)).operator_warning()
+        objects_of(api, Dialect.ONE_KERNEL, OPTIONS).operator_warning()
+    allowed = objects_of(api, Dialect.ONE_KERNEL, replace(OPTIONS, allow_operator_builds=True)).operator_warning()
     assert allowed
     assert "whatever pushBuiltImage says" in allowed
     assert "and pushes nothing" in str(objects_of(api, Dialect.LIST, OPTIONS).operator_warning())
@@ -160,7 +160,7 @@ def test_an_operator_that_always_pushes_must_be_allowed() -> None:
 
 def test_an_object_that_another_run_created_first_is_used() -> None:
     api = MemoryApi()
-    first, second = (objects_of(api, Dialect.LATER, OPTIONS) for _ in range(2))
+    first, second = (objects_of(api, Dialect.ONE_KERNEL, OPTIONS) for _ in range(2))
     waiting = second.find()
     first.create(first.find())
     assert [one.preflight.kernel for one in second.create(waiting).updated] == [NEW, OLD]

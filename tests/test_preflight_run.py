@@ -39,8 +39,8 @@ def dialect(
     """Of KMM's own definitions and our short ones; both runs of the same one stand in a row."""
     whose, name = request.param
     cluster.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
-    told = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
-    yield told.get(name, Dialect.LATER)
+    told = {"seed": Dialect.MAP, "1.1": Dialect.MAP, "list": Dialect.LIST, "2.3": Dialect.LIST}
+    yield told.get(name, Dialect.ONE_KERNEL)
     cluster.remove_crds()
     serve(cluster, tmp_path_factory.mktemp("cluster"))
 
@@ -48,7 +48,7 @@ def dialect(
 def create(cluster: Cluster, dialect: Dialect) -> None:
     """An object that nobody has answered."""
     cluster.kubectl("delete", RESOURCE, "--all")
-    spec = {"kernelVersion": KERNEL} if dialect is Dialect.LATER else {"releaseImage": RELEASE}
+    spec = {"kernelVersion": KERNEL} if dialect is Dialect.ONE_KERNEL else {"releaseImage": RELEASE}
     cluster.apply(
         {
             "apiVersion": f"kmm.sigs.x-k8s.io/{dialect.api_version}",
@@ -63,7 +63,7 @@ def status(cluster: Cluster, dialect: Dialect) -> dict[str, Any]:
     """By Module name, as kubectl reads it."""
     resource = f"{RESOURCE}.{dialect.api_version}.kmm.sigs.x-k8s.io"
     told = json.loads(cluster.kubectl("get", resource, "pf", "-o", "json").stdout)["status"]
-    entries = told["crStatuses"] if dialect is Dialect.SEED else {one["name"]: one for one in told["modules"]}
+    entries = told["crStatuses"] if dialect is Dialect.MAP else {one["name"]: one for one in told["modules"]}
     return {
         name: (one["verificationStatus"], one["verificationStage"], one.get("statusReason", ""))
         for name, one in entries.items()
@@ -82,9 +82,9 @@ def test_the_run_answers_the_object(cluster: Cluster, dialect: Dialect, tmp_path
     options = (f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=pf", "-n", workers)
     run = run_preflight(tmp_path, *options)
     assert run.returncode == 1, run.output
-    assert "the status of PreflightValidationOCP pf tells these verdicts" in run.stdout
+    assert "the status of PreflightValidationOCP pf shows these verdicts" in run.stdout
     told = status(cluster, dialect)
-    later = dialect is Dialect.LATER
+    later = dialect is Dialect.ONE_KERNEL
     assert told["good"][:2] == (("Success" if later else "True"), "Done")
     assert told["old"][:2] == (("Failure", "Done") if later else ("False", "Requeued"))
     assert f"{KERNEL}: image accessible and verified" in told["good"][2]

@@ -160,7 +160,6 @@ TO_REWRITE = tuple(
         "kmm_preflight/oci",
         "kmm_preflight/release/findings.py",
         "kmm_preflight/stages",
-        "kmm_preflight/status",
         "kmm_preflight/trial",
         "kmm_preflight/worker/findings.py",
         "fixtures",

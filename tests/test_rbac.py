@@ -165,7 +165,7 @@ def test_the_role_is_enough_and_all_of_it_is_used(tmp_path: Path, cluster: Clust
     cluster.forget()
     run = answering(cluster, tmp_path, kubeconfig)
     assert run.returncode == 0, run.output
-    assert "pf tells these verdicts" in run.document["answered"]
+    assert "pf shows these verdicts" in run.document["answered"]
     assert "could not be kept" not in run.document["answered"]
     used = {
         (event.verb, f"{event.resource}/{event.subresource}" if event.subresource else event.resource)

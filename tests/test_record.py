@@ -1,4 +1,4 @@
-"""The record: what is in it, what it covers, what of it stands after a run, and what it does with damage."""
+"""Record of verified Modules: its content, the proofs that still count, the record after a run, damaged records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.stages.verdict import Conclusion, Verdict
 from kmm_preflight.status.record import (
-    Recall,
+    RecalledProof,
     Record,
     RecordedModule,
     RecordedProof,
@@ -39,8 +39,8 @@ BASIS = VerdictBasis("uid", 3, (("configmap/file", "7"), ("secret/pull", "8")))
 DIGEST, NEW_DIGEST = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 PROOF = RecordedProof(KERNEL.version, "amd64", DIGEST, "path", RULES, "2026-11-01T00:00:00+00:00")
 RECORD: Record = {NAME: RecordedModule(BASIS, (PROOF,))}
-RAN = RunFacts("path", RULES, "2026-11-23T00:00:00+00:00")
-DRAWN = RecordedProof(KERNEL.version, "amd64", NEW_DIGEST, "path", RULES, RAN.date)
+RUN = RunFacts("path", RULES, "2026-11-23T00:00:00+00:00")
+NEW_PROOF = RecordedProof(KERNEL.version, "amd64", NEW_DIGEST, "path", RULES, RUN.date)
 
 
 def verdict(conclusion: Conclusion, digest: str = NEW_DIGEST, carried: bool = False, plan: Plan = PLAN) -> Verdict:
@@ -49,38 +49,38 @@ def verdict(conclusion: Conclusion, digest: str = NEW_DIGEST, carried: bool = Fa
     return Verdict(plan, conclusion, Stage.IMAGE, "", (result,))
 
 
-def test_it_comes_back_as_it_was() -> None:
-    record = {**RECORD, ModuleName("ns", "b"): RecordedModule(VerdictBasis("", 0))}
+def test_a_formatted_record_is_parsed_to_the_same_value() -> None:
+    record = {**RECORD, ModuleName("ns", "b"): RecordedModule(VerdictBasis(None, 0))}
     assert parse_record(format_record(record)) == record
 
 
 @pytest.mark.parametrize(
     ("now", "words"),
     [
-        (BASIS, ""),
-        (replace(BASIS, uid="new"), "a Module made anew under the same name"),
+        (BASIS, None),
+        (replace(BASIS, uid="new"), "the Module was deleted and created again"),
         (replace(BASIS, generation=4), "generation 4 of the Module, not 3"),
         (replace(BASIS, objects=(("configmap/file", "9"), ("secret/pull", "8"))), "another version of configmap/file"),
         (replace(BASIS, objects=(("secret/pull", "8"),)), "another version of configmap/file"),
-        (replace(BASIS, objects=(*BASIS.objects, ("secret/key", ""))), "another version of secret/key"),
+        (replace(BASIS, objects=(*BASIS.objects, ("secret/key", None))), "another version of secret/key"),
     ],
 )
-def test_what_has_changed(now: VerdictBasis, words: str) -> None:
+def test_a_difference_of_bases_is_named(now: VerdictBasis, words: str | None) -> None:
     assert difference(BASIS, now) == words
 
 
-def since(words: str) -> Recall:
-    return Recall(why=f"{words}, since it was verified on {PROOF.date}")
+def since(words: str) -> RecalledProof:
+    return RecalledProof(problem=f"{words}, since it was verified on {PROOF.date}")
 
 
 @pytest.mark.parametrize(
-    ("record", "plan", "basis", "depth", "want"),
+    ("record", "plan", "basis", "depth", "expected"),
     [
-        (RECORD, PLAN, BASIS, "path", Recall(PROOF)),
-        (RECORD, replace(PLAN, kernel=OTHER), BASIS, "path", Recall()),
-        (RECORD, replace(PLAN, kernel=replace(KERNEL, arch="arm64")), BASIS, "path", Recall()),
-        (RECORD, replace(PLAN, module=ModuleName("other", "a")), BASIS, "path", Recall()),
-        ({NAME: RecordedModule(BASIS)}, PLAN, BASIS, "path", Recall()),
+        (RECORD, PLAN, BASIS, "path", RecalledProof(PROOF)),
+        (RECORD, replace(PLAN, kernel=OTHER), BASIS, "path", RecalledProof()),
+        (RECORD, replace(PLAN, kernel=replace(KERNEL, arch="arm64")), BASIS, "path", RecalledProof()),
+        (RECORD, replace(PLAN, module=ModuleName("other", "a")), BASIS, "path", RecalledProof()),
+        ({NAME: RecordedModule(BASIS)}, PLAN, BASIS, "path", RecalledProof()),
         (RECORD, PLAN, replace(BASIS, generation=4), "path", since("generation 4 of the Module, not 3")),
         (RECORD, PLAN, BASIS, "kernel", since("depth of proof path, not kernel; by no driver toolkit")),
         (
@@ -100,14 +100,16 @@ def since(words: str) -> Recall:
     ],
     ids=["covered", "kernel", "arch", "namespace", "unproved", "generation", "depth", "files", "rules"],
 )
-def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: VerdictBasis, depth: str, want: Recall) -> None:
-    assert recall(record, plan, basis, depth, RULES) == want
+def test_a_proof_is_recalled_if_nothing_has_changed(
+    record: Record, plan: Plan, basis: VerdictBasis, depth: str, expected: RecalledProof
+) -> None:
+    assert recall(record, plan, basis, depth, RULES) == expected
 
 
 @pytest.mark.parametrize(
-    ("drawn", "want"),
+    ("judged", "expected"),
     [
-        (verdict(Conclusion.VERIFIED), (DRAWN,)),
+        (verdict(Conclusion.VERIFIED), (NEW_PROOF,)),
         (verdict(Conclusion.VERIFIED, carried=True), (PROOF,)),
         (verdict(Conclusion.REFUTED), ()),
         (verdict(Conclusion.UNDECIDED), (PROOF,)),
@@ -116,52 +118,52 @@ def test_what_it_has_of_a_plan(record: Record, plan: Plan, basis: VerdictBasis, 
     ],
     ids=["new", "carried over", "refuted", "undecided", "not in this run", "without an image"],
 )
-def test_what_stands_after_a_run(drawn: Verdict, want: tuple[RecordedProof, ...]) -> None:
-    assert renewed(RECORD, [drawn], {NAME: BASIS}, RAN) == {NAME: RecordedModule(BASIS, want)}
+def test_proofs_after_a_run(judged: Verdict, expected: tuple[RecordedProof, ...]) -> None:
+    assert renewed(RECORD, [judged], {NAME: BASIS}, RUN) == {NAME: RecordedModule(BASIS, expected)}
 
 
-def test_on_another_basis_nothing_stands_of_before() -> None:
+def test_a_changed_basis_removes_earlier_proofs() -> None:
     now = replace(BASIS, generation=4)
     undecided = verdict(Conclusion.UNDECIDED)
-    assert renewed(RECORD, [undecided], {NAME: now}, RAN) == {NAME: RecordedModule(now)}
+    assert renewed(RECORD, [undecided], {NAME: now}, RUN) == {NAME: RecordedModule(now)}
 
 
-def test_proofs_of_kernels_that_were_not_asked_for_stand_and_do_not_pile_up() -> None:
+def test_the_newest_proofs_of_other_kernels_are_kept() -> None:
     others = tuple(
         replace(PROOF, kernel=f"6.1.0-{number}-amd64", date=f"2026-10-0{number}T00:00:00+00:00")
         for number in range(1, 7)
     )
     record = {NAME: RecordedModule(BASIS, (PROOF, *others))}
-    made = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, RAN)[NAME]
-    assert made.proofs == (DRAWN, *reversed(others[3:]))
+    after = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, RUN)[NAME]
+    assert after.proofs == (NEW_PROOF, *reversed(others[3:]))
 
 
-def test_modules_of_other_runs_stay_and_those_that_are_gone_do_not() -> None:
+def test_modules_that_were_not_judged_stay_unless_they_are_gone() -> None:
     other, gone = ModuleName("ns", "b"), ModuleName("ns", "c")
     record = {other: RecordedModule(BASIS, (PROOF,)), gone: RecordedModule(BASIS, (PROOF,))}
-    made = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, replace(RAN, gone=frozenset({gone})))
-    assert made == {NAME: RecordedModule(BASIS, (DRAWN,)), other: record[other]}
+    after = renewed(record, [verdict(Conclusion.VERIFIED)], {NAME: BASIS}, replace(RUN, gone=frozenset({gone})))
+    assert after == {NAME: RecordedModule(BASIS, (NEW_PROOF,)), other: record[other]}
 
 
-def many(count: int) -> Record:
-    """A record of Modules that have nothing in common."""
+def record_of_modules(count: int) -> Record:
+    """Return a record of Modules with different digests and versions."""
     dice = random.Random(count)
-    made = {}
+    modules = {}
     for number in range(count):
         digest = f"sha256:{dice.randbytes(32).hex()}"
         basis = VerdictBasis(
             str(uuid.UUID(bytes=dice.randbytes(16))), dice.randrange(1, 99), (("secret/pull", str(number)),)
         )
-        made[ModuleName(f"ns{number % 40}", f"module-{number}")] = RecordedModule(
+        modules[ModuleName(f"ns{number % 40}", f"module-{number}")] = RecordedModule(
             basis, (replace(PROOF, digest=digest),)
         )
-    return made
+    return modules
 
 
-def test_a_thousand_modules_fit_and_what_does_not_is_said() -> None:
-    assert parse_record(format_record(many(1000))) == many(1000)
-    with pytest.raises(BoundExceeded, match="expected at most"):
-        format_record(many(5000))
+def test_a_thousand_modules_fit_and_a_larger_record_is_refused() -> None:
+    assert parse_record(format_record(record_of_modules(1000))) == record_of_modules(1000)
+    with pytest.raises(BoundExceeded, match="at most 204800 are allowed"):
+        format_record(record_of_modules(5000))
 
 
 def packed(document: object) -> str:
@@ -188,21 +190,21 @@ def packed(document: object) -> str:
         packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "d", "path", True, "t"]]]}}),
         packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "d", "path", 1]]]}}),
         packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", DIGEST, "path", 1, "\x1b[31mred\n"]]]}}),
-        packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "sha256:x", "path", 1, RAN.date]]]}}),
+        packed({"format": 1, "modules": {"ns/a": ["u", 1, {}, [["k", "a", "sha256:x", "path", 1, RUN.date]]]}}),
     ],
 )
-def test_what_is_no_record_of_ours(text: str) -> None:
+def test_a_damaged_record_is_malformed(text: str) -> None:
     with pytest.raises(Malformed):
         parse_record(text)
 
 
-def test_a_record_whose_rules_are_a_number_is_read_and_judged_again() -> None:
+def test_a_record_with_a_number_of_rules_is_read_and_does_not_count() -> None:
     """Releases before 0.2 numbered the rules by hand."""
     proof = [KERNEL.version, "amd64", DIGEST, "path", 2, PROOF.date]
     record = parse_record(packed({"format": 1, "modules": {"ns/a": ["uid", 3, dict(BASIS.objects), [proof]]}}))
     assert recall(record, PLAN, BASIS, "path", RULES) == since(f"rules 2, not {RULES}")
 
 
-def test_a_record_that_unpacks_without_end_is_not_unpacked() -> None:
+def test_a_record_that_unpacks_to_too_many_bytes_is_refused() -> None:
     with pytest.raises(PreflightError, match="unpacks to more than"):
         parse_record(base64.b64encode(zlib.compress(bytes(100 << 20))).decode())

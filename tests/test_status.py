@@ -12,7 +12,15 @@ from kmm_preflight.model import Flavour, JudgedImage, ModuleName, Outcome, Stage
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.stages.verdict import Conclusion, Verdict
-from kmm_preflight.status.dialects import Dialect, StatusEntry, entry, kubectl_line, preset, status_patch, worst
+from kmm_preflight.status.dialects import (
+    Dialect,
+    StatusEntry,
+    entry_of,
+    initial_entries,
+    kubectl_line,
+    status_patch,
+    worst,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=2)))
 TIME = "2026-01-02T01:04:05Z"
@@ -34,51 +42,53 @@ def _verdict(name: str, conclusion: Conclusion, kernel: str = "1.2.3") -> Verdic
 @pytest.mark.parametrize(
     ("text", "dialect", "api"),
     [
-        (None, Dialect.SEED, "v1beta1"),
-        ("1.0", Dialect.SEED, "v1beta1"),
-        ("1.1", Dialect.SEED, "v1beta1"),
-        ("2.0.1", Dialect.SEED, "v1beta1"),
+        (None, Dialect.MAP, "v1beta1"),
+        ("1.0", Dialect.MAP, "v1beta1"),
+        ("1.1", Dialect.MAP, "v1beta1"),
+        ("2.0.1", Dialect.MAP, "v1beta1"),
         ("2.1", Dialect.LIST, "v1beta2"),
         ("v2.3.0", Dialect.LIST, "v1beta2"),
-        ("2.4", Dialect.LATER, "v1beta2"),
-        ("2.10", Dialect.LATER, "v1beta2"),
-        ("3.0", Dialect.LATER, "v1beta2"),
+        ("2.4", Dialect.ONE_KERNEL, "v1beta2"),
+        ("2.10", Dialect.ONE_KERNEL, "v1beta2"),
+        ("3.0", Dialect.ONE_KERNEL, "v1beta2"),
     ],
 )
-def test_dialect(text: str | None, dialect: Dialect, api: str) -> None:
+def test_a_version_of_kmm_has_a_dialect(text: str | None, dialect: Dialect, api: str) -> None:
     assert (Dialect.of_version(text), dialect.api_version) == (dialect, api)
 
 
 @pytest.mark.parametrize("text", ["", "2", "latest", "2.x", "2.3.4.5", "-1.2"])
-def test_no_version(text: str) -> None:
+def test_text_that_is_not_a_version_is_refused(text: str) -> None:
     with pytest.raises(UsageProblem, match=f"--kmm-version {text}: expected a version of KMM such as 2.3"):
         Dialect.of_version(text)
 
 
 @pytest.mark.parametrize(
-    ("conclusion", "seed", "later"),
+    ("conclusion", "fields", "one_kernel"),
     [
         (VERIFIED, ("True", "Done"), ("Success", "Done")),
         (REFUTED, ("False", "Requeued"), ("Failure", "Done")),
         (UNDECIDED, ("False", "Requeued"), ("InProgress", "Image")),
     ],
 )
-def test_entry(conclusion: Conclusion, seed: tuple[str, str], later: tuple[str, str]) -> None:
+def test_the_entry_shows_the_conclusion(
+    conclusion: Conclusion, fields: tuple[str, str], one_kernel: tuple[str, str]
+) -> None:
     verdict, reason = _verdict("ns/a", conclusion), f"1.2.3: is {conclusion.value}"
-    assert entry(verdict, Dialect.SEED) == StatusEntry(*seed, reason)
-    assert entry(verdict, Dialect.LIST) == StatusEntry(*seed, reason)
-    assert entry(verdict, Dialect.LATER) == StatusEntry(*later, reason)
+    assert entry_of(verdict, Dialect.MAP) == StatusEntry(*fields, reason)
+    assert entry_of(verdict, Dialect.LIST) == StatusEntry(*fields, reason)
+    assert entry_of(verdict, Dialect.ONE_KERNEL) == StatusEntry(*one_kernel, reason)
 
 
 def test_entry_names_the_image_that_was_judged() -> None:
     result = StageResult(Stage.IMAGE, Outcome.VERIFIED, "", image=JudgedImage("r/i:t", "sha256:a", "sha256:b"))
     verdict = replace(_verdict("ns/a", VERIFIED), results=(result,))
-    assert entry(verdict, Dialect.SEED) == StatusEntry("True", "Done", "1.2.3: is verified (r/i:t, sha256:a)")
+    assert entry_of(verdict, Dialect.MAP) == StatusEntry("True", "Done", "1.2.3: is verified (r/i:t, sha256:a)")
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
-def test_no_entry_for_what_was_not_verified(dialect: Dialect) -> None:
-    assert entry(_verdict("ns/a", NOT_VERIFIED), dialect) is None
+def test_a_module_that_was_not_judged_has_no_entry(dialect: Dialect) -> None:
+    assert entry_of(_verdict("ns/a", NOT_VERIFIED), dialect) is None
 
 
 @pytest.mark.parametrize(
@@ -97,14 +107,16 @@ def test_no_entry_for_what_was_not_verified(dialect: Dialect) -> None:
         ),
         ({"a": "Done"}, [], {}, {"a"}),
     ],
-    ids=["nothing", "new", "done stays done", "requeued", "in between", "all three", "vanished"],
+    ids=["empty", "new", "done", "requeued", "build", "done, kept and new", "deleted"],
 )
-def test_preset(before: dict[str, str], modules: list[str], entries: dict[str, StatusEntry], removed: set[str]) -> None:
-    assert preset(before, modules) == (entries, removed)
+def test_initial_entries_keep_the_stage(
+    before: dict[str, str], modules: list[str], entries: dict[str, StatusEntry], removed: set[str]
+) -> None:
+    assert initial_entries(before, modules) == (entries, removed)
 
 
 @pytest.mark.parametrize(
-    ("conclusions", "first"),
+    ("conclusions", "worst_one"),
     [
         ([VERIFIED, REFUTED, UNDECIDED, NOT_VERIFIED], REFUTED),
         ([VERIFIED, NOT_VERIFIED, UNDECIDED], UNDECIDED),
@@ -112,8 +124,8 @@ def test_preset(before: dict[str, str], modules: list[str], entries: dict[str, S
         ([VERIFIED, VERIFIED], VERIFIED),
     ],
 )
-def test_worst(conclusions: list[Conclusion], first: Conclusion) -> None:
-    assert worst(_verdict("ns/a", one) for one in conclusions).conclusion is first
+def test_the_worst_verdict_comes_first(conclusions: list[Conclusion], worst_one: Conclusion) -> None:
+    assert worst(_verdict("ns/a", conclusion) for conclusion in conclusions).conclusion is worst_one
 
 
 def _fields(status: str, stage: str, reason: str) -> dict[str, str]:
@@ -142,7 +154,7 @@ OPEN = _fields("False", "Requeued", "1.2.3: is undecided")
 @pytest.mark.parametrize(
     ("dialect", "status"),
     [
-        (Dialect.SEED, {"crStatuses": {"a": BAD, "b": OPEN}}),
+        (Dialect.MAP, {"crStatuses": {"a": BAD, "b": OPEN}}),
         (
             Dialect.LIST,
             {
@@ -154,7 +166,7 @@ OPEN = _fields("False", "Requeued", "1.2.3: is undecided")
             },
         ),
         (
-            Dialect.LATER,
+            Dialect.ONE_KERNEL,
             {
                 "modules": [
                     {"namespace": "ns", "name": "a", **_fields("Failure", "Done", "4.5.6: is refuted")},
@@ -165,18 +177,18 @@ OPEN = _fields("False", "Requeued", "1.2.3: is undecided")
         ),
     ],
 )
-def test_status_patch(dialect: Dialect, status: dict[str, object]) -> None:
-    """The worst of several kernels tells; the seed's names are shared by namespaces; some are left out."""
+def test_the_patch_holds_an_entry_for_each_key(dialect: Dialect, status: dict[str, object]) -> None:
+    """Show the worst verdict of several kernels. Skip Modules that were not judged."""
     assert status_patch(VERDICTS, dialect, NOW) == {"status": status}
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
-def test_status_patch_of_nothing_changes_nothing(dialect: Dialect) -> None:
+def test_a_patch_without_verdicts_is_empty(dialect: Dialect) -> None:
     assert status_patch([], dialect, NOW.astimezone(UTC)) == {"status": {}}
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
-def test_kubectl_line_names_the_version_to_write_through(dialect: Dialect) -> None:
+def test_the_kubectl_line_names_the_api_version(dialect: Dialect) -> None:
     resource = f"preflightvalidationsocp.{dialect.api_version}.kmm.sigs.x-k8s.io"
     expected = f"kubectl patch {resource} NAME --subresource=status --type=merge --patch-file=p.yaml"
     assert kubectl_line(dialect, "p.yaml") == expected

@@ -1,4 +1,4 @@
-"""The status of a PreflightValidationOCP on a real API server, in each of its three generations."""
+"""Writer of the status of a PreflightValidationOCP, on a real API server and in each dialect."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.real.kubernetes.definitions import PREFLIGHTS, released
 A, B = ModuleName("ns", "a"), ModuleName("ns", "b")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DONE = {
-    Dialect.SEED: StatusEntry("True", "Done", "good"),
+    Dialect.MAP: StatusEntry("True", "Done", "good"),
     Dialect.LIST: StatusEntry("True", "Done", "good"),
-    Dialect.LATER: StatusEntry("Success", "Done", "good"),
+    Dialect.ONE_KERNEL: StatusEntry("Success", "Done", "good"),
 }
 BAD = {
-    Dialect.SEED: StatusEntry("False", "Requeued", "bad"),
+    Dialect.MAP: StatusEntry("False", "Requeued", "bad"),
     Dialect.LIST: StatusEntry("False", "Requeued", "bad"),
-    Dialect.LATER: StatusEntry("Failure", "Done", "bad"),
+    Dialect.ONE_KERNEL: StatusEntry("Failure", "Done", "bad"),
 }
 RELEASE, KERNEL, TOOLKIT = "registry.example/release:1", "6.1.0-56-amd64", "registry.example/dtk:1"
 
@@ -66,24 +66,24 @@ def dialect(api: Api) -> Dialect:
 
 @pytest.fixture
 def name(api: Api, dialect: Dialect, request: pytest.FixtureRequest) -> str:
-    """A new object."""
-    made = f"pf-{abs(hash(request.node.name)) % 10**9}"
+    """Name of a new object."""
+    unique = f"pf-{abs(hash(request.node.name)) % 10**9}"
     later = {"kernelVersion": KERNEL, "dtkImage": TOOLKIT}
-    spec = later if dialect is Dialect.LATER else {"releaseImage": RELEASE}
+    spec = later if dialect is Dialect.ONE_KERNEL else {"releaseImage": RELEASE}
     api.create(
         preflights(dialect),
         {
             "apiVersion": f"{GROUP}/{dialect.api_version}",
             "kind": "PreflightValidationOCP",
-            "metadata": {"name": made},
+            "metadata": {"name": unique},
             "spec": {"pushBuiltImage": True, **spec},
         },
     )
-    return made
+    return unique
 
 
 class Clock:
-    """A clock that goes on by an hour each time it is read."""
+    """Clock that moves by an hour each time it is read."""
 
     def __init__(self) -> None:
         self.now = START
@@ -100,7 +100,7 @@ def writer_of(api: Api, dialect: Dialect, name: str) -> StatusWriter:
 
 
 def keys(dialect: Dialect) -> Callable[[ModuleName], ModuleName]:
-    return lambda module: ModuleName("", module.name) if dialect is Dialect.SEED else module
+    return lambda module: ModuleName("", module.name) if dialect is Dialect.MAP else module
 
 
 def read(api: Api, dialect: Dialect, name: str) -> dict[str, Any]:
@@ -109,12 +109,12 @@ def read(api: Api, dialect: Dialect, name: str) -> dict[str, Any]:
     return dict(manifest)
 
 
-def test_the_dialect_is_told_by_the_live_schema(
+def test_the_schema_of_the_crd_decides_the_dialect(
     served: Cluster, dialect: Dialect, request: pytest.FixtureRequest
 ) -> None:
-    expected = {"seed": Dialect.SEED, "1.1": Dialect.SEED, "list": Dialect.LIST, "2.3": Dialect.LIST}
+    expected = {"seed": Dialect.MAP, "1.1": Dialect.MAP, "list": Dialect.LIST, "2.3": Dialect.LIST}
     which = request.node.callspec.params["served"][1]
-    assert dialect is expected.get(which, Dialect.LATER)
+    assert dialect is expected.get(which, Dialect.ONE_KERNEL)
 
 
 def entries(api: Api, dialect: Dialect, name: str) -> dict[ModuleName, StatusEntry]:
@@ -122,32 +122,32 @@ def entries(api: Api, dialect: Dialect, name: str) -> dict[ModuleName, StatusEnt
 
 
 def test_the_spec_is_read(api: Api, dialect: Dialect, name: str) -> None:
-    later = dialect is Dialect.LATER
+    later = dialect is Dialect.ONE_KERNEL
     found = read_preflight(api, name, dialect)
     assert found is not None
     assert replace(found, identity=(None, None)) == Preflight(
         name=name,
         dialect=dialect,
-        release_image="" if later else RELEASE,
-        kernel=KERNEL if later else "",
+        release_image=None if later else RELEASE,
+        kernel=KERNEL if later else None,
         driver_toolkit=TOOLKIT if later else None,
         push_built_image=True,
     )
 
 
-def test_an_object_that_is_not_there_is_none(api: Api, dialect: Dialect) -> None:
+def test_an_absent_object_is_none(api: Api, dialect: Dialect) -> None:
     assert read_preflight(api, "none", dialect) is None
 
 
-def test_entries_are_written_in_the_dialect_and_the_schema_takes_them(api: Api, dialect: Dialect, name: str) -> None:
+def test_entries_are_written_and_the_schema_accepts_them(api: Api, dialect: Dialect, name: str) -> None:
     writer, key = writer_of(api, dialect, name), keys(dialect)
-    told = {key(A): DONE[dialect], key(B): BAD[dialect]}
-    writer.write(told)
-    assert entries(api, dialect, name) == told
+    written = {key(A): DONE[dialect], key(B): BAD[dialect]}
+    writer.write(written)
+    assert entries(api, dialect, name) == written
     assert writer.overwritten() == {}
 
 
-def test_the_transition_time_moves_on_a_real_change_only(api: Api, dialect: Dialect, name: str) -> None:
+def test_only_a_changed_entry_has_a_new_transition_time(api: Api, dialect: Dialect, name: str) -> None:
     writer, key = writer_of(api, dialect, name), keys(dialect)
     writer.write({key(A): BAD[dialect], key(B): BAD[dialect]})
     before = read(api, dialect, name)
@@ -161,12 +161,12 @@ def test_the_transition_time_moves_on_a_real_change_only(api: Api, dialect: Dial
 
 
 def _times(manifest: dict[str, Any], dialect: Dialect) -> dict[str, str]:
-    if dialect is Dialect.SEED:
-        return {name: one["lastTransitionTime"] for name, one in manifest["status"]["crStatuses"].items()}
-    return {one["name"]: one["lastTransitionTime"] for one in manifest["status"]["modules"]}
+    if dialect is Dialect.MAP:
+        return {name: fields["lastTransitionTime"] for name, fields in manifest["status"]["crStatuses"].items()}
+    return {fields["name"]: fields["lastTransitionTime"] for fields in manifest["status"]["modules"]}
 
 
-def test_two_writers_lose_nothing(api: Api, dialect: Dialect, name: str) -> None:
+def test_two_writers_keep_each_other_s_entries(api: Api, dialect: Dialect, name: str) -> None:
     ours, theirs = (writer_of(api, dialect, name) for _ in range(2))
     key = keys(dialect)
     ours.write({key(A): BAD[dialect]})
@@ -178,7 +178,7 @@ def test_two_writers_lose_nothing(api: Api, dialect: Dialect, name: str) -> None
     }
 
 
-def test_what_somebody_else_wrote_is_told_not_fought(api: Api, dialect: Dialect, name: str) -> None:
+def test_an_entry_that_another_writer_changed_is_reported(api: Api, dialect: Dialect, name: str) -> None:
     ours, theirs = (writer_of(api, dialect, name) for _ in range(2))
     key = keys(dialect)
     ours.write({key(A): BAD[dialect], key(B): BAD[dialect]})
@@ -186,21 +186,21 @@ def test_what_somebody_else_wrote_is_told_not_fought(api: Api, dialect: Dialect,
     assert list(ours.overwritten()) == [key(A)]
 
 
-def test_gone_entries_are_removed_and_others_stay(api: Api, dialect: Dialect, name: str) -> None:
+def test_only_entries_that_are_gone_are_removed(api: Api, dialect: Dialect, name: str) -> None:
     writer, key = writer_of(api, dialect, name), keys(dialect)
     writer.write({key(A): DONE[dialect], key(B): BAD[dialect]})
     writer.write({}, gone=[key(A)])
     assert entries(api, dialect, name) == {key(B): BAD[dialect]}
 
 
-def test_a_reason_that_no_longer_holds_is_removed(api: Api, dialect: Dialect, name: str) -> None:
+def test_a_reason_that_is_none_is_removed(api: Api, dialect: Dialect, name: str) -> None:
     writer, key = writer_of(api, dialect, name), keys(dialect)
     writer.write({key(A): BAD[dialect]})
-    bare = replace(BAD[dialect], reason="")
+    bare = replace(BAD[dialect], reason=None)
     writer.write({key(A): bare})
     assert entries(api, dialect, name) == {key(A): bare}
 
 
-def test_a_deleted_object_is_said(api: Api, dialect: Dialect, served: Cluster) -> None:
+def test_a_deleted_object_is_not_found(api: Api, dialect: Dialect, served: Cluster) -> None:
     with pytest.raises(NotFound, match="no-such"):
         StatusWriter(api, Preflight("no-such", dialect), Clock()).write({A: DONE[dialect]})

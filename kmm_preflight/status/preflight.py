@@ -1,4 +1,4 @@
-"""The PreflightValidationOCP as read from a cluster: its spec, its dialect, and what earlier runs left."""
+"""PreflightValidationOCP of a cluster: its spec, its dialect, and the record of earlier runs."""
 
 from __future__ import annotations
 
@@ -13,41 +13,48 @@ from kmm_preflight.errors import PreflightError, UsageProblem
 from kmm_preflight.model import Flavour, Manifest, ModuleName, TargetKernel
 from kmm_preflight.planning.plan import Case, Recorded
 from kmm_preflight.stages import findings
-from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, claims, key_of
-from kmm_preflight.status.record import ANNOTATION, Recall, Record, VerdictBasis, parse_record, recall
+from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, key_of, verified_claims
+from kmm_preflight.status.record import ANNOTATION, RecalledProof, Record, VerdictBasis, parse_record, recall
 
 KIND = "PreflightValidationOCP"
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a spec gives in place of options; "" where it does not. Later generations have a kernel, not a release.
-
-    record is what earlier runs left, record_problem why it could not be read. claims tells of the entries that stand as
-    verified who says so, by the entry's key. identity is that of the object that was read.
-    """
+    """PreflightValidationOCP as it was read, or as it will be created."""
 
     name: str
+    """Name of the object."""
     dialect: Dialect
-    release_image: str = ""
-    kernel: str = ""
+    """Status dialect of the cluster."""
+    release_image: str | None = None
+    """spec.releaseImage; None since KMM 2.4, where an object names a kernel."""
+    kernel: str | None = None
+    """spec.kernelVersion; None before KMM 2.4."""
     driver_toolkit: str | None = None
+    """spec.dtkImage."""
     realtime: bool = False
+    """spec.useRTKernel."""
     push_built_image: bool = False
+    """spec.pushBuiltImage."""
     record: Record = field(default_factory=dict)
-    record_problem: str = ""
+    """Record of earlier runs; empty if it cannot be read."""
+    record_problem: str | None = None
+    """Reason why the record cannot be read."""
     claims: Mapping[ModuleName, str] = field(default_factory=dict)
+    """Status and writer of each entry that says "verified", by the key of the entry."""
     identity: tuple[object, object] = (None, None)
+    """uid and generation of the object."""
 
 
 def identity_of(manifest: Manifest) -> tuple[object, object]:
-    """Which object with which spec it is: uid and generation."""
+    """Return uid and generation: they change if the object is created again, or if its spec changes."""
     metadata = Field(manifest)["metadata"]
     return metadata["uid"].value, metadata["generation"].value
 
 
 def owner_of(preflight: Preflight) -> Manifest:
-    """The object as the owner of what is made for it, so that it goes when the object goes."""
+    """Return the object as an owner: Kubernetes deletes what it owns together with it."""
     return {
         "apiVersion": f"{GROUP}/{preflight.dialect.api_version}",
         "kind": KIND,
@@ -56,21 +63,21 @@ def owner_of(preflight: Preflight) -> Manifest:
 
 
 def preflights(dialect: Dialect) -> ResourceKind:
-    """The resource in the version through which the dialect is written."""
+    """Return the resource, in the API version of the dialect."""
     return ResourceKind(GROUP, dialect.api_version, RESOURCE, namespaced=False)
 
 
 def dialect_of_crd(crd: Manifest) -> Dialect:
-    """The generation by the live schema, not by the list of versions: 2.3 and 2.4 both serve v1beta2."""
-    versions = {one["name"].text(): one for one in Field(crd)["spec"]["versions"]}
+    """Return the dialect of a CRD by its schema. Its versions do not differ between 2.3 and 2.4: both serve v1beta2."""
+    versions = {version["name"].text(): version for version in Field(crd)["spec"]["versions"]}
     if "v1beta2" not in versions:
-        return Dialect.SEED
+        return Dialect.MAP
     schema = versions["v1beta2"].walk("schema", "openAPIV3Schema", "properties", "spec", "properties")
-    return Dialect.LATER if "kernelVersion" in schema.mapping() else Dialect.LIST
+    return Dialect.ONE_KERNEL if "kernelVersion" in schema.mapping() else Dialect.LIST
 
 
 def read_dialect(api: Api) -> Dialect:
-    """The generation that the cluster serves; UsageProblem when it does not know the resource."""
+    """Return the dialect of the cluster. Raise UsageProblem if KMM's CRD is not installed."""
     crd = api.get(CRDS, f"{RESOURCE}.{GROUP}")
     if crd is None:
         raise UsageProblem(f"--preflight: API server {api.server} has no {RESOURCE}.{GROUP}: is KMM installed?")
@@ -78,41 +85,41 @@ def read_dialect(api: Api) -> Dialect:
 
 
 def read_preflight(api: Api, name: str, dialect: Dialect) -> Preflight | None:
-    """The object of that name, None when there is none."""
+    """Return the object of that name, or None."""
     manifest = api.get(preflights(dialect), name)
     return parse_preflight(manifest, dialect) if manifest else None
 
 
 def parse_preflight(manifest: Manifest, dialect: Dialect) -> Preflight:
-    """The object as a value; a record that cannot be read is none, and said."""
+    """Return the object as a value. Raise Malformed, but not for a damaged record."""
     spec = Field(manifest)["spec"]
     record, problem = record_of(manifest)
     return Preflight(
         name=Field(manifest)["metadata"]["name"].text(),
         dialect=dialect,
-        release_image=spec["releaseImage"].text(),
-        kernel=spec["kernelVersion"].text(),
+        release_image=spec["releaseImage"].optional_text(),
+        kernel=spec["kernelVersion"].optional_text(),
         driver_toolkit=spec["dtkImage"].optional_text(),
         realtime=spec["useRTKernel"].flag(),
         push_built_image=spec["pushBuiltImage"].flag(),
         record=record,
         record_problem=problem,
-        claims=claims(manifest, dialect),
+        claims=verified_claims(manifest, dialect),
         identity=identity_of(manifest),
     )
 
 
-def record_of(manifest: Manifest) -> tuple[Record, str]:
-    """The record in the object's annotation, and why it cannot be read, in which case it is empty."""
+def record_of(manifest: Manifest) -> tuple[Record, str | None]:
+    """Return the record in the object's annotation. If it is damaged, return an empty one and the reason."""
     text = Field(manifest)["metadata"]["annotations"][ANNOTATION].text()
     try:
-        return (parse_record(text) if text else {}), ""
+        return (parse_record(text) if text else {}), None
     except PreflightError as exc:
         return {}, exc.message
 
 
 def create_preflight(api: Api, preflight: Preflight) -> Preflight:
-    """Makes the object with what the value has of a spec."""
+    """Create the object with the spec of the value, and return it with its identity."""
     spec: dict[str, object] = {
         "releaseImage": preflight.release_image,
         "kernelVersion": preflight.kernel,
@@ -130,17 +137,17 @@ def create_preflight(api: Api, preflight: Preflight) -> Preflight:
 
 
 def names_by_kernel(name: str, kernels: Iterable[TargetKernel]) -> dict[TargetKernel, str]:
-    """The name of the object of each kernel, where one object answers one: NAME-<stream>-<flavour>.
+    """Return the name of each kernel's object since KMM 2.4: NAME-<stream>-<flavour>.
 
-    With the architecture behind it where two would have the same; a kernel that was given without a stream is named by
-    its version, and by NAME alone when it is the only one.
+    If two kernels have one name, add the architecture. If a kernel has no stream, use its version; if it is the only
+    kernel, use NAME alone.
     """
-    several = tuple(kernels)
-    if len(several) == 1 and not several[0].stream:
-        return {several[0]: name}
-    short = {kernel: _slug(f"{name}-{kernel.stream or ''}-{kernel.flavour.value}") for kernel in several}
-    shared = Counter(short.values())
-    return {kernel: _object_name(name, kernel, short[kernel], shared[short[kernel]] > 1) for kernel in several}
+    kernels = tuple(kernels)
+    if len(kernels) == 1 and not kernels[0].stream:
+        return {kernels[0]: name}
+    short = {kernel: _slug(f"{name}-{kernel.stream or ''}-{kernel.flavour.value}") for kernel in kernels}
+    counts = Counter(short.values())
+    return {kernel: _object_name(name, kernel, short[kernel], counts[short[kernel]] > 1) for kernel in kernels}
 
 
 def _object_name(name: str, kernel: TargetKernel, short: str, shared: bool) -> str:
@@ -150,42 +157,37 @@ def _object_name(name: str, kernel: TargetKernel, short: str, shared: bool) -> s
 
 
 def _slug(text: str) -> str:
-    """A name that the API server takes."""
+    """Return a name that the API server accepts."""
     return re.sub(r"[^a-z0-9.-]", "-", text.lower()).strip("-.")
 
 
 def new_preflight(
     name: str, dialect: Dialect, release_image: str | None, kernels: tuple[TargetKernel, ...], push: bool
 ) -> Preflight:
-    """The object to be made: of the release, or of the one kernel where the dialect has that in place of it."""
-    if dialect is Dialect.LATER:
+    """Return an object to create: for the release, or since KMM 2.4 for the one kernel."""
+    if dialect is Dialect.ONE_KERNEL:
         (kernel,) = kernels
         return Preflight(
             name, dialect, kernel=kernel.version, driver_toolkit=kernel.driver_toolkit, push_built_image=push
         )
     realtime = bool(kernels) and all(kernel.flavour is Flavour.RT for kernel in kernels)
-    return Preflight(name, dialect, release_image or "", realtime=realtime, push_built_image=push)
+    return Preflight(name, dialect, release_image, realtime=realtime, push_built_image=push)
 
 
-def remembering(
+def with_records(
     cases: Iterable[Case], bases: Mapping[ModuleName, VerdictBasis], preflight: Preflight, depth: str, rules: str
 ) -> tuple[Case, ...]:
-    """The plans with what the object's record has of them, and with a note where it says verified without one."""
-    return tuple(_remembering(case, bases.get(case.module), preflight, depth, rules) for case in cases)
+    """Return the cases with their recorded proofs. Add a note if the status says "verified" without a valid proof."""
+    return tuple(_with_record(case, bases.get(case.module), preflight, depth, rules) for case in cases)
 
 
-def _remembering(case: Case, basis: VerdictBasis | None, preflight: Preflight, depth: str, rules: str) -> Case:
-    recalled = recall(preflight.record, case, basis, depth, rules) if basis else Recall()
+def _with_record(case: Case, basis: VerdictBasis | None, preflight: Preflight, depth: str, rules: str) -> Case:
+    recalled = recall(preflight.record, case, basis, depth, rules) if basis else RecalledProof()
     if recalled.proof:
         return replace(case, recorded=Recorded(recalled.proof.digest, recalled.proof.date))
     claim = preflight.claims.get(key_of(case.module, preflight.dialect))
     if not claim:
         return case
-    why = recalled.why or f"{claim} without a record of this suite"
-    return replace(
-        case,
-        notes=(
-            *case.notes,
-            findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=why),
-        ),
-    )
+    got = recalled.problem or f"{claim} without a record of this suite"
+    note = findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=got)
+    return replace(case, notes=(*case.notes, note))

@@ -40,7 +40,7 @@ class RequestedPreflight:
         """
         if self.preflight:
             return
-        if not kernels_known or not (create or self.dialect is Dialect.LATER):
+        if not kernels_known or not (create or self.dialect is Dialect.ONE_KERNEL):
             raise self.absent(kernels_known)
 
     def absent(self, kernels_known: bool) -> UsageProblem:
@@ -111,10 +111,10 @@ class PreflightObjects:
 
     def find(self) -> FoundObjects:
         """Find the objects that exist and those to create. Raise UsageProblem if there are neither, or as Api."""
-        found = self._one_for_each_kernel() if self.dialect is Dialect.LATER else self._one_for_all_kernels()
+        found = self._one_for_each_kernel() if self.dialect is Dialect.ONE_KERNEL else self._one_for_all_kernels()
         if not found.updated and not found.to_create:
             raise self._requested.absent(bool(self._options.release_image or self._options.kernels_given))
-        if found.to_create and self.dialect is not Dialect.LATER and not self._options.release_image:
+        if found.to_create and self.dialect is not Dialect.ONE_KERNEL and not self._options.release_image:
             raise UsageProblem(
                 "--create-preflight requires --release-image: an object of KMM 1.0 to 2.3 names the release."
             )
@@ -191,7 +191,7 @@ class PreflightObjects:
 
     def _read(self, name: str, kernel: TargetKernel) -> Preflight | None:
         preflight = read_preflight(self.api, name, self.dialect)
-        if preflight and self.dialect is Dialect.LATER and preflight.kernel != kernel.version:
+        if preflight and self.dialect is Dialect.ONE_KERNEL and preflight.kernel != kernel.version:
             raise UsageProblem(
                 f"--preflight {self._requested.name}: {KIND} {name} is for kernel {preflight.kernel}, not for "
                 f"{kernel.version}. Delete it, or choose another name."

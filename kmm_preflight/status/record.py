@@ -1,7 +1,7 @@
-"""What runs of this suite answered and verified for a PreflightValidationOCP: an annotation of it, for the next run.
+"""Record of verified Modules: an annotation of a PreflightValidationOCP, for the next run.
 
-It holds identities, versions, digests and dates: no secret, and no hash of one. Whoever may write the object's metadata
-may write the record too, as he may change a Module; what is in it is taken as damaged, never as harmless.
+The record holds identities, versions, digests and dates. It holds no secret and no hash of a secret. Whoever may write
+the object's metadata may write the record, so the record may be damaged, but it must never harm the reader.
 """
 
 from __future__ import annotations
@@ -28,43 +28,51 @@ from kmm_preflight.stages.verdict import Conclusion, Verdict
 ANNOTATION = "kmm-preflight/record"
 _FORMAT = 1
 _TEXT_BYTES = 8 << 20
-# Of kernels that the last run did not ask for: flavours may be verified in turn, but old releases may not pile up.
+# Proofs that are kept for kernels of earlier runs: runs may judge flavours in turn, but old releases must not pile up.
 _OTHER_KERNELS = 3
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
-# All annotations of an object together may have 256 KiB (Kubernetes), and others have theirs.
+# Kubernetes limits all annotations of an object to 256 KiB. Other writers need a part of it.
 _ANNOTATION_BYTES = 200 << 10
 
 
 @dataclass(frozen=True)
 class VerdictBasis:
-    """What a verdict rests on in the cluster: the Module's identity and generation, and what serves it.
+    """Versions in the cluster that a verdict depends on."""
 
-    objects are resourceVersions by kind/name in the Module's namespace, "" for one that is not there.
-    """
-
-    uid: str
+    uid: str | None
+    """uid of the Module."""
     generation: int
-    objects: tuple[tuple[str, str], ...] = ()
+    """Generation of the Module."""
+    objects: tuple[tuple[str, str | None], ...] = ()
+    """kind/name and resourceVersion of ConfigMaps and Secrets in the Module's namespace; None for an absent object."""
 
 
 @dataclass(frozen=True)
 class RecordedProof:
-    """An image that was verified for a kernel: depth of proof, digest of the judging code, and date (ISO 8601)."""
+    """Proof that an image was verified for a kernel."""
 
     kernel: str
+    """Kernel version."""
     arch: str
+    """Architecture, in Go's spelling."""
     digest: str
+    """Digest of the image."""
     depth: str
+    """Depth of proof, in words."""
     rules: str
+    """Digest of the code that judged."""
     date: str
+    """Time of the run, in ISO 8601."""
 
 
 @dataclass(frozen=True)
 class RecordedModule:
-    """A Module that the object's status tells of; without proofs when no run has verified it."""
+    """Record of one Module."""
 
     basis: VerdictBasis
+    """Versions that the proofs depend on."""
     proofs: tuple[RecordedProof, ...] = ()
+    """Proofs by kernel; empty if no run has verified the Module."""
 
 
 Record = Mapping[ModuleName, RecordedModule]
@@ -72,30 +80,31 @@ Record = Mapping[ModuleName, RecordedModule]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Facts of a run for the record: depth of proof, rules, end (ISO 8601), and the Modules that are gone.
-
-    rules is the digest of the code that judged (rules_digest.py).
-    """
+    """Facts of a run for the record."""
 
     depth: str
+    """Depth of proof, in words."""
     rules: str
+    """Digest of the code that judged."""
     date: str
+    """End of the run, in ISO 8601."""
     gone: frozenset[ModuleName] = frozenset()
+    """Modules to remove from the record."""
 
 
 def basis_of(module: Module, cases: tuple[Case, ...], inventory: Inventory) -> VerdictBasis:
-    """What the verdicts on the plans of one Module rest on."""
+    """Return the versions that verdicts on the cases of a Module depend on."""
     namespace = module.name.namespace
     named = {(namespace, name) for case in cases for name in secrets_named(case)}
-    named |= {one.key for case in cases for one in node_secrets(case, inventory)}
+    named |= {secret.key for case in cases for secret in node_secrets(case, inventory)}
     versions = {f"secret/{key[1]}": _version(inventory.secrets.get(key)) for key in named}
     maps = {(namespace, name) for case in cases for name in config_maps_named(case)}
     versions |= {f"configmap/{key[1]}": _version(inventory.config_maps.get(key)) for key in maps}
-    return VerdictBasis(module.uid or "", module.generation, tuple(sorted(versions.items())))
+    return VerdictBasis(module.uid, module.generation, tuple(sorted(versions.items())))
 
 
 def secrets_named(case: Case) -> tuple[str, ...]:
-    """The Secrets that the plan's build and sign sections name."""
+    """Return the names of the Secrets in a case's build and sign sections."""
     if isinstance(case, Unresolved):
         return ()
     sign = (case.sign.key_secret, case.sign.cert_secret) if case.sign else ()
@@ -104,121 +113,122 @@ def secrets_named(case: Case) -> tuple[str, ...]:
 
 
 def config_maps_named(case: Case) -> tuple[str, ...]:
-    """The ConfigMap of the plan's Dockerfile."""
+    """Return the name of the ConfigMap with a case's Dockerfile, if there is one."""
     name = case.build.dockerfile_config_map if isinstance(case, Plan) and case.build else None
     return (name,) if name else ()
 
 
-def _version(manifest: Manifest | None) -> str:
-    return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else ""
+def _version(manifest: Manifest | None) -> str | None:
+    return Field(manifest)["metadata"]["resourceVersion"].optional_text() if manifest else None
 
 
-def difference(known: VerdictBasis, now: VerdictBasis) -> str:
-    """What has changed between two bases, in words; "" when nothing has."""
-    if known.uid != now.uid:
-        return "a Module made anew under the same name"
-    if known.generation != now.generation:
-        return f"generation {now.generation} of the Module, not {known.generation}"
-    changed = sorted({name for name, _ in set(known.objects) ^ set(now.objects)})
-    return f"another version of {', '.join(changed)}" if changed else ""
+def difference(before: VerdictBasis, now: VerdictBasis) -> str | None:
+    """Return what has changed between two bases, in words; None if nothing has."""
+    if before.uid != now.uid:
+        return "the Module was deleted and created again"
+    if before.generation != now.generation:
+        return f"generation {now.generation} of the Module, not {before.generation}"
+    changed = sorted({name for name, _ in set(before.objects) ^ set(now.objects)})
+    return f"another version of {', '.join(changed)}" if changed else None
 
 
 @dataclass(frozen=True)
-class Recall:
-    """What the record has of a case: proof stands for a new one, or else why says what speaks against it.
-
-    why is "" where the record has nothing of this Module and kernel.
-    """
+class RecalledProof:
+    """Result of looking for a proof in the record."""
 
     proof: RecordedProof | None = None
-    why: str = ""
+    """Proof that still counts."""
+    problem: str | None = None
+    """Reason why a recorded proof no longer counts; None if it counts, or if no proof is recorded."""
 
 
-def recall(record: Record, case: Case, basis: VerdictBasis, depth: str, rules: str) -> Recall:
-    """Return the proof of a plan in the record, if it has this basis, depth of proof and digest of rules."""
-    known = record.get(case.module)
-    proofs = known.proofs if known else ()
-    proof = _of_kernel(proofs, case.kernel)
-    if known is None or proof is None:
-        return Recall()
-    changed = difference(known.basis, basis)
-    if not changed and proof.depth != _on(case.kernel, depth):
-        changed = f"depth of proof {proof.depth}, not {_on(case.kernel, depth)}"
+def recall(record: Record, case: Case, basis: VerdictBasis, depth: str, rules: str) -> RecalledProof:
+    """Look for the proof of a case. It counts if it has this basis, depth of proof and digest of rules."""
+    module = record.get(case.module)
+    proof = _of_kernel(module.proofs, case.kernel) if module else None
+    if module is None or proof is None:
+        return RecalledProof()
+    changed = difference(module.basis, basis)
+    depth = _depth_on(case.kernel, depth)
+    if not changed and proof.depth != depth:
+        changed = f"depth of proof {proof.depth}, not {depth}"
     if not changed and proof.rules != rules:
         changed = f"rules {proof.rules}, not {rules}"
-    return Recall(why=f"{changed}, since it was verified on {proof.date}") if changed else Recall(proof)
+    if changed:
+        return RecalledProof(problem=f"{changed}, since it was verified on {proof.date}")
+    return RecalledProof(proof)
 
 
 def _of_kernel(proofs: Iterable[RecordedProof], kernel: TargetKernel) -> RecordedProof | None:
-    return next((one for one in proofs if (one.kernel, one.arch) == (kernel.version, kernel.arch)), None)
+    return next((proof for proof in proofs if (proof.kernel, proof.arch) == (kernel.version, kernel.arch)), None)
 
 
 def renewed(
-    record: Record, verdicts: Iterable[Verdict], bases: Mapping[ModuleName, VerdictBasis], ran: RunFacts
+    record: Record, verdicts: Iterable[Verdict], bases: Mapping[ModuleName, VerdictBasis], run: RunFacts
 ) -> Record:
-    """The record after a run: what it verified, what still stands of before, and without what is gone."""
+    """Return the record after a run: with its proofs and those that still count, without Modules that are gone."""
     by_module: dict[ModuleName, list[Verdict]] = {}
     for verdict in verdicts:
         by_module.setdefault(verdict.case.module, []).append(verdict)
-    made = {
-        name: _renewed(record.get(name), group, bases.get(name, VerdictBasis("", 0)), ran)
+    judged = {
+        name: _renewed_module(record.get(name), group, bases.get(name, VerdictBasis(None, 0)), run)
         for name, group in by_module.items()
     }
-    return {name: one for name, one in {**record, **made}.items() if name not in ran.gone}
+    return {name: module for name, module in {**record, **judged}.items() if name not in run.gone}
 
 
-def _renewed(
-    known: RecordedModule | None, verdicts: Iterable[Verdict], basis: VerdictBasis, ran: RunFacts
+def _renewed_module(
+    before: RecordedModule | None, verdicts: Iterable[Verdict], basis: VerdictBasis, run: RunFacts
 ) -> RecordedModule:
-    stands = known.proofs if known and known.basis == basis else ()
-    drawn = list(verdicts)
-    kernels = {(one.case.kernel.version, one.case.kernel.arch) for one in drawn}
-    proofs = [proof for verdict in drawn if (proof := _proof_of(verdict, stands, ran))]
-    others = [proof for proof in stands if (proof.kernel, proof.arch) not in kernels]
-    return RecordedModule(basis, (*proofs, *sorted(others, key=lambda one: one.date, reverse=True)[:_OTHER_KERNELS]))
+    valid = before.proofs if before and before.basis == basis else ()
+    verdicts = list(verdicts)
+    kernels = {(verdict.case.kernel.version, verdict.case.kernel.arch) for verdict in verdicts}
+    proofs = [proof for verdict in verdicts if (proof := _proof_after(verdict, valid, run))]
+    others = [proof for proof in valid if (proof.kernel, proof.arch) not in kernels]
+    newest = sorted(others, key=lambda proof: proof.date, reverse=True)[:_OTHER_KERNELS]
+    return RecordedModule(basis, (*proofs, *newest))
 
 
-def _proof_of(verdict: Verdict, stands: tuple[RecordedProof, ...], ran: RunFacts) -> RecordedProof | None:
-    """The proof that stands after a verdict: a new one, or that of before unless the verdict speaks against it."""
+def _proof_after(verdict: Verdict, valid: tuple[RecordedProof, ...], run: RunFacts) -> RecordedProof | None:
+    """Return the proof after a verdict: a new one if it verifies, none if it refutes, else the one before."""
     kernel = verdict.case.kernel
-    before = _of_kernel(stands, kernel)
     if verdict.conclusion is Conclusion.REFUTED:
         return None
     if verdict.conclusion is not Conclusion.VERIFIED or verdict.carried_over:
-        return before
-    # What was made and not pushed is nowhere: the next run finds no image again, and makes it again.
-    digest = verdict.image.digest if verdict.image and verdict.image.stored else ""
-    depth = _on(kernel, ran.depth)
-    return RecordedProof(kernel.version, kernel.arch, digest, depth, ran.rules, ran.date) if digest else None
+        return _of_kernel(valid, kernel)
+    if not verdict.image or not verdict.image.stored or not verdict.image.digest:
+        return None  # built and not pushed: the next run finds no image and builds again
+    depth = _depth_on(kernel, run.depth)
+    return RecordedProof(kernel.version, kernel.arch, verdict.image.digest, depth, run.rules, run.date)
 
 
-def _on(kernel: TargetKernel, depth: str) -> str:
-    """The depth of proof with what the kernel was known by, where that was looked at."""
-    deep = depth.partition(";")[0] == Depth.KERNEL.value
-    known_by = " or ".join(name for name in (kernel.driver_toolkit, kernel.os_image) if name)
-    return f"{depth}; by {known_by or 'no driver toolkit'}" if deep else depth
+def _depth_on(kernel: TargetKernel, depth: str) -> str:
+    """Return the depth of proof, with the images that the kernel's files came from if the proof used them."""
+    uses_kernel = depth.partition(";")[0] == Depth.KERNEL.value
+    sources = " or ".join(name for name in (kernel.driver_toolkit, kernel.os_image) if name)
+    return f"{depth}; by {sources or 'no driver toolkit'}" if uses_kernel else depth
 
 
 def format_record(record: Record) -> str:
-    """The annotation's text. BoundExceeded when it does not fit."""
+    """Return the text of the annotation. Raise BoundExceeded if it is too large."""
     modules = {
         str(name): [
-            one.basis.uid,
-            one.basis.generation,
-            dict(one.basis.objects),
-            [_proof_values(p) for p in one.proofs],
+            module.basis.uid or "",
+            module.basis.generation,
+            {name: version or "" for name, version in module.basis.objects},
+            [_proof_values(proof) for proof in module.proofs],
         ]
-        for name, one in sorted(record.items())
+        for name, module in sorted(record.items())
     }
     body = json.dumps({"format": _FORMAT, "modules": modules}, separators=(",", ":"))
     text = base64.b64encode(zlib.compress(body.encode(), 9)).decode()
     if len(text) > _ANNOTATION_BYTES:
-        raise BoundExceeded(f"the record: got {len(text)} bytes, expected at most {_ANNOTATION_BYTES}")
+        raise BoundExceeded(f"the record has {len(text)} bytes, at most {_ANNOTATION_BYTES} are allowed")
     return text
 
 
 def parse_record(text: str) -> dict[ModuleName, RecordedModule]:
-    """The record of an annotation. Malformed when it is none of ours, BoundExceeded when it unpacks to too much."""
+    """Return the record of an annotation. Raise Malformed, or BoundExceeded if it unpacks to too many bytes."""
     try:
         unpacker = zlib.decompressobj()
         body = unpacker.decompress(base64.b64decode(text, validate=True), _TEXT_BYTES)
@@ -232,7 +242,7 @@ def parse_record(text: str) -> dict[ModuleName, RecordedModule]:
     if document["format"].number() != _FORMAT:
         raise document["format"].refuse(f"format {_FORMAT}")
     modules = document["modules"]
-    return {_name(key, modules): _answered(modules[key]) for key in modules.mapping()}
+    return {_name(key, modules): _module(modules[key]) for key in modules.mapping()}
 
 
 def _name(key: str, modules: Field) -> ModuleName:
@@ -242,9 +252,10 @@ def _name(key: str, modules: Field) -> ModuleName:
     return ModuleName(namespace, name)
 
 
-def _answered(field: Field) -> RecordedModule:
+def _module(field: Field) -> RecordedModule:
     uid, generation, objects, proofs = _exactly(field, 4)
-    basis = VerdictBasis(uid.text(), generation.number(), objects.text_pairs())
+    versions = tuple((name, version or None) for name, version in objects.text_pairs())
+    basis = VerdictBasis(uid.optional_text(), generation.number(), versions)
     return RecordedModule(basis, tuple(_proof(proof) for proof in proofs))
 
 
@@ -253,7 +264,7 @@ def _proof(field: Field) -> RecordedProof:
     if not _DATE.fullmatch(date.text()):
         raise date.refuse("a date in UTC")
     parse_digest(digest.text())
-    # Records of the first format number their rules; no digest is equal to such a number.
+    # Older records have a number of the rules. No digest is equal to such a number.
     judged_by = str(rules.number()) if isinstance(rules.value, int) else rules.text()
     return RecordedProof(kernel.text(), arch.text(), digest.text(), depth.text(), judged_by, date.text())
 

@@ -63,8 +63,8 @@ class RunEnd:
         kernels = {case.kernel for case in live.cases}
         verdicts = tuple(verdict for verdict in report.verdicts if verdict.case.kernel in kernels)
         gone = self._gone(live, changes) if not report.partial and not report.interrupted else frozenset[ModuleName]()
-        ran = RunFacts(report.proof.words, self.rules, self.now().isoformat(timespec="seconds"), gone)
-        renew = partial(renewed, verdicts=verdicts, bases=self.bases, ran=ran)
+        run = RunFacts(report.proof.words, self.rules, self.now().isoformat(timespec="seconds"), gone)
+        renew = partial(renewed, verdicts=verdicts, bases=self.bases, run=run)
         return live.end(LiveEnd(verdicts, renew, gone, frozenset(changes.changed)))
 
     def _gone(self, live: LiveStatus, changes: ModuleChanges) -> frozenset[ModuleName]:

@@ -12,7 +12,7 @@ from kmm_preflight.cluster.inventory import Inventory
 from kmm_preflight.model import Manifest, ModuleName, Stage, StageResult
 from kmm_preflight.planning.plan import Case
 from kmm_preflight.status.live import LiveStatus
-from kmm_preflight.status.preflight import KIND, owner_of, remembering
+from kmm_preflight.status.preflight import KIND, owner_of, with_records
 from kmm_preflight.status.preflight_objects import FoundObjects, RequestedPreflight, UpdatedPreflight
 from kmm_preflight.status.record import VerdictBasis, basis_of, config_maps_named, secrets_named
 from kmm_preflight.status.run_end import RunEnd
@@ -87,7 +87,7 @@ def _live_status(
     inputs: StatusInputs,
 ) -> LiveStatus:
     own = tuple(case for case in cases if case.kernel in updated.kernels)
-    own = remembering(own, bases, updated.preflight, inputs.depth, inputs.rules)
+    own = with_records(own, bases, updated.preflight, inputs.depth, inputs.rules)
     verified_before = frozenset(case.id for case in own if case.recorded)
     if inputs.revalidate:
         own = tuple(replace(case, recorded=None) for case in own)

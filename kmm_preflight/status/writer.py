@@ -1,4 +1,4 @@
-"""The one writer of a PreflightValidationOCP: patches what changed in status and record, nothing of others."""
+"""The one writer of a PreflightValidationOCP. It patches its own entries and the record, nothing else."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CONFLICTS = 10
 
 
 class StatusWriter:
-    """Keeps the object as the server last gave it, so that a change costs one request.
+    """Writes one object. It keeps the last version from the server, so a change costs one request.
 
-    Only the object that was read is written: not one that was made anew under its name, or whose spec is another.
+    Write only the object that was read: raise NotFound if it was created again, or if its spec changed.
     """
 
     def __init__(self, api: Api, preflight: Preflight, clock: Callable[[], datetime]) -> None:
@@ -29,98 +29,101 @@ class StatusWriter:
         self._identity = preflight.identity
         self._clock = clock
         self._object: Manifest | None = None
-        self._tried: dict[ModuleName, StatusEntry] = {}
-        self._told: dict[ModuleName, StatusEntry] = {}
-        self._others: dict[ModuleName, str] = {}
+        self._attempted: dict[ModuleName, StatusEntry] = {}
+        self._written: dict[ModuleName, StatusEntry] = {}
+        self._overwritten: dict[ModuleName, str] = {}
 
     def entries(self) -> dict[ModuleName, StatusEntry]:
-        """The entries as the server last gave them."""
-        return parse_entries(_mapping(self._read(afresh=False), "status"), self._dialect)
+        """Return the entries of the last version from the server."""
+        return parse_entries(_mapping(self._read(again=False), "status"), self._dialect)
 
-    def check(self, told: Mapping[ModuleName, StatusEntry]) -> None:
-        """Raises as write would for these entries; the server only tries it."""
-        made = status_change({}, told, (), self._dialect, self._clock())
-        if made is not None:
-            self._api.patch(self._kind, self._name, {"status": made}, "status", dry_run=True)
+    def check(self, entries: Mapping[ModuleName, StatusEntry]) -> None:
+        """Raise the errors of write for these entries. The server only tries the write."""
+        change = status_change({}, entries, (), self._dialect, self._clock())
+        if change is not None:
+            self._api.patch(self._kind, self._name, {"status": change}, "status", dry_run=True)
 
-    def write(self, told: Mapping[ModuleName, StatusEntry], gone: Iterable[ModuleName] = ()) -> None:
-        """Makes the status tell these entries, and no longer those that are gone.
+    def write(self, entries: Mapping[ModuleName, StatusEntry], gone: Iterable[ModuleName] = ()) -> None:
+        """Write these entries and remove those that are gone.
 
-        NotFound when the object was deleted; Conflict when others write faster than this; else as Api.
+        Raise NotFound if the object was deleted, Conflict if others always write first, and the errors of Api.
         """
         removed = tuple(gone)
-        self._tried |= told
+        self._attempted |= entries
         for name in removed:
-            self._told.pop(name, None)
+            self._written.pop(name, None)
 
-        def change(current: Manifest) -> Manifest | None:
-            made = status_change(_mapping(current, "status"), told, removed, self._dialect, self._clock())
-            if made is None:
-                return None
-            return {"metadata": _version(current), "status": made}
+        def change(manifest: Manifest) -> Manifest | None:
+            status = status_change(_mapping(manifest, "status"), entries, removed, self._dialect, self._clock())
+            return {"metadata": _version(manifest), "status": status} if status is not None else None
 
         self._patch(change, "status")
-        self._told |= told
+        self._written |= entries
 
-    def remember(self, renew: Callable[[Record], Record]) -> None:
-        """Keeps what renew makes of the record that is there; errors as write, BoundExceeded when it does not fit."""
+    def write_record(self, renew: Callable[[Record], Record]) -> None:
+        """Replace the record by the one that renew returns for it.
 
-        def change(current: Manifest) -> Manifest | None:
-            known, _ = record_of(current)
-            made = renew(known)
-            if made == known:
+        Raise the errors of write, and BoundExceeded if the record is too large for an annotation.
+        """
+
+        def change(manifest: Manifest) -> Manifest | None:
+            before, _ = record_of(manifest)
+            record = renew(before)
+            if record == before:
                 return None
-            return {"metadata": {**_version(current), "annotations": {ANNOTATION: format_record(made)}}}
+            return {"metadata": {**_version(manifest), "annotations": {ANNOTATION: format_record(record)}}}
 
         self._patch(change, "")
 
     def _patch(self, change: Callable[[Manifest], Manifest | None], subresource: str) -> None:
         for attempt in range(CONFLICTS):
-            body = change(self._read(afresh=attempt > 0))
+            body = change(self._read(again=attempt > 0))
             if body is None:
                 return
             try:
-                self._look(self._api.patch(self._kind, self._name, body, subresource))
+                self._keep(self._api.patch(self._kind, self._name, body, subresource))
                 return
             except NotFound as exc:
-                raise self._gone() from exc
+                raise self._deleted() from exc
             except Conflict:
                 if attempt == CONFLICTS - 1:
                     raise
 
-    def _read(self, afresh: bool) -> Manifest:
-        if self._object is not None and not afresh:
+    def _read(self, again: bool) -> Manifest:
+        if self._object is not None and not again:
             return self._object
-        found = self._api.get(self._kind, self._name)
-        if found is None:
-            raise self._gone()
-        if identity_of(found) != self._identity:
-            raise NotFound(f"{KIND} {self._name}: it was made anew, or its spec changed, during the run; run again")
-        self._look(found)
-        return found
+        manifest = self._api.get(self._kind, self._name)
+        if manifest is None:
+            raise self._deleted()
+        if identity_of(manifest) != self._identity:
+            raise NotFound(
+                f"{KIND} {self._name}: it was created again, or its spec changed, during the run. Run again."
+            )
+        self._keep(manifest)
+        return manifest
 
-    def _gone(self) -> NotFound:
+    def _deleted(self) -> NotFound:
         return NotFound(f"{KIND} {self._name}: it was deleted during the run")
 
     def overwritten(self) -> dict[ModuleName, str]:
-        """Which of the entries written here said something else at any later look, and who had written that."""
-        self._read(afresh=True)
-        return dict(sorted(self._others.items()))
+        """Return entries of this run that another writer changed at any time, with the name of that writer."""
+        self._read(again=True)
+        return dict(sorted(self._overwritten.items()))
 
-    def _look(self, manifest: Manifest) -> None:
-        """Notes what others made of entries that were written here; a write without an answer may have arrived."""
+    def _keep(self, manifest: Manifest) -> None:
+        """Keep the version, and note entries of this run that differ. A write without an answer may have arrived."""
         entries = parse_entries(_mapping(manifest, "status"), self._dialect)
-        for name, made in self._told.items():
-            if entries.get(name) not in (made, self._tried.get(name)):
-                self._others[name] = author(manifest, name, self._dialect)
+        for name, written in self._written.items():
+            if entries.get(name) not in (written, self._attempted.get(name)):
+                self._overwritten[name] = author(manifest, name, self._dialect)
         self._object = manifest
 
 
 def _version(manifest: Manifest) -> dict[str, object]:
-    """What makes a patch a conflict when somebody else has written in between, or made the object anew."""
+    """Return the resourceVersion: with it, the server refuses a patch of a version that is not the newest."""
     return {"resourceVersion": _mapping(manifest, "metadata").get("resourceVersion")}
 
 
 def _mapping(manifest: Manifest, key: str) -> Manifest:
-    found = manifest.get(key)
-    return found if isinstance(found, dict) else {}
+    value = manifest.get(key)
+    return value if isinstance(value, dict) else {}
