@@ -1,4 +1,4 @@
-"""Clusters as manifests: nodes, pools, MachineConfigs and streams, and a release with the kernels for them."""
+"""Clusters as manifests: nodes, pools, MachineConfigs and streams, and a release with their kernels."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ AMD_9, ARM_9, RT_9 = f"{NINE}.x86_64", f"{NINE}.aarch64", f"{NINE}.x86_64+rt"
 AMD_10, ARM_10, RT_10 = f"{TEN}.x86_64", f"{TEN}.aarch64", f"{TEN}.x86_64+rt"
 OLD_IMAGE, OWN_IMAGE = "quay.io/os@sha256:" + "1" * 64, "quay.io/team/os@sha256:" + "2" * 64
 
-# What the API server asks for of a node, beside what matters here.
+# Fields that the API server requires in a node, and no test reads.
 _INFO = dict.fromkeys(("machineID", "systemUUID", "bootID", "osImage", "containerRuntimeVersion", "kubeletVersion",
                        "kubeProxyVersion"), "")  # fmt: skip
 
 
 def node(name: str, *roles: str, arch: str = "amd64", kernel: str = TODAY, labels: Mapping[str, str] = {},
          **more: Any) -> Object:  # fmt: skip
-    """A node of these roles; more: taints, config (current and desired), os."""
+    """Return a node of these roles. more: taints, config (current and desired), desired, os."""
     system = more.get("os", "linux")
-    known = {"kubernetes.io/arch": arch, "kubernetes.io/os": system, **{f"{ROLE}/{role}": "" for role in roles}}
+    own_labels = {"kubernetes.io/arch": arch, "kubernetes.io/os": system, **{f"{ROLE}/{role}": "" for role in roles}}
     config = more.get("config", f"rendered-{roles[-1] if roles else 'worker'}-1")
-    notes = {f"{MCO}/currentConfig": config, f"{MCO}/desiredConfig": more.get("desired", config)}
+    annotations = {f"{MCO}/currentConfig": config, f"{MCO}/desiredConfig": more.get("desired", config)}
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {**known, **labels}, "annotations": notes},
+        "metadata": {"name": name, "labels": {**own_labels, **labels}, "annotations": annotations},
         "spec": {"taints": more.get("taints", [])},
         "status": {"nodeInfo": {**_INFO, "architecture": arch, "kernelVersion": kernel, "operatingSystem": system}},
     }
@@ -48,11 +48,11 @@ MASTER_TAINT = {"key": f"{ROLE}/master", "effect": "NoSchedule"}
 
 
 def pool(name: str, paused: bool = False, stream: str = "", sources: Iterable[str] = ()) -> Object:
-    """A pool whose nodes have the role of its name; it aims at rendered-NAME-1."""
+    """Return a pool whose nodes have the role of its name. Its rendered MachineConfig is rendered-NAME-1."""
     roles = ["worker"] if name in ("worker", "master") else ["worker", name]
     roles = [name] if name == "master" else roles
     configs = {"matchExpressions": [{"key": f"{MCO}/role", "operator": "In", "values": roles}]}
-    source = [{"apiVersion": f"{MCO}/v1", "kind": "MachineConfig", "name": one} for one in sources]
+    source = [{"apiVersion": f"{MCO}/v1", "kind": "MachineConfig", "name": source} for source in sources]
     spec: Object = {
         "paused": paused,
         "nodeSelector": {"matchLabels": {f"{ROLE}/{name}": ""}},
@@ -65,7 +65,7 @@ def pool(name: str, paused: bool = False, stream: str = "", sources: Iterable[st
 
 
 def config(name: str, kernel_type: str = "", image: str = "", role: str = "", generated: bool = False) -> Object:
-    """A MachineConfig."""
+    """Return a MachineConfig."""
     metadata: Object = {"name": name}
     if role:
         metadata["labels"] = {f"{MCO}/role": role}
@@ -76,12 +76,12 @@ def config(name: str, kernel_type: str = "", image: str = "", role: str = "", ge
 
 
 def rendered(name: str, kernel_type: str = "default") -> Object:
-    """The rendered MachineConfig of a pool."""
+    """Return the rendered MachineConfig of a pool."""
     return config(f"rendered-{name}-1", kernel_type, OLD_IMAGE, generated=True)
 
 
 def streams(default: str, version: str = "v1") -> Object:
-    """The OSImageStream."""
+    """Return the OSImageStream."""
     status = {"defaultStream": default, "availableStreams": []}
     metadata = {"name": "cluster"}
     kind = {"apiVersion": f"{MCO}/{version}", "kind": "OSImageStream"}
@@ -89,17 +89,17 @@ def streams(default: str, version: str = "v1") -> Object:
 
 
 def cluster_version(*history: tuple[str, str]) -> Object:
-    """The ClusterVersion with a history of states and versions, newest first."""
-    told = [{"state": state, "version": version} for state, version in history]
+    """Return the ClusterVersion with a history of states and versions, newest first."""
+    updates = [{"state": state, "version": version} for state, version in history]
     metadata = {"name": "version"}
     return {"apiVersion": "config.openshift.io/v1", "kind": "ClusterVersion", "metadata": metadata,
-            "spec": {"clusterID": "c"}, "status": {"history": told}}  # fmt: skip
+            "spec": {"clusterID": "c"}, "status": {"history": updates}}  # fmt: skip
 
 
 def module(name: str, selector: Mapping[str, str] = {}, **mapping: str) -> Object:
-    """A Module for the nodes of the selector, whose image no registry has."""
-    one = {"regexp": ".", "containerImage": "registry.example/none:v1", **mapping}
-    container = {"modprobe": {"moduleName": "none"}, "kernelMappings": [one]}
+    """Return a Module for the nodes of the selector. No registry has its image."""
+    kernel_mapping = {"regexp": ".", "containerImage": "registry.example/none:v1", **mapping}
+    container = {"modprobe": {"moduleName": "none"}, "kernelMappings": [kernel_mapping]}
     return {
         "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
         "kind": "Module",
@@ -109,7 +109,7 @@ def module(name: str, selector: Mapping[str, str] = {}, **mapping: str) -> Objec
 
 
 def show() -> list[Object]:
-    """Two streams, three pools beside the masters' (one rt, one paused), amd64 and arm64 nodes."""
+    """Return a cluster with two streams, amd64 and arm64 nodes, and four pools: rt has rt kernels, edge is paused."""
     return [
         *(node(f"master-{number}", "master", taints=[MASTER_TAINT]) for number in range(3)),
         node("worker-0", "worker"),
@@ -133,15 +133,15 @@ def show() -> list[Object]:
 
 
 def toolkit(kernel: str, rt: str, stream: str, arch: str, rhel: str = "9.6", folders: Iterable[str] = ()) -> Image:
-    """A driver toolkit."""
+    """Return a driver toolkit."""
     named = {"KERNEL_VERSION": kernel, "RT_KERNEL_VERSION": rt, "RHEL_VERSION": rhel}
     members = [("etc/driver-toolkit-release.json", json.dumps(named).encode())]
-    members += [(f"usr/src/kernels/{one}/Makefile", b"") for one in folders]
+    members += [(f"usr/src/kernels/{folder}/Makefile", b"") for folder in folders]
     return image([layer(members)], arch, {STREAM_LABEL: stream})
 
 
 def release_images(version: str = "5.0.0") -> dict[str, Image]:
-    """A release for two architectures, with the driver toolkits of two streams."""
+    """Return a release for two architectures, with the driver toolkits of two streams."""
     tags = [
         {"name": name, "from": {"kind": "DockerImage", "name": f"quay.io/dev/{name}:v1"}}
         for name in ("driver-toolkit", "driver-toolkit-10")
@@ -158,13 +158,13 @@ def release_images(version: str = "5.0.0") -> dict[str, Image]:
 
 
 def release_options(folder: Path, images: Mapping[str, Image] | None = None) -> tuple[str, str]:
-    """The options of a run on a layout that holds the release."""
+    """Write a layout with the release. Return the options of a run on the layout."""
     layout = write_layout(folder / "images", images or release_images())
     return f"--release-image={RELEASE}", f"--image-layout={layout}"
 
 
 def layered(name: str, containerfile: str, version: str = "v1") -> Object:
-    """The MachineOSConfig of a pool that the cluster builds."""
+    """Return the MachineOSConfig of a pool that the cluster builds."""
     files = [{"containerfileArch": "NoArch", "content": containerfile}]
     spec: Object = {"machineConfigPool": {"name": name}}
     spec |= {"containerFile": files} if version == "v1" else {"buildInputs": {"containerFile": files}}
@@ -173,10 +173,10 @@ def layered(name: str, containerfile: str, version: str = "v1") -> Object:
 
 def node_pool(name: str, stream: str = "", arch: str = "amd64", configs: Iterable[str] = (),
               labels: Mapping[str, str] = {}, **more: str) -> Object:  # fmt: skip
-    """A NodePool; more: namespace, paused, release."""
+    """Return a NodePool. more: namespace, paused, release."""
     spec: Object = {
         "arch": arch,
-        "config": [{"name": one} for one in configs],
+        "config": [{"name": name} for name in configs],
         "nodeLabels": dict(labels),
         "release": {"image": more.get("release", "")},
     }
@@ -187,7 +187,7 @@ def node_pool(name: str, stream: str = "", arch: str = "amd64", configs: Iterabl
 
 
 def config_map(name: str, *configs: Object) -> Object:
-    """A ConfigMap with the MachineConfigs of a NodePool."""
-    text = "\n---\n".join(json.dumps(one) for one in configs)
+    """Return a ConfigMap with the MachineConfigs of a NodePool."""
+    text = "\n---\n".join(json.dumps(machine_config) for machine_config in configs)
     metadata = {"name": name, "namespace": "clusters"}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config": text}}

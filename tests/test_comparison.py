@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kmm_preflight.model import Flavour, Release, TargetKernel
-from kmm_preflight.nodes.targets import everywhere
+from kmm_preflight.nodes.targets import targets_for_any_node
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network, Patience
 from kmm_preflight.oci.credentials import PullCredentials
@@ -57,7 +57,7 @@ def read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice())
     layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
     resolver = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     result, kernels = read_release(resolver, RELEASE, choice, PullCredentials())
-    return result, tuple(target.kernel for target in everywhere(kernels))
+    return result, tuple(target.kernel for target in targets_for_any_node(kernels))
 
 
 def comparison_of(kernel: TargetKernel) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Whole runs on clusters of several kernels: which cases there are, and what is said of them."""
+"""Whole runs on clusters with several kernels: the cases and their findings."""
 
 from __future__ import annotations
 
@@ -71,37 +71,37 @@ SHOW = {
 
 
 def cases(run: Run) -> dict[str, set[str]]:
-    """The kernels of the cases by Module."""
-    found: dict[str, set[str]] = {}
-    for one in run.document["modules"]:
-        found.setdefault(one["name"], set()).add(one["kernel"])
-    assert sum(len(kernels) for kernels in found.values()) == len(run.document["modules"]), "a case stands twice"
-    return found
+    """Return the kernels of the cases by Module."""
+    kernels: dict[str, set[str]] = {}
+    for case in run.document["modules"]:
+        kernels.setdefault(case["name"], set()).add(case["kernel"])
+    assert sum(len(versions) for versions in kernels.values()) == len(run.document["modules"]), "a case is listed twice"
+    return kernels
 
 
-def told(run: Run) -> dict[str, set[str]]:
-    """The ids of all findings but that of the image, by case."""
+def finding_ids(run: Run) -> dict[str, set[str]]:
+    """Return the ids of all findings except image-not-found, by case."""
     return {
-        f"{one['name']}@{one['kernel']}": {finding["id"] for finding in one["findings"]} - {"image-not-found"}
-        for one in run.document["modules"]
+        f"{case['name']}@{case['kernel']}": {finding["id"] for finding in case["findings"]} - {"image-not-found"}
+        for case in run.document["modules"]
     }
 
 
 def written(folder: Path, objects: Iterable[Object]) -> str:
-    """The option that names a file with the objects."""
+    """Write the objects to a file. Return the option that names the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "all.json").write_text("\n".join(json.dumps(one) for one in objects))
+    (folder / "all.json").write_text("\n".join(json.dumps(manifest) for manifest in objects))
     return f"--manifests={folder / 'all.json'}"
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The options that name the release."""
+    """Return the options that name the release."""
     return release_options(tmp_path_factory.mktemp("release"))
 
 
 def assumed(run: Run) -> list[str]:
-    """What was taken for granted of nodes; the release of these tests has no OS images to compare with."""
+    """Return the assumptions about nodes. The release of these tests has no OS images to compare with."""
     return [words for words in run.document["assumed"] if "was not compared with" not in words]
 
 
@@ -109,8 +109,8 @@ def test_each_module_on_each_kernel_that_its_nodes_will_boot(tmp_path: Path, rel
     run = run_preflight(tmp_path, *release, written(tmp_path / "given", [*show(), *MODULES]), "-n0")
     assert run.returncode == 1, run.output
     assert cases(run) == SHOW
-    assert [one["version"] for one in run.document["kernels"]] == [AMD_9, RT_9, ARM_9, ARM_10]
-    assert told(run) == {
+    assert [kernel["version"] for kernel in run.document["kernels"]] == [AMD_9, RT_9, ARM_9, ARM_10]
+    assert finding_ids(run) == {
         f"everywhere@{AMD_9}": set(),
         f"everywhere@{ARM_9}": set(),
         f"everywhere@{RT_9}": set(),
@@ -126,7 +126,7 @@ def test_each_module_on_each_kernel_that_its_nodes_will_boot(tmp_path: Path, rel
         f"lost@{RT_9}": {"mapping-lost"},
     }
     assert assumed(run) == []
-    nodes = {one["kernel"]: one["nodes"] for one in run.document["modules"] if one["name"] == "everywhere"}
+    nodes = {case["kernel"]: case["nodes"] for case in run.document["modules"] if case["name"] == "everywhere"}
     assert nodes == {
         AMD_9: ["pool worker (2 nodes)"],
         ARM_9: ["pool worker (1 node)"],
@@ -136,34 +136,37 @@ def test_each_module_on_each_kernel_that_its_nodes_will_boot(tmp_path: Path, rel
 
 
 def gathered(folder: Path, objects: Iterable[Object], *, listed: bool) -> str:
-    """The option that names a must-gather with the objects: a file each, or a list of each kind."""
+    """Write a must-gather with the objects, as a file each or as a list for each kind. Return the option for it."""
     inside = folder / "must-gather" / "quay-io-image-sha256-1" / "cluster-scoped-resources"
     by_kind: dict[str, list[Object]] = {}
-    for one in objects:
-        by_kind.setdefault(one["kind"], []).append(one)
-    for kind, several in by_kind.items():
-        group = inside / several[0]["apiVersion"].rpartition("/")[0].replace("/", "") / f"{kind.lower()}s"
+    for manifest in objects:
+        by_kind.setdefault(manifest["kind"], []).append(manifest)
+    for kind, manifests in by_kind.items():
+        group = inside / manifests[0]["apiVersion"].rpartition("/")[0].replace("/", "") / f"{kind.lower()}s"
         group.parent.mkdir(parents=True, exist_ok=True)
         if listed:
-            items = [{key: value for key, value in one.items() if key not in ("kind", "apiVersion")} for one in several]
-            body = {"apiVersion": several[0]["apiVersion"], "kind": f"{kind}List", "items": items}
+            items = [
+                {key: value for key, value in manifest.items() if key not in ("kind", "apiVersion")}
+                for manifest in manifests
+            ]
+            body = {"apiVersion": manifests[0]["apiVersion"], "kind": f"{kind}List", "items": items}
             group.with_suffix(".yaml").write_text(yaml.safe_dump(body))
             continue
         group.mkdir()
-        for one in several:
-            (group / f"{one['metadata']['name']}.yaml").write_text("---\n" + yaml.safe_dump(one))
+        for manifest in manifests:
+            (group / f"{manifest['metadata']['name']}.yaml").write_text("---\n" + yaml.safe_dump(manifest))
     return f"--manifests={folder / 'must-gather'}"
 
 
-def of_time(number: int, one: Object) -> Object:
-    """The object in a state of its own."""
-    return {**one, "metadata": {**one["metadata"], "resourceVersion": str(number)}}
+def with_version(number: int, manifest: Object) -> Object:
+    """Return the object with a resourceVersion."""
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": str(number)}}
 
 
-def test_the_same_of_several_must_gathers(tmp_path: Path, release: tuple[str, str]) -> None:
-    """The later state of an object counts, in whatever order they are given."""
-    old = [of_time(9, {**pool("rt"), "spec": {}}), of_time(9, node("rt-0", "worker", kernel="5.0.0"))]
-    now = [of_time(10, one) for one in show()]
+def test_kernels_from_several_must_gathers(tmp_path: Path, release: tuple[str, str]) -> None:
+    """The later state of an object counts, in any order of the must-gathers."""
+    old = [with_version(9, {**pool("rt"), "spec": {}}), with_version(9, node("rt-0", "worker", kernel="5.0.0"))]
+    now = [with_version(10, manifest) for manifest in show()]
     trees = [
         gathered(tmp_path / "now", now, listed=False),
         gathered(tmp_path / "list", now, listed=True),
@@ -179,15 +182,15 @@ def test_the_same_of_several_must_gathers(tmp_path: Path, release: tuple[str, st
 
 
 @pytest.mark.parametrize("version", ["", "7", "x"])
-def test_two_states_of_an_object_of_which_none_is_later(tmp_path: Path, version: str) -> None:
-    two = [of_time(7, node("n")), node("n", kernel="5.0.0")]
+def test_two_states_of_an_object_without_a_later_state(tmp_path: Path, version: str) -> None:
+    two = [with_version(7, node("n")), node("n", kernel="5.0.0")]
     two[1]["metadata"]["resourceVersion"] = version
     with pytest.raises(UsageProblem, match="Node n stands twice, and not alike; keep one of them"):
         read_manifests([written(tmp_path / "a", two)[12:]], "default", io.StringIO())
 
 
 def chosen_for(tmp_path: Path, options: KernelOptions, objects: Iterable[Object]) -> Selection:
-    """The kernels of the release for the Modules among the objects."""
+    """Return the kernels of the release for the Modules among the objects."""
     layout = LayoutReference(write_layout(tmp_path / "images", release_images()), "", archive=False)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     inventory = read_manifests([written(tmp_path / "given", objects)[12:]], "default", io.StringIO())
@@ -210,18 +213,18 @@ def chosen_for(tmp_path: Path, options: KernelOptions, objects: Iterable[Object]
     ],
 )
 def test_options_win_over_nodes(tmp_path: Path, options: KernelOptions, kernels: set[str], named: str) -> None:
-    chosen = chosen_for(tmp_path, options, [*show(), MODULES[0]])
-    (several,) = chosen.targets.values()
-    assert {target.kernel.version for target in several} == kernels
-    assert chosen.assumed == (f"{named}: taken for every Module, whatever its nodes say",)
+    selection = chosen_for(tmp_path, options, [*show(), MODULES[0]])
+    (targets,) = selection.targets.values()
+    assert {target.kernel.version for target in targets} == kernels
+    assert selection.assumed == (f"{named}: used for every Module, whatever kernels its nodes would boot",)
 
 
-NO_DEFAULT = "no OSImageStream tells the default stream: pools without a stream are taken to boot "
+NO_DEFAULT = "no OSImageStream with a default stream: pools without a stream are assumed to boot "
 HOSTED = node("h", "worker", labels={"hypershift.openshift.io/nodePool": "np"})
 
 
 @pytest.mark.parametrize(
-    ("objects", "kernels", "said"),
+    ("objects", "kernels", "assumed"),
     [
         (
             [cluster_version(("Completed", "4.12.3"))],
@@ -231,28 +234,31 @@ HOSTED = node("h", "worker", labels={"hypershift.openshift.io/nodePool": "np"})
         (
             [],
             {AMD_9, AMD_10},
-            f"{NO_DEFAULT}every stream of the release, since the version that the cluster was installed with is not "
-            "known either",
+            f"{NO_DEFAULT}every stream of the release, because the version that the cluster was installed with is "
+            "unknown too",
         ),
     ],
 )
-def test_what_is_assumed_of_streams_is_said(
-    tmp_path: Path, objects: list[Object], kernels: set[str], said: str
-) -> None:
+def test_assumptions_about_streams(tmp_path: Path, objects: list[Object], kernels: set[str], assumed: str) -> None:
     given = [node("n", "worker"), pool("worker"), rendered("worker"), MODULES[0], *objects]
-    chosen = chosen_for(tmp_path, KernelOptions(Choice()), given)
-    assert ({one.version for one in chosen.kernels}, chosen.assumed) == (kernels, (said,))
+    selection = chosen_for(tmp_path, KernelOptions(Choice()), given)
+    assert ({kernel.version for kernel in selection.kernels}, selection.assumed) == (kernels, (assumed,))
 
 
-def test_a_node_pool_that_asks_for_another_release_is_judged_on_this_one_and_said(tmp_path: Path) -> None:
+def test_a_node_pool_of_another_release_is_judged_on_this_release_with_a_note(tmp_path: Path) -> None:
     given = [HOSTED, node_pool("np", release="quay.io/older:1"), MODULES[0]]
-    chosen = chosen_for(tmp_path, KernelOptions(Choice()), given)
-    assert [(one.version, one.provenance.partition(", ")[2]) for one in chosen.kernels] == [(AMD_10, "for NodePool np")]
-    assert chosen.assumed == (f"NodePool np asks for release quay.io/older:1 today: its nodes are judged on {RELEASE}",)
+    selection = chosen_for(tmp_path, KernelOptions(Choice()), given)
+    nodes = [(kernel.version, kernel.provenance.partition(", ")[2]) for kernel in selection.kernels]
+    assert nodes == [(AMD_10, "for NodePool np")]
+    assert selection.assumed == (
+        f"NodePool np requests release quay.io/older:1 today: its nodes are judged on {RELEASE}",
+    )
 
 
-def test_what_is_not_known_is_not_green_and_what_stays_is_judged(tmp_path: Path, release: tuple[str, str]) -> None:
-    """An image of a pool's own, of which a node tells the kernel or none does, and a flavour that the release lacks."""
+def test_an_unknown_kernel_is_undecided_and_an_unchanged_kernel_is_judged(
+    tmp_path: Path, release: tuple[str, str]
+) -> None:
+    """Two pools have an image of their own: a node of rt reports its kernel. The release lacks the flavour of big."""
     own = [
         config("50-edge", image="quay.io/team/os:1", role="edge"),
         config("50-rt", image="quay.io/team/rt:1", role="rt"),
@@ -272,21 +278,21 @@ def test_what_is_not_known_is_not_green_and_what_stays_is_judged(tmp_path: Path,
     ]
     objects = [*nodes, *pools, *own, streams("rhel-9"), module("all")]
     run = run_preflight(tmp_path, *release, written(tmp_path / "given", objects), "-n0")
-    assert told(run) == {
+    assert finding_ids(run) == {
         "all@unknown-pool-big-rhel-9-arm64-64k": {"release-lacks-kernel"},
         "all@unknown-pool-edge-amd64-standard": {"kernel-unknown", "pool-paused"},
         "all@5.14.0-1.el9.x86_64+rt": {"kernel-stays"},
     }
     assert run.returncode == 1, run.output
-    assert {one["kernel"]: one["verdict"] for one in run.document["modules"]} == {
+    assert {case["kernel"]: case["verdict"] for case in run.document["modules"]} == {
         "unknown-pool-big-rhel-9-arm64-64k": "undecided",
         "unknown-pool-edge-amd64-standard": "undecided",
         "5.14.0-1.el9.x86_64+rt": "refuted",
     }
 
 
-def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None:
-    """Pools and streams as OpenShift defines them."""
+def test_kernels_from_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None:
+    """Pools and streams have OpenShift's own definitions."""
     names = ("machineconfigpools.yaml", "osimagestreams.yaml")
     definitions = [released("openshift") / name for name in names]
     with Cluster(tmp_path / "cluster") as cluster:
@@ -295,11 +301,11 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
         cluster.apply(*namespaces("demo"), *show(), *MODULES)
         cluster.forget()
         run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig('reader')}", "-n0")
-        asked = [f"{event.verb} {event.resource} {event.name}".strip() for event in cluster.requests()]
+        requests = [f"{event.verb} {event.resource} {event.name}".strip() for event in cluster.requests()]
         assert run.returncode == 1, run.output
         assert cases(run) == SHOW
         assert assumed(run) == []
-        assert [one for one in asked if one.split()[1] in MACHINES] == [
+        assert [request for request in requests if request.split()[1] in MACHINES] == [
             "list nodes",
             "list machineconfigpools",
             *(f"get machineconfigs rendered-{name}-1" for name in ("edge", "master", "rt", "worker")),
@@ -309,7 +315,7 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
         ]
         cluster.apply_crds(PREFLIGHTS["later"])
         cluster.apply_crds(PREFLIGHTS["later"])
-        # Pools that were changed: other cases, and an object for each kernel that is known.
+        # Changed pools give other cases, and an object for each known kernel.
         unsettled = pool("edge", sources=["50-edge"])
         unsettled["spec"]["configuration"]["name"] = "rendered-edge-2"
         own = config("50-edge", image="quay.io/team/os:1", role="edge")
@@ -319,7 +325,9 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
         assert run.returncode == 1, run.output
         unknown = "unknown-pool-edge-arm64-standard"
         changed = {RT_9: RT_10, ARM_10: unknown}
-        assert cases(run) == {name: {changed.get(one, one) for one in kernels} for name, kernels in SHOW.items()}
+        assert cases(run) == {
+            name: {changed.get(version, version) for version in kernels} for name, kernels in SHOW.items()
+        }
         assert f"{unknown} has no PreflightValidationOCP: the kernel is not known" in run.document["assumed"]
         assert answered(cluster) == {
             AMD_9: {"everywhere", "later"},
@@ -329,6 +337,6 @@ def test_the_same_on_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None
 
 
 def answered(cluster: Cluster) -> dict[str, set[str]]:
-    """The Modules that are told of each kernel."""
-    listed = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "-o", "json").stdout)["items"]
-    return {one["spec"]["kernelVersion"]: {told["name"] for told in one["status"]["modules"]} for one in listed}
+    """Return the Modules in the preflight object of each kernel."""
+    objects = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "-o", "json").stdout)["items"]
+    return {item["spec"]["kernelVersion"]: {module["name"] for module in item["status"]["modules"]} for item in objects}

@@ -1,4 +1,4 @@
-"""Which kernel a node will boot: the rules of the machine config operator, one table each."""
+"""The kernel that a node will boot: a table for each rule of the machine config operator."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.nodes import findings
+from kmm_preflight.nodes.demand import Demand, demand_of
 from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.nodes.machine_config import flavour_of, merged_kernel_type, own_image, parse_machine_config
+from kmm_preflight.nodes.machine_config import custom_os_image, flavour_of, merged_kernel_type, parse_machine_config
 from kmm_preflight.nodes.node import parse_node
 from kmm_preflight.nodes.pool import parse_pool, pool_of
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of, hosted_stream
 from kmm_preflight.nodes.selector import Selector, parse_selector
-from kmm_preflight.nodes.targets import Demand, needed, targets, with_nodes
+from kmm_preflight.nodes.targets import targets_of, with_nodes
 from kmm_preflight.planning.module import parse_module
 from kmm_preflight.planning.toleration import Taint, Toleration
 
@@ -59,39 +60,42 @@ ONE = ReleaseStreams("4.18.3", ("rhel-9",))
 
 
 def fleet_of(objects: Iterable[Object]) -> Fleet:
-    """The fleet of manifests."""
-    several = list(objects)
-    by_kind = {kind: [one for one in several if one["kind"] == kind] for kind in KINDS}
+    """Return the fleet of manifests."""
+    manifests = list(objects)
+    by_kind = {kind: [manifest for manifest in manifests if manifest["kind"] == kind] for kind in KINDS}
     maps = {
-        (one["metadata"]["namespace"], one["metadata"]["name"]): one for one in several if one["kind"] == "ConfigMap"
+        (manifest["metadata"]["namespace"], manifest["metadata"]["name"]): manifest
+        for manifest in manifests
+        if manifest["kind"] == "ConfigMap"
     }
     fleet = given_fleet(by_kind, maps)
     assert fleet
     return fleet
 
 
-def boots_of(*objects: Object, offered: ReleaseStreams = TWO) -> dict[str, PredictedKernel]:
-    """What each node boots, by its name."""
+def predict(*objects: Object, release: ReleaseStreams = TWO) -> dict[str, PredictedKernel]:
+    """Return the kernel that each node will boot, by the node's name."""
     fleet = fleet_of(objects)
-    boots = Prediction(fleet, offered)
-    return {one.name: boots.of_node(one) for one in fleet.nodes}
+    prediction = Prediction(fleet, release)
+    return {node.name: prediction.of_node(node) for node in fleet.nodes}
 
 
-def need(
-    selector: Mapping[str, str], *objects: Object, tolerations: Iterable[Object] = (), offered: ReleaseStreams = TWO
+def demand(
+    selector: Mapping[str, str], *objects: Object, tolerations: Iterable[Object] = (), release: ReleaseStreams = TWO
 ) -> list[Demand]:
-    """What a Module with this selector needs."""
+    """Return the kernels that the nodes of a Module with this selector will boot."""
     manifest = module("m", selector)
     manifest["spec"]["tolerations"] = list(tolerations)
-    return list(needed(parse_module(manifest, ""), Prediction(fleet_of(objects), offered)))
+    return list(demand_of(parse_module(manifest, ""), Prediction(fleet_of(objects), release)))
 
 
-def kinds(several: Iterable[Demand]) -> list[str]:
-    """Stream, architecture and flavour of each, with the number of its nodes."""
+def kinds(demands: Iterable[Demand]) -> list[str]:
+    """Return stream, architecture, flavour and number of nodes of each demand."""
     return sorted(
-        f"{boot.stream or 'any'} {boot.arch or 'any'} {boot.flavour.value if boot.flavour else 'any'} {one.nodes}"
-        for one in several
-        if (boot := one.boot)
+        f"{kernel.stream or 'any'} {kernel.arch or 'any'} {kernel.flavour.value if kernel.flavour else 'any'} "
+        f"{item.node_count}"
+        for item in demands
+        if (kernel := item.predicted)
     )
 
 
@@ -113,10 +117,10 @@ def kinds(several: Iterable[Demand]) -> list[str]:
     ],
 )
 def test_the_pool_of_a_node(roles: tuple[str, ...], name: str | None) -> None:
-    pools = [parse_pool(pool(one)) for one in ("master", "worker", "rt", "edge", "arbiter")]
+    pools = [parse_pool(pool(role)) for role in ("master", "worker", "rt", "edge", "arbiter")]
     empty: Object = {**pool("none"), "spec": {"nodeSelector": {}}}
-    found = pool_of(parse_node(node("n", *roles)), [*pools, parse_pool(empty), parse_pool({**empty, "spec": {}})])
-    assert (found.name if found else None) == name
+    result = pool_of(parse_node(node("n", *roles)), [*pools, parse_pool(empty), parse_pool({**empty, "spec": {}})])
+    assert (result.name if result else None) == name
 
 
 def test_windows_and_hosted_nodes_have_no_pool() -> None:
@@ -150,7 +154,7 @@ def test_selectors(
     assert (selector.matches(labels), selector.forbids(labels)) == (matches, forbids)
 
 
-def test_a_selector_of_nothing_and_one_that_is_none() -> None:
+def test_empty_and_invalid_selectors() -> None:
     assert parse_selector(Field({})) is None
     assert Selector().matches({})
     with pytest.raises(Malformed, match="operator: got text 'Near', expected one of In, NotIn, Exists, DoesNotExist"):
@@ -161,60 +165,62 @@ def test_a_selector_of_nothing_and_one_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("sources", "kernel_type", "image"),
     [
-        ([], "", ""),
-        ([("50", "worker", "default", "")], "", ""),
-        ([("50", "worker", "realtime", ""), ("60", "worker", "default", "")], "realtime", ""),
-        ([("60", "worker", "64k-pages", ""), ("50", "worker", "realtime", "")], "64k-pages", ""),
+        ([], "default", None),
+        ([("50", "worker", "default", "")], "default", None),
+        ([("50", "worker", "realtime", ""), ("60", "worker", "default", "")], "realtime", None),
+        ([("60", "worker", "64k-pages", ""), ("50", "worker", "realtime", "")], "64k-pages", None),
         ([("10", "rt", "realtime", "a"), ("90", "worker", "64k-pages", "b")], "realtime", "a"),
-        ([("90", "worker", "realtime", ""), ("10", "rt", "default", "")], "realtime", ""),
-        ([("10", "worker", "", "a"), ("20", "worker", "", "b")], "", "b"),
+        ([("90", "worker", "realtime", ""), ("10", "rt", "default", "")], "realtime", None),
+        ([("10", "worker", "", "a"), ("20", "worker", "", "b")], "default", "b"),
     ],
 )
-def test_configurations_merge(sources: list[tuple[str, str, str, str]], kernel_type: str, image: str) -> None:
-    parsed = [parse_machine_config(config(name, kind, own, role)) for name, role, kind, own in sources]
-    assert (merged_kernel_type(parsed), own_image(parsed)) == (kernel_type, image)
-    assert own_image([parse_machine_config(config("99", "", "made", "worker", generated=True)), *parsed]) == image
+def test_configurations_merge(sources: list[tuple[str, str, str, str]], kernel_type: str, image: str | None) -> None:
+    parsed = [parse_machine_config(config(name, kind, os_image, role)) for name, role, kind, os_image in sources]
+    assert (merged_kernel_type(parsed), custom_os_image(parsed)) == (kernel_type, image)
+    assert custom_os_image([parse_machine_config(config("99", "", "made", "worker", generated=True)), *parsed]) == image
 
 
 @pytest.mark.parametrize(
     ("text", "flavour"),
-    [("", STANDARD), ("default", STANDARD), ("realtime", RT), ("64k-pages", PAGES_64K), ("tiny", None)],
+    [("default", STANDARD), ("realtime", RT), ("64k-pages", PAGES_64K), ("tiny", None)],
 )
 def test_flavours(text: str, flavour: Flavour | None) -> None:
     assert flavour_of(text) is flavour
 
 
 @pytest.mark.parametrize(
-    ("more", "offered", "of_worker", "of_rt", "of_edge"),
+    ("more", "release", "of_worker", "of_rt", "of_edge"),
     [
         ([streams("rhel-9")], TWO, "rhel-9", "rhel-9", "rhel-10"),
         ([streams("rhel-10", "v1alpha1")], TWO, "rhel-10", "rhel-10", "rhel-10"),
         ([streams("rhel-9"), pool("worker", stream="rhel-10")], TWO, "rhel-10", "rhel-10", "rhel-10"),
         ([streams("rhel-9"), pool("master", stream="rhel-10")], TWO, "rhel-9", "rhel-9", "rhel-10"),
         ([], ONE, "rhel-9", "rhel-9", "rhel-10"),
-        ([], TWO, "", "", "rhel-10"),
+        ([], TWO, None, None, "rhel-10"),
         ([cluster_version(("Partial", "5.0.0"), ("Completed", "5.0.0"), ("Completed", "4.9.1"))], TWO, "rhel-9",
          "rhel-9", "rhel-10"),
         ([cluster_version(("Completed", "5.0.0"), ("Partial", "4.9.1"))], TWO, "rhel-10", "rhel-10", "rhel-10"),
         ([cluster_version(("Completed", "4.20.0-okd-scos.5"))], TWO, "centos-10", "centos-10", "rhel-10"),
-        ([cluster_version()], TWO, "", "", "rhel-10"),
+        ([cluster_version()], TWO, None, None, "rhel-10"),
     ],
     ids=["default", "before 4.23", "the worker's", "not the master's", "the only one", "unknown", "installed with 4",
          "installed with 5", "OKD", "no history"],
 )  # fmt: skip
-def test_streams(more: list[Object], offered: ReleaseStreams, of_worker: str, of_rt: str, of_edge: str) -> None:
+def test_streams(
+    more: list[Object], release: ReleaseStreams, of_worker: str | None, of_rt: str | None, of_edge: str
+) -> None:
     base = [pool("rt"), pool("edge", stream="rhel-10"), rendered("worker"), rendered("rt"), rendered("edge")]
-    base += [] if any(one["metadata"]["name"] == "worker" for one in more) else [pool("worker")]
+    base += [] if any(manifest["metadata"]["name"] == "worker" for manifest in more) else [pool("worker")]
     nodes = [node("w", "worker"), node("r", "worker", "rt"), node("e", "worker", "edge")]
-    boots = boots_of(*base, *nodes, *more, offered=offered)
-    assert {name: boot.stream for name, boot in boots.items()} == {"w": of_worker, "r": of_rt, "e": of_edge}
+    kernels = predict(*base, *nodes, *more, release=release)
+    assert {name: kernel.stream for name, kernel in kernels.items()} == {"w": of_worker, "r": of_rt, "e": of_edge}
 
 
 def test_hosted_and_default_streams() -> None:
     assert hosted_stream(ReleaseStreams("4.22.1", ("rhel-9", "rhel-10"))) == "rhel-9"
     assert hosted_stream(TWO) == "rhel-10"
     assert hosted_stream(ReleaseStreams("5.0.0", ("rhel-9",))) == "rhel-9"
-    assert default_stream_of(Fleet(installed="what"), TWO) == "rhel-9"
+    assert default_stream_of(Fleet(installed_version="what"), TWO) == "rhel-9"
 
 
 OWN = config("50-os", image=OWN_IMAGE, role="worker")
@@ -225,73 +231,79 @@ SET = f"osImageURL is set to {OWN_IMAGE}"
 @pytest.mark.parametrize(
     ("nodes", "kernel", "unknown"),
     [
-        pytest.param([node("n", "worker")], TODAY, "", id="runs it"),
+        pytest.param([node("n", "worker")], TODAY, None, id="runs the image"),
         pytest.param(
             [node("n", "worker", config="rendered-worker-0", desired="rendered-worker-1")],
-            "",
-            f"{SET}, and no node shows which kernel that image boots",
-            id="will run it",
+            None,
+            f"{SET}, and no node reports the kernel",
+            id="will run the image",
         ),
         pytest.param(
             [node("n", "worker", config="rendered-worker-0")],
-            "",
-            f"{SET}, and no node shows which kernel that image boots",
-            id="paused before it",
+            None,
+            f"{SET}, and no node reports the kernel",
+            id="paused before the image",
         ),
         pytest.param(
             [node("n", "worker", kernel="old", config="rendered-worker-0"), node("o", "worker")],
             TODAY,
-            "",
-            id="another runs it",
+            None,
+            id="another node runs the image",
         ),
         pytest.param(
             [node("n", "worker"), node("o", "worker", kernel="5.0.0")],
-            "",
-            f"{SET}, and nodes that run it boot 5.0.0, {TODAY}",
-            id="they differ",
+            None,
+            f"{SET}, and nodes with this image boot 5.0.0, {TODAY}",
+            id="two kernels",
+        ),
+        pytest.param(
+            [node("n", "worker"), node("o", "worker", kernel="what is this")],
+            None,
+            f"{SET}, and nodes with this image boot {TODAY}, an unknown kernel",
+            id="a known and an unknown kernel",
         ),
         pytest.param(
             [node("n", "worker"), node("o", "worker", kernel=TODAY_ARM, arch="arm64")],
             TODAY,
-            "",
+            None,
             id="another architecture",
         ),
         pytest.param(
             [node("n", "worker", kernel="what is this")],
-            "",
-            f"{SET}, and no node shows which kernel that image boots",
-            id="no kernel",
+            None,
+            f"{SET}, and no node reports the kernel",
+            id="unknown kernel",
         ),
     ],
 )
-def test_a_pool_with_an_image_of_its_own(nodes: list[Object], kernel: str, unknown: str) -> None:
-    boot = boots_of(WORKER, OWN, rendered("worker"), *nodes)["n"]
-    assert (boot.kernel, boot.unknown, boot.stream) == (kernel, unknown, "")
-    assert boot.own == (SET if kernel else "")
+def test_a_pool_with_an_image_of_its_own(nodes: list[Object], kernel: str | None, unknown: str | None) -> None:
+    predicted = predict(WORKER, OWN, rendered("worker"), *nodes)["n"]
+    assert (predicted.kernel, predicted.unknown_because, predicted.stream) == (kernel, unknown, None)
+    assert predicted.unchanged_because == (SET if kernel else None)
 
 
 def test_the_images_of_other_pools_do_not_count() -> None:
-    boots = boots_of(pool("worker"), pool("rt"), OWN, rendered("worker"), rendered("rt"), node("w", "worker"),
+    kernels = predict(pool("worker"), pool("rt"), OWN, rendered("worker"), rendered("rt"), node("w", "worker"),
                      config("50-rt", image="other", role="rt"), node("r", "worker", "rt"))  # fmt: skip
-    assert boots["w"].own == SET
-    assert boots["r"].own == "osImageURL is set to other"
+    assert kernels["w"].unchanged_because == SET
+    assert kernels["r"].unchanged_because == "osImageURL is set to other"
 
 
 @pytest.mark.parametrize(
     ("objects", "flavour", "unknown"),
     [
-        pytest.param([rendered("worker")], STANDARD, "", id="rendered"),
-        pytest.param([rendered("worker", "realtime")], RT, "", id="rendered rt"),
-        pytest.param([rendered("worker", "64k-pages")], PAGES_64K, "", id="rendered 64k"),
-        pytest.param([rendered("worker", "tiny")], STANDARD, "kernelType is tiny", id="a new one"),
-        pytest.param([config("50", "realtime", role="worker")], RT, "", id="from Git"),
-        pytest.param([config("50", "realtime", role="other")], STANDARD, "", id="of another role"),
-        pytest.param([], STANDARD, "", id="none is given"),
+        pytest.param([rendered("worker")], STANDARD, None, id="rendered"),
+        pytest.param([rendered("worker", "realtime")], RT, None, id="rendered rt"),
+        pytest.param([rendered("worker", "64k-pages")], PAGES_64K, None, id="rendered 64k"),
+        pytest.param([rendered("worker", "tiny")], STANDARD, "kernelType is tiny", id="an unknown kernelType"),
+        pytest.param([config("50", "realtime", role="worker")], RT, None, id="from Git"),
+        pytest.param([config("50", "realtime", role="other")], STANDARD, None, id="of another role"),
+        pytest.param([], STANDARD, None, id="not given"),
     ],
 )
-def test_the_flavour_of_a_pool(objects: list[Object], flavour: Flavour, unknown: str) -> None:
-    boot = boots_of(pool("worker"), node("n", "worker"), *objects)["n"]
-    assert (boot.flavour, boot.unknown) == (flavour, unknown)
+def test_the_flavour_of_a_pool(objects: list[Object], flavour: Flavour, unknown: str | None) -> None:
+    predicted = predict(pool("worker"), node("n", "worker"), *objects)["n"]
+    assert (predicted.flavour, predicted.unknown_because) == (flavour, unknown)
 
 
 @pytest.mark.parametrize(
@@ -304,25 +316,24 @@ def test_the_flavour_of_a_pool(objects: list[Object], flavour: Flavour, unknown:
         ([config("00-worker", role="worker"), rendered("worker")], STANDARD),
     ],
 )
-def test_a_source_that_is_not_there_may_set_the_flavour(objects: list[Object], flavour: Flavour) -> None:
+def test_a_missing_source_may_set_the_flavour(objects: list[Object], flavour: Flavour) -> None:
     two = pool("worker", sources=("00-worker", "99-page"))
-    assert boots_of(two, node("n", "worker", kernel=f"{TODAY}+rt"), *objects)["n"].flavour is flavour
+    assert predict(two, node("n", "worker", kernel=f"{TODAY}+rt"), *objects)["n"].flavour is flavour
 
 
-def test_what_a_node_boots_today_is_its_flavour_where_no_configuration_is_given() -> None:
-    boots = boots_of(pool("worker"), node("n", "worker", kernel=f"{TODAY}+rt"))
-    assert boots["n"].flavour is RT
-    assert boots_of(node("n", kernel=f"{TODAY_ARM}+64k", arch="arm64"))["n"] == PredictedKernel(
-        "nodes without pools", "", "arm64", PAGES_64K
+def test_without_a_configuration_a_node_keeps_the_flavour_of_today() -> None:
+    assert predict(pool("worker"), node("n", "worker", kernel=f"{TODAY}+rt"))["n"].flavour is RT
+    assert predict(node("n", kernel=f"{TODAY_ARM}+64k", arch="arm64"))["n"] == PredictedKernel(
+        "nodes without pools", None, "arm64", PAGES_64K
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "unknown"),
+    ("text", "package"),
     [
-        ("RUN dnf install -y tcpdump kernel-devel", ""),
-        ("# RUN dnf install kernel-core", ""),
-        ("COPY a /usr/src/kernel/a", ""),
+        ("RUN dnf install -y tcpdump kernel-devel", None),
+        ("# RUN dnf install kernel-core", None),
+        ("COPY a /usr/src/kernel/a", None),
         ("RUN dnf install -y kernel", "kernel"),
         ("RUN rpm-ostree override replace https://e.x/kernel-core-5.14.0-1.rpm", "kernel-core"),
         ("RUN dnf install kernel-rt-core && true", "kernel-rt-core"),
@@ -330,17 +341,17 @@ def test_what_a_node_boots_today_is_its_flavour_where_no_configuration_is_given(
     ],
 )
 @pytest.mark.parametrize("version", ["v1", "v1alpha1"])
-def test_pools_that_the_cluster_builds(text: str, unknown: str, version: str) -> None:
-    boot = boots_of(pool("worker"), rendered("worker"), node("n", "worker"), layered("worker", text, version))["n"]
-    said = f"the Containerfile of its MachineOSConfig names {unknown}, which may replace the release's kernel"
-    assert (boot.layered, boot.unknown) == (True, said if unknown else "")
+def test_pools_that_the_cluster_builds(text: str, package: str | None, version: str) -> None:
+    predicted = predict(pool("worker"), rendered("worker"), node("n", "worker"), layered("worker", text, version))["n"]
+    reason = f"the Containerfile of its MachineOSConfig names {package}, which may replace the release's kernel"
+    assert (predicted.layered, predicted.unknown_because) == (True, reason if package else None)
 
 
-def test_a_layered_pool_is_seen_at_its_nodes() -> None:
-    one = node("n", "worker")
-    one["metadata"]["annotations"][f"{MCO}/desiredImage"] = "made@sha256:1"
-    (found,) = need({}, pool("worker"), rendered("worker"), one)
-    assert [note.id for note in found.notes] == ["pool-layered"]
+def test_a_node_shows_that_its_pool_is_layered() -> None:
+    layered_node = node("n", "worker")
+    layered_node["metadata"]["annotations"][f"{MCO}/desiredImage"] = "made@sha256:1"
+    (item,) = demand({}, pool("worker"), rendered("worker"), layered_node)
+    assert [note.id for note in item.notes] == ["pool-layered"]
 
 
 NO_SCHEDULE = Taint("a", "b", "NoSchedule")
@@ -364,18 +375,24 @@ def test_tolerations(toleration: Mapping[str, str], tolerated: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("taint", "kept"),
+    ("taint", "keeps_away"),
     [
-        (MASTER_TAINT, f"{ROLE}/master"),
-        ({"key": "x", "effect": "NoExecute"}, "x"),
-        ({"key": "x", "effect": "PreferNoSchedule"}, ""),
-        ({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}, ""),
-        ({"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}, ""),
-        ({"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}, ""),
+        (MASTER_TAINT, True),
+        ({"key": "x", "effect": "NoExecute"}, True),
+        ({"key": "x", "effect": "PreferNoSchedule"}, False),
+        ({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}, False),
+        ({"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}, False),
+        ({"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}, False),
     ],
 )
-def test_taints(taint: Object, kept: str) -> None:
-    assert parse_node(node("n", taints=[taint])).keeps_away(()) == kept
+def test_taints(taint: Object, keeps_away: bool) -> None:
+    assert parse_node(node("n", taints=[taint])).keeps_away(()) is keeps_away
+
+
+def test_each_taint_must_be_tolerated() -> None:
+    tainted = parse_node(node("n", taints=[MASTER_TAINT, {"key": "x", "effect": "NoExecute"}]))
+    tolerations = [Toleration(key, "Exists") for key in (f"{ROLE}/master", "x")]
+    assert [tainted.keeps_away(some) for some in (tolerations[:1], tolerations)] == [True, False]
 
 
 AMD = [node("w0", "worker"), node("w1", "worker")]
@@ -387,12 +404,12 @@ MASTER = node("m0", "master", taints=[MASTER_TAINT])
 
 
 @pytest.mark.parametrize(
-    ("selector", "needs"),
+    ("selector", "expected"),
     [
         ({}, ["rhel-9 amd64 rt 2", "rhel-9 amd64 standard 2", "rhel-9 arm64 standard 1"]),
         ({f"{ROLE}/rt": ""}, ["rhel-9 amd64 rt 2"]),
         ({"kubernetes.io/arch": "arm64"}, ["rhel-9 arm64 standard 1"]),
-        # No node has these: every pool that could have one.
+        # No node has these labels: every pool that could have such a node.
         ({"gpu": "yes"}, ["rhel-9 amd64 rt 0", "rhel-9 amd64 standard 0", "rhel-9 arm64 standard 0"]),
         ({"gpu": "yes", f"{ROLE}/rt": ""}, ["rhel-9 amd64 rt 0"]),
         ({"gpu": "yes", f"{ROLE}/master": ""}, ["rhel-9 amd64 standard 0"]),
@@ -401,42 +418,45 @@ MASTER = node("m0", "master", taints=[MASTER_TAINT])
         ({f"{ROLE}/master": ""}, ["rhel-9 amd64 standard 0"]),
     ],
 )
-def test_what_a_module_needs(selector: Mapping[str, str], needs: list[str]) -> None:
-    assert kinds(need(selector, *POOLS, MASTER, *AMD, ARM, *RTS)) == needs
+def test_the_kernels_of_a_module_s_nodes(selector: Mapping[str, str], expected: list[str]) -> None:
+    assert kinds(demand(selector, *POOLS, MASTER, *AMD, ARM, *RTS)) == expected
 
 
 def test_a_toleration_selects_masters() -> None:
-    found = need({f"{ROLE}/master": ""}, *POOLS, MASTER, tolerations=[{"operator": "Exists"}])
-    assert [(one.words, one.today, one.notes) for one in found] == [("pool master (1 node)", (TODAY,), ())]
-    (found_none,) = need({f"{ROLE}/master": ""}, *POOLS, MASTER)
-    assert [note.sentence for note in found_none.notes] == [
+    tolerated = demand({f"{ROLE}/master": ""}, *POOLS, MASTER, tolerations=[{"operator": "Exists"}])
+    assert [(item.words, item.kernels_today, item.notes) for item in tolerated] == [
+        ("pool master (1 node)", (TODAY,), ())
+    ]
+    (without_nodes,) = demand({f"{ROLE}/master": ""}, *POOLS, MASTER)
+    assert [note.sentence for note in without_nodes.notes] == [
         "the Module selects no node today (nodes with its labels have a taint that it does not tolerate: 1 of 1), "
         "so it is checked on the kernel of each pool that could have such a node"
     ]
 
 
 def test_a_pool_that_has_no_node_yet() -> None:
-    """Of all architectures only those for which OpenShift has the flavour."""
-    found = need({f"{ROLE}/rt": ""}, *POOLS, *AMD, ARM)
-    assert kinds(found) == ["rhel-9 amd64 rt 0"]
-    assert found[0].words == "pool rt (no node today)"
+    """Only the architectures count for which OpenShift has the flavour."""
+    demands = demand({f"{ROLE}/rt": ""}, *POOLS, *AMD, ARM)
+    assert kinds(demands) == ["rhel-9 amd64 rt 0"]
+    assert demands[0].words == "pool rt (no node today)"
 
 
 def test_pools_without_any_node() -> None:
-    (one,) = need({}, pool("worker"), rendered("worker"), streams("rhel-9"))
-    assert kinds([one]) == ["rhel-9 any standard 0"]
-    assert "(there are no nodes)" in one.notes[0].sentence
+    (item,) = demand({}, pool("worker"), rendered("worker"), streams("rhel-9"))
+    assert kinds([item]) == ["rhel-9 any standard 0"]
+    assert "(there are no nodes)" in item.notes[0].sentence
 
 
-def test_nodes_without_pools_and_none_selected() -> None:
-    assert kinds(need({"gpu": "yes"}, *AMD, ARM, offered=ONE)) == ["rhel-9 amd64 standard 0", "rhel-9 arm64 standard 0"]
+def test_nodes_without_pools_of_which_no_node_is_selected() -> None:
+    demands = demand({"gpu": "yes"}, *AMD, ARM, release=ONE)
+    assert kinds(demands) == ["rhel-9 amd64 standard 0", "rhel-9 arm64 standard 0"]
 
 
 HOSTED = {"hypershift.openshift.io/nodePool": "np"}
 
 
 @pytest.mark.parametrize(
-    ("objects", "boot"),
+    ("objects", "predicted"),
     [
         pytest.param([], PredictedKernel("NodePool np", "rhel-10", "amd64", RT), id="no NodePool: as today"),
         pytest.param([node_pool("np")], PredictedKernel("NodePool np", "rhel-10", "amd64", STANDARD), id="NodePool"),
@@ -457,86 +477,86 @@ HOSTED = {"hypershift.openshift.io/nodePool": "np"}
         ),
         pytest.param(
             [node_pool("np", configs=["c"]), config_map("c", config("50", image="own"))],
-            PredictedKernel("NodePool np", "", "amd64", RT, f"{TODAY}+rt", "osImageURL is set to own"),
+            PredictedKernel("NodePool np", None, "amd64", RT, f"{TODAY}+rt", "osImageURL is set to own"),
             id="osImageURL",
         ),
         pytest.param(
             [node_pool("np"), node_pool("np", namespace="other")],
-            PredictedKernel("NodePool np", "rhel-10", "amd64", RT, unknown="several NodePools given have this name"),
-            id="two of the name",
+            PredictedKernel("NodePool np", "rhel-10", "amd64", RT, unknown_because="several NodePools have this name"),
+            id="two NodePools of the name",
         ),
     ],
 )
-def test_hosted_clusters(objects: list[Object], boot: PredictedKernel) -> None:
-    one = node("n", "worker", kernel=f"{TODAY}+rt", labels=HOSTED)
-    assert boots_of(one, *objects)["n"] == boot
-    assert boots_of(one, pool("worker"), *objects)["n"] == boot
+def test_hosted_clusters(objects: list[Object], predicted: PredictedKernel) -> None:
+    hosted = node("n", "worker", kernel=f"{TODAY}+rt", labels=HOSTED)
+    assert predict(hosted, *objects)["n"] == predicted
+    assert predict(hosted, pool("worker"), *objects)["n"] == predicted
 
 
 def test_a_node_pool_that_has_no_node_yet() -> None:
     pools = [node_pool("a", arch="arm64", labels={"gpu": "yes"}), node_pool("b", labels={"gpu": "no"})]
-    assert kinds(need({"gpu": "yes"}, *pools)) == ["rhel-10 arm64 standard 0"]
+    assert kinds(demand({"gpu": "yes"}, *pools)) == ["rhel-10 arm64 standard 0"]
 
 
 def test_nodes_of_no_pool_stay_as_they_are() -> None:
-    (one,) = need({}, pool("worker"), node("n", "byo"))
-    assert (one.boot.kernel, [note.id for note in one.notes]) == (TODAY, ["kernel-stays"])
-    (other,) = need({}, pool("worker"), node("n", "byo", kernel=""))
-    (target,) = targets([other], (), TWO)
+    (known,) = demand({}, pool("worker"), node("n", "byo"))
+    assert (known.predicted.kernel, [note.id for note in known.notes]) == (TODAY, ["kernel-stays"])
+    (unknown,) = demand({}, pool("worker"), node("n", "byo", kernel=""))
+    (target,) = targets_of([unknown], (), TWO)
     assert target.kernel.version == "unknown-nodes-of-no-pool-amd64-standard"
     assert target.unresolved
     assert target.unresolved.id == "kernel-unknown"
 
 
 def kernel(version: str, stream: str = "rhel-9", arch: str = "amd64", flavour: Flavour = STANDARD) -> TargetKernel:
-    """A kernel of the release."""
+    """Return a kernel of the release."""
     return TargetKernel(version, arch, stream, flavour, "dtk", "read")
 
 
 def test_targets() -> None:
-    both = [
+    demands = [
         Demand(PredictedKernel("pool a", "rhel-9", "amd64", STANDARD), 2, ("1",)),
         Demand(PredictedKernel("pool b", "rhel-9", "amd64", STANDARD, paused=True), 1, ("0",)),
         Demand(PredictedKernel("pool c", "rhel-9", "amd64", RT), 1),
         Demand(PredictedKernel("pool d", "rhel-9", "arm64", STANDARD), 1),
-        Demand(PredictedKernel("pool e", "", "amd64", STANDARD), 1),
+        Demand(PredictedKernel("pool e", None, "amd64", STANDARD), 1),
     ]
     read = (kernel(AMD_9), kernel("6.12.0", "rhel-10"), kernel(RT_9, flavour=RT))
-    made = targets(both, read, TWO)
-    assert [(one.kernel.version, one.nodes, one.today) for one in made] == [
+    targets = targets_of(demands, read, TWO)
+    assert [(target.kernel.version, target.nodes, target.kernels_today) for target in targets] == [
         (AMD_9, ("pool a (2 nodes)", "pool b (1 node, paused)", "pool e (1 node)"), ("0", "1")),
         (RT_9, ("pool c (1 node)",), ()),
         ("unknown-pool-d-rhel-9-arm64-standard", ("pool d (1 node)",), ()),
         ("6.12.0", ("pool e (1 node)",), ()),
     ]
-    assert made[2].unresolved
-    assert made[2].unresolved.sentence == (
+    assert targets[2].unresolved
+    assert targets[2].unresolved.sentence == (
         "release 5.0.0 has no kernel for pool d: got rhel-9 amd64 standard, rhel-10 amd64 standard, rhel-9 amd64 rt, "
         "expected rhel-9 arm64 standard"
     )
 
 
-def test_of_one_kernel_in_two_streams_the_problem_counts() -> None:
+def test_a_kernel_in_two_streams_has_the_heavier_problem() -> None:
     worse = replace(kernel(AMD_9, "rhel-10"), problem=findings.KERNEL_UNKNOWN(group="x", got="y"))
-    both = [Demand(PredictedKernel(f"pool {one}", f"rhel-{one}", "amd64", STANDARD), 1) for one in ("9", "10")]
-    (target,) = targets(both, (kernel(AMD_9), worse), TWO)
+    both = [Demand(PredictedKernel(f"pool {rhel}", f"rhel-{rhel}", "amd64", STANDARD), 1) for rhel in ("9", "10")]
+    (target,) = targets_of(both, (kernel(AMD_9), worse), TWO)
     assert target.kernel == worse
-    (first,) = targets(both[:1], (kernel(AMD_9), worse), TWO)
+    (first,) = targets_of(both[:1], (kernel(AMD_9), worse), TWO)
     assert first.kernel == kernel(AMD_9)
     assert with_nodes([kernel(AMD_9), worse], [target])[AMD_9].problem == worse.problem
 
 
-def test_a_kernel_that_stays_may_be_the_release_s() -> None:
-    stays = [Demand(PredictedKernel("pool a", "", "arm64", STANDARD, ARM_9, "own"), 1)]
-    (same,) = targets(stays, (kernel(ARM_9, arch="arm64"),), TWO)
+def test_a_kernel_that_the_upgrade_does_not_change_may_be_in_the_release() -> None:
+    stays = [Demand(PredictedKernel("pool a", None, "arm64", STANDARD, ARM_9, "own"), 1)]
+    (same,) = targets_of(stays, (kernel(ARM_9, arch="arm64"),), TWO)
     assert same.kernel.driver_toolkit == "dtk"
-    (other,) = targets(stays, (), TWO)
+    (other,) = targets_of(stays, (), TWO)
     assert (other.kernel.arch, other.kernel.driver_toolkit) == ("arm64", None)
     assert other.kernel.provenance == "today's kernel of pool a, which the upgrade does not change"
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"),
+    ("name", "by_operator"),
     [
         ("00-worker", True),
         ("00-override-os", False),
@@ -551,9 +571,9 @@ def test_a_kernel_that_stays_may_be_the_release_s() -> None:
         ("50-worker-generated-os", False),
     ],
 )
-def test_which_configurations_the_operator_makes(name: str, theirs: bool) -> None:
-    """The others are asked for: one of them may set an osImageURL."""
-    assert made_by_operator(name, {"worker", "master", "rt"}) is theirs
+def test_configurations_that_the_operator_makes(name: str, by_operator: bool) -> None:
+    """The other configurations are read, because they may set an osImageURL."""
+    assert made_by_operator(name, {"worker", "master", "rt"}) is by_operator
 
 
 TODAY_S = "in the flavour that they boot today"
@@ -561,16 +581,16 @@ MISSING = "pool worker: MachineConfig rendered-worker-1 is not among the manifes
 
 
 @pytest.mark.parametrize(
-    ("objects", "said"),
+    ("objects", "assumed"),
     [
         (
             [streams("rhel-9")],
-            "every Module is judged on every kernel taken of the release: no Node and no MachineConfigPool among the "
+            "every Module is judged on every kernel read from the release: no Node and no MachineConfigPool among the "
             "manifests",
         ),
         (
             [pool("worker"), rendered("worker")],
-            "no Node among the manifests: which nodes a Module selects is not known",
+            "no Node among the manifests: the nodes that a Module selects are unknown",
         ),
         (
             [node("n")],
@@ -588,25 +608,25 @@ MISSING = "pool worker: MachineConfig rendered-worker-1 is not among the manifes
         ),
         (
             [node("n"), pool("worker")],
-            f"{MISSING}a pool boots the flavour that its nodes boot today, and no image of its own",
+            f"{MISSING}a pool is assumed to boot the flavour that its nodes boot today, and the release's OS image",
         ),
-        ([node("n"), pool("worker"), OWN], f"{MISSING}its kernelType is that of the MachineConfigs that it selects"),
+        ([node("n"), pool("worker"), OWN], f"{MISSING}its kernelType is read from the MachineConfigs that it selects"),
         (
             [node("n"), WORKER, OWN],
-            f"{MISSING}its kernelType is that of the MachineConfigs that it selects, and 1 of 2 sources of its "
-            "MachineConfig are not among the manifests: where the others set no kernelType a node has the flavour that "
-            "it boots today, and none is taken to set an osImageURL",
+            f"{MISSING}its kernelType is read from the MachineConfigs that it selects, and 1 of 2 sources of its "
+            "MachineConfig are not among the manifests: if the others set no kernelType, a node is assumed to boot the "
+            "flavour that it boots today, and the missing sources are assumed to set no osImageURL",
         ),
         (
             [node("n"), WORKER, OWN, rendered("worker")],
-            "pool worker: 1 of 2 sources of its MachineConfig are not among the manifests: none of them is taken to "
-            "set an osImageURL",
+            "pool worker: 1 of 2 sources of its MachineConfig are not among the manifests, and they are assumed to set "
+            "no osImageURL",
         ),
-        ([node("n"), WORKER, OWN, config("00-worker", generated=True), rendered("worker")], ""),
+        ([node("n"), WORKER, OWN, config("00-worker", generated=True), rendered("worker")], None),
     ],
 )
-def test_what_is_missing_among_manifests_is_said(objects: list[Object], said: str) -> None:
-    assert fleet_of(objects).lacking == ((said,) if said else ())
+def test_assumptions_about_missing_manifests(objects: list[Object], assumed: str | None) -> None:
+    assert fleet_of(objects).assumed == ((assumed,) if assumed else ())
 
 
 @pytest.mark.parametrize(
@@ -663,8 +683,8 @@ HOSTILE: list[Any] = [
 ]
 
 
-def test_whatever_stands_in_a_manifest_it_is_read_or_refused() -> None:
-    """One field of one object is something else: no exception of another kind, no text that breaks a line or an id."""
+def test_a_manifest_with_a_hostile_field_is_read_or_refused() -> None:
+    """No other exception is raised, and no text breaks a line or an id."""
     base = [*POOLS, MASTER, ARM, *RTS, OWN, layered("worker", "RUN dnf install kernel")]
     base.append(cluster_version(("Completed", "4")))
     base += [node_pool("np", "rhel-9", configs=["c"], labels={"a": "b"}), config_map("c", config("50", "realtime"))]
@@ -679,21 +699,20 @@ def test_whatever_stands_in_a_manifest_it_is_read_or_refused() -> None:
             refused += 1
             continue
         assert inventory.fleet
-        boots = Prediction(inventory.fleet, TWO)
-        for target in targets(
-            [one for each in inventory.modules for one in needed(each, boots)], (kernel(AMD_9),), TWO
-        ):
+        prediction = Prediction(inventory.fleet, TWO)
+        demands = [item for module in inventory.modules for item in demand_of(module, prediction)]
+        for target in targets_of(demands, (kernel(AMD_9),), TWO):
             assert re.fullmatch(r"[\w.+-]{1,200}", target.kernel.version), target
             assert "\n" not in target.kernel.provenance + "".join(note.sentence for note in target.notes)
     assert 200 < refused < 600
 
 
-def mutate(one: Any, random: Random) -> None:
-    """Put something else in the place of one value somewhere below."""
+def mutate(value: Any, random: Random) -> None:
+    """Replace a value somewhere below with a hostile value."""
     while True:
-        keys = [key for key in (one if isinstance(one, dict) else range(len(one))) if key not in ("kind", "apiVersion")]
-        key = random.choice(keys)
-        if not isinstance(one[key], dict | list) or not one[key] or random.random() < 0.2:
-            one[key] = random.choice(HOSTILE)
+        all_keys = value if isinstance(value, dict) else range(len(value))
+        key = random.choice([key for key in all_keys if key not in ("kind", "apiVersion")])
+        if not isinstance(value[key], dict | list) or not value[key] or random.random() < 0.2:
+            value[key] = random.choice(HOSTILE)
             return
-        one = one[key]
+        value = value[key]

@@ -156,7 +156,6 @@ TO_REWRITE = tuple(
         "kmm_preflight/errors.py",
         "kmm_preflight/kernel_version.py",
         "kmm_preflight/kmod/findings.py",
-        "kmm_preflight/nodes",
         "kmm_preflight/oci",
         "kmm_preflight/release/findings.py",
         "kmm_preflight/stages",

@@ -225,7 +225,7 @@ def test_without_a_verb_on_what_tells_of_nodes_it_goes_on_and_says_so(
     verb, resource = lacking
     fleet = read_fleet(connect(Access((kubeconfig,))))
     assert fleet.known is (resource != "nodes")
-    (said,) = fleet.lacking
+    (said,) = fleet.assumed
     assert re.search(rf", because {resource}[\w.]* could not be read: .*: {verb} {resource}.* as {SUBJECT}", said)
 
 

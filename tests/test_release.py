@@ -12,7 +12,7 @@ import pytest
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed, NotFound, PlatformMissing, UsageProblem
 from kmm_preflight.model import DriverToolkit, Flavour, Release, TargetKernel
-from kmm_preflight.nodes.targets import everywhere
+from kmm_preflight.nodes.targets import targets_for_any_node
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import PullCredentials
@@ -133,7 +133,7 @@ def test_two_streams_with_one_kernel_are_one_target(tmp_path: Path) -> None:
     release, kernels = _read(tmp_path, {**TWO, DTK_10: _toolkit(_toolkit_json(KERNEL), "rhel-10")})
     assert [toolkit.stream for toolkit in release.toolkits] == ["rhel-9", "rhel-10"]
     assert kernels == (NINE, _target(KERNEL, DTK_10, "rhel-10"))
-    assert [target.kernel for target in everywhere(kernels)] == [NINE]
+    assert [target.kernel for target in targets_for_any_node(kernels)] == [NINE]
 
 
 GONE = layer([("release-manifests/.wh.image-references", b""), ("etc/.wh.driver-toolkit-release.json", b"")])

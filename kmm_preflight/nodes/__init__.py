@@ -1,1 +1,1 @@
-"""Nodes and pools: which kernel each node will boot after the upgrade, by the rules of the machine config operator."""
+"""Nodes and pools: the kernel that each node will boot after the upgrade, by the machine config operator's rules."""

@@ -1,4 +1,4 @@
-"""The nodes of a cluster and all that decides of the kernels that they will boot, as far as it was given."""
+"""The nodes of a cluster, and the objects that decide the kernels that the nodes will boot."""
 
 from __future__ import annotations
 
@@ -17,95 +17,106 @@ from kmm_preflight.nodes.pool import WORKER, Pool, parse_pool
 
 @dataclass(frozen=True)
 class Fleet:
-    """Nodes and pools in the order of their names; configs by name.
-
-    default_stream is that of the OSImageStream, "" where there is none; installed the version that the cluster was
-    installed with, "" where that is not known. layered has the Containerfile of each pool that the cluster builds.
-    lacking are words for what was not given or could not be read, and what is taken instead.
-    """
+    """Nodes and pools of a cluster, as far as they were given."""
 
     nodes: tuple[Node, ...] = ()
+    """Nodes, by name."""
     pools: tuple[Pool, ...] = ()
+    """Machine config pools, by name."""
     node_pools: tuple[NodePool, ...] = ()
+    """NodePools of a hosted cluster, by name."""
     configs: Mapping[str, MachineConfig] = field(default_factory=dict)
-    default_stream: str = ""
-    installed: str = ""
-    layered: Mapping[str, str] = field(default_factory=dict)
-    lacking: tuple[str, ...] = ()
+    """MachineConfigs by name."""
+    default_stream: str | None = None
+    """The default stream of the OSImageStream, or None without this object."""
+    installed_version: str | None = None
+    """The version that the cluster was installed with, or None if unknown."""
+    containerfiles: Mapping[str, str] = field(default_factory=dict)
+    """Containerfiles of layered pools, by the name of the pool."""
+    assumed: tuple[str, ...] = ()
+    """Sentences about objects that were not given or could not be read, and what the run assumes instead."""
 
     @property
     def known(self) -> bool:
-        """Whether anything says which of a release's kernels are needed."""
+        """True if any object decides which kernels of a release are required."""
         return bool(self.nodes or self.pools or self.node_pools)
 
     @property
     def hosted(self) -> bool:
-        """Whether its nodes are those of NodePools."""
+        """True for a hosted cluster: NodePools decide the kernels of its nodes."""
         return bool(self.node_pools) or any(HOSTED_LABEL in node.labels for node in self.nodes)
 
     @property
     def arches(self) -> tuple[str, ...]:
-        """The architectures of its nodes, each once."""
+        """The architectures of its Linux nodes."""
         return tuple(dict.fromkeys(node.arch for node in self.nodes if node.arch and not node.windows))
 
     def pool(self, name: str) -> Pool | None:
-        """The pool of that name."""
+        """Return the pool of that name."""
         return next((pool for pool in self.pools if pool.name == name), None)
 
-    def stream_of(self, pool: Pool) -> str:
-        """The stream that the cluster says for a pool (docs/reference/openshift.md 4.4), "" where it says none."""
+    def stream_of(self, pool: Pool) -> str | None:
+        """Return the stream of a pool (docs/reference/openshift.md 4.4), or None if no object names a stream."""
         worker = self.pool(WORKER) if pool.custom else None
-        return pool.stream or (worker.stream if worker else "") or self.default_stream
+        return pool.stream or (worker.stream if worker else None) or self.default_stream
 
     def sources(self, pool: Pool) -> tuple[MachineConfig, ...]:
-        """What a pool's configuration is made of, as far as it is here."""
+        """Return the MachineConfigs of a pool. A MachineConfig that was not given is left out."""
         if pool.sources:
             return tuple(self.configs[name] for name in pool.sources if name in self.configs)
-        chosen = pool.configs
-        return tuple(one for one in self.configs.values() if chosen and chosen.matches(one.labels))
+        selector = pool.config_selector
+        return tuple(config for config in self.configs.values() if selector and selector.matches(config.labels))
 
     def missing_sources(self, pool: Pool) -> tuple[str, ...]:
-        """The names of those of its sources that are not here."""
+        """Return the names of the pool's MachineConfigs that were not given."""
         return tuple(name for name in pool.sources if name not in self.configs)
 
 
 @dataclass(frozen=True)
 class FleetManifests:
-    """The manifests that make a fleet, of each kind; None for a kind that nothing is known of."""
+    """Manifests of a fleet, by kind."""
 
-    nodes: Sequence[Manifest] | None = None
-    pools: Sequence[Manifest] | None = None
+    nodes: Sequence[Manifest] = ()
+    """Nodes."""
+    pools: Sequence[Manifest] = ()
+    """MachineConfigPools."""
     configs: Sequence[Manifest] = ()
+    """MachineConfigs."""
     streams: Sequence[Manifest] = ()
+    """The OSImageStream."""
     versions: Sequence[Manifest] = ()
+    """The ClusterVersion."""
     layered: Sequence[Manifest] = ()
+    """MachineOSConfigs."""
     node_pools: tuple[NodePool, ...] = ()
+    """NodePools, already parsed with their ConfigMaps."""
 
 
-def fleet_of(found: FleetManifests, lacking: Iterable[str]) -> Fleet:
-    """The fleet of these manifests. Malformed names kind, object and field of one that cannot be read."""
-    nodes = [read_one("Node", manifest, parse_node) for manifest in found.nodes or ()]
-    pools = [read_one("MachineConfigPool", manifest, parse_pool) for manifest in found.pools or ()]
-    configs = [read_one("MachineConfig", manifest, parse_machine_config) for manifest in found.configs]
-    streams = [read_one("OSImageStream", manifest, _default_stream) for manifest in found.streams]
-    versions = [read_one("ClusterVersion", manifest, _installed_version) for manifest in found.versions]
+def fleet_of(manifests: FleetManifests, assumed: Iterable[str]) -> Fleet:
+    """Return the fleet of these manifests. Raise Malformed with kind, object and field."""
+    nodes = [parse_object("Node", manifest, parse_node) for manifest in manifests.nodes]
+    pools = [parse_object("MachineConfigPool", manifest, parse_pool) for manifest in manifests.pools]
+    configs = [parse_object("MachineConfig", manifest, parse_machine_config) for manifest in manifests.configs]
+    streams = [parse_object("OSImageStream", manifest, _default_stream) for manifest in manifests.streams]
+    versions = [parse_object("ClusterVersion", manifest, _installed_version) for manifest in manifests.versions]
+    layered = [parse_object("MachineOSConfig", manifest, _containerfile) for manifest in manifests.layered]
     return Fleet(
-        nodes=tuple(sorted(nodes, key=lambda one: one.name)),
-        pools=tuple(sorted(pools, key=lambda one: one.name)),
-        node_pools=tuple(sorted(found.node_pools, key=lambda one: one.name)),
-        configs={one.name: one for one in configs},
-        default_stream=next((one for one in streams if one), ""),
-        installed=next((one for one in versions if one), ""),
-        layered=dict(read_one("MachineOSConfig", manifest, _containerfile) for manifest in found.layered),
-        lacking=tuple(lacking),
+        nodes=tuple(sorted(nodes, key=lambda node: node.name)),
+        pools=tuple(sorted(pools, key=lambda pool: pool.name)),
+        node_pools=tuple(sorted(manifests.node_pools, key=lambda pool: pool.name)),
+        configs={config.name: config for config in configs},
+        default_stream=next((stream for stream in streams if stream), None),
+        installed_version=next((version for version in versions if version), None),
+        containerfiles=dict(layered),
+        assumed=tuple(assumed),
     )
 
 
 _T = TypeVar("_T")
 
 
-def read_one(kind: str, manifest: Manifest, parse: Callable[[Manifest], _T]) -> _T:
-    """What is parsed of an object. Malformed with its kind and name before the words."""
+def parse_object(kind: str, manifest: Manifest, parse: Callable[[Manifest], _T]) -> _T:
+    """Parse a manifest. Raise Malformed with the kind and the name of the object."""
     try:
         return parse(manifest)
     except Malformed as exc:
@@ -114,25 +125,25 @@ def read_one(kind: str, manifest: Manifest, parse: Callable[[Manifest], _T]) -> 
         raise Malformed(f"{kind} {name or 'without a name'}: {exc.message}") from exc
 
 
-def _default_stream(manifest: Manifest) -> str:
-    """status.defaultStream of the OSImageStream named cluster, or what its spec asks for."""
+def _default_stream(manifest: Manifest) -> str | None:
+    """Return the default stream of the OSImageStream named cluster: of its status, or else of its spec."""
     document = Field(manifest)
     if document["metadata"]["name"].text() != "cluster":
-        return ""
-    return document["status"]["defaultStream"].text() or document["spec"]["defaultStream"].text()
+        return None
+    return document["status"]["defaultStream"].optional_text() or document["spec"]["defaultStream"].optional_text()
 
 
-def _installed_version(manifest: Manifest) -> str:
-    """The oldest version of the ClusterVersion's history that was completed."""
+def _installed_version(manifest: Manifest) -> str | None:
+    """Return the oldest completed version in the history of the ClusterVersion."""
     history = Field(manifest)["status"]["history"].items()  # newest first
-    completed = [one["version"].text() for one in history if one["state"].text() == "Completed"]
-    return completed[-1] if completed else ""
+    completed = [update["version"].optional_text() for update in history if update["state"].text() == "Completed"]
+    return completed[-1] if completed else None
 
 
 def _containerfile(manifest: Manifest) -> tuple[str, str]:
-    """The pool of a MachineOSConfig, and what is done to the release's image for it."""
+    """Return the pool of a MachineOSConfig, and the Containerfile that changes its OS image."""
     document = Field(manifest)
     spec = document["spec"]
     pool = spec["machineConfigPool"]["name"].text() or document["metadata"]["name"].text()
     files = (*spec["containerFile"], *spec["buildInputs"]["containerFile"])  # v1, v1alpha1
-    return pool, "\n".join(one["content"].text() for one in files)
+    return pool, "\n".join(file["content"].text() for file in files)

@@ -1,4 +1,4 @@
-"""MachineConfigs: of each the two fields that decide of a kernel, and how several of them merge."""
+"""MachineConfigs: the two fields that decide the kernel of a node, and the merge of several MachineConfigs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kmm_preflight.model import Flavour, Manifest
 from kmm_preflight.nodes.selector import Labels
 
 ROLE = "machineconfiguration.openshift.io/role"
+DEFAULT_KERNEL_TYPE = "default"
 _GENERATED = "machineconfiguration.openshift.io/generated-by-controller-version"
 _FLAVOURS = {
-    "": Flavour.STANDARD,
-    "default": Flavour.STANDARD,
+    DEFAULT_KERNEL_TYPE: Flavour.STANDARD,
     "realtime": Flavour.RT,
     "64k-pages": Flavour.PAGES_64K,
 }
@@ -21,45 +21,51 @@ _FLAVOURS = {
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """kernel_type as spelled; os_image is osImageURL; generated ones are the operator's own."""
+    """A MachineConfig."""
 
     name: str
+    """Its name."""
     labels: Labels
-    kernel_type: str = ""
-    os_image: str = ""
+    """Its labels. A pool selects MachineConfigs by them."""
+    kernel_type: str | None = None
+    """spec.kernelType, or None if it is not set."""
+    os_image: str | None = None
+    """spec.osImageURL, or None if it is not set."""
     generated: bool = False
+    """True if the machine config operator made it."""
 
 
 def parse_machine_config(manifest: Manifest) -> MachineConfig:
-    """The MachineConfig of a manifest; Malformed for a field of another type."""
+    """Return the MachineConfig of a manifest. Raise Malformed if a field has another type."""
     document = Field(manifest)
     metadata, spec = document["metadata"], document["spec"]
     return MachineConfig(
         name=metadata["name"].name(),
         labels=dict(metadata["labels"].text_pairs()),
-        kernel_type=spec["kernelType"].text(),
-        os_image=spec["osImageURL"].text(),
+        kernel_type=spec["kernelType"].optional_text(),
+        os_image=spec["osImageURL"].optional_text(),
         generated=metadata["annotations"][_GENERATED].given,
     )
 
 
 def flavour_of(kernel_type: str) -> Flavour | None:
-    """The flavour of a kernelType; None for one that this suite does not know."""
+    """Return the flavour of a kernelType, or None if this suite does not know the kernelType."""
     return _FLAVOURS.get(kernel_type)
 
 
-def in_order(sources: Iterable[MachineConfig]) -> list[MachineConfig]:
-    """Sources as they merge (docs/reference/openshift.md 4.2): those of role worker by name, then the rest by name."""
-    return sorted(sources, key=lambda one: (one.labels.get(ROLE) != "worker", one.name))
+def merge_order(sources: Iterable[MachineConfig]) -> list[MachineConfig]:
+    """Return the sources as they merge (docs/reference/openshift.md 4.2): role worker first, then by name."""
+    return sorted(sources, key=lambda source: (source.labels.get(ROLE) != "worker", source.name))
 
 
 def merged_kernel_type(sources: Iterable[MachineConfig]) -> str:
-    """The kernelType of a merge: the last that is not default (docs/reference/openshift.md 4.2)."""
-    special = [one.kernel_type for one in in_order(sources) if one.kernel_type not in ("", "default")]
-    return special[-1] if special else ""
+    """Return the kernelType after the merge: the last that is not default (docs/reference/openshift.md 4.2)."""
+    set_types = [source.kernel_type for source in merge_order(sources) if source.kernel_type]
+    special = [kernel_type for kernel_type in set_types if kernel_type != DEFAULT_KERNEL_TYPE]
+    return special[-1] if special else DEFAULT_KERNEL_TYPE
 
 
-def own_image(sources: Iterable[MachineConfig]) -> str:
-    """The osImageURL that somebody set: the last of one that is not generated, "" where none is."""
-    own = [one.os_image for one in in_order(sources) if one.os_image and not one.generated]
-    return own[-1] if own else ""
+def custom_os_image(sources: Iterable[MachineConfig]) -> str | None:
+    """Return the osImageURL that a user set: the last in the merge, without generated MachineConfigs."""
+    images = [source.os_image for source in merge_order(sources) if source.os_image and not source.generated]
+    return images[-1] if images else None

@@ -1,4 +1,4 @@
-"""A node: its labels, its taints, its architecture, and the kernel that it runs today."""
+"""A node: its labels, taints and architecture, and the kernel that it runs today."""
 
 from __future__ import annotations
 
@@ -6,70 +6,80 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.kernel_version import architecture, looks_like_kernel
-from kmm_preflight.model import Manifest
+from kmm_preflight.kernel_version import architecture, kernel_flavour, looks_like_kernel
+from kmm_preflight.model import Flavour, Manifest
 from kmm_preflight.nodes.selector import Labels
 from kmm_preflight.planning.toleration import Taint, Toleration
 
 HOSTED_LABEL = "hypershift.openshift.io/nodePool"
-"""The NodePool of a hosted cluster's node."""
+"""The label of a hosted cluster's nodes. Its value is the NodePool."""
 
 _MCO = "machineconfiguration.openshift.io"
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
-# What controllers put on a node and take away again: it says nothing of the node after the upgrade.
+# Controllers add and remove these taints: the node may not have them after the upgrade.
 _PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeletedByClusterAutoscaler",
             "DeletionCandidateOfClusterAutoscaler")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node. arch is Go's spelling and "" where it is not told; kernel today's, "" too.
-
-    config and wanted_config name the rendered MachineConfig that it runs and the one that it shall run, image the image
-    of a layered pool that it shall run.
-    """
+    """A node of the cluster."""
 
     name: str
+    """Its name."""
     labels: Labels
-    arch: str = ""
-    kernel: str = ""
+    """Its labels."""
+    arch: str | None = None
+    """Its architecture in Go's spelling, or None if unknown."""
+    kernel: str | None = None
+    """The kernel that it runs today, or None if unknown."""
     windows: bool = False
+    """True if it runs Windows."""
     taints: tuple[Taint, ...] = ()
-    config: str = ""
-    wanted_config: str = ""
-    image: str = ""
+    """Its taints."""
+    current_config: str | None = None
+    """The rendered MachineConfig that it runs, or None if unknown."""
+    desired_config: str | None = None
+    """The rendered MachineConfig that it must run next, or None if unknown."""
+    desired_image: str | None = None
+    """The image of a layered pool that it must run next, or None without such a pool."""
 
-    def keeps_away(self, tolerations: Iterable[Toleration]) -> str:
-        """The taint that keeps KMM from loading anything here (its own rule), "" when none does.
+    @property
+    def flavour(self) -> Flavour:
+        """The flavour of today's kernel. If that kernel is unknown, the standard flavour."""
+        return kernel_flavour(self.kernel) if self.kernel else Flavour.STANDARD
 
-        Passing ones do not count: the node may be without them when it boots the new kernel.
+    def keeps_away(self, tolerations: Iterable[Toleration]) -> bool:
+        """True if KMM loads no kmod on this node, because of a taint without a toleration.
+
+        Ignore taints that controllers remove again: the node may boot the new kernel without them.
         """
-        several = tuple(tolerations)
-        for taint in self.taints:
-            if taint.effect not in _KEEPS_AWAY or taint.key.startswith(_PASSING):
-                continue
-            if not any(one.tolerates(taint) for one in several):
-                return taint.key
-        return ""
+        tolerated = tuple(tolerations)
+        return any(
+            not any(toleration.tolerates(taint) for toleration in tolerated)
+            for taint in self.taints
+            if taint.effect in _KEEPS_AWAY and not taint.key.startswith(_PASSING)
+        )
 
 
 def parse_node(manifest: Manifest) -> Node:
-    """The node of a manifest; Malformed for a field of another type."""
+    """Return the node of a manifest. Raise Malformed if a field has another type."""
     document = Field(manifest)
-    metadata, told = document["metadata"], document["status"]["nodeInfo"]
-    labels, notes = dict(metadata["labels"].text_pairs()), metadata["annotations"]
-    kernel = told["kernelVersion"].text()
-    system = labels.get("kubernetes.io/os") or told["operatingSystem"].text()
+    metadata, node_info = document["metadata"], document["status"]["nodeInfo"]
+    labels, annotations = dict(metadata["labels"].text_pairs()), metadata["annotations"]
+    kernel = node_info["kernelVersion"].text()
+    system = labels.get("kubernetes.io/os") or node_info["operatingSystem"].text()
     return Node(
         name=metadata["name"].name(),
         labels=labels,
-        arch=architecture(told["architecture"].text() or labels.get("kubernetes.io/arch", "")) or "",
-        kernel=kernel if looks_like_kernel(kernel) else "",
+        arch=architecture(node_info["architecture"].text() or labels.get("kubernetes.io/arch", "")),
+        kernel=kernel if looks_like_kernel(kernel) else None,
         windows=system == "windows",
         taints=tuple(
-            Taint(one["key"].text(), one["value"].text(), one["effect"].text()) for one in document["spec"]["taints"]
+            Taint(taint["key"].text(), taint["value"].text(), taint["effect"].text())
+            for taint in document["spec"]["taints"]
         ),
-        config=notes[f"{_MCO}/currentConfig"].text(),
-        wanted_config=notes[f"{_MCO}/desiredConfig"].text(),
-        image=notes[f"{_MCO}/desiredImage"].text(),
+        current_config=annotations[f"{_MCO}/currentConfig"].optional_text(),
+        desired_config=annotations[f"{_MCO}/desiredConfig"].optional_text(),
+        desired_image=annotations[f"{_MCO}/desiredImage"].optional_text(),
     )

@@ -1,4 +1,4 @@
-"""NodePools of hosted clusters, which are to their nodes what machine config pools are elsewhere."""
+"""NodePools of hosted clusters: they decide the kernel of their nodes, as machine config pools do elsewhere."""
 
 from __future__ import annotations
 
@@ -16,48 +16,52 @@ _LABEL_CHARACTERS = 63
 
 @dataclass(frozen=True)
 class NodePool:
-    """A NodePool (docs/reference/openshift.md 4.6).
-
-    release is the release that its spec names today. lacking names the ConfigMaps that were not given.
-    """
+    """A NodePool (docs/reference/openshift.md 4.6)."""
 
     name: str
-    namespace: str = ""
+    """Its name."""
     arch: str = "amd64"
+    """The architecture of its nodes, in Go's spelling."""
     labels: Labels | None = None
-    stream: str = ""
-    release: str = ""
+    """Labels of its nodes."""
+    stream: str | None = None
+    """The stream that its spec names, or None."""
+    release: str | None = None
+    """The release image that its spec names today, or None."""
     paused: bool = False
+    """True if its nodes get no new configuration."""
     configs: tuple[MachineConfig, ...] = ()
-    lacking: tuple[str, ...] = ()
+    """MachineConfigs of its ConfigMaps."""
+    missing_config_maps: tuple[str, ...] = ()
+    """Names of its ConfigMaps that were not given."""
 
     @property
     def label(self) -> str:
-        """The value of the label that its nodes have."""
+        """The value of HOSTED_LABEL on its nodes."""
         return self.name[:_LABEL_CHARACTERS]
 
 
 def config_names(manifest: Manifest) -> tuple[str, ...]:
-    """The ConfigMaps, in its own namespace, that hold the MachineConfigs of a NodePool."""
-    return tuple(one["name"].text() for one in Field(manifest)["spec"]["config"])
+    """Return the names of the ConfigMaps with the MachineConfigs of a NodePool. They are in its namespace."""
+    return tuple(config["name"].text() for config in Field(manifest)["spec"]["config"])
 
 
-def parse_node_pool(manifest: Manifest, configs: Iterable[MachineConfig], lacking: Iterable[str]) -> NodePool:
-    """The NodePool of a manifest, with the MachineConfigs that its ConfigMaps hold."""
+def parse_node_pool(
+    manifest: Manifest, configs: Iterable[MachineConfig], missing_config_maps: Iterable[str]
+) -> NodePool:
+    """Return the NodePool of a manifest, with the MachineConfigs of its ConfigMaps."""
     document = Field(manifest)
     metadata, spec = document["metadata"], document["spec"]
-    arch = spec["arch"].text() or "amd64"
-    known = architecture(arch)
-    if known is None:
+    arch = architecture(spec["arch"].text() or "amd64")
+    if arch is None:
         raise spec["arch"].refuse("an architecture")
     return NodePool(
         name=metadata["name"].name(),
-        namespace=metadata["namespace"].text(),
-        arch=known,
+        arch=arch,
         labels=dict(spec["nodeLabels"].text_pairs()),
-        stream=spec["osImageStream"]["name"].text(),
-        release=spec["release"]["image"].text(),
-        paused=bool(spec["pausedUntil"].text()),
+        stream=spec["osImageStream"]["name"].optional_text(),
+        release=spec["release"]["image"].optional_text(),
+        paused=spec["pausedUntil"].optional_text() is not None,
         configs=tuple(configs),
-        lacking=tuple(lacking),
+        missing_config_maps=tuple(missing_config_maps),
     )

@@ -1,4 +1,4 @@
-"""Machine config pools, and to which of them a node belongs."""
+"""Machine config pools, and the pool of a node."""
 
 from __future__ import annotations
 
@@ -16,51 +16,59 @@ _CONTROL_PLANE = (MASTER, "arbiter")
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool. rendered names the MachineConfig that it aims at, sources what that is made of; stream is its own."""
+    """A machine config pool."""
 
     name: str
-    nodes: Selector | None = None
-    configs: Selector | None = None
+    """Its name."""
+    node_selector: Selector | None = None
+    """Selects its nodes. None selects no node."""
+    config_selector: Selector | None = None
+    """Selects its MachineConfigs. None selects no MachineConfig."""
     paused: bool = False
-    rendered: str = ""
+    """True if its nodes get no new configuration."""
+    rendered: str | None = None
+    """The rendered MachineConfig that its nodes must run, or None if unknown."""
     sources: tuple[str, ...] = ()
-    stream: str = ""
+    """Names of the MachineConfigs that the rendered MachineConfig is made of."""
+    stream: str | None = None
+    """The stream that its spec names, or None."""
 
     @property
     def custom(self) -> bool:
-        """Whether it is neither master nor worker: such a pool has what worker has unless it says otherwise."""
+        """True if the pool is neither master nor worker: it inherits from worker what it does not set."""
         return self.name not in (MASTER, WORKER)
 
     @property
     def control_plane(self) -> bool:
-        """Whether its nodes are kept for the control plane."""
+        """True if its nodes are reserved for the control plane."""
         return self.name in _CONTROL_PLANE
 
 
 def parse_pool(manifest: Manifest) -> Pool:
-    """The pool of a manifest; Malformed for a field of another type."""
+    """Return the pool of a manifest. Raise Malformed if a field has another type."""
     document = Field(manifest)
     spec = document["spec"]
     return Pool(
         name=document["metadata"]["name"].name(),
-        nodes=parse_selector(spec["nodeSelector"]),
-        configs=parse_selector(spec["machineConfigSelector"]),
+        node_selector=parse_selector(spec["nodeSelector"]),
+        config_selector=parse_selector(spec["machineConfigSelector"]),
         paused=spec["paused"].flag(),
-        rendered=spec["configuration"]["name"].text(),
-        sources=tuple(one["name"].text() for one in spec["configuration"]["source"]),
-        stream=spec["osImageStream"]["name"].text(),
+        rendered=spec["configuration"]["name"].optional_text(),
+        sources=tuple(source["name"].text() for source in spec["configuration"]["source"]),
+        stream=spec["osImageStream"]["name"].optional_text(),
     )
 
 
 def pool_of(node: Node, pools: Iterable[Pool]) -> Pool | None:
-    """The pool that a node belongs to (docs/reference/openshift.md 4.1); None for one that is not managed.
+    """Return the pool of a node (docs/reference/openshift.md 4.1), or None if no pool manages the node.
 
-    Two custom pools are an error there, which leaves the node as it is. Else master wins, then the custom one.
+    master wins over a custom pool, and a custom pool over worker. With two custom pools the machine config operator
+    reports an error and does not change the node.
     """
     if node.windows or HOSTED_LABEL in node.labels:
         return None
-    matched = {pool.name: pool for pool in pools if pool.nodes and pool.nodes.matches(node.labels)}
-    custom = [pool for pool in matched.values() if pool.custom]
+    matches = {pool.name: pool for pool in pools if pool.node_selector and pool.node_selector.matches(node.labels)}
+    custom = [pool for pool in matches.values() if pool.custom]
     if len(custom) > 1:
         return None
-    return matched.get(MASTER) or next(iter(custom), None) or matched.get(WORKER)
+    return matches.get(MASTER) or next(iter(custom), None) or matches.get(WORKER)

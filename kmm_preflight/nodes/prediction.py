@@ -1,4 +1,4 @@
-"""What each node will boot: a kernel of the release by stream, architecture and flavour, or one that stays as it is."""
+"""Predict the kernel of each node after the upgrade: a kernel of the release, or today's kernel."""
 
 from __future__ import annotations
 
@@ -9,215 +9,248 @@ from dataclasses import dataclass, replace
 from kmm_preflight.kernel_version import kernel_flavour
 from kmm_preflight.model import Flavour
 from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.nodes.machine_config import MachineConfig, flavour_of, merged_kernel_type, own_image
+from kmm_preflight.nodes.machine_config import (
+    DEFAULT_KERNEL_TYPE,
+    MachineConfig,
+    custom_os_image,
+    flavour_of,
+    merged_kernel_type,
+)
 from kmm_preflight.nodes.node import HOSTED_LABEL, Node
 from kmm_preflight.nodes.node_pool import NodePool
 from kmm_preflight.nodes.pool import Pool, pool_of
 from kmm_preflight.text import listed
 
-# In a Containerfile: the package, with or without its version, but none such as kernel-devel beside it.
+# A kernel package in a Containerfile, with or without a version. Other packages, such as kernel-devel, do not match.
 _KERNEL_PACKAGE = re.compile(r"(?<![\w.-])kernel(-rt|-64k)?(-core|-modules(-core|-extra)?)?(?=-\d|[\s\"'*,;&|]|$)")
-_TWO_NODE_POOLS = "several NodePools given have this name"
+_TWO_NODE_POOLS = "several NodePools have this name"
+_NO_POOL = "no machine config pool manages them"
 
 
 @dataclass(frozen=True)
 class ReleaseStreams:
-    """What a release has: its version and the streams of its driver toolkits, in the payload's order."""
+    """The streams of a release."""
 
     version: str
+    """The version of the release."""
     streams: tuple[str, ...]
+    """Streams of its driver toolkits, in the payload's order."""
+
+    @property
+    def only(self) -> str | None:
+        """The stream, if all driver toolkits have the same."""
+        return self.streams[0] if len(set(self.streams)) == 1 else None
 
 
 @dataclass(frozen=True)
 class PredictedKernel:
-    """What a node boots after the upgrade. stream and arch "" are any of the release, flavour None the chosen ones.
-
-    kernel is set where it is not the release's: own says why. unknown says why it is not known at all. group names the
-    nodes that boot the same, in words.
-    """
+    """The kernel that a group of nodes will boot after the upgrade."""
 
     group: str
-    stream: str = ""
-    arch: str = ""
+    """The nodes, in words, such as "pool worker"."""
+    stream: str | None = None
+    """The stream, or None for every stream of the release."""
+    arch: str | None = None
+    """The architecture in Go's spelling, or None for every architecture of the release."""
     flavour: Flavour | None = None
-    kernel: str = ""
-    own: str = ""
-    unknown: str = ""
+    """The flavour, or None for the flavours of the options."""
+    kernel: str | None = None
+    """Today's kernel, if the upgrade does not change it. Otherwise None: the kernel is in the release."""
+    unchanged_because: str | None = None
+    """The reason why the upgrade does not change the kernel, or None."""
+    unknown_because: str | None = None
+    """The reason why the kernel is unknown, or None."""
     paused: bool = False
+    """True if the pool is paused."""
     layered: bool = False
+    """True if the cluster builds the OS image of the pool."""
+
+    @property
+    def in_release(self) -> bool:
+        """True if the release has the kernel."""
+        return self.kernel is None and self.unknown_because is None
 
 
 class Prediction:
-    """What each node of a fleet boots of a release, and what the nodes would that a pool has not yet."""
+    """The kernels that the nodes of a fleet will boot after the upgrade to a release."""
 
-    def __init__(self, fleet: Fleet, offered: ReleaseStreams) -> None:
+    def __init__(self, fleet: Fleet, streams: ReleaseStreams) -> None:
         self.fleet = fleet
-        self.offered = offered
-        self._members = {node.name: pool_of(node, fleet.pools) for node in fleet.nodes}
-        self._configured = {pool.name: self._read(pool) for pool in fleet.pools}
-        self._of_nodes = {node.name: self._boot(node) for node in fleet.nodes}
+        self.streams = streams
+        self._pools = {node.name: pool_of(node, fleet.pools) for node in fleet.nodes}
+        self._configurations = {pool.name: self._configuration(pool) for pool in fleet.pools}
+        self._nodes = {node.name: self._predict(node) for node in fleet.nodes}
 
     def of_node(self, node: Node) -> PredictedKernel:
-        """What a node of the fleet boots."""
-        return self._of_nodes[node.name]
+        """Return the kernel that a node of the fleet will boot."""
+        return self._nodes[node.name]
 
-    def of_pool(self, pool: Pool, arch: str = "") -> list[PredictedKernel]:
-        """What a pool's nodes boot, those that come later too.
+    def of_pool(self, pool: Pool, arch: str | None = None) -> list[PredictedKernel]:
+        """Return the kernels that the nodes of a pool will boot, also nodes that will be added later.
 
-        For the architecture that they must have, else those of its nodes, else of all nodes, else the release's own.
+        For a pool without nodes, predict for the architecture if given, else for those of all nodes.
         """
-        mine = [node for node in self.fleet.nodes if self._members[node.name] == pool and arch in ("", node.arch)]
-        if mine:
-            return list(dict.fromkeys(self.of_node(node) for node in mine))
-        others = sorted({node.arch for node in self.fleet.nodes if not node.windows}) or [""]
-        return [self._of_pool(pool, Node("", {}, one)) for one in ([arch] if arch else others)]
+        members = [node for node in self.fleet.nodes if self._pools[node.name] == pool and arch in (None, node.arch)]
+        if members:
+            return list(dict.fromkeys(self.of_node(node) for node in members))
+        all_arches = {node.arch for node in self.fleet.nodes if not node.windows} or {None}
+        arches = [arch] if arch else sorted(all_arches, key=lambda name: name or "")
+        return [self._of_pool(pool, Node("", {}, name)) for name in arches]
 
     def of_node_pool(self, pool: NodePool) -> PredictedKernel:
-        """What the nodes of a NodePool boot, which has one architecture."""
-        boot = self._blank(pool)
-        if image := own_image(pool.configs):
-            return _stays(boot, self._kernels_of(pool), _set_to(image))
-        return _flavoured(boot, merged_kernel_type(pool.configs))
+        """Return the kernel that the nodes of a NodePool will boot. They have one architecture."""
+        predicted = self._of_hosted_release(pool)
+        if image := custom_os_image(pool.configs):
+            return _unchanged(predicted, self._kernels_of(pool), _set_to(image))
+        return _with_kernel_type(predicted, merged_kernel_type(pool.configs))
 
-    def _boot(self, node: Node) -> PredictedKernel:
-        pool, hosted = self._members[node.name], node.labels.get(HOSTED_LABEL)
-        if hosted is not None:
-            return self._boot_hosted(node, hosted)
+    def _predict(self, node: Node) -> PredictedKernel:
+        pool, node_pool = self._pools[node.name], node.labels.get(HOSTED_LABEL)
+        if node_pool is not None:
+            return self._of_hosted_node(node, node_pool)
         if pool:
             return self._of_pool(pool, node)
         if self.fleet.pools:
-            return _stays(
-                PredictedKernel("nodes of no pool", arch=node.arch), {node.kernel}, "no machine config pool manages it"
-            )
-        return PredictedKernel("nodes without pools", arch=node.arch, flavour=kernel_flavour(node.kernel))
+            return _unchanged(PredictedKernel("nodes of no pool", arch=node.arch), {node.kernel}, _NO_POOL)
+        return PredictedKernel("nodes without pools", arch=node.arch, flavour=node.flavour)
 
-    def _boot_hosted(self, node: Node, name: str) -> PredictedKernel:
-        today = PredictedKernel(_hosted(name), hosted_stream(self.offered), node.arch, kernel_flavour(node.kernel))
-        pools = [pool for pool in self.fleet.node_pools if pool.label == name]
+    def _of_hosted_node(self, node: Node, node_pool: str) -> PredictedKernel:
+        as_today = PredictedKernel(_hosted_group(node_pool), hosted_stream(self.streams), node.arch, node.flavour)
+        pools = [pool for pool in self.fleet.node_pools if pool.label == node_pool]
         if len(pools) > 1:
-            return replace(today, unknown=_TWO_NODE_POOLS)
+            return replace(as_today, unknown_because=_TWO_NODE_POOLS)
         if not pools:
-            return today
+            return as_today
         (pool,) = pools
-        if pool.lacking:
-            return replace(self._blank(pool), flavour=today.flavour)
+        if pool.missing_config_maps:
+            return replace(self._of_hosted_release(pool), flavour=as_today.flavour)
         return self.of_node_pool(pool)
 
-    def _blank(self, pool: NodePool) -> PredictedKernel:
-        return PredictedKernel(
-            _hosted(pool.name), pool.stream or hosted_stream(self.offered), pool.arch, paused=pool.paused
-        )
+    def _of_hosted_release(self, pool: NodePool) -> PredictedKernel:
+        """Return the prediction for a NodePool without its MachineConfigs."""
+        stream = pool.stream or hosted_stream(self.streams)
+        return PredictedKernel(_hosted_group(pool.name), stream, pool.arch, paused=pool.paused)
 
     def _of_pool(self, pool: Pool, node: Node) -> PredictedKernel:
-        known = self._configured[pool.name]
-        layered = known.containerfile is not None or bool(node.image)
-        boot = PredictedKernel(f"pool {pool.name}", known.stream, node.arch, paused=pool.paused, layered=layered)
-        today = replace(boot, flavour=kernel_flavour(node.kernel))
-        if package := _kernel_package(known.containerfile or ""):
-            said = f"the Containerfile of its MachineOSConfig names {package}, which may replace the release's kernel"
-            return replace(today, unknown=said)
-        if known.image:
-            return _stays(boot, known.kernels.get(node.arch, set()), _set_to(known.image))
-        return today if known.kernel_type is None else _flavoured(boot, known.kernel_type)
+        configuration = self._configurations[pool.name]
+        layered = configuration.containerfile is not None or node.desired_image is not None
+        predicted = PredictedKernel(
+            f"pool {pool.name}", configuration.stream, node.arch, paused=pool.paused, layered=layered
+        )
+        as_today = replace(predicted, flavour=node.flavour)
+        if package := _kernel_package(configuration.containerfile or ""):
+            reason = f"the Containerfile of its MachineOSConfig names {package}, which may replace the release's kernel"
+            return replace(as_today, unknown_because=reason)
+        if configuration.os_image:
+            return _unchanged(predicted, configuration.kernels.get(node.arch, set()), _set_to(configuration.os_image))
+        if configuration.kernel_type is None:
+            return as_today
+        return _with_kernel_type(predicted, configuration.kernel_type)
 
-    def _read(self, pool: Pool) -> _Configured:
-        """What a pool's configuration says; its rendered MachineConfig is no source of itself."""
-        fleet, kernels = self.fleet, dict[str, set[str]]()
-        sources = [one for one in fleet.sources(pool) if one.name != pool.rendered]
+    def _configuration(self, pool: Pool) -> _PoolConfiguration:
+        fleet, kernels = self.fleet, dict[str | None, set[str | None]]()
+        sources = [config for config in fleet.sources(pool) if config.name != pool.rendered]
         for node in fleet.nodes:
-            if self._members[node.name] == pool and node.config == node.wanted_config == pool.rendered:
+            if self._pools[node.name] == pool and node.current_config == node.desired_config == pool.rendered:
                 kernels.setdefault(node.arch, set()).add(node.kernel)
-        rendered = fleet.configs.get(pool.rendered)
-        return _Configured(
-            stream=fleet.stream_of(pool) or default_stream_of(fleet, self.offered),
-            kernel_type=rendered.kernel_type if rendered else self._merged(pool, sources),
-            image=own_image(sources),
-            containerfile=fleet.layered.get(pool.name),
+        rendered = fleet.configs.get(pool.rendered) if pool.rendered else None
+        kernel_type = rendered.kernel_type or DEFAULT_KERNEL_TYPE if rendered else self._kernel_type(pool, sources)
+        return _PoolConfiguration(
+            stream=fleet.stream_of(pool) or default_stream_of(fleet, self.streams),
+            kernel_type=kernel_type,
+            os_image=custom_os_image(sources),
+            containerfile=fleet.containerfiles.get(pool.name),
             kernels=kernels,
         )
 
-    def _merged(self, pool: Pool, sources: Sequence[MachineConfig]) -> str | None:
-        """The kernelType of the sources, None where one that is not here may be the one that sets it."""
+    def _kernel_type(self, pool: Pool, sources: Sequence[MachineConfig]) -> str | None:
+        """Return the kernelType of the sources, or None if a source that was not given may set it."""
         merged = merged_kernel_type(sources)
-        return merged if merged or (sources and not self.fleet.missing_sources(pool)) else None
+        if merged != DEFAULT_KERNEL_TYPE:
+            return merged
+        return merged if sources and not self.fleet.missing_sources(pool) else None
 
-    def _kernels_of(self, pool: NodePool) -> set[str]:
+    def _kernels_of(self, pool: NodePool) -> set[str | None]:
         return {node.kernel for node in self.fleet.nodes if node.labels.get(HOSTED_LABEL) == pool.label}
 
 
 @dataclass(frozen=True)
-class _Configured:
-    """A pool's configuration. kernel_type is None where it is not known; kernels are those of the nodes that run it."""
+class _PoolConfiguration:
+    """The configuration of a pool."""
 
-    stream: str
+    stream: str | None
+    """Its stream, or None if unknown."""
     kernel_type: str | None
-    image: str
+    """Its kernelType, or None if unknown."""
+    os_image: str | None
+    """The osImageURL that a user set, or None."""
     containerfile: str | None
-    kernels: Mapping[str, set[str]]
+    """The Containerfile of a layered pool, or None."""
+    kernels: Mapping[str | None, set[str | None]]
+    """Kernels of the nodes that run the configuration, by architecture."""
 
 
-def hosted_stream(offered: ReleaseStreams) -> str:
+def hosted_stream(streams: ReleaseStreams) -> str:
     """Return the stream of a hosted cluster's nodes: rhel-10 from 5.0 on (docs/reference/openshift.md 4.6)."""
-    stream = "rhel-10" if _major(offered.version) >= 5 else "rhel-9"
-    return _only(offered) or stream
+    return streams.only or ("rhel-10" if _major(streams.version) >= 5 else "rhel-9")
 
 
-def default_stream_of(fleet: Fleet, offered: ReleaseStreams) -> str:
+def default_stream_of(fleet: Fleet, streams: ReleaseStreams) -> str | None:
     """Return the stream if no object names a stream (docs/reference/openshift.md 4.4).
 
-    Return "" if the first version of the cluster is unknown.
+    Return None if the first version of the cluster is unknown.
     """
-    if only := _only(offered):
-        return only
-    if not fleet.installed:
-        return ""
-    if "okd" in fleet.installed:
+    if streams.only:
+        return streams.only
+    if fleet.installed_version is None:
+        return None
+    if "okd" in fleet.installed_version:
         return "centos-10"
-    return "rhel-10" if _major(fleet.installed) >= 5 else "rhel-9"
+    return "rhel-10" if _major(fleet.installed_version) >= 5 else "rhel-9"
 
 
-def _kernel_package(containerfile: str) -> str:
-    """The kernel package that a Containerfile names, "" for none; comments do not count."""
+def flavour_exists(predicted: PredictedKernel) -> bool:
+    """True if OpenShift has the flavour for the architecture: rt amd64, 64k arm64 (docs/reference/openshift.md 4.2)."""
+    only = {Flavour.RT: "amd64", Flavour.PAGES_64K: "arm64"}.get(predicted.flavour or Flavour.STANDARD)
+    return only is None or predicted.arch in (None, only)
+
+
+def _kernel_package(containerfile: str) -> str | None:
+    """Return the kernel package that a Containerfile names, or None. Ignore comments."""
     lines = [line for line in containerfile.splitlines() if not line.lstrip().startswith("#")]
-    hit = _KERNEL_PACKAGE.search("\n".join(lines))
-    return hit[0] if hit else ""
+    match = _KERNEL_PACKAGE.search("\n".join(lines))
+    return match[0] if match else None
 
 
-def _flavoured(boot: PredictedKernel, kernel_type: str) -> PredictedKernel:
+def _with_kernel_type(predicted: PredictedKernel, kernel_type: str) -> PredictedKernel:
     flavour = flavour_of(kernel_type)
     if flavour is None:
-        return replace(boot, flavour=Flavour.STANDARD, unknown=f"kernelType is {kernel_type}")
-    return replace(boot, flavour=flavour)
+        return replace(predicted, flavour=Flavour.STANDARD, unknown_because=f"kernelType is {kernel_type}")
+    return replace(predicted, flavour=flavour)
 
 
-def _stays(boot: PredictedKernel, kernels: set[str], why: str) -> PredictedKernel:
-    """Nodes whose kernel the upgrade does not change: the one that all of them boot today who run what they shall."""
-    boot = replace(boot, stream="")
-    if len(kernels) == 1 and "" not in kernels:
-        (kernel,) = kernels
-        return replace(boot, flavour=kernel_flavour(kernel), kernel=kernel, own=why)
-    unknown = "no node shows which kernel that image boots"
-    if any(kernels):
-        unknown = f"nodes that run it boot {listed(sorted(kernels))}"
-    return replace(boot, flavour=Flavour.STANDARD, unknown=f"{why}, and {unknown}")
+def _unchanged(predicted: PredictedKernel, kernels: set[str | None], reason: str) -> PredictedKernel:
+    """Return the prediction for nodes whose kernel the upgrade does not change.
+
+    kernels are today's kernels of the nodes that run the current configuration. If they are not one known kernel,
+    the prediction is unknown.
+    """
+    predicted = replace(predicted, stream=None)
+    known = sorted(kernel for kernel in kernels if kernel)
+    if len(known) == len(kernels) == 1:
+        (kernel,) = known
+        return replace(predicted, flavour=kernel_flavour(kernel), kernel=kernel, unchanged_because=reason)
+    unknown = ["an unknown kernel"] if None in kernels else []
+    today = f"nodes with this image boot {listed([*known, *unknown])}" if known else "no node reports the kernel"
+    return replace(predicted, flavour=Flavour.STANDARD, unknown_because=f"{reason}, and {today}")
 
 
 def _set_to(image: str) -> str:
     return f"osImageURL is set to {image}"
 
 
-def _hosted(name: str) -> str:
-    return f"NodePool {name}"
-
-
-def exists(boot: PredictedKernel) -> bool:
-    """True if OpenShift has the flavour for the architecture: rt amd64, 64k arm64 (docs/reference/openshift.md 4.2)."""
-    only = {Flavour.RT: "amd64", Flavour.PAGES_64K: "arm64"}.get(boot.flavour or Flavour.STANDARD, boot.arch)
-    return boot.arch in ("", only)
-
-
-def _only(offered: ReleaseStreams) -> str:
-    return offered.streams[0] if len(set(offered.streams)) == 1 else ""
+def _hosted_group(node_pool: str) -> str:
+    return f"NodePool {node_pool}"
 
 
 def _major(version: str) -> int:

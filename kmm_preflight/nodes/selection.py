@@ -1,4 +1,4 @@
-"""Which kernels of a release each Module of a run is judged on, and what was assumed for it."""
+"""Select the kernels of a release on which each Module of a run is judged."""
 
 from __future__ import annotations
 
@@ -6,48 +6,55 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kmm_preflight.model import ModuleName, Release, TargetKernel
+from kmm_preflight.nodes.demand import Demand, demand_of
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
-from kmm_preflight.nodes.targets import Demand, Target, everywhere, filter_of, needed, targets, with_nodes
+from kmm_preflight.nodes.targets import Target, targets_for_any_node, targets_of, with_nodes
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.planning.module import Module, RefusedModule
-from kmm_preflight.release.choice import Choice, KernelFilter
+from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.payload import read_release, read_streams
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The release, all kernels of the run, those of each Module, and words for the report."""
+    """The kernels on which the Modules of a run are judged."""
 
     release: Release
+    """The release that was read."""
     kernels: tuple[TargetKernel, ...]
+    """All kernels of the run."""
     targets: Mapping[ModuleName, tuple[Target, ...]]
+    """The target kernels of each Module."""
     assumed: tuple[str, ...] = ()
+    """Sentences for the report about assumptions."""
 
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """What options say of kernels: the choice, and whether its flavours were named; what is named wins over nodes."""
+    """The options that choose kernels of a release. An option wins over the nodes."""
 
     choice: Choice
+    """The values of --arch, --stream and --flavour."""
     flavour_named: bool = False
+    """True if --flavour was given."""
 
     @property
     def named(self) -> tuple[str, ...]:
         """The options that were given."""
         given = {"--arch": self.choice.arches, "--stream": self.choice.streams, "--flavour": self.flavour_named}
-        return tuple(name for name, there in given.items() if there)
+        return tuple(name for name, value in given.items() if value)
 
-    def over(self, boot: PredictedKernel) -> PredictedKernel:
-        """The boot with what is named left to the choice; a kernel that is not the release's is not chosen of it."""
-        if boot.kernel or boot.unknown:
-            return boot
+    def applied_to(self, predicted: PredictedKernel) -> PredictedKernel:
+        """Return the prediction without the parts that options decide. Options do not change a kernel of today."""
+        if not predicted.in_release:
+            return predicted
         return replace(
-            boot,
-            arch="" if self.choice.arches else boot.arch,
-            stream="" if self.choice.streams else boot.stream,
-            flavour=None if self.flavour_named else boot.flavour,
+            predicted,
+            arch=None if self.choice.arches else predicted.arch,
+            stream=None if self.choice.streams else predicted.stream,
+            flavour=None if self.flavour_named else predicted.flavour,
         )
 
 
@@ -59,53 +66,66 @@ def choose_kernels(
     modules: Iterable[Module | RefusedModule],
     fleet: Fleet | None,
 ) -> Selection:
-    """The kernels of the release of that name that the Modules are judged on. Raises what read_release raises."""
-    several = tuple(modules)
+    """Return the kernels of the release on which the Modules are judged. Raise the errors of read_release."""
+    judged = tuple(modules)
     if fleet is None or not fleet.known:
         release, kernels = read_release(images, name, options.choice, credentials)
-        every = everywhere(kernels)
-        return Selection(release, tuple(one.kernel for one in every), {one.name: every for one in several})
-    offered = ReleaseStreams(*read_streams(images, name, options.choice.arches or fleet.arches, credentials))
-    boots = Prediction(fleet, offered)
-    wanted = {one.name: _needed(one, boots, options) for one in several}
-    release, kernels = read_release(images, name, _choice(options, wanted.values()), credentials)
-    found = {module: targets(many, kernels, offered) for module, many in wanted.items()}
-    every = tuple(target for many in found.values() for target in many)
-    used = [target.kernel for target in every]
-    order = [kernel for kernel in kernels if kernel in used] + used
-    told = with_nodes(order, every)
+        targets = targets_for_any_node(kernels)
+        return Selection(
+            release, tuple(target.kernel for target in targets), {module.name: targets for module in judged}
+        )
+    streams = ReleaseStreams(*read_streams(images, name, options.choice.arches or fleet.arches, credentials))
+    prediction = Prediction(fleet, streams)
+    demands = {module.name: _demand(module, prediction, options) for module in judged}
+    release, kernels = read_release(images, name, _choice(options, demands.values()), credentials)
+    by_module = {module: targets_of(demand, kernels, streams) for module, demand in demands.items()}
+    all_targets = tuple(target for targets in by_module.values() for target in targets)
+    used = [target.kernel for target in all_targets]
+    ordered = [kernel for kernel in kernels if kernel in used] + used
+    by_version = with_nodes(ordered, all_targets)
     return Selection(
         release,
-        tuple(told.values()),
-        {name: tuple(replace(one, kernel=told[one.kernel.version]) for one in many) for name, many in found.items()},
-        (*fleet.lacking, *_assumed(fleet, offered, options, name)),
+        tuple(by_version.values()),
+        {
+            module: tuple(replace(target, kernel=by_version[target.kernel.version]) for target in targets)
+            for module, targets in by_module.items()
+        },
+        (*fleet.assumed, *_assumed(fleet, streams, options, name)),
     )
 
 
-def _needed(module: Module | RefusedModule, boots: Prediction, options: KernelOptions) -> tuple[Demand, ...]:
-    """What a Module needs; of one that cannot be read, every node counts."""
-    one = Module(module.name, None) if isinstance(module, RefusedModule) else module
-    return tuple(replace(need, boot=options.over(need.boot)) for need in needed(one, boots))
+def _demand(module: Module | RefusedModule, prediction: Prediction, options: KernelOptions) -> tuple[Demand, ...]:
+    """Return the kernels that a Module's nodes will boot. A Module that cannot be read selects all nodes."""
+    readable = Module(module.name, None) if isinstance(module, RefusedModule) else module
+    return tuple(
+        replace(demand, predicted=options.applied_to(demand.predicted)) for demand in demand_of(readable, prediction)
+    )
 
 
-def _choice(options: KernelOptions, needs: Iterable[tuple[Demand, ...]]) -> Choice:
-    wants: set[KernelFilter | None] = {filter_of(one.boot) for several in needs for one in several}
-    return replace(options.choice, filters=frozenset(want for want in wants if want))
+def _choice(options: KernelOptions, demands: Iterable[tuple[Demand, ...]]) -> Choice:
+    filters = {demand.filter for module_demands in demands for demand in module_demands}
+    return replace(options.choice, filters=frozenset(kernels for kernels in filters if kernels))
 
 
-def _assumed(fleet: Fleet, offered: ReleaseStreams, options: KernelOptions, release: str) -> list[str]:
-    said = []
+def _assumed(fleet: Fleet, streams: ReleaseStreams, options: KernelOptions, release: str) -> list[str]:
+    assumed = []
     if options.named:
-        said.append(f"{', '.join(options.named)}: taken for every Module, whatever its nodes say")
-    if len(set(offered.streams)) > 1 and fleet.pools and not fleet.default_stream and not options.choice.streams:
-        stream = default_stream_of(fleet, offered)
-        how = f"{stream}, as OpenShift does on a cluster installed with {fleet.installed}" if stream else (
-            "every stream of the release, since the version that the cluster was installed with is not known either"
-        )  # fmt: skip
-        said.append(f"no OSImageStream tells the default stream: pools without a stream are taken to boot {how}")
-    said += [
-        f"NodePool {pool.name} asks for release {pool.release} today: its nodes are judged on {release}"
+        assumed.append(f"{', '.join(options.named)}: used for every Module, whatever kernels its nodes would boot")
+    if len(set(streams.streams)) > 1 and fleet.pools and not fleet.default_stream and not options.choice.streams:
+        assumed.append(f"no OSImageStream with a default stream: {_assumed_stream(fleet, streams)}")
+    assumed += [
+        f"NodePool {pool.name} requests release {pool.release} today: its nodes are judged on {release}"
         for pool in fleet.node_pools
         if pool.release and pool.release != release
     ]
-    return said
+    return assumed
+
+
+def _assumed_stream(fleet: Fleet, streams: ReleaseStreams) -> str:
+    if stream := default_stream_of(fleet, streams):
+        installed = f"as OpenShift does on a cluster installed with {fleet.installed_version}"
+        return f"pools without a stream are assumed to boot {stream}, {installed}"
+    return (
+        "pools without a stream are assumed to boot every stream of the release, because the version that the cluster "
+        "was installed with is unknown too"
+    )

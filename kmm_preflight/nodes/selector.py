@@ -1,4 +1,4 @@
-"""Label selectors, as Kubernetes reads them."""
+"""Label selectors of Kubernetes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 @dataclass(frozen=True)
 class Requirement:
-    """One of matchExpressions."""
+    """An item of matchExpressions."""
 
     key: str
+    """The label."""
     operator: str
+    """In, NotIn, Exists or DoesNotExist."""
     values: tuple[str, ...] = ()
+    """Values for In and NotIn."""
 
     def holds(self, labels: Labels) -> bool:
-        """Whether these labels meet it; NotIn holds without the label too."""
+        """True if these labels meet the requirement. NotIn also holds without the label."""
         match self.operator:
             case "In":
                 return labels.get(self.key) in self.values
@@ -33,33 +36,35 @@ class Requirement:
                 return self.key not in labels
 
     def forbids(self, labels: Labels) -> bool:
-        """Whether nothing that has these labels, whatever else it has, can meet it."""
+        """True if no object with these labels can meet the requirement, whatever other labels the object has."""
         return not self.holds(labels) and (self.key in labels or self.operator in ("NotIn", "DoesNotExist"))
 
 
 @dataclass(frozen=True)
 class Selector:
-    """matchLabels as Requirements of one value, and matchExpressions; all must hold."""
+    """A label selector."""
 
     requirements: tuple[Requirement, ...] = ()
+    """Requirements of matchLabels and matchExpressions. All must hold."""
 
     def matches(self, labels: Labels) -> bool:
-        """Whether all requirements hold; without any it takes everything."""
-        return all(one.holds(labels) for one in self.requirements)
+        """True if all requirements hold. A selector without requirements matches every object."""
+        return all(requirement.holds(labels) for requirement in self.requirements)
 
     def forbids(self, labels: Labels) -> bool:
-        """Whether nothing with these labels can be selected."""
-        return any(one.forbids(labels) for one in self.requirements)
+        """True if the selector matches no object with these labels, whatever other labels the object has."""
+        return any(requirement.forbids(labels) for requirement in self.requirements)
 
     def claimed_by(self, labels: Labels) -> bool:
-        """Whether these labels alone are enough, and needed: what has them is selected."""
-        return bool(self.requirements) and any(one.key in labels for one in self.requirements) and self.matches(labels)
+        """True if the selector matches these labels because of at least one of these labels."""
+        claims = any(requirement.key in labels for requirement in self.requirements)
+        return claims and self.matches(labels)
 
 
 def parse_selector(field: Field) -> Selector | None:
-    """The selector, None where there is none or an empty one, which in a pool takes nothing."""
+    """Return the selector, or None if it is absent or empty: in a pool an empty selector matches no object."""
     labels = tuple(Requirement(key, "In", (value,)) for key, value in field["matchLabels"].text_pairs())
-    requirements = labels + tuple(_requirement(one) for one in field["matchExpressions"])
+    requirements = labels + tuple(_requirement(item) for item in field["matchExpressions"])
     return Selector(requirements) if requirements else None
 
 

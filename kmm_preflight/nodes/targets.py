@@ -1,4 +1,4 @@
-"""The target kernels of one Module: what the nodes of its selector will boot, each with why."""
+"""The target kernels of a Module, each with the nodes that will boot it."""
 
 from __future__ import annotations
 
@@ -6,97 +6,123 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from kmm_preflight.kernel_version import architecture, kernel_architecture, kernel_flavour
+from kmm_preflight.kernel_version import kernel_architecture, kernel_flavour
 from kmm_preflight.model import Finding, Flavour, Severity, TargetKernel
 from kmm_preflight.nodes import findings
-from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.nodes.node import Node
-from kmm_preflight.nodes.pool import Pool
-from kmm_preflight.nodes.prediction import (
-    PredictedKernel,
-    Prediction,
-    ReleaseStreams,
-    default_stream_of,
-    exists,
-    hosted_stream,
-)
-from kmm_preflight.planning.module import Module
-from kmm_preflight.release.choice import KernelFilter
+from kmm_preflight.nodes.demand import Demand
+from kmm_preflight.nodes.prediction import PredictedKernel, ReleaseStreams
 from kmm_preflight.text import listed
 
 _ID_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Demand:
-    """A boot of nodes that a Module selects: how many they are, and the kernels that they run today."""
-
-    boot: PredictedKernel
-    nodes: int = 0
-    today: tuple[str, ...] = ()
-    notes: tuple[Finding, ...] = ()
-
-    @property
-    def words(self) -> str:
-        """The nodes, for a report: pool worker-rt (3 nodes, paused)."""
-        count = f"{self.nodes} node{'' if self.nodes == 1 else 's'}" if self.nodes else "no node today"
-        return f"{self.boot.group} ({count}{', paused' if self.boot.paused else ''})"
-
-
-@dataclass(frozen=True)
 class Target:
-    """One kernel of one Module's cases; nodes in words, today the kernels that those nodes run now.
-
-    unresolved is set where the kernel is not known, or not in the release.
-    """
+    """A target kernel of a Module."""
 
     kernel: TargetKernel
+    """The kernel."""
     nodes: tuple[str, ...] = ()
-    today: tuple[str, ...] = ()
+    """The nodes that will boot the kernel, in words: one text for each pool."""
+    kernels_today: tuple[str, ...] = ()
+    """Kernels that the nodes run today, in alphabetical order."""
     notes: tuple[Finding, ...] = ()
+    """Findings about the nodes."""
     unresolved: Finding | None = None
+    """The finding if the kernel is unknown or not in the release, else None."""
 
 
-def needed(module: Module, boots: Prediction) -> tuple[Demand, ...]:
-    """What the nodes boot that a Module selects, each once; of pools, and said so, where it selects none today."""
-    chosen = [node for node in boots.fleet.nodes if not node.windows and _selects(module, node)]
-    loading = [node for node in chosen if not node.keeps_away(module.tolerations)]
-    if not loading:
-        return _of_no_node(module, boots, len(chosen))
-    groups: dict[PredictedKernel, list[Node]] = {}
-    for node in loading:
-        groups.setdefault(boots.of_node(node), []).append(node)
-    return tuple(
-        Demand(boot, len(nodes), tuple(sorted({one.kernel for one in nodes if one.kernel})), _notes(boot))
-        for boot, nodes in groups.items()
-    )
+def targets_of(
+    demands: Iterable[Demand], kernels: Iterable[TargetKernel], streams: ReleaseStreams
+) -> tuple[Target, ...]:
+    """Return the target kernels of a Module in the order of its demands, each version once.
 
-
-def filter_of(boot: PredictedKernel) -> KernelFilter | None:
-    """What a boot asks of a release; None where the release does not decide it."""
-    return None if boot.kernel or boot.unknown else KernelFilter(boot.stream, boot.arch, boot.flavour)
-
-
-def targets(several: Iterable[Demand], kernels: Iterable[TargetKernel], offered: ReleaseStreams) -> tuple[Target, ...]:
-    """The kernels of what is needed, in its order, each once; kernels are all that were read of the release."""
-    read = tuple(kernels)
-    made: dict[str, Target] = {}
-    for one in several:
-        for target in _targets(one, read, offered):
-            before = made.get(target.kernel.version)
-            made[target.kernel.version] = _together(before, target) if before else target
-    return tuple(made.values())
-
-
-def everywhere(kernels: Iterable[TargetKernel]) -> tuple[Target, ...]:
-    """The targets where no node says which: all of them, each once.
-
-    Of one version in several streams that with the heaviest problem, since nodes of any stream may boot it.
+    kernels are all kernels that were read from the release.
     """
-    once: dict[str, TargetKernel] = {}
+    read = tuple(kernels)
+    by_version: dict[str, Target] = {}
+    for demand in demands:
+        for target in _targets(demand, read, streams):
+            first = by_version.get(target.kernel.version)
+            by_version[target.kernel.version] = _merged(first, target) if first else target
+    return tuple(by_version.values())
+
+
+def targets_for_any_node(kernels: Iterable[TargetKernel]) -> tuple[Target, ...]:
+    """Return all kernels as targets, each version once: the targets of a run that knows no nodes.
+
+    If several streams have the version, take the kernel with the heaviest problem: nodes of any stream may boot it.
+    """
+    by_version: dict[str, TargetKernel] = {}
     for kernel in kernels:
-        once[kernel.version] = _heavier(once.get(kernel.version, kernel), kernel)
-    return tuple(Target(kernel) for kernel in once.values())
+        by_version[kernel.version] = _heavier(by_version.get(kernel.version, kernel), kernel)
+    return tuple(Target(kernel) for kernel in by_version.values())
+
+
+def with_nodes(kernels: Iterable[TargetKernel], targets: Iterable[Target]) -> Mapping[str, TargetKernel]:
+    """Return the kernels by version. Name in their provenance the nodes of all Modules' targets."""
+    nodes: dict[str, dict[str, None]] = {}
+    for target in targets:
+        nodes.setdefault(target.kernel.version, {}).update(dict.fromkeys(target.nodes))
+    by_version: dict[str, TargetKernel] = {}
+    for target in targets_for_any_node(kernels):
+        kernel = target.kernel
+        groups = [words.partition(" (")[0] for words in nodes.get(kernel.version, ())]
+        # The provenance of a kernel that is not in the release names the nodes already.
+        suffix = f", for {listed(list(dict.fromkeys(groups)))}" if groups and kernel.driver_toolkit else ""
+        by_version[kernel.version] = replace(kernel, provenance=kernel.provenance + suffix)
+    return by_version
+
+
+def _targets(demand: Demand, kernels: tuple[TargetKernel, ...], streams: ReleaseStreams) -> list[Target]:
+    predicted = demand.predicted
+    if predicted.unknown_because:
+        return [_unresolved(demand, findings.KERNEL_UNKNOWN(group=predicted.group, got=predicted.unknown_because))]
+    if predicted.kernel:
+        return [_target(_kernel_today(predicted, predicted.kernel, kernels), demand)]
+    kernel_filter = demand.filter
+    assert kernel_filter  # a kernel that is neither unknown nor today's is in the release
+    if matches := [kernel for kernel in kernels if kernel_filter.matches(kernel)]:
+        return [_target(kernel, demand) for kernel in matches]
+    finding = findings.RELEASE_LACKS_KERNEL(
+        group=predicted.group,
+        got=listed([f"{kernel.stream} {kernel.arch} {kernel.flavour.value}" for kernel in kernels]),
+        expected=kernel_filter.words,
+        release=streams.version,
+    )
+    return [_unresolved(demand, finding)]
+
+
+def _target(kernel: TargetKernel, demand: Demand, unresolved: Finding | None = None) -> Target:
+    return Target(kernel, (demand.words,), demand.kernels_today, demand.notes, unresolved)
+
+
+def _kernel_today(predicted: PredictedKernel, version: str, kernels: tuple[TargetKernel, ...]) -> TargetKernel:
+    """Return the kernel that the upgrade does not change. If the release has the same, return the release's."""
+    in_release = next((kernel for kernel in kernels if kernel.version == version), None)
+    arch = predicted.arch or kernel_architecture(version) or "amd64"
+    provenance = f"today's kernel of {predicted.group}, which the upgrade does not change"
+    return in_release or TargetKernel(version, arch, None, kernel_flavour(version), None, provenance)
+
+
+def _unresolved(demand: Demand, finding: Finding) -> Target:
+    """Return a target for a kernel without a version. Its name is made from the nodes."""
+    predicted, flavour = demand.predicted, demand.predicted.flavour or Flavour.STANDARD
+    parts = ("unknown", predicted.group, predicted.stream, predicted.arch, flavour.value)
+    version = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(part for part in parts if part))[:_ID_CHARACTERS]
+    kernel = TargetKernel(version, predicted.arch or "", predicted.stream, flavour, None, finding.sentence)
+    return _target(kernel, demand, finding)
+
+
+def _merged(first: Target, second: Target) -> Target:
+    return replace(
+        first,
+        kernel=_heavier(first.kernel, second.kernel),
+        nodes=tuple(dict.fromkeys((*first.nodes, *second.nodes))),
+        kernels_today=tuple(sorted({*first.kernels_today, *second.kernels_today})),
+        notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
+        unresolved=first.unresolved or second.unresolved,
+    )
 
 
 def _heavier(first: TargetKernel, second: TargetKernel) -> TargetKernel:
@@ -106,123 +132,3 @@ def _heavier(first: TargetKernel, second: TargetKernel) -> TargetKernel:
 def _weight(kernel: TargetKernel) -> int:
     weights = [None, Severity.UNDECIDED, Severity.REFUTES]
     return weights.index(kernel.problem.severity if kernel.problem else None)
-
-
-def with_nodes(kernels: Iterable[TargetKernel], of_modules: Iterable[Target]) -> Mapping[str, TargetKernel]:
-    """The kernels by version, with the nodes of all Modules in their provenance."""
-    pools: dict[str, dict[str, None]] = {}
-    for target in of_modules:
-        pools.setdefault(target.kernel.version, {}).update(dict.fromkeys(target.nodes))
-    told: dict[str, TargetKernel] = {}
-    for target in everywhere(kernels):
-        kernel = target.kernel
-        groups = [words.partition(" (")[0] for words in pools.get(kernel.version, ())]
-        release_s = groups and kernel.driver_toolkit  # of others the provenance tells the nodes already
-        for_whom = f", for {listed(list(dict.fromkeys(groups)))}" if release_s else ""
-        told[kernel.version] = replace(kernel, provenance=kernel.provenance + for_whom)
-    return told
-
-
-def _selects(module: Module, node: Node) -> bool:
-    return all(node.labels.get(key) == value for key, value in module.selector)
-
-
-def _notes(boot: PredictedKernel) -> tuple[Finding, ...]:
-    notes = []
-    if boot.own:
-        notes.append(findings.KERNEL_STAYS(group=boot.group, got=boot.own, kernel=boot.kernel))
-    if boot.paused:
-        notes.append(findings.POOL_PAUSED(group=boot.group))
-    if boot.layered and not boot.unknown:
-        notes.append(findings.POOL_LAYERED(group=boot.group))
-    return tuple(notes)
-
-
-def _of_no_node(module: Module, boots: Prediction, kept_away: int) -> tuple[Demand, ...]:
-    """Every kernel that the pools give whose nodes the Module could select, else the default stream's."""
-    fleet, labels = boots.fleet, dict(module.selector)
-    found = [boot for pool in _candidates(labels, fleet) for boot in boots.of_pool(pool, _arch(labels))]
-    found += [boots.of_node_pool(pool) for pool in fleet.node_pools if _could_have(pool.labels or {}, labels)]
-    note = findings.NO_NODE_SELECTED(got=_why_none(len(fleet.nodes), kept_away))
-    possible = [boot for boot in found if exists(boot)]  # a pool for rt will not have nodes for arm64
-    several = possible or found or _of_any(fleet, boots.offered, _arch(labels))
-    return tuple(Demand(boot, notes=(note, *_notes(boot))) for boot in dict.fromkeys(several))
-
-
-def _why_none(nodes: int, kept_away: int) -> str:
-    """Return the reason why a Module selects none of this many nodes; kept_away have its labels and a taint."""
-    if kept_away:
-        return f"nodes with its labels have a taint that it does not tolerate: {kept_away} of {nodes}"
-    return f"none of {nodes} nodes has its labels" if nodes else "there are no nodes"
-
-
-def _of_any(fleet: Fleet, offered: ReleaseStreams, arch: str) -> list[PredictedKernel]:
-    """The default stream, for each architecture and flavour that any node has."""
-    stream = hosted_stream(offered) if fleet.hosted else fleet.default_stream or default_stream_of(fleet, offered)
-    kinds = {(arch or node.arch, kernel_flavour(node.kernel)) for node in fleet.nodes if not node.windows}
-    several = kinds or {(arch, Flavour.STANDARD)}
-    return [
-        PredictedKernel("nodes to come", stream, *kind)
-        for kind in sorted(several, key=lambda one: (one[0], one[1].value))
-    ]
-
-
-def _arch(labels: Mapping[str, str]) -> str:
-    """The architecture that these labels ask for, "" for none."""
-    return architecture(labels.get("kubernetes.io/arch", "")) or ""
-
-
-def _could_have(own: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    return all(labels.get(key, value) == value for key, value in own.items())
-
-
-def _candidates(labels: Mapping[str, str], fleet: Fleet) -> list[Pool]:
-    """The pools whose nodes may have these labels: those that the labels name, else all but the control plane's."""
-    possible = [pool for pool in fleet.pools if pool.nodes and not pool.nodes.forbids(labels)]
-    named = [pool for pool in possible if pool.nodes and pool.nodes.claimed_by(labels)]
-    if own := [pool for pool in named if pool.custom or pool.control_plane]:
-        return own
-    return [pool for pool in possible if not pool.control_plane]
-
-
-def _targets(one: Demand, kernels: tuple[TargetKernel, ...], offered: ReleaseStreams) -> list[Target]:
-    boot = one.boot
-    if boot.unknown:
-        return [_unknown(one, findings.KERNEL_UNKNOWN(group=boot.group, got=boot.unknown))]
-    if boot.kernel:
-        return [Target(_of_today(boot, kernels), (one.words,), one.today, one.notes)]
-    want = KernelFilter(boot.stream, boot.arch, boot.flavour)
-    found = [kernel for kernel in kernels if want.matches(kernel)]
-    if found:
-        return [Target(kernel, (one.words,), one.today, one.notes) for kernel in found]
-    has = listed([f"{kernel.stream} {kernel.arch} {kernel.flavour.value}" for kernel in kernels])
-    return [_unknown(one, findings.RELEASE_LACKS_KERNEL(group=boot.group, got=has, expected=want.words,
-                                                        release=offered.version))]  # fmt: skip
-
-
-def _of_today(boot: PredictedKernel, kernels: tuple[TargetKernel, ...]) -> TargetKernel:
-    same = next((kernel for kernel in kernels if kernel.version == boot.kernel), None)
-    arch = boot.arch or kernel_architecture(boot.kernel) or "amd64"
-    provenance = f"today's kernel of {boot.group}, which the upgrade does not change"
-    return same or TargetKernel(boot.kernel, arch, None, kernel_flavour(boot.kernel), None, provenance)
-
-
-def _unknown(one: Demand, finding: Finding) -> Target:
-    boot = one.boot
-    parts = ("unknown", boot.group, boot.stream, boot.arch, (boot.flavour or Flavour.STANDARD).value)
-    version = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(part for part in parts if part))[:_ID_CHARACTERS]
-    kernel = TargetKernel(
-        version, boot.arch, boot.stream or None, boot.flavour or Flavour.STANDARD, None, finding.sentence
-    )
-    return Target(kernel, (one.words,), one.today, one.notes, finding)
-
-
-def _together(first: Target, second: Target) -> Target:
-    return replace(
-        first,
-        kernel=_heavier(first.kernel, second.kernel),
-        nodes=tuple(dict.fromkeys((*first.nodes, *second.nodes))),
-        today=tuple(sorted({*first.today, *second.today})),
-        notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
-        unresolved=first.unresolved or second.unresolved,
-    )
