@@ -110,18 +110,20 @@ def _kmods(parts: Parts) -> list[Shape]:
             "other-kernel",
             one(Member(f"{old}/probe.ko", parts.other_kmod)),
             refuted("kmod-absent"),
-            f"no such folder; kernels {parts.other}",
+            f"there is no such folder; the image has kernels {parts.other}",
         ),
-        Shape("near-name", one(parts.at("probe2.ko")), refuted("kmod-absent"), "got near names probe2.ko"),
-        Shape("other-name", one(parts.at("else.ko")), refuted("kmod-absent"), "got kmods else.ko"),
+        Shape(
+            "near-name", one(parts.at("probe2.ko")), refuted("kmod-absent"), "the folder has similar names: probe2.ko"
+        ),
+        Shape("other-name", one(parts.at("else.ko")), refuted("kmod-absent"), "the folder has kmods else.ko"),
         Shape(
             "elsewhere",
             one(Member("usr/share/probe.ko", parts.kmod)),
             refuted("kmod-absent"),
-            "elsewhere /usr/share/probe.ko",
+            "the image has it at /usr/share/probe.ko",
         ),
-        Shape("no-suffix", one(parts.at("probe.ko.bz2")), refuted("kmod-absent"), "got kmods nothing"),
-        Shape("no-layers", image([]), refuted("kmod-absent"), "elsewhere nothing"),
+        Shape("no-suffix", one(parts.at("probe.ko.bz2")), refuted("kmod-absent"), "the folder has no kmod"),
+        Shape("no-layers", image([]), refuted("kmod-absent"), "the image has it nowhere"),
         Shape("folder-called-kmod", one(folder(f"{at}/probe.ko")), refuted("kmod-not-a-file"), "got a folder"),
         Shape(
             "device",
@@ -130,7 +132,12 @@ def _kmods(parts: Parts) -> list[Shape]:
             "got a device",
         ),
         Shape("text", one(Member(f"{at}/probe.ko", b"not here\n")), refuted("kmod-not-elf"), "text that starts"),
-        Shape("empty", one(Member(f"{at}/probe.ko")), refuted("kmod-not-elf"), "got an empty file"),
+        Shape(
+            "empty",
+            one(Member(f"{at}/probe.ko")),
+            refuted("kmod-not-elf"),
+            "is not a complete ELF object but an empty file",
+        ),
         Shape("cut", one(Member(f"{at}/probe.ko", parts.kmod[:40])), refuted("kmod-not-elf"), "after 40 bytes"),
         Shape("good-beside-bad", one(Member(f"{at}/extra/probe.ko", b"text"), parts.good)),
     ]
@@ -162,7 +169,12 @@ def _layers(parts: Parts) -> list[Shape]:
         Shape("lower-layer", image([lower, above, above])),
         Shape("shared-base-1", image([lower, layer([Member("etc/one", b"1")])])),
         Shape("shared-base-2", image([lower, layer([Member("etc/two", b"2")])])),
-        Shape("removed", image([lower, removed]), refuted("kmod-removed"), f"got /{at}/probe.ko in layer 1 of 2"),
+        Shape(
+            "removed",
+            image([lower, removed]),
+            refuted("kmod-removed"),
+            f"/{at}/probe.ko is in layer 1 of 2, and a later layer",
+        ),
         Shape("removed-folder", over(Member(f"{DIRECTORY}/lib/.wh.modules")), refuted("kmod-removed")),
         Shape("removed-root", over(Member(f".wh.{DIRECTORY}")), refuted("kmod-removed")),
         Shape("opaque", over(folder(at), Member(f"{at}/.wh..wh..opq")), refuted("kmod-removed")),
@@ -232,7 +244,10 @@ def _links(parts: Parts) -> list[Shape]:
             "the layer does not hold that file",
         ),
         Shape(
-            "dangling", one(symlink(f"{at}/probe.ko", "object")), broken, f"/{at}/probe.ko leads to no file: got a link"
+            "dangling",
+            one(symlink(f"{at}/probe.ko", "object")),
+            broken,
+            f"/{at}/probe.ko is a link to object, which leads to no file",
         ),
         Shape("loop", one(symlink(f"{at}/probe.ko", "probe.ko")), broken, "links go in circles"),
         Shape("loop-of-two", one(symlink("opt/lib", "/opt/a"), symlink("opt/a", "/opt/lib")), broken, "in circles"),
@@ -310,8 +325,8 @@ def _folders(parts: Parts) -> list[Shape]:
         Shape("directory-root", under(""), more={"dirName": "/"}),
         Shape("directory-usr", under("usr/"), more={"dirName": "/usr"}),
         Shape("directory-nested", under("opt/vendor/kmods/"), more={"dirName": "/opt/vendor/kmods/"}),
-        Shape("directory-other", under("usr/"), refuted("kmod-absent"), f"elsewhere /usr/{below}"),
-        Shape("raw-arguments", parts.image(parts.good, parts.at("b.ko")), unchecked, "looked at 2 kmods", more=raw),
+        Shape("directory-other", under("usr/"), refuted("kmod-absent"), f"the image has it at /usr/{below}"),
+        Shape("raw-arguments", parts.image(parts.good, parts.at("b.ko")), unchecked, " was checked (2)", more=raw),
         Shape("raw-arguments-empty", parts.image(folder(parts.folder)), refuted("kmod-absent"), more=raw),
         Shape(
             "raw-arguments-one-bad",

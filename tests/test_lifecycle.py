@@ -168,7 +168,7 @@ def test_what_changed_is_judged_again_and_the_rest_is_not(pf: Object) -> None:
     assert stages["a"][0] == "not needed"
     assert stages["b"][0] == "failed"
     (note,) = [one for one in run.document["modules"][1]["findings"] if one["id"] == "judged-again"]
-    assert "got generation 2 of the Module, not 1, since it was verified on 20" in note["sentence"]
+    assert "checked again: generation 2 of the Module, not 1, since it was verified on 20" in note["sentence"]
     assert pf.verified(object_name(pf)) == {"a": True, "b": False}
     again = pf.run()
     assert again.returncode == 1, "a failed one is tried again, and carried over by nobody"

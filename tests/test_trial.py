@@ -165,15 +165,18 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(
     assert found["good"][1].lines[-1] == "Loading of unsigned module is rejected"
     assert found["old"][0].lines[-1] == "preflight_probe: disagrees about version of symbol module_layout"
     assert "with module.sig_enforce=1" in found["ordered"][1].sentence
-    assert "got preflight_probe, pf_plain loaded" in found["ordered"][0].sentence
-    assert "got pf_in_tree, videodev, mc loaded" in found["in tree"][0].sentence
+    assert "modprobe loaded preflight_probe, pf_plain" in found["ordered"][0].sentence
+    assert "modprobe loaded pf_in_tree, videodev, mc" in found["in tree"][0].sentence
     assert "pf-by-alias-7 loads on" in found["alias"][0].sentence
-    assert "got pf_alias, videodev, mc loaded" in found["alias"][0].sentence
+    assert "modprobe loaded pf_alias, videodev, mc" in found["alias"][0].sentence
     assert "pf_in_tree: Unknown symbol video_devdata (err -2)" in found["not there"][0].lines
-    assert "got pf_in_tree, videodev, mc loaded" in found["assumed"][0].sentence
-    assert f"got /lib/modules/{release}/{media[1]} refused" in found["not to be assumed"][0].sentence
-    assert "got -19 (ENODEV) of the init of pf_no_device" in found["no device"][0].sentence
-    assert "got -22 (EINVAL) of the init of pf_no_device" in found["other errno"][0].sentence
+    assert "modprobe loaded pf_in_tree, videodev, mc" in found["assumed"][0].sentence
+    assert (
+        f"the kernel refused /lib/modules/{release}/{media[1]}, which is loaded first"
+        in found["not to be assumed"][0].sentence
+    )
+    assert "the init of pf_no_device returned -19 (ENODEV)" in found["no device"][0].sentence
+    assert "the init of pf_no_device returned -22 (EINVAL)" in found["other errno"][0].sentence
     assert "Module pf_nowhere not found in directory" in found["absent"][0].sentence
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("trial-")] == []
 
@@ -189,7 +192,7 @@ def test_a_kmod_that_stays_and_one_that_brings_the_kernel_down_have_boots_of_the
     found = try_load(trials, target(release), bed())
     assert ids(found) == {"pf_stays": ["trial-loaded"], "pf_panics": ["trial-refused"]}
     assert {"begin 0", "code 0"} <= set(found["pf_stays"][0].lines)
-    assert "got Kernel panic - not syncing: Fatal exception" in found["pf_panics"][0].sentence
+    assert ": Kernel panic - not syncing: Fatal exception" in found["pf_panics"][0].sentence
     assert any("pf_panics_init" in line for line in found["pf_panics"][0].lines)
 
 
@@ -197,14 +200,14 @@ def test_a_boot_is_bounded_in_time(bed: Callable[..., TrialEnvironment], release
     trial = Trial("a", "pf", "/opt", {"opt/x": File(b"")})
     (finding,) = try_load([trial], target(release), bed(seconds=1))["a"]
     assert finding.id == "trial-undecided"
-    assert "got no end in time (1 s) before the kernel had booted" in finding.sentence
+    assert "the time ran out (1 s) before the kernel had booted" in finding.sentence
 
 
 def test_a_vmlinuz_of_another_kernel_is_not_booted(bed: Callable[..., TrialEnvironment], release: str) -> None:
     trial = Trial("a", "pf", "/opt", {})
     (finding,) = try_load([trial], target("6.1.0-1-amd64"), bed())["a"]
     assert finding.id == "trial-unable"
-    assert f"got a vmlinuz of {release}," in finding.sentence
+    assert f"the vmlinuz is for {release}" in finding.sentence
     assert finding.remedy == "Name the vmlinuz of 6.1.0-1-amd64 with --vmlinuz."
 
 
@@ -235,7 +238,7 @@ def test_a_modprobe_that_is_not_kmod_s_is_of_no_use(tmp_path: Path) -> None:
     places = {"/bin/sh": Path("/bin/sh"), "/bin/mount": Path("/bin/sh"), "/bin/modprobe": busybox}
     lacking = programs("amd64", lambda path: places.get(path) or own_root(path), ["/bin"])
     assert isinstance(lacking, MissingTool)
-    assert lacking.what == f"a {busybox} that is not kmod's modprobe"
+    assert lacking.what == f"{busybox} is not kmod's modprobe"
 
 
 def test_programs_come_with_what_ldd_says() -> None:
@@ -377,27 +380,31 @@ INIT = "initcall pf_init+0x0/0x10 [pf] returned {} after 9 usecs"
 @pytest.mark.parametrize(
     ("given", "id", "got"),
     [
-        (answer(INSMOD, code=0, live="pf"), "trial-loaded", "pf loaded"),
-        (answer("insmod /a/renamed.ko", code=0, live="inner"), "trial-loaded", "inner loaded"),
-        (answer(code=0), "trial-refused", "nothing of it, although modprobe ended with 0"),
-        (answer(INSMOD, code=0, live=""), "trial-refused", "nothing of it"),
-        (answer(f"{INSMOD}\nmodprobe: ERROR: no", "pf: bad"), "trial-refused", "exit code 1 of modprobe: no"),
+        (answer(INSMOD, code=0, live="pf"), "trial-loaded", "modprobe loaded pf"),
+        (answer("insmod /a/renamed.ko", code=0, live="inner"), "trial-loaded", "modprobe loaded inner"),
+        (answer(code=0), "trial-refused", "modprobe ended with 0, but the kmod is not loaded"),
+        (answer(INSMOD, code=0, live=""), "trial-refused", "modprobe ended with 0, but the kmod is not loaded"),
+        (answer(f"{INSMOD}\nmodprobe: ERROR: no", "pf: bad"), "trial-refused", "modprobe ended with exit code 1: no"),
         (answer(INSMOD, "Kernel panic - not syncing: x", None), "trial-refused", "Kernel panic - not syncing: x"),
-        (answer(INSMOD, INIT.format(-19)), "trial-no-device", "-19 (ENODEV) of the init of pf"),
+        (answer(INSMOD, INIT.format(-19)), "trial-no-device", "the init of pf returned -19 (ENODEV)"),
         (answer(INSMOD, INIT.format(-6)), "trial-no-device", "-6 (ENXIO)"),
         (answer(INSMOD, INIT.format(-12)), "trial-undecided", "-12 (ENOMEM)"),
         (answer("insmod /a/dep.ko", INIT.format(-19)), "trial-undecided", "-19 (ENODEV)"),
         (answer(INSMOD, INIT.format(0)), "trial-refused", "exit code 1"),
-        (answer("modprobe: ERROR: Cannot allocate memory"), "trial-undecided", "no memory for it"),
-        (answer("sh: not found", code=127), "trial-undecided", "modprobe ended with 127"),
-        (answer(code=None), "trial-undecided", "no end in time (60 s) while it was loaded"),
-        (TrialAnswer(1, lacking=("/lib/modules/1/a.ko",)), "trial-undecided", "/lib/modules/1/a.ko refused"),
+        (answer("modprobe: ERROR: Cannot allocate memory"), "trial-undecided", "there is not enough memory for it"),
+        (answer("sh: not found", code=127), "trial-undecided", "modprobe ended with exit code 127"),
+        (answer(code=None), "trial-undecided", "the time ran out (60 s) while the kmod was loaded"),
+        (
+            TrialAnswer(1, lacking=("/lib/modules/1/a.ko",)),
+            "trial-undecided",
+            "the kernel refused /lib/modules/1/a.ko, which is loaded first",
+        ),
         (answer(INSMOD, "Loading of module with unavailable key is rejected"), "trial-refused", "exit code 1"),
     ],
 )
 def test_what_an_answer_means(given: TrialAnswer, id: str, got: str) -> None:
     finding = conclude(TRIED, given, BootEnd.TIME, 60)
-    assert (finding.id, f"got {got}" in finding.sentence) == (id, True), finding.sentence
+    assert (finding.id, f" {got}" in finding.sentence) == (id, True), finding.sentence
 
 
 def test_a_key_that_only_the_virtual_machine_lacks_is_undecided() -> None:
@@ -506,7 +513,7 @@ def test_the_vmlinuz_of_the_kernel_is_taken(kernels_here: dict[str, Path]) -> No
     assert chosen_vmlinuz([one, two, silent], "6.1.0-3-amd64") == silent
     other = chosen_vmlinuz([one, two], "6.1.0-3-amd64")
     assert isinstance(other, MissingTool)
-    assert other.what == "a vmlinuz of 6.1.0-1-amd64, 6.1.0-2-ppc64le"
+    assert other.what == "the vmlinuz is for 6.1.0-1-amd64, 6.1.0-2-ppc64le"
 
 
 BOOT = Boot(Path("/dev/null"), Path("/tmp/initramfs"), 512, "quiet", "T kernel ", ("T all", "T stays"))
@@ -617,7 +624,7 @@ def test_the_kernel_s_own_file_is_booted_if_no_given_file_matches(tmp_path: Path
     assert find_vmlinuz([], first, lambda: None) == MissingTool(
         "no vmlinuz", f"Name the vmlinuz of {first.version} with --vmlinuz."
     )
-    other = MissingTool(f"a vmlinuz of {first.version}", f"Name the vmlinuz of {second.version} with --vmlinuz.")
+    other = MissingTool(f"the vmlinuz is for {first.version}", f"Name the vmlinuz of {second.version} with --vmlinuz.")
     assert find_vmlinuz([given], second, lambda: None) == other
     searched = replace(second, driver_toolkit="dtk", os_image="os")
     words = f" lib/modules/{second.version} of the driver toolkit and the OS image has no vmlinuz."

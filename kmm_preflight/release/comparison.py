@@ -131,7 +131,7 @@ def _compare_labels(
             continue
         if _split_flavour(kernel.version)[0] == version:
             return kernel, f"{note}; its label {label} names the same kernel, but a label is not a proof"
-        expected = f"{version} as label {label} of {image.reference} says"
+        expected = f"{version} by label {label} of {image.reference}"
         problem = findings.KERNEL_UNCLEAR(got=kernel.version, toolkit=kernel.provenance, expected=expected, why=reason)
         return replace(kernel, problem=problem), None
     return kernel, note

@@ -8,38 +8,36 @@ RELEASE_UNREAD = define(
     "release-unread",
     UNDECIDED,
     "{problem}",
-    "Name the release image or the kernels so that they can be read, then run again.",
+    "Pass a release image that can be read, or pass the kernels with --kernel. Then run again.",
 )
 
 KERNEL_DIFFERS = define(
     "kernel-differs",
     REFUTES,
-    "driver toolkit and OS image of the release have different kernels: got {got} in {toolkit}, expected {expected} in "
-    "{image}, which is what nodes boot",
-    "Take a release whose driver toolkit has its OS image's kernel, or build for {expected} and judge with "
+    "the driver toolkit and the OS image of the release have different kernels: got {got} in {toolkit}, expected "
+    "{expected}, which nodes boot, as in {image}",
+    "Use a release whose driver toolkit has the kernel of its OS image. Or build for {expected} and check with "
     "--kernel={expected}.",
 )
 
 KERNEL_UNCLEAR = define(
     "kernel-unclear",
     UNDECIDED,
-    "driver toolkit and OS image of the release seem to have different kernels: got {got} in {toolkit}, expected "
-    "{expected}, and no proof of either: {why}",
-    "Look which kernel the OS image has, and judge with --kernel.",
+    "the driver toolkit and the OS image of the release seem to have different kernels: got {got} in {toolkit}, "
+    "expected {expected}; this cannot be proved: {why}",
+    "Find out which kernel the OS image has, then pass that kernel with --kernel.",
 )
 
 KERNEL_FILES_OS_IMAGE = define(
     "kernel-files-os-image",
     NOTE,
-    "driver toolkit {toolkit} does not have all files of {kernel}: got {files} from OS image {image}, expected them in "
-    "the toolkit",
-    "None is needed: it is the image of the release that nodes boot this kernel of.",
+    "driver toolkit {toolkit} lacks files of {kernel}, so they were read from OS image {image}: {files}",
+    "No action is needed: nodes boot this kernel from that OS image.",
 )
 
 OS_IMAGE_UNREAD = define(
     "os-image-unread",
     WARNING,
-    "driver toolkit {toolkit} does not have all files of {kernel}, and the OS image was not read for them: got "
-    "{problem}, expected {files} in {image}",
-    "See to it that the OS image of the release can be pulled from here, as nodes pull it.",
+    "driver toolkit {toolkit} lacks files of {kernel} ({files}), and OS image {image} could not be read: {problem}",
+    "Make sure that this machine can pull the OS image of the release, as nodes do.",
 )

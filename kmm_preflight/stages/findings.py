@@ -7,118 +7,116 @@ from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, define
 TOOLKIT_UNREAD = define(
     "toolkit-unread",
     UNDECIDED,
-    "nothing is known of {kernel}, so that its kmod is not proved: got {problem}, expected the files of that kernel in "
-    "driver toolkit {toolkit}",
-    "See to it that the driver toolkit can be pulled from here, or ask for less with --proof=node.",
+    "driver toolkit {toolkit} could not be read, so the kmod cannot be checked against {kernel}: {problem}",
+    "Make sure that this machine can pull the driver toolkit, or check less with --proof=node.",
 )
 
 IMAGE_ACCESS_DENIED = define(
     "image-access-denied",
     REFUTES,
     "{problem} (with {credentials})",
-    "Let spec.imageRepoSecret name a Secret that may pull this image; in a manifests run put the Secret among the "
+    "Set spec.imageRepoSecret to a Secret that may pull this image. In a run with --manifests, add the Secret to the "
     "manifests or pass --authfile.",
 )
 
 KMOD_ABSENT = define(
     "kmod-absent",
     REFUTES,
-    "the image has no kmod {kmod} in /{folder}: got {got}, expected {expected}",
+    "the image has no {expected} in /{folder}: {got}",
     "Build the kmod for {kernel} and install it into /{folder} of the image.",
 )
 
 KMOD_REMOVED = define(
     "kmod-removed",
     REFUTES,
-    "the kmod {kmod} is not in the image any more: got /{path} in layer {layer} of {layers}, hidden by a layer above "
-    "it, expected it in the image's own file system",
+    "a layer of the image removes the kmod: /{path} is in layer {layer} of {layers}, and a later layer deletes or "
+    "hides it",
     "Do not delete or replace /{folder} in a later step of the Dockerfile.",
 )
 
 KMOD_LINK_BROKEN = define(
     "kmod-link-broken",
     REFUTES,
-    "/{path} leads to no file: got a link to {target} ({problem}), expected a file in the image",
-    "Install the kmod itself instead of a link, or let the link lead to a file of the image.",
+    "/{path} is a link to {target}, which leads to no file in the image ({problem})",
+    "Install the kmod itself instead of a link, or make the link lead to a file in the image.",
 )
 
 KMOD_NOT_ELF = define(
     "kmod-not-elf",
     REFUTES,
-    "/{path} is no ELF object: got {got}, expected \\x7fELF at the start of an object of 64 bytes or more",
+    "/{path} is not a complete ELF object but {got}",
     "Check what the Dockerfile copies to /{path}.",
 )
 
 MODPROBE_ARGUMENTS = define(
     "modprobe-arguments-unchecked",
     NOTE,
-    "modprobe.rawArgs replaces all of modprobe's arguments, which are the Module's own: looked at {count} kmods in "
-    "/{folder} instead of one by name",
-    "Check by hand that the arguments name one of them.",
+    "modprobe.rawArgs replaces all arguments of modprobe, so the name of the kmod is not known; every kmod in "
+    "/{folder} was checked ({count})",
+    "Check by hand that the arguments name one of these kmods.",
 )
 
 MODPROBE_ARGUMENTS_OPEN = define(
     "modprobe-arguments-open",
     UNDECIDED,
-    "modprobe.rawArgs may name a kmod that does not load: got {count} of {all} kmods of /{folder} for which that is "
-    "so, such as {kmod}, expected none; {problem}",
-    "Use moduleName, so that the suite knows which kmod is meant, or take the others out of the image.",
+    "modprobe.rawArgs may name a kmod that does not load: {count} of {all} kmods in /{folder} are not proved to "
+    "load, such as {kmod}: {problem}",
+    "Use moduleName instead of rawArgs, so that the suite knows the kmod. Or remove the other kmods from the image.",
 )
 
 MODPROBE_OPTIONS_OPEN = define(
     "modprobe-options-open",
     UNDECIDED,
-    "modprobe.args.load changes what modprobe does: got {options}, expected none but such as -v; what it will load "
-    "with them is not known",
-    "Leave the options out, or ask for less with --proof=path.",
+    "modprobe.args.load changes what modprobe does, so it is not known what will load: {options}",
+    "Remove these options, or check less with --proof=path.",
 )
 
 KMOD_UNSIGNED = define(
     "kmod-unsigned",
     NOTE,
-    "/{path} is not signed: nodes with Secure Boot or module.sig_enforce=1 would refuse it",
-    "None is needed where nodes do not enforce signatures; else add a sign section to the Module.",
+    "/{path} is not signed: nodes with Secure Boot or module.sig_enforce=1 refuse it",
+    "If your nodes enforce signatures (Secure Boot), add a sign section to the Module. Otherwise no action is needed.",
 )
 
 SIGN_CERT_INVALID = define(
     "sign-cert-invalid",
     REFUTES,
     "{problem}",
-    "Put the certificate of the signing key under `cert` of the Secret, in PEM or DER.",
+    "Put the certificate of the signing key into the Secret under the key cert, in PEM or DER.",
 )
 
 FILES_TO_SIGN_ABSENT = define(
     "files-to-sign-absent",
     REFUTES,
-    "filesToSign names what the image to sign does not have: got {got} for {path}, expected a file",
-    "Correct the path: it stands under {folder} for this kernel; + of a kernel's name becomes _ in filesToSign, but "
-    "not in the folder.",
+    "filesToSign names {path}, which is not in the image to sign: {got}",
+    "Correct the path. The folder for this kernel is {folder}. Variables in filesToSign have _ where the folder has +.",
 )
 
 JUDGED_AGAIN = define(
     "judged-again",
     NOTE,
-    "{object} said that it is verified: got {got}, expected what its record covers; judged again",
-    "None is needed: the verdict is this run's own. If you do not know who wrote the status, look who may.",
+    "{object} reports the Module as verified, but it was checked again: {got}",
+    "No action is needed: the verdict is from this run. If you do not know who wrote the status, check who may write "
+    "it.",
 )
 
 MODULE_CHANGED = define(
     "module-changed",
     UNDECIDED,
-    "the Module was changed while the run went on: got generation {got} by now, expected the one that was judged",
-    "Run again, so that the Module is judged as it is now.",
+    "the Module changed during the run: its generation is {got} now, and an older one was checked",
+    "Run again to check the current Module.",
 )
 
 MODULE_APPEARED = define(
     "module-appeared",
     UNDECIDED,
-    "the Module appeared while the run went on: got no verdict, expected one",
-    "Run again, so that the Module is judged.",
+    "the Module appeared during the run, so it was not checked",
+    "Run again to check the Module.",
 )
 
 WORKER_LOST = define(
     "worker-lost",
     UNDECIDED,
-    "the worker that judged this step ended before it had a result: got none, expected one",
-    "Run again; if it happens again, look for a lack of memory on this machine.",
+    "the worker process that ran this check ended before it had a result",
+    "Run again. If it happens again, check whether this machine has enough memory.",
 )

@@ -115,7 +115,8 @@ def _again(plan: Plan, image: Image) -> tuple[Finding, ...]:
     """Why a plan with a record was judged all the same: its name leads elsewhere."""
     if plan.recorded is None:
         return ()
-    got = f"{image.resolved.digest} behind the image's name, not {plan.recorded.digest} as on {plan.recorded.date}"
+    now, then = image.resolved.digest, plan.recorded
+    got = f"the image name points to {now}, not to {then.digest} as on {then.date}"
     return (findings.JUDGED_AGAIN(object="an earlier run", got=got),)
 
 
@@ -241,17 +242,15 @@ def _absent(plan: Plan, image: Image, folder: str | None) -> Finding:
     if hidden:
         layers = len(image.files)
         return findings.KMOD_REMOVED(
-            kmod=plan.kmod or "(any)",
             path=hidden.path,
             layer=layers - hidden.layer,
             layers=layers,
             folder=plan.folder,
         )
     return findings.KMOD_ABSENT(
-        kmod=plan.kmod or "(any)",
         folder=plan.folder,
         got=_what_is_there(plan, image, folder),
-        expected=f"{plan.kmod}.ko, .ko.gz, .ko.xz or .ko.zst" if plan.kmod else "at least one kmod",
+        expected=f"{plan.kmod}.ko (or .ko.gz, .ko.xz, .ko.zst)" if plan.kmod else "kmod",
         kernel=plan.kernel.version,
     )
 
@@ -261,13 +260,17 @@ def _what_is_there(plan: Plan, image: Image, folder: str | None) -> str:
     if folder is not None:
         names = [one.path.rpartition("/")[2] for one in image.files.below(folder, is_kmod_file)]
         near = [name for name in names if plan.kmod and is_near(name, plan.kmod)]
-        return f"near names {listed(near)}" if near else f"kmods {listed(sorted(names))}"
+        if near:
+            return f"the folder has similar names: {listed(near)}"
+        return f"the folder has kmods {listed(sorted(names))}" if names else "the folder has no kmod"
     parent = plan.folder.rpartition("/")[0]
     try:
         kernels = image.files.resolve(parent)
     except LinkBroken:
         kernels = None
     if kernels:
-        return f"no such folder; kernels {listed(image.files.children(kernels.path))}"
+        names = image.files.children(kernels.path)
+        return f"there is no such folder; the image has kernels {listed(names)}" if names else f"/{parent} is empty"
     anywhere = [f"/{one.path}" for one in image.files.below("", _wanted_name(plan))]
-    return f"no /{parent}; elsewhere {listed(anywhere)}"
+    elsewhere = f"the image has it at {listed(anywhere)}" if anywhere else "the image has it nowhere"
+    return f"there is no folder /{parent}; {elsewhere}"

@@ -129,7 +129,10 @@ def resolved(path: str, files: FileSystem) -> Located | None:
 def neighbours(entry: str, files: FileSystem) -> str:
     """What stands in the folder of a path that leads nowhere."""
     folder = resolved(posixpath.dirname(entry), files)
-    return listed(files.children(folder.path)) if folder else f"no folder {posixpath.dirname(entry)}"
+    if folder is None:
+        return f"there is no folder {posixpath.dirname(entry)}"
+    names = files.children(folder.path)
+    return f"its folder has {listed(names)}" if names else "its folder is empty"
 
 
 def content(path: str, image: Image) -> bytes:

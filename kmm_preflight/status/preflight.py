@@ -188,6 +188,6 @@ def _with_record(case: Case, basis: VerdictBasis | None, preflight: Preflight, d
     claim = preflight.claims.get(key_of(case.module, preflight.dialect))
     if not claim:
         return case
-    got = recalled.problem or f"{claim} without a record of this suite"
+    got = recalled.problem or f"its status is {claim}, without a record of this suite"
     note = findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=got)
     return replace(case, notes=(*case.notes, note))

@@ -26,10 +26,10 @@ class Boot:
 class BootEnd(Enum):
     """Why a boot came to its end; the value is for a sentence."""
 
-    TOLD = "the end"
-    BY_ITSELF = "an end of the virtual machine"
-    TIME = "no end in time"
-    MUCH = "more on the console than is read"
+    TOLD = "the virtual machine reported its end"
+    BY_ITSELF = "the virtual machine ended"
+    TIME = "the time ran out"
+    MUCH = "the output on the console was too long"
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def equip(bed: TrialEnvironment, kernel: str) -> BootKit | MissingTool:
 
 def other_kernel(got: str, wanted: str) -> MissingTool:
     """Report that the vmlinuz files are of other kernels."""
-    return MissingTool(f"a vmlinuz of {got}", f"Name the vmlinuz of {wanted} with --vmlinuz.")
+    return MissingTool(f"the vmlinuz is for {got}", f"Name the vmlinuz of {wanted} with --vmlinuz.")
 
 
 def find_vmlinuz(files: Iterable[Path], kernel: TargetKernel, own: Callable[[], Path | None]) -> Path | MissingTool:

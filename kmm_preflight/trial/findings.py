@@ -7,42 +7,41 @@ from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 TRIAL_LOADED = define(
     "trial-loaded",
     NOTE,
-    "{kmod} loads on {kernel} {how}: got {got} loaded, as modprobe loads it on a node",
-    "None is needed: the lines are what modprobe and the kernel said.",
+    "{kmod} loads on {kernel} {how}: modprobe loaded {got}",
+    "No action is needed. The lines show the output of modprobe and the kernel.",
 )
 
 TRIAL_REFUSED = define(
     "trial-refused",
     REFUTES,
-    "{kmod} does not load on {kernel} {how}: got {got}, expected it loaded",
-    "Read what the kernel said in the lines, and build the kmod for {kernel}.",
+    "{kmod} does not load on {kernel} {how}: {got}",
+    "Read the output of the kernel in the lines, then build the kmod for {kernel}.",
 )
 
 TRIAL_NO_DEVICE = define(
     "trial-no-device",
     WARNING,
-    "{kmod} was taken by the loader of {kernel} {how}, and did not stay: got {got}, expected its device, which the "
-    "virtual machine has not",
-    "Load the kmod on a node that has its device, if a proof of its init is wanted.",
+    "the loader of {kernel} accepts {kmod} {how}, but the kmod finds no device and does not stay loaded: {got}",
+    "If you need proof that its init works, load the kmod on a node that has the device.",
 )
 
 TRIAL_KEY_UNKNOWN = define(
     "trial-key-unknown",
     UNDECIDED,
-    "{kmod} is not shown to load on {kernel} {how}: got {got}, expected one that nodes have enrolled",
-    "Enrol the key on the nodes with mokutil, and load the kmod there; or run without --trial-sig-enforce.",
+    "{kmod} is not proved to load on {kernel} {how}: {got}",
+    "Enroll the key on the nodes with mokutil and load the kmod there. Or run without --trial-sig-enforce.",
 )
 
 TRIAL_UNDECIDED = define(
     "trial-undecided",
     UNDECIDED,
-    "{kmod} is not shown to load on {kernel} {how}: got {got}, expected a load or a refusal",
-    "Give it more time with --trial-timeout, or load the kmod on a node of the new kernel by hand.",
+    "the trial load of {kmod} on {kernel} {how} is inconclusive: {got}",
+    "Allow more time with --trial-timeout, or load the kmod by hand on a node with the new kernel.",
 )
 
 TRIAL_UNABLE = define(
     "trial-unable",
     UNDECIDED,
-    "{kmod} cannot be tried on {kernel}: got {got}, expected all that a trial load needs",
+    "the trial load of {kmod} on {kernel} cannot run: {got}",
     "{remedy}",
 )

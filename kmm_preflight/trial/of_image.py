@@ -47,7 +47,7 @@ class Trials:
         kernel = plan.kernel
         if plan.kmod is None:
             lacking = MissingTool(
-                "no name of a kmod, since rawArgs say it", "Use moduleName, or leave --trial-load out."
+                "rawArgs name the kmod, so its name is not known", "Use moduleName, or leave --trial-load out."
             )
             return (unable(Subject("a kmod", kernel.version), lacking),)
         own = _Own(self._files, kernel)

@@ -64,7 +64,7 @@ def programs(arch: str, root: Root, folders: Sequence[str] = FOLDERS) -> dict[st
         try:
             data = _read(path)
             if name == "modprobe" and _KMOD not in data:
-                return MissingTool(f"a {path} that is not kmod's modprobe", remedy)
+                return MissingTool(f"{path} is not kmod's modprobe", remedy)
             gathering.add(data, path.parent)
         except Malformed as exc:
             return MissingTool(f"no {name} for {arch} here ({path}: {exc.message})", remedy)

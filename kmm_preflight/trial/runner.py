@@ -50,7 +50,9 @@ class TrialRunner:
         for number, trial in enumerate(trials):
             laid = lay_out(trial, number, kernel, bed.in_tree, scratch)
             if isinstance(laid, StagedTrial) and _size(laid) > _TRIAL_BYTES:
-                laid = MissingTool(f"a folder of {_size(laid) >> 20} MiB, more than fits into the machine", _SMALLER)
+                laid = MissingTool(
+                    f"the folder has {_size(laid) >> 20} MiB and does not fit into the virtual machine", _SMALLER
+                )
             if isinstance(laid, StagedTrial):
                 self._laid[number] = laid
             else:
@@ -118,7 +120,7 @@ class TrialRunner:
             number, seconds = step.number // 2, self._equipment.machine.seconds
             tried = self._tried(step)
             if step.enforced and told.enforced != "Y":
-                finding = undecided(tried, f"{told.enforced or 'no answer'} from the kernel's own sig_enforce")
+                finding = undecided(tried, f"sig_enforce of the kernel is {told.enforced or 'unknown'}, expected Y")
             else:
                 finding = conclude(tried, answer, console.end, seconds)
             self._found[number, step.enforced] = finding

@@ -68,7 +68,7 @@ def lay_out(trial: Trial, number: int, kernel: str, in_tree: InTree, scratch: Pa
     """
     home = f"trials/{number}"
     if strange := [name for name in (trial.kmod, *trial.order) if not _NAME.fullmatch(name)]:
-        return MissingTool(f"a kmod named {strange[0]!r}", _OWN)
+        return MissingTool(f"{strange[0]!r} is not a valid name of a kmod", _OWN)
     try:
         check_paths(trial.tree)
     except Malformed as exc:
@@ -92,7 +92,7 @@ def lay_out(trial: Trial, number: int, kernel: str, in_tree: InTree, scratch: Pa
     except (Malformed, BoundExceeded) as exc:
         return MissingTool(exc.message, _OWN)
     if any("\0" in word for word in arguments):
-        return MissingTool("an argument with a NUL in it", _OWN)
+        return MissingTool("an argument of modprobe contains a NUL", _OWN)
     return StagedTrial(plain, Step(number, f"/{home}", arguments, before))
 
 

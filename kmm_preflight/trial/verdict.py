@@ -59,10 +59,10 @@ def conclude(tried: Subject, answer: TrialAnswer, end: BootEnd, seconds: float) 
     if answer.panic:
         return _with(findings.TRIAL_REFUSED, tried, answer.panic, said)
     if answer.lacking:
-        return undecided(tried, f"{listed(list(answer.lacking))} refused, which is loaded before it", said)
+        return undecided(tried, f"the kernel refused {listed(list(answer.lacking))}, which is loaded first", said)
     if answer.code is None:
         waited = f"{end.value} ({seconds:.0f} s)" if end is BootEnd.TIME else end.value
-        return undecided(tried, f"{waited} while it was loaded", said)
+        return undecided(tried, f"{waited} while the kmod was loaded", said)
     if answer.code == 0:
         return _ended_well(tried, answer, said)
     return _refused(tried, answer, said)
@@ -73,27 +73,27 @@ def _ended_well(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> F
     names = {wanted_key(name) for name in answer.live}
     if wanted_key(tried.kmod) in names or 0 < len(answer.files) <= len(names) - tried.before:
         return _with(findings.TRIAL_LOADED, tried, listed(list(answer.live)), said)
-    return _with(findings.TRIAL_REFUSED, tried, "nothing of it, although modprobe ended with 0", said)
+    return _with(findings.TRIAL_REFUSED, tried, "modprobe ended with 0, but the kmod is not loaded", said)
 
 
 def _refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Finding:
     words = _last_word(answer)
     if answer.code is not None and answer.code >= _NOT_ITS_OWN:
-        return undecided(tried, f"modprobe ended with {answer.code}{words}", said)
+        return undecided(tried, f"modprobe ended with exit code {answer.code}{words}", said)
     if any(_NO_MEMORY in line for line in answer.told):
-        return undecided(tried, f"no memory for it{words}", said)
+        return undecided(tried, f"there is not enough memory for it{words}", said)
     if answer.refusal:
         return _init_refused(tried, answer, said)
     if tried.enforced and any(_UNKNOWN_KEY.search(line) for line in answer.words):
-        return _with(findings.TRIAL_KEY_UNKNOWN, tried, "a key that this kernel does not know by itself", said)
-    return _with(findings.TRIAL_REFUSED, tried, f"exit code {answer.code} of modprobe{words}", said)
+        return _with(findings.TRIAL_KEY_UNKNOWN, tried, "its key is not built into this kernel", said)
+    return _with(findings.TRIAL_REFUSED, tried, f"modprobe ended with exit code {answer.code}{words}", said)
 
 
 def _init_refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Finding:
     """The loader took what then refused by itself, for want of its device or for another cause."""
     assert answer.refusal
     name, number = answer.refusal
-    got = f"{number} ({errno.errorcode.get(-number, 'no known errno')}) of the init of {name}"
+    got = f"the init of {name} returned {number} ({errno.errorcode.get(-number, 'unknown errno')})"
     is_last = bool(answer.files) and module_key(answer.files[-1].rpartition("/")[2]) == wanted_key(tried.kmod)
     if is_last and number in _NO_DEVICE:
         return _with(findings.TRIAL_NO_DEVICE, tried, got, said)
