@@ -21,7 +21,8 @@ from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.image import Image
 from kmm_preflight.planning.plan import Plan, Sign
 from kmm_preflight.stages import findings as stages_findings
-from kmm_preflight.stages.signatures import CERT, content, files_matching, neighbours
+from kmm_preflight.stages.image_paths import content, files_matching, neighbours
+from kmm_preflight.stages.signatures import CERT
 from kmm_preflight.text import listed
 
 HASH = "sha256"

@@ -28,8 +28,9 @@ from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference, parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.planning.plan import Plan
+from kmm_preflight.stages.decision import Decision
 from kmm_preflight.stages.image_check import FurtherCheck, judge_built
-from kmm_preflight.stages.signatures import judge_signed
+from kmm_preflight.stages.signatures import ImageSignatures
 
 
 class SharedResults(Protocol):
@@ -66,6 +67,8 @@ class BuildContext:
     plans: tuple[Plan, ...]
     deeper: FurtherCheck
     deeper_unsigned: FurtherCheck
+    signatures_checked: bool
+    """True if deeper checks the signatures of sign sections."""
     logs: Path
     now: Callable[[], datetime]
 
@@ -216,13 +219,11 @@ class BuildStage:
         if judged.outcome is not Outcome.VERIFIED:
             reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
             return replace(judged, stage=order.stage, reason=reason, image=image)
-        if order.stage is Stage.SIGN and plan.sign:
-            signed = self._image(built.image, plan, order.credentials, tls)
-            told = judge_signed(plan, plan.sign, signed, self._shop.sources)
-            judged = replace(judged, findings=tuple(dict.fromkeys((*told, *judged.findings))))
-            if wrong := [one for one in told if one.severity in (Severity.REFUTES, Severity.UNDECIDED)]:
-                every = (*wrong, *(one for one in judged.findings if one not in wrong))
-                return replace(_concluded(order.stage, every), image=image)
+        if order.stage is Stage.SIGN and not self._shop.signatures_checked:
+            signatures = self._judge_signatures(replace(plan, tls=tls), order, built)
+            judged = replace(judged, findings=tuple(dict.fromkeys((*signatures.findings, *judged.findings))))
+            if signatures.finding:
+                return replace(_concluded(order.stage, judged.findings), image=image)
         if order.makes_image and (problem := self._not_for_others(plan, order, built, tls)):
             return replace(_concluded(order.stage, (problem, *judged.findings)), image=image)
         where = f"pushed to {order.image}" if built.pushed else "not pushed"
@@ -233,6 +234,10 @@ class BuildStage:
         """Return what the image stage says about the result, if the plan's nodes pulled it."""
         name, credentials = parse_name(built.image), Credentials(order.credentials)
         return judge_built(plan, name, self._shop.images, credentials, self._deeper(plan, order))
+
+    def _judge_signatures(self, plan: Plan, order: BuildRequest, built: BuildResult) -> Decision:
+        signed = self._image(built.image, plan, order.credentials, plan.tls)
+        return Decision.of(ImageSignatures(plan, signed, self._shop.sources).judge_section(plan.kmod))
 
     def _deeper(self, plan: Plan, order: BuildRequest) -> FurtherCheck:
         """What proves a result beyond the path: one that is still to be signed has no signatures."""

@@ -1,4 +1,4 @@
-"""What an image's kmod meets beyond its path: KMM's worker, modprobe, and the loader of the target kernel."""
+"""The further check of an image's kmods: KMM's worker, modprobe, and the loader of the target kernel."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from kmm_preflight.catalogue import heaviest_first
 from kmm_preflight.cluster.sections import SectionObjects
 from kmm_preflight.depth import Depth, ProofOptions
 from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
-from kmm_preflight.kmod.names import is_kmod_file, module_key
+from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject
 from kmm_preflight.model import Finding, Severity, TargetKernel
 from kmm_preflight.oci.image import Image
@@ -21,34 +20,35 @@ from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.release.kernel_sources import ReadKernelFiles
 from kmm_preflight.stages import findings
-from kmm_preflight.stages.image_check import kmods_of
-from kmm_preflight.stages.signatures import judge_required, judge_signed, judge_unasked, signed_files
+from kmm_preflight.stages.decision import Decision
+from kmm_preflight.stages.kmod_folder import KmodFolder
+from kmm_preflight.stages.signatures import ImageSignatures
 from kmm_preflight.text import listed
 from kmm_preflight.worker.firmware import judge_firmware
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.prepare import NodeContents, prepare_node
 from kmm_preflight.worker.program import ImageFiles
 
-# Of the image's other kmods, for who exports what.
-_BESIDE = 256
-# What changes only what modprobe prints, and where.
+# Other kmods of the image that are read for their exports.
+_OTHER_KMODS = 256
+# Options of modprobe that change only what it prints, and where.
 _HARMLESS = frozenset(("-v", "--verbose", "-q", "--quiet", "-s", "--syslog"))
 
 
 TrialCheck = Callable[[Plan, Image], tuple[Finding, ...]]
-"""What a kernel says that is booted for it (docs/trial-load.md)."""
+"""Load the plan's kmod in a virtual machine with the target kernel. Return what the kernel says."""
 
 
 class Kernels(Protocol):
-    """Where the target kernels' own files come from."""
+    """Files of the target kernels."""
 
     def read(self, kernel: TargetKernel) -> ReadKernelFiles:
-        """What is known of the kernel; raises as errors.py says."""
+        """Return the kernel's own files. Raise PreflightError if they cannot be read."""
 
 
 @dataclass(frozen=True)
 class _Kmods:
-    """What a node loads of an image for a plan, and before which kernel."""
+    """The files that a node loads for a plan, and the kernel that loads them."""
 
     plan: Plan
     image: Image
@@ -57,120 +57,115 @@ class _Kmods:
 
 
 class LoadCheck:
-    """Judges what lies beyond the path, as deep as the run asks."""
+    """The further check, to the depth of proof that the run requires."""
 
     def __init__(
-        self, proving: ProofOptions, kernels: Kernels, sources: SectionObjects, trials: TrialCheck | None = None
+        self, options: ProofOptions, kernels: Kernels, sources: SectionObjects, trial: TrialCheck | None = None
     ) -> None:
-        """sources has the Secrets in which certificates of sign sections are; trials is None where none is made."""
-        self._proving, self._kernels, self._sources, self._trials = proving, kernels, sources, trials
-        self._worker = Worker.of_version(proving.kmm_version)
+        """Prepare the check. sources has the Secrets with the certificates of sign sections."""
+        self._options, self._kernels, self._sources, self._trial = options, kernels, sources, trial
+        self._worker = Worker.of_version(options.kmm_version)
+
+    @property
+    def checks_signatures(self) -> bool:
+        """True if judge checks the signatures of sign sections."""
+        return self._options.depth.reaches(Depth.KERNEL)
 
     def judge(self, plan: Plan, image: Image) -> tuple[Finding, ...] | None:
-        """All that speaks against the plan's kmods in the image, and what there is to tell of them; None at depth path.
+        """Return all findings about the plan's kmods in the image, or None at depth path.
 
-        Raises what reading the image raises.
+        Raise what reading the image raises.
         """
-        return self._judge(plan, image, signed=True)
+        required = self._options.require_signature
+        return self._judge(plan, image, ImageSignatures(plan, image, self._sources, required))
 
     def judge_unsigned(self, plan: Plan, image: Image) -> tuple[Finding, ...] | None:
-        """The same of an image whose kmods are still to be signed."""
-        return self._judge(plan, image, signed=False)
+        """Return all findings about kmods that are still to be signed: check everything but signatures."""
+        return self._judge(plan, image, None)
 
-    def _judge(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...] | None:
-        if not self._proving.depth.reaches(Depth.NODE):
+    def _judge(self, plan: Plan, image: Image, signatures: ImageSignatures | None) -> tuple[Finding, ...] | None:
+        if not self._options.depth.reaches(Depth.NODE):
             return None
-        told = self._from_files(plan, image, signed)
-        if self._trials is None or _deciding(told):
-            return told  # a trial knows less of what nodes have loaded than what was left undecided
-        return (*told, *self._trials(plan, image))
+        found = self._judge_files(plan, image, signatures)
+        if self._trial is None or Decision.of(found).finding:
+            return found  # a trial does not know what nodes have loaded: it cannot decide what the files leave open
+        return (*found, *self._trial(plan, image))
 
-    def _from_files(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
+    def _judge_files(self, plan: Plan, image: Image, signatures: ImageSignatures | None) -> tuple[Finding, ...]:
         if plan.kmod is None:
-            return self._of_every_kmod(plan, image, signed)
-        return (*_options(plan), *self._of_named(plan, image, signed))
+            return self._judge_every_kmod(plan, image, signatures)
+        return (*_judge_options(plan), *self._judge_kmod(plan, plan.kmod, image, signatures))
 
-    def _of_every_kmod(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
-        """For rawArgs, which may name any: proved only where each kmod of the folder is, refuted where none is."""
-        told = {name: self._of_named(replace(plan, kmod=name), image, signed) for name in _names(plan, image)}
-        bad = {name: one for name, many in told.items() if (one := _deciding(many))}
+    def _judge_every_kmod(self, plan: Plan, image: Image, signatures: ImageSignatures | None) -> tuple[Finding, ...]:
+        """Check all kmods, since rawArgs may name any. All must be good for a proof, and all bad for a refutation."""
+        found = {
+            name: self._judge_kmod(replace(plan, kmod=name), name, image, signatures) for name in _names(plan, image)
+        }
+        decisions = {name: Decision.of(of_kmod).finding for name, of_kmod in found.items()}
+        bad = {name: finding for name, finding in decisions.items() if finding}
         if not bad:
-            return tuple(dict.fromkeys(one for many in told.values() for one in many))
+            return tuple(dict.fromkeys(finding for of_kmod in found.values() for finding in of_kmod))
         name, problem = next(iter(bad.items()))
-        if len(bad) == len(told) and all(one.severity is Severity.REFUTES for one in bad.values()):
-            return told[name]
-        values = {"count": len(bad), "all": len(told), "kmod": name, "problem": problem.sentence}
+        if len(bad) == len(found) and all(finding.severity is Severity.REFUTES for finding in bad.values()):
+            return found[name]
+        values = {"count": len(bad), "all": len(found), "kmod": name, "problem": problem.sentence}
         return (findings.MODPROBE_ARGUMENTS_OPEN(folder=plan.folder, **values),)
 
-    def _of_named(self, plan: Plan, image: Image, signed: bool) -> tuple[Finding, ...]:
+    def _judge_kmod(
+        self, plan: Plan, kmod: str, image: Image, signatures: ImageSignatures | None
+    ) -> tuple[Finding, ...]:
         files = ImageFiles(image.files, image.content, image.config().search_path or None)
-        if not self._proving.depth.reaches(Depth.KERNEL):
+        if not self._options.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings
         try:
-            known = self._kernels.read(plan.kernel)
+            kernel = self._kernels.read(plan.kernel)
         except PreflightError as exc:
             toolkit = plan.kernel.driver_toolkit
             unread = findings.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message)
             return (unread, *prepare_node(plan, files, self._worker).findings)
-        node = prepare_node(plan, files, self._worker, known.files)
-        if any(one.severity is Severity.REFUTES for one in node.findings):
-            return (*node.findings, *known.findings)
-        kmods = _Kmods(plan, image, known.files, node)
-        signatures = self._judge_signatures(plan, image, node) if signed else ()
-        return (*node.findings, *signatures, *self._judge_kmods(kmods), *known.findings)
+        node = prepare_node(plan, files, self._worker, kernel.files)
+        if any(finding.severity is Severity.REFUTES for finding in node.findings):
+            return (*node.findings, *kernel.findings)
+        kmods = _Kmods(plan, image, kernel.files, node)
+        signed = signatures.judge_loaded(kmod, [located.path for located in node.sequence]) if signatures else ()
+        return (*node.findings, *signed, *self._judge_objects(kmods), *kernel.findings)
 
-    def _judge_signatures(self, plan: Plan, image: Image, node: NodeContents) -> tuple[Finding, ...]:
-        paths = [located.path for located in node.sequence]
-        told: tuple[Finding, ...] = ()
-        if plan.sign:
-            asked = signed_files(plan, plan.sign, image)
-            told = judge_signed(plan, plan.sign, image, self._sources)
-            paths = [path for path in paths if path not in asked]
-        judge = judge_required if self._proving.require_signature else judge_unasked
-        return (*told, *judge(image, paths))
-
-    def _judge_kmods(self, kmods: _Kmods) -> tuple[Finding, ...]:
+    def _judge_objects(self, kmods: _Kmods) -> tuple[Finding, ...]:
         chain: list[tuple[str, KernelObject]] = []
         for located in kmods.node.sequence:
             kmod = read_kmod_file(f"/{located.path}", kmods.image.content(located), kmods.kernel)
             if isinstance(kmod, Finding):
                 return (kmod,)
             chain.append((f"/{located.path}", kmod))
-        in_tree = kmods.node.in_tree | self._proving.assume_loaded
-        told = judge_chain(chain, kmods.kernel, (), in_tree, kmods.node.removed)
-        if any(one.id == kmod_findings.KMOD_SYMBOLS_ABSENT.id for one in told):
-            told = judge_chain(chain, kmods.kernel, tuple(_beside(kmods)), in_tree, kmods.node.removed)
-        return (*told, *_firmware(kmods, chain))
+        in_tree = kmods.node.in_tree | self._options.assume_loaded
+        found = judge_chain(chain, kmods.kernel, (), in_tree, kmods.node.removed)
+        if any(finding.id == kmod_findings.KMOD_SYMBOLS_ABSENT.id for finding in found):
+            found = judge_chain(chain, kmods.kernel, tuple(_other_kmods(kmods)), in_tree, kmods.node.removed)
+        return (*found, *_judge_firmware(kmods, chain))
 
 
-def _deciding(told: tuple[Finding, ...]) -> Finding | None:
-    """The finding that withholds green."""
-    first = next(iter(heaviest_first(told)), None)
-    return first if first and first.severity in (Severity.REFUTES, Severity.UNDECIDED) else None
-
-
-def _options(plan: Plan) -> Iterator[Finding]:
-    strange = [one for one in plan.load_options if one not in _HARMLESS]
-    if strange:
-        yield findings.MODPROBE_OPTIONS_OPEN(options=listed(strange))
+def _judge_options(plan: Plan) -> Iterator[Finding]:
+    unknown = [option for option in plan.load_options if option not in _HARMLESS]
+    if unknown:
+        yield findings.MODPROBE_OPTIONS_OPEN(options=listed(unknown))
 
 
 def _names(plan: Plan, image: Image) -> list[str]:
-    """The names of all kmods of the folder, with _ for -; BoundExceeded for more than 256."""
-    names = sorted({module_key(located.path.rpartition("/")[2]) for located in kmods_of(plan, image)})
-    if len(names) > _BESIDE:
+    """Return the names of all kmods of the folder, with _ instead of -. Raise BoundExceeded for too many."""
+    kmods = KmodFolder(plan, image).kmods()
+    names = sorted({module_key(located.path.rpartition("/")[2]) for located in kmods})
+    if len(names) > _OTHER_KMODS:
         raise BoundExceeded(
-            f"/{plan.folder}: {len(names)} kmods, of which rawArgs may name any; read at most {_BESIDE}"
+            f"/{plan.folder}: {len(names)} kmods, of which rawArgs may name any; read at most {_OTHER_KMODS}"
         )
     return names
 
 
-def _beside(kmods: _Kmods) -> Iterator[KernelObject]:
-    """The image's other kmods in the kernel's folder that can be read."""
-    folder = kmods.image.files.resolve(kmods.plan.folder)
+def _other_kmods(kmods: _Kmods) -> Iterator[KernelObject]:
+    """Yield the other kmods of the folder that can be read, for the symbols that they export."""
     loaded = {located.path for located in kmods.node.sequence}
-    for number, located in enumerate(kmods.image.files.below(folder.path, is_kmod_file) if folder else ()):
-        if number >= _BESIDE:
+    for number, located in enumerate(KmodFolder(kmods.plan, kmods.image).every_kmod()):
+        if number >= _OTHER_KMODS:
             return
         if located.path in loaded or located.entry.kind is not EntryKind.FILE:
             continue
@@ -179,6 +174,6 @@ def _beside(kmods: _Kmods) -> Iterator[KernelObject]:
             yield kmod
 
 
-def _firmware(kmods: _Kmods, chain: list[tuple[str, KernelObject]]) -> Iterator[Finding]:
+def _judge_firmware(kmods: _Kmods, chain: list[tuple[str, KernelObject]]) -> Iterator[Finding]:
     for name, kmod in chain:
         yield from judge_firmware(kmods.plan, kmods.image.files, name, kmod.modinfo.all("firmware"))
