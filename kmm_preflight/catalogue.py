@@ -31,11 +31,11 @@ class FindingKind:
 
 
 CATALOGUE: dict[str, FindingKind] = {}
-"""The findings of every room that was imported, by id."""
+"""The kinds of findings of every room that was imported, by id."""
 
 
 def define(id: str, severity: Severity, sentence: str, remedy: str) -> FindingKind:
-    """Return a new finding. ValueError if another finding has this id."""
+    """Return a new kind of finding. Raise ValueError if another kind has this id."""
     if id in CATALOGUE:
         raise ValueError(f"finding {id} is defined twice")
     CATALOGUE[id] = FindingKind(id, severity, sentence, remedy)

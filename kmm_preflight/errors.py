@@ -1,4 +1,4 @@
-"""The error tree, cut by what the caller can do; every message is one line that is safe to print."""
+"""The error tree, by what the caller can do. Every message is one line that is safe to print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kmm_preflight.text import clean
 
 
 class PreflightError(Exception):
-    """Trouble with a sentence for the user: subject, got, expected, what to do."""
+    """An error with a sentence for the user, which says what to do."""
 
     def __init__(self, message: str) -> None:
         self.message = clean(message)
@@ -14,11 +14,11 @@ class PreflightError(Exception):
 
 
 class UsageProblem(PreflightError):
-    """An option or a manifest is wrong: only the user can mend it."""
+    """An option or a manifest is wrong. Only the user can correct it."""
 
 
 class NotFound(PreflightError):
-    """The registry or layout answered that it does not have this."""
+    """The registry or layout does not have the image, manifest or blob."""
 
 
 class PlatformMissing(NotFound):
@@ -26,35 +26,35 @@ class PlatformMissing(NotFound):
 
 
 class AccessDenied(PreflightError):
-    """The registry refused these credentials, or none."""
+    """The registry or cluster refuses these credentials, or requires credentials."""
 
 
 class Blocked(PreflightError):
-    """The cluster's own settings keep its nodes from asking for this."""
+    """The cluster's settings do not allow its nodes to pull this image."""
 
 
 class Malformed(PreflightError):
-    """Bytes that are certainly what was asked for are not what they should be."""
+    """The bytes are complete and have the right digest, but their content is invalid."""
 
 
 class Undecidable(PreflightError):
-    """The question could not be answered, so neither yes nor no is known; asking again may help."""
+    """The question has no answer now, neither yes nor no. Another try may help."""
 
 
 class Unreachable(Undecidable):
-    """No answer, or the server's own trouble: DNS, refused, timeout, 429 and 5xx after retries."""
+    """The server does not answer or has trouble: DNS, refused, timeout, 429 and 5xx after retries."""
 
 
 class AccessUndecided(Undecidable):
-    """The registry refused credentials that stand in for those of the node."""
+    """The registry refuses credentials that this run uses instead of the node's."""
 
 
 class Untrusted(Undecidable):
-    """The server's certificate does not lead to a CA that is trusted here."""
+    """The server's certificate is not by a CA that this machine trusts."""
 
 
 class DigestMismatch(Undecidable):
-    """The bytes that came are not those that the digest names."""
+    """The bytes do not have the digest of their name."""
 
 
 class Truncated(Undecidable):
@@ -62,4 +62,4 @@ class Truncated(Undecidable):
 
 
 class BoundExceeded(Undecidable):
-    """Reading on would cost more than this suite spends on one image."""
+    """The next step would cost more than the limit of this suite."""

@@ -1,4 +1,4 @@
-"""What a kernel's version tells: whether it is one, its architecture, its flavour."""
+"""The version of a kernel, with the architecture and flavour that are part of it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ _CHARACTERS = 64
 _RT = re.compile(r"\+rt\b|-rt-|\.rt\d")
 
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "ppc64le", "s390x": "s390x"}
-"""Go's spelling, as in image platforms and node info, to the kernel's."""
+"""The kernel's spelling of each architecture, by Go's spelling, which image platforms and nodes use."""
 
 _SPELLINGS = {kernel: go for go, kernel in ARCHITECTURES.items()} | {"ppc64el": "ppc64le", "powerpc64le": "ppc64le"}
 
 
 def looks_like_kernel(text: str) -> bool:
-    """Whether the text can be a kernel's version: what rpm says of a package that is missing cannot."""
+    """True if the text can be a kernel's version. False for rpm's words about a package that is not installed."""
     return len(text) <= _CHARACTERS and bool(_KERNEL.fullmatch(text)) and text.isascii()
 
 
 def architecture(text: str) -> str | None:
-    """Go's spelling of an architecture that is written either way; None for an unknown one."""
+    """Return Go's spelling of an architecture, from Go's or the kernel's spelling. None for an unknown architecture."""
     return text if text in ARCHITECTURES else _SPELLINGS.get(text)
 
 
 def kernel_architecture(version: str) -> str | None:
-    """Go's architecture that the end of a kernel's version names, or None."""
+    """Return the architecture at the end of a kernel's version, in Go's spelling, or None."""
     base = version.partition("+rt")[0].partition("+64k")[0]
     return architecture(re.split(r"[.-]", base)[-1].partition("+")[0])
 
 
 def given_architecture(version: str, arches: tuple[str, ...]) -> str:
-    """The architecture of a kernel given by hand: what its name says, else the first one chosen, else amd64."""
+    """Return the architecture of a kernel of an option: from its version, else the first of arches, else amd64."""
     chosen = [arch for arch in arches if arch in ARCHITECTURES]
     return kernel_architecture(version) or (chosen[0] if chosen else "amd64")
 
 
 def kernel_flavour(version: str) -> Flavour:
-    """The flavour that a kernel's version names."""
+    """Return the flavour of a kernel, from its version."""
     if "+64k" in version:
         return Flavour.PAGES_64K
     return Flavour.RT if _RT.search(version) else Flavour.STANDARD

@@ -1,4 +1,4 @@
-"""Text from outside: whatever a registry, an image or a manifest says cannot steer a terminal or a CI log."""
+"""Text from a registry, an image or a manifest, made safe for terminals and CI logs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 import unicodedata
 
 SHOWN_CHARACTERS = 2000
-# GitHub reads `::name` at the start of a line as a command, Azure and older runners `##[` and `##vso[` anywhere.
+# GitHub runs `::name` at the start of a line as a command. Azure and older runners run `##[` and `##vso[` anywhere.
 _COMMAND = re.compile(r"::(?=[A-Za-z])|##(?=\[|vso\[)")
 
 
 def clean(text: str) -> str:
-    """The text on one line: control and format characters as escapes, CI commands broken, the end cut off."""
+    """Return the text on one line. Escape control and format characters, break CI commands, cut off a long end."""
     if len(text) > SHOWN_CHARACTERS:
         text = f"{text[:SHOWN_CHARACTERS]}… ({len(text) - SHOWN_CHARACTERS} characters more)"
     plain = "".join(_escape(char) if unicodedata.category(char)[0] == "C" else char for char in text)
@@ -25,7 +25,7 @@ def _escape(char: str) -> str:
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """Names for a sentence: the first few, the rest counted, `nothing` for none."""
+    """Return names for a sentence: the first names, then the number of the others. An empty list is "nothing"."""
     if not names:
         return "nothing"
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -153,12 +153,10 @@ TO_REWRITE = tuple(
     [
         "kmm_preflight/build",
         "kmm_preflight/cluster",
-        "kmm_preflight/errors.py",
-        "kmm_preflight/kernel_version.py",
         "kmm_preflight/kmod/findings.py",
         "kmm_preflight/oci",
         "kmm_preflight/release/findings.py",
-        "kmm_preflight/stages",
+        "kmm_preflight/stages/findings.py",
         "kmm_preflight/trial",
         "kmm_preflight/worker/findings.py",
         "fixtures",

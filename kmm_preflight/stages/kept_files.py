@@ -17,9 +17,9 @@ from kmm_preflight.worker.program import PROGRAM_FILES
 def kept_files(plans: Iterable[Plan], depth: Depth) -> KeepRules:
     """Return the rules for the images of these plans.
 
-    At depth path: the kmods that the plans name; with rawArgs, and where kmods are signed, every kmod of the kernel's
-    folder. Beyond that: every kmod of the folder, the indexes of modprobe, the programs that KMM's worker calls, and
-    the kernel's own files.
+    - At depth path: the kmods that the plans name. With rawArgs or a sign section: every kmod of the kernel's folder.
+    - At depth node: every kmod of the folder, the indexes of modprobe, and the programs that KMM's worker calls.
+    - At depth kernel: also the kernel's own files.
     """
     every = tuple(plans)
     deep = depth.reaches(Depth.NODE)

@@ -1,8 +1,10 @@
-"""Which stage applies, and what it concludes: the documentation's rules, in its order.
+"""Rules of the documentation: the stages that run, and the verdict that follows from their results.
 
-Image validation is always first; when it succeeds nothing else runs. Build runs only if image failed and there is a
-build section. Sign runs only if image failed, there is a sign section, and build, if there is one, passed. Undecided is
-not failed: on an image that could not be judged nothing is built.
+1. The image stage always runs first. If the image is good, nothing else runs.
+2. The build stage runs if the image is bad and the Module has a build section.
+3. The sign stage runs if the image is bad, the Module has a sign section, and a build, if any, passed.
+
+If the image stage is undecided, nothing is built.
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from kmm_preflight.model import Outcome, Severity, Stage, StageResult
+from kmm_preflight.model import Outcome, Stage, StageResult
 from kmm_preflight.planning.plan import Build, Case, Plan, Sign, Unresolved
 from kmm_preflight.stages import findings
+from kmm_preflight.stages.decision import Decision
 from kmm_preflight.stages.verdict import Conclusion, Verdict
 
 
 def settle_image(case: Case, judge: Callable[[Plan], StageResult]) -> StageResult:
-    """Return the result of the image stage. FALLS_THROUGH if the image is bad but a section may make a good one."""
+    """Return the result of the image stage. FALLS_THROUGH: the image is bad, but a section may make a good one."""
     if isinstance(case, Unresolved):
         return _without_image(case)
     result = judge(case)
@@ -29,8 +32,8 @@ def settle_image(case: Case, judge: Callable[[Plan], StageResult]) -> StageResul
 
 
 def _without_image(case: Unresolved) -> StageResult:
-    outcome = Outcome.UNDECIDED if case.finding.severity is Severity.UNDECIDED else Outcome.FAILED
-    return StageResult(Stage.IMAGE, outcome, case.finding.sentence, (case.finding, *case.notes))
+    decision = Decision(case.finding, case.notes)
+    return StageResult(Stage.IMAGE, decision.outcome, case.finding.sentence, decision.findings)
 
 
 def why_no_build(case: Case, image: StageResult) -> str | None:
@@ -74,7 +77,7 @@ def _why_no_section(image: StageResult) -> str | None:
 
 
 def settle_build(case: Case, image: StageResult, judge: Callable[[Plan], StageResult]) -> StageResult:
-    """Return the result of the build stage: NOT_NEEDED, or what judging the builder's result gives."""
+    """Return the result of the build stage: NOT_NEEDED, or the judgement on the built image."""
     if reason := why_no_build(case, image):
         return StageResult(Stage.BUILD, Outcome.NOT_NEEDED, reason)
     assert isinstance(case, Plan)  # only a Plan has sections
@@ -84,7 +87,7 @@ def settle_build(case: Case, image: StageResult, judge: Callable[[Plan], StageRe
 def settle_sign(
     case: Case, image: StageResult, build: StageResult, judge: Callable[[Plan], StageResult]
 ) -> StageResult:
-    """Return the result of the sign stage: NOT_NEEDED, or what judging the signed image gives."""
+    """Return the result of the sign stage: NOT_NEEDED, or the judgement on the signed image."""
     if reason := why_no_sign(case, image, build):
         return StageResult(Stage.SIGN, Outcome.NOT_NEEDED, reason)
     assert isinstance(case, Plan)  # only a Plan has sections
@@ -92,7 +95,7 @@ def settle_sign(
 
 
 def lost(stage: Stage) -> StageResult:
-    """The result of a stage whose worker ended before it had one."""
+    """Return the result of a stage whose worker ended before it had a result."""
     finding = findings.WORKER_LOST()
     return StageResult(stage, Outcome.UNDECIDED, finding.sentence, (finding,))
 
@@ -105,11 +108,11 @@ _BY_WEIGHT = (
 
 
 def conclude(case: Case, results: Mapping[Stage, StageResult], ended: str | None = None) -> Verdict:
-    """The verdict from the stages that were settled; ended says why some were not.
+    """Return the verdict from the results of the stages that ran. ended: why some stages did not run.
 
-    A stage that failed refutes; else one that is undecided, be it behind one that decided, leaves the Module undecided.
-    A Module whose stages stepped aside without one of them deciding is not verified, never green; the image stage
-    steps aside for nothing but the record of an earlier run.
+    - A failed stage refutes the Module.
+    - Otherwise an undecided stage leaves the Module undecided, also if another stage passed.
+    - A Module is verified only if the deciding stage passed, or if an earlier run verified the image.
     """
     settled = tuple(results[stage] for stage in Stage if stage in results)
     for conclusion, outcome in _BY_WEIGHT:
@@ -123,5 +126,5 @@ def conclude(case: Case, results: Mapping[Stage, StageResult], ended: str | None
 
 
 def _decides(case: Case, stage: Stage) -> bool:
-    """A good image decides; a good build only where no sign section follows."""
+    """True if this stage proves the Module when it passes. A build does not if a sign section follows."""
     return stage is not Stage.BUILD or _sign(case) is None
