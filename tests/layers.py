@@ -1,4 +1,4 @@
-"""Layers as the suite reads them, without a registry: the file system that they make, and the bytes of its files."""
+"""Layers of an image without a registry: their file system, and the bytes of its files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kmm_preflight.oci.index import LayerIndex
 from kmm_preflight.oci.layers import KeepRules, ReadBudget, scan
 from kmm_preflight.worker.program import ImageFiles
 
-from .real.layout import OCI_LAYER, Blob, Member, layer
+from .real.layout import OCI_LAYER, Member, layer
 
 
-def image_files(layers: Sequence[Sequence[Member]], folder: Path, search_path: str = "") -> ImageFiles:
-    """The image of layers, base first; the folder takes what is kept of them."""
+def image_files(layers: Sequence[Sequence[Member]], folder: Path, search_path: str | None = None) -> ImageFiles:
+    """Return the image of these layers, base first. folder: a cache for the layers."""
     cache = Cache(folder)
-    opened = [_opened(layer(members, OCI_LAYER), {one.name.strip("/") for one in members}, cache) for members in layers]
+    opened = [_opened(members, cache) for members in layers]
 
     def content(located: Located) -> Path:
         path = cache.file(located.entry.content)
@@ -32,6 +32,7 @@ def _layer(index: LayerIndex) -> Layer:
     return Layer(lambda: index)
 
 
-def _opened(blob: Blob, names: set[str], cache: Cache) -> LayerIndex:
+def _opened(members: Sequence[Member], cache: Cache) -> LayerIndex:
+    blob, names = layer(members, OCI_LAYER), {member.name.strip("/") for member in members}
     descriptor = Descriptor(blob.media_type, blob.digest, len(blob.data))
     return scan(descriptor, iter([blob.data]), KeepRules(frozenset(names)), cache, ReadBudget())

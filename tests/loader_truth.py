@@ -1,4 +1,4 @@
-"""Pairs of a kmod and a kernel, each with our verdict and the kernel's own."""
+"""Pairs of a kmod and a kernel, each with the suite's verdict and the kernel's answer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from kmm_preflight.model import Finding, Severity
 from .real import foreign, kernels
 from .real.cache import cache_folder
 from .real.defects import DEFECTS
-from .real.drivers import drivers, singles
+from .real.drivers import drivers, small_kmods
 from .real.kernels import in_tree, in_tree_dependencies
 from .real.kmod import headers
-from .real.qemu import Answer, Trial, answers
+from .real.qemu import Answer, LoadTrial, answers
 from .runs import ROOT
 
 IN_TREE = 60
@@ -65,30 +65,39 @@ had when it was written.
 
 @dataclass(frozen=True)
 class Pair:
-    """A kmod that was built for one kernel, before another. before: the kmods of its build that it depends on."""
+    """A kmod and a kernel that is to load it."""
 
     kernel: str
+    """Release of the kernel that loads the kmod."""
     build: str
+    """Release of the kernel that the kmod was built for."""
     label: str
+    """Name of the kmod, or its defect."""
     kmod: bytes
+    """The kmod."""
     before: tuple[bytes, ...]
+    """Kmods of the same build that it depends on, in the order of loading."""
     in_tree: tuple[str, ...]
+    """Names of the kernel's own kmods that it depends on, in the order of loading."""
 
     def __str__(self) -> str:
         return f"{self.label} for {self.build} on {self.kernel}"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What both say of a pair."""
+class JudgedPair:
+    """A pair with the suite's findings and the kernel's answer."""
 
     pair: Pair
+    """The kmod and the kernel."""
     findings: tuple[Finding, ...]
+    """The suite's findings."""
     answer: Answer
+    """The kernel's answer."""
 
     @property
     def loads(self) -> bool | None:
-        """Our verdict; None is undecided."""
+        """The suite's verdict, None if it is undecided."""
         weights = {finding.severity for finding in self.findings}
         if Severity.REFUTES in weights:
             return False
@@ -96,28 +105,28 @@ class Judged:
 
     @property
     def verdict(self) -> str:
-        """Ours in a word: the first finding that refutes, or that it loads."""
-        finding = refuting(self.findings)
+        """The id of the first finding that refutes, or "loads"."""
+        finding = first_refuting(self.findings)
         return finding.id if finding else "loads"
 
     @property
-    def own(self) -> str:
-        """The kernel's in a word."""
+    def kernel_result(self) -> str:
+        """The kernel's answer in a word."""
         return "loads" if self.answer.loaded else f"refuses: {self.answer.errno}"
 
     @property
-    def words(self) -> str:
-        """The first line of the kernel's log, as far as it is about the refusal."""
-        line = "" if self.answer.loaded else self.answer.said.partition("\n")[0]
-        return f"`{line[:100].replace('|', '/')}`" if line else ""
+    def kernel_words(self) -> str | None:
+        """The first line of the kernel's log about a refusal, or None."""
+        line = None if self.answer.loaded else self.answer.log.partition("\n")[0]
+        return f"`{line[:100].replace('|', '/')}`" if line else None
 
 
 @cache
-def known(release: str) -> KernelFiles:
-    """A kernel of Debian as its packages tell it."""
+def kernel_files(release: str) -> KernelFiles:
+    """Return a kernel of Debian as its packages describe it."""
     folder, tree = headers(release), in_tree(release)
-    symvers = table_of(folder)
-    release_itself = parse_release((folder / "include/generated/utsrelease.h").read_bytes())
+    symvers = symvers_of(folder)
+    own_release = parse_release((folder / "include/generated/utsrelease.h").read_bytes())
     raw = RawFiles(
         configuration=(folder / ".config").read_bytes(),
         in_tree=in_tree_bytes(release, "dummy"),
@@ -125,19 +134,19 @@ def known(release: str) -> KernelFiles:
         built_in=(tree / "modules.builtin").read_bytes(),
         built_in_tags=(tree / "modules.builtin.modinfo").read_bytes(),
     )
-    return read_kernel_files(release_itself, "amd64", symvers, raw)
+    return read_kernel_files(own_release, "amd64", symvers, raw)
 
 
 @cache
 def in_tree_bytes(release: str, key: str) -> bytes:
-    """The object of an in-tree kmod, unpacked."""
+    """Return the object of an in-tree kmod, unpacked."""
     with unpacked(in_tree_dependencies(release)[key][0]) as data:
         return data[:]
 
 
 @cache
-def known_arm64() -> KernelFiles:
-    """The newest kernel for arm64."""
+def arm64_kernel_files() -> KernelFiles:
+    """Return the newest kernel for arm64 as its packages describe it."""
     folder, tree = foreign.headers("arm64"), foreign.in_tree("arm64")
     with unpacked(sorted(tree.rglob("*.ko"))[0]) as own:
         raw = RawFiles(
@@ -146,126 +155,131 @@ def known_arm64() -> KernelFiles:
             order=(tree / "modules.order").read_bytes(),
             built_in_tags=(tree / "modules.builtin.modinfo").read_bytes(),
         )
-    return read_kernel_files(foreign.release("arm64"), "arm64", table_of(folder), raw)
+    return read_kernel_files(foreign.release("arm64"), "arm64", symvers_of(folder), raw)
 
 
-def table_of(folder: Path) -> Symvers:
-    """The kernel's symbols, parsed once."""
+def symvers_of(folder: Path) -> Symvers:
+    """Return the symbols of the kernel with these headers, parsed once and cached."""
     text = (folder / "Module.symvers").read_bytes()
     store, digest = SymversStore(cache_folder() / "symvers"), f"sha256:{hashlib.sha256(text).hexdigest()}"
     return store.find(digest) or store.keep(digest, [text])
 
 
 def arm64_pairs() -> Iterator[Pair]:
-    """The small kmods for arm64, those with one defect that they can have, and some in-tree ones."""
-    release, built = foreign.release("arm64"), foreign.singles()
-    for name, kmod in built.items():
-        yield pair(release, release, name, kmod, built)
+    """Yield the pairs on arm64: small kmods, those with one defect, and some in-tree kmods."""
+    release, kmods = foreign.release("arm64"), foreign.small_kmods()
+    for name, kmod in kmods.items():
+        yield pair(release, release, name, kmod, kmods)
     for label, (name, change) in DEFECTS.items():
-        with suppress(AssertionError, ValueError, KeyError):  # not every defect can be had here
-            yield pair(release, release, label, change(built[name]), built)
+        with suppress(AssertionError, ValueError, KeyError):  # some defects are impossible on arm64
+            yield pair(release, release, label, change(kmods[name]), kmods)
     for path in sorted(foreign.in_tree("arm64").glob("kernel/fs/nls/*.ko"))[:20]:
         yield Pair(release, release, path.stem, path.read_bytes(), (), ())
 
 
 def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, bytes]) -> Pair:
-    """The pair, with what the kmod says that it depends on: kmods of the same build, and in-tree ones."""
-    found = re.search(rb"\0depends=([^\0]*)\0", kmod)
-    mine: list[bytes] = []
+    """Return the pair with the kmods on which the kmod depends: those of the same build, and in-tree kmods."""
+    depends = re.search(rb"\0depends=([^\0]*)\0", kmod)
+    before: list[bytes] = []
     names: list[str] = []
-    for name in found[1].decode().split(",") if found else ():
+    for name in depends[1].decode().split(",") if depends else ():
         other = next((content for key, content in others.items() if module_key(key) == module_key(name)), None)
         if other is not None:
             nested = pair(kernel, build, name, other, others)
-            mine += [*nested.before, other]
+            before += [*nested.before, other]
             names += nested.in_tree
         elif not is_arm64(kernel) and module_key(name) in in_tree_dependencies(kernel):
             names += [*in_tree_dependencies(kernel)[module_key(name)][1], module_key(name)]
     if "libcrc32c" in names and "crc32c_generic" in in_tree_dependencies(kernel):
-        # Its init wants the algorithm, which no index names.
+        # The init of libcrc32c needs this algorithm, which no index names.
         names.insert(0, "crc32c_generic")
-    return Pair(kernel, build, label, kmod, tuple(dict.fromkeys(mine)), tuple(dict.fromkeys(names)))
+    return Pair(kernel, build, label, kmod, tuple(dict.fromkeys(before)), tuple(dict.fromkeys(names)))
 
 
-def builds() -> tuple[str, ...]:
-    """The kernels that the drivers are built for: before and after an upgrade, real-time, and another major one."""
-    chosen = kernels.chosen()
-    newest = next(release for release in reversed(chosen) if release.startswith("6.1.") and release.count("-") == 2)
-    others = [release for release in chosen if "-rt-" in release or release.startswith("6.12")]
-    return (chosen[0], chosen[1], newest, *others)
+def build_kernels() -> tuple[str, ...]:
+    """Return the kernels that the drivers are built for.
+
+    They are the kernels before and after an upgrade, the newest plain 6.1, real-time kernels, and 6.12.
+    """
+    releases = kernels.upgrade_kernels()
+    newest = next(release for release in reversed(releases) if release.startswith("6.1.") and release.count("-") == 2)
+    others = [release for release in releases if "-rt-" in release or release.startswith("6.12")]
+    return (releases[0], releases[1], newest, *others)
 
 
 def pairs(kernel: str) -> Iterator[Pair]:
-    """All pairs of a kernel: kmods with one defect each, small ones, in-tree ones, and the drivers of each build."""
+    """Yield all pairs of a kernel: kmods with one defect, small kmods, in-tree kmods, and the drivers of each build."""
     yield from defect_pairs(kernel)
-    for build in dict.fromkeys((kernel, builds()[0], builds()[-2])):
-        built = singles(build)
-        yield from (pair(kernel, build, name, kmod, built) for name, kmod in built.items())
+    for build in dict.fromkeys((kernel, build_kernels()[0], build_kernels()[-2])):
+        kmods = small_kmods(build)
+        yield from (pair(kernel, build, name, kmod, kmods) for name, kmod in kmods.items())
     yield from in_tree_pairs(kernel)
-    for build in builds():
-        built = drivers(build)
-        yield from (pair(kernel, build, name, kmod, built) for name, kmod in built.items())
+    for build in build_kernels():
+        kmods = drivers(build)
+        yield from (pair(kernel, build, name, kmod, kmods) for name, kmod in kmods.items())
 
 
 def in_tree_pairs(kernel: str) -> Iterator[Pair]:
-    """Some of the kernel's own kmods that need no other, which it takes."""
+    """Yield some of the kernel's own kmods that need no other kmod. The kernel accepts them."""
     names = sorted(name for name, (_, before) in in_tree_dependencies(kernel).items() if not before)
     for name in names[:: max(1, len(names) // IN_TREE)][:IN_TREE]:
         yield Pair(kernel, kernel, name, in_tree_bytes(kernel, name), (), ())
 
 
 def defect_pairs(kernel: str) -> Iterator[Pair]:
-    """Kmods of the kernel's own build with one defect each."""
-    built = singles(kernel)
+    """Yield small kmods for the kernel with one defect each."""
+    kmods = small_kmods(kernel)
     for label, (name, change) in DEFECTS.items():
-        yield pair(kernel, kernel, label, change(built[name]), built)
-    yield from neighbour_pairs(kernel, built)
+        yield pair(kernel, kernel, label, change(kmods[name]), kmods)
+    yield from neighbour_pairs(kernel, kmods)
 
 
-def neighbour_pairs(kernel: str, built: Mapping[str, bytes]) -> Iterator[Pair]:
-    """Good kmods after others that do them no good."""
-    proprietary = built["pf_gives"].replace(b"license=GPL\0", b"license=GPX\0")
+def neighbour_pairs(kernel: str, kmods: Mapping[str, bytes]) -> Iterator[Pair]:
+    """Yield good kmods after a kmod that causes a conflict."""
+    proprietary = kmods["pf_gives"].replace(b"license=GPL\0", b"license=GPX\0")
     for name in ("pf_takes", "pf_takes_gpl", "pf_takes_both", "pf_takes_namespace"):
-        yield Pair(kernel, kernel, f"{name} after a proprietary owner", built[name], (proprietary,), ())
-    lacking = built["pf_gives"].replace(b"pf_given_in_namespace", b"pf_given_in_namespacX")
-    yield Pair(kernel, kernel, "an owner without the symbol", built["pf_takes_namespace"], (lacking,), ())
-    twice = built["pf_clash"].replace(b"misc_registeX", b"pf_given\0isteX")
-    yield Pair(kernel, kernel, "exports what a kmod before it has", twice, (built["pf_gives"],), ())
+        yield Pair(kernel, kernel, f"{name} after a proprietary owner", kmods[name], (proprietary,), ())
+    lacking = kmods["pf_gives"].replace(b"pf_given_in_namespace", b"pf_given_in_namespacX")
+    yield Pair(kernel, kernel, "an owner without the symbol", kmods["pf_takes_namespace"], (lacking,), ())
+    twice = kmods["pf_clash"].replace(b"misc_registeX", b"pf_given\0isteX")
+    yield Pair(kernel, kernel, "exports what a kmod before it has", twice, (kmods["pf_gives"],), ())
 
 
-def judge(one: Pair) -> tuple[Finding, ...]:
-    """Our verdict on a pair."""
-    kernel = known_arm64() if is_arm64(one.kernel) else known(one.kernel)
+def judge(pair: Pair) -> tuple[Finding, ...]:
+    """Return the suite's findings about a pair."""
+    kernel = arm64_kernel_files() if is_arm64(pair.kernel) else kernel_files(pair.kernel)
     chain: list[tuple[str, KernelObject]] = []
-    for content in (*one.before, one.kmod):
-        kmod = read_kmod(one.label, content, kernel)
+    for content in (*pair.before, pair.kmod):
+        kmod = read_kmod(pair.label, content, kernel)
         if isinstance(kmod, Finding):
             return (kmod,)
-        chain.append((kmod.name if content != one.kmod else one.label, kmod))
-    return judge_chain(chain, kernel, in_tree=frozenset(one.in_tree))
+        chain.append((kmod.name if content != pair.kmod else pair.label, kmod))
+    return judge_chain(chain, kernel, in_tree=frozenset(pair.in_tree))
 
 
-def judged(kernel: str, asked: list[Pair]) -> list[Judged]:
-    """What both say of the pairs of a kernel; the kernel in one boot."""
-    trials = [Trial(one.kmod, (*(in_tree_bytes(kernel, name) for name in one.in_tree), *one.before)) for one in asked]
-    told = answers(kernel, trials, "arm64" if is_arm64(kernel) else "amd64")
-    return [Judged(one, judge(one), answer) for one, answer in zip(asked, told, strict=True)]
+def judge_pairs(kernel: str, pairs: list[Pair]) -> list[JudgedPair]:
+    """Return the pairs of a kernel with both verdicts. The kernel boots once."""
+    trials = [
+        LoadTrial(pair.kmod, (*(in_tree_bytes(kernel, name) for name in pair.in_tree), *pair.before)) for pair in pairs
+    ]
+    results = answers(kernel, trials, "arm64" if is_arm64(kernel) else "amd64")
+    return [JudgedPair(pair, judge(pair), answer) for pair, answer in zip(pairs, results, strict=True)]
 
 
 def is_arm64(kernel: str) -> bool:
-    """Whether the release is that of the kernel for arm64."""
+    """True if the release is that of a kernel for arm64."""
     return kernel.endswith("-arm64")
 
 
-def table() -> Iterator[str]:
-    """docs/loader-truth.md, line by line: what came of each kernel, and all pairs of one."""
+def page() -> Iterator[str]:
+    """Yield the lines of docs/loader-truth.md: numbers for each kernel, and all pairs of one kernel."""
     yield from HEAD.splitlines()
-    for kernel in (*kernels.chosen(), foreign.release("arm64")):
-        asked = arm64_pairs() if is_arm64(kernel) else pairs(kernel)
-        decided = [one for one in judged(kernel, list(asked)) if one.loads is not None]
-        agreed = sum(one.loads is one.answer.loaded for one in decided)
-        yield f"| {kernel} | {len(decided)} | {sum(one.answer.loaded for one in decided)} | {agreed} |"
-    shown = builds()[2]
+    for kernel in (*kernels.upgrade_kernels(), foreign.release("arm64")):
+        all_pairs = arm64_pairs() if is_arm64(kernel) else pairs(kernel)
+        decided = [result for result in judge_pairs(kernel, list(all_pairs)) if result.loads is not None]
+        agreed = sum(result.loads is result.answer.loaded for result in decided)
+        yield f"| {kernel} | {len(decided)} | {sum(result.answer.loaded for result in decided)} | {agreed} |"
+    shown = build_kernels()[2]
     yield from (
         "",
         f"## All pairs on {shown}",
@@ -273,15 +287,16 @@ def table() -> Iterator[str]:
         "| kmod | built for | verdict | the kernel | its words |",
         "|---|---|---|---|---|",
     )
-    for one in judged(shown, list(pairs(shown))):
-        if one.loads is not None:
-            yield f"| {one.pair.label} | {one.pair.build} | {one.verdict} | {one.own} | {one.words} |"
+    for result in judge_pairs(shown, list(pairs(shown))):
+        if result.loads is not None:
+            label, build, words = result.pair.label, result.pair.build, result.kernel_words or ""
+            yield f"| {label} | {build} | {result.verdict} | {result.kernel_result} | {words} |"
 
 
-def refuting(findings: tuple[Finding, ...]) -> Finding | None:
-    """The first finding that refutes."""
+def first_refuting(findings: tuple[Finding, ...]) -> Finding | None:
+    """Return the first finding that refutes, or None."""
     return next((finding for finding in findings if finding.severity is Severity.REFUTES), None)
 
 
 if __name__ == "__main__":
-    (ROOT / "docs" / "loader-truth.md").write_text("\n".join(table()) + "\n")
+    (ROOT / "docs" / "loader-truth.md").write_text("\n".join(page()) + "\n")

@@ -1,4 +1,4 @@
-"""Kmods with damage that leaves their code alone: bytes changed, cut off or put in, by a seeded chance."""
+"""Kmods with random damage outside their code: bytes are changed, removed or inserted."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from kmm_preflight.kmod.symbols import OwnSymbol, SymbolTable, find_symbol_table
 
 AMD64 = MACHINES["amd64"]
 _BYTES = (0, 1, 2, 0x7F, 0x80, 0xFF)
-# Small kmods that need no other one, and of whose init nothing can be broken.
+# Small kmods that need no other kmod, and whose init cannot fail.
 KINDS = ("pf_plain", "pf_gives", "pf_gpl", "pf_namespace", "pf_weak", "pf_weak_found")
 
 
-def mutants(built: Mapping[str, bytes], chance: Random) -> Iterator[bytes]:
-    """Without end. Each has a name of its own, and so has what it exports: one may stay loaded beside the next."""
+def mutants(kmods: Mapping[str, bytes], chance: Random) -> Iterator[bytes]:
+    """Yield damaged kmods without end.
+
+    Their names and exports differ, so that a kernel can load all of them.
+    """
     number = 0
     while True:
         name = chance.choice(KINDS)
         number += 1
-        whole = _renamed(built[name], name, number)
+        whole = _renamed(kmods[name], name, number)
         kmod = _changed(whole, chance)
         if kmod != whole and _has_code_of(kmod, whole):
             yield kmod
@@ -54,35 +57,36 @@ def _changed(kmod: bytes, chance: Random) -> bytes:
 
 
 def _spans(kmod: bytes) -> Iterator[tuple[int, int]]:
-    """Where its parts begin and end: headers, and the sections that neither are code nor are written into it."""
+    """Yield begin and end of headers, and of sections that are not code and whose relocations do not change code."""
     sections = read_sections(kmod, AMD64)
     (start,) = struct.unpack_from("<Q", kmod, 40)
     yield 0, HEADER_BYTES
     yield start, start + HEADER_BYTES * len(sections.all)
-    for one in sections.all:
-        if one.kind not in (NULL, NOBITS) and one.size and not _is_code(one, sections):
-            yield one.offset, one.offset + one.size
+    for section in sections.all:
+        if section.kind not in (NULL, NOBITS) and section.size and not _is_code(section, sections):
+            yield section.offset, section.offset + section.size
 
 
-def _is_code(one: Section, sections: Sections) -> bool:
-    return bool((sections.all[one.info] if one.kind in (REL, RELA) else one).flags & EXEC)
+def _is_code(section: Section, sections: Sections) -> bool:
+    target = sections.all[section.info] if section.kind in (REL, RELA) else section
+    return bool(target.flags & EXEC)
 
 
 def _has_code_of(kmod: bytes, whole: bytes) -> bool:
-    """Whether a loader that takes the kmod finds the same code; an object that no loader reads has none to lose."""
+    """True if the kmod has the code of the whole kmod, or if no loader can read the kmod."""
     with suppress(Malformed):
         return _code(kmod) == _code(whole)
     return True
 
 
 def _code(kmod: bytes) -> tuple[dict[str, OwnSymbol | None], list[tuple[int, bytes]]]:
-    """Where its init and exit begin, and the sections of code with what is written into them."""
+    """Return the symbols of init and exit, and numbers and bytes of the sections of code and of their relocations."""
     sections = read_sections(kmod, AMD64)
     table = find_symbol_table(sections)
     symbols = SymbolTable(sections, table) if table else None
     starts = {name: symbols.with_prefix(name).get("") for name in ("init_module", "cleanup_module")} if symbols else {}
     return starts, [
-        (number, sections.content(one))
-        for number, one in enumerate(sections.all)
-        if one.info < len(sections.all) and _is_code(one, sections)
+        (number, sections.content(section))
+        for number, section in enumerate(sections.all)
+        if section.info < len(sections.all) and _is_code(section, sections)
     ]

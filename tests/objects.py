@@ -1,4 +1,4 @@
-"""Kmods made byte by byte: the least that a loader takes, for any machine, and what a test wants to be otherwise."""
+"""Kmods made byte by byte, for any architecture: the minimum that a loader accepts, and the parts that a test adds."""
 
 from __future__ import annotations
 
@@ -15,29 +15,41 @@ UNDEFINED, ABSOLUTE, COMMON = 0, 0xFFF1, 0xFFF2
 
 @dataclass(frozen=True)
 class Symbol:
-    """A symbol; section by its name, or one of the numbers above."""
+    """A symbol of a kmod."""
 
     name: str
+    """Name of the symbol."""
     section: str | int = UNDEFINED
+    """Name of its section, or one of the special numbers above."""
     value: int = 0
+    """Offset in the section, or the number of an absolute symbol."""
     weak: bool = False
+    """True if the kmod loads without the symbol."""
 
 
 @dataclass(frozen=True)
 class Object:
-    """What goes into a kmod. modinfo: tag=value; versions: CRCs, None for no section; sections: more, by name."""
+    """The parts of a kmod."""
 
     arch: str = "amd64"
+    """Architecture in Go's spelling."""
     name: str = "made"
+    """Name in struct module."""
     modinfo: Sequence[str] = ("license=GPL", "vermagic=5.14.0-1.el9.x86_64 SMP preempt mod_unload modversions ")
+    """Tags of .modinfo, each as tag=value."""
     versions: Sequence[tuple[str, int]] | None = (("module_layout", 0x1111),)
+    """Names and CRCs of __versions, or None for no such section."""
     symbols: Sequence[Symbol] = ()
+    """Symbols in the order of the table."""
     sections: Mapping[str, bytes] = field(default_factory=dict)
+    """More sections by name."""
     struct_size: int = 896
+    """Size of struct module in bytes."""
     flags: int = 0
+    """e_flags of the ELF header."""
 
     def packed(self) -> bytes:
-        """The bytes of the .ko."""
+        """Return the bytes of the .ko."""
         machine = MACHINES[self.arch]
         named = {
             THIS_MODULE: (bytes(24) + self.name.encode()).ljust(self.struct_size, b"\0"),
@@ -55,10 +67,10 @@ def _versions(versions: Sequence[tuple[str, int]], order: str) -> bytes:
 
 def _symbols(symbols: Sequence[Symbol], sections: list[str], order: str) -> tuple[bytes, bytes]:
     strings, table, numbers = bytearray(1), bytearray(24), {name: at + 1 for at, name in enumerate(sections)}
-    for one in symbols:
-        number = one.section if isinstance(one.section, int) else numbers[one.section]
-        table += struct.pack(f"{order}IBBHQQ", len(strings), 0x20 if one.weak else 0x10, 0, number, one.value, 0)
-        strings += one.name.encode() + b"\0"
+    for symbol in symbols:
+        number = symbol.section if isinstance(symbol.section, int) else numbers[symbol.section]
+        table += struct.pack(f"{order}IBBHQQ", len(strings), 0x20 if symbol.weak else 0x10, 0, number, symbol.value, 0)
+        strings += symbol.name.encode() + b"\0"
     return bytes(strings), bytes(table)
 
 

@@ -48,12 +48,12 @@ KMODS = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as an image has it: real kmods where the machine has them, and the index that depmod makes."""
-    from .real.drivers import singles
-    from .real.kernels import chosen
+    from .real.drivers import small_kmods
+    from .real.kernels import upgrade_kernels
 
     root = tmp_path_factory.mktemp("index")
     folder = root / "lib/modules" / RELEASE
-    made = singles(chosen()[0])
+    made = small_kmods(upgrade_kernels()[0])
     for path in KMODS:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(made[Path(path).name.split(".")[0].replace("weird", "pf_weak").replace("-", "_")])
@@ -183,17 +183,17 @@ def test_all_lines_are_those_of_the_text(whole: Path) -> None:
 
 
 def test_modprobe_and_the_reader_agree_on_the_aliases_of_a_kernel() -> None:
-    from .real.kernels import chosen, indexed
+    from .real.kernels import indexed_root, upgrade_kernels
 
-    release, chance = chosen()[0], random.Random(6)
-    folder = indexed(release) / "lib/modules" / release
+    release, chance = upgrade_kernels()[0], random.Random(6)
+    folder = indexed_root(release) / "lib/modules" / release
     index = ModuleIndex((folder / "modules.alias.bin").read_bytes())
     patterns = re.findall(r"^alias (\S+)", (folder / "modules.alias").read_text(), re.MULTILINE)
     found = 0
     for pattern in chance.sample(patterns, 60):
         name = re.sub(r"\[(.)[^]]*\]", r"\1", pattern).replace("*", chance.choice(("", "1", "more"))).replace("?", "5")
         tool = need_tool("modprobe", "apt-get install kmod")
-        command = [tool, "-C", "/nowhere", "-d", str(indexed(release)), "-S", release, "-R", name]
+        command = [tool, "-C", "/nowhere", "-d", str(indexed_root(release)), "-S", release, "-R", name]
         said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.split()
         assert index.matching(name) == tuple(dict.fromkeys(said)), name
         found += bool(said)

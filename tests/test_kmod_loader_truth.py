@@ -1,6 +1,6 @@
-"""Our verdict and the kernel's own, side by side: drivers and small kmods, good and bad, on real kernels in QEMU.
+"""The suite's verdict and the kernel's own answer agree: drivers and small kmods, good and bad, on kernels in QEMU.
 
-docs/loader-truth.md shows the table; `python -m tests.loader_truth` writes it anew.
+docs/loader-truth.md shows the table. `python -m tests.loader_truth` writes that page anew.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from functools import cache
 
 import pytest
 
-from .loader_truth import Judged, arm64_pairs, judged, pairs, refuting
+from .loader_truth import JudgedPair, arm64_pairs, first_refuting, judge_pairs, pairs
 from .runs import ROOT
 
-# The kernels by their place among those that the mirror has: oldest 6.1, the newest four, rt, cloud, 6.12; and arm64.
-PLACES = range(8)
+# Positions in upgrade_kernels(): the oldest 6.1, the newest four, rt, cloud, 6.12. The last one is arm64.
+POSITIONS = range(8)
 ARM64 = -1
-# What the loader has to say for a finding that refutes; a kmod that it does not even take for an object may be silent.
-WORDS = {
+# The kernel's message for each finding that refutes. Some messages are empty: the kernel prints none for a damaged
+# object, and its line about a livepatch has no end and comes with the next message.
+MESSAGES = {
     "kmod-not-loadable": r"",
     "kmod-architecture": r"Invalid architecture in ELF header",
     "kmod-no-module": r"\.gnu\.linkonce\.this_module|No module found in object",
     "kmod-stripped": r"module has no symbols",
     "kmod-other-kernel": r"disagrees about version of symbol module_layout|must match the kernel's built struct module",
     "kmod-vermagic": r"version magic '.*' should be '",
-    "kmod-livepatch": r"",  # its line has no end, and comes with the next
+    "kmod-livepatch": r"",
     "kmod-sections": r"has invalid WRITE\|EXEC flags",
     "kmod-symbols-absent": r"Unknown symbol \w+ \(err -2\)",
     "kmod-symbols-gpl": r"Unknown symbol \w+ \(err -2\)",
@@ -39,40 +40,41 @@ WORDS = {
 
 
 @cache
-def side_by_side(place: int) -> list[Judged]:
-    """All pairs of one kernel, with what both say."""
+def judged_pairs(position: int) -> list[JudgedPair]:
+    """Return all pairs of one kernel with both verdicts."""
     from .real import foreign
-    from .real.kernels import ENABLE, chosen
+    from .real.kernels import ENABLE, upgrade_kernels
     from .real.requirement import need
 
-    if place == ARM64:
-        return judged(foreign.release("arm64"), list(arm64_pairs()))
-    need(f"a kernel number {place + 1}", place < len(chosen()), ENABLE)
-    kernel = chosen()[place]
-    return judged(kernel, list(pairs(kernel)))
+    if position == ARM64:
+        return judge_pairs(foreign.release("arm64"), list(arm64_pairs()))
+    need(f"a kernel number {position + 1}", position < len(upgrade_kernels()), ENABLE)
+    kernel = upgrade_kernels()[position]
+    return judge_pairs(kernel, list(pairs(kernel)))
 
 
-@pytest.mark.parametrize("place", [*PLACES, ARM64])
-def test_the_kernel_agrees(place: int) -> None:
-    decided = [one for one in side_by_side(place) if one.loads is not None]
-    assert [f"{one.pair}: {one.answer}" for one in decided if one.loads is not one.answer.loaded] == []
+@pytest.mark.parametrize("position", [*POSITIONS, ARM64])
+def test_the_kernel_agrees(position: int) -> None:
+    decided = [result for result in judged_pairs(position) if result.loads is not None]
+    differing = [result for result in decided if result.loads is not result.answer.loaded]
+    assert [f"{result.pair}: {result.answer}" for result in differing] == []
 
 
-@pytest.mark.parametrize("place", [*PLACES, ARM64])
-def test_the_kernel_says_what_the_first_finding_says(place: int) -> None:
+@pytest.mark.parametrize("position", [*POSITIONS, ARM64])
+def test_the_kernel_prints_the_cause_of_the_first_finding(position: int) -> None:
     other = [
-        f"{one.pair}: {finding.id}, {one.answer}"
-        for one in side_by_side(place)
-        if (finding := refuting(one.findings)) and not one.pair.before
-        if not re.search(WORDS[finding.id], one.answer.said)
+        f"{result.pair}: {finding.id}, {result.answer}"
+        for result in judged_pairs(position)
+        if (finding := first_refuting(result.findings)) and not result.pair.before
+        if not re.search(MESSAGES[finding.id], result.answer.log)
     ]
     assert other == []
 
 
-def test_the_table_is_large_and_a_third_of_it_loads() -> None:
-    decided = [one for place in PLACES for one in side_by_side(place) if one.loads is not None]
+def test_the_table_is_large_and_a_third_of_its_kmods_load() -> None:
+    decided = [result for position in POSITIONS for result in judged_pairs(position) if result.loads is not None]
     assert len(decided) >= 150
-    assert sum(one.answer.loaded for one in decided) * 3 >= len(decided)
+    assert sum(result.answer.loaded for result in decided) * 3 >= len(decided)
 
 
 def test_the_page_has_the_table() -> None:

@@ -48,18 +48,18 @@ SEED = 6
 @pytest.fixture(scope="module")
 def built() -> Mapping[str, bytes]:
     """The small kmods for the newest plain kernel, by name."""
-    from .loader_truth import builds
-    from .real.drivers import singles
+    from .loader_truth import build_kernels
+    from .real.drivers import small_kmods
 
-    return singles(builds()[2])
+    return small_kmods(build_kernels()[2])
 
 
 @pytest.fixture(scope="module")
 def kernel() -> KernelFiles:
     """The newest plain kernel."""
-    from .loader_truth import builds, known
+    from .loader_truth import build_kernels, kernel_files
 
-    return known(builds()[2])
+    return kernel_files(build_kernels()[2])
 
 
 def test_what_a_kmod_says(built: Mapping[str, bytes]) -> None:
@@ -138,12 +138,12 @@ def test_the_first_of_a_tag_counts_and_all_of_a_namespace() -> None:
 @pytest.mark.parametrize("arch", MACHINES)
 def test_a_kernel_takes_all_of_its_own_kmods(arch: str, tmp_path: Path) -> None:
     """Each in-tree kmod fits its kernel, and exports just what Module.symvers says that it does."""
-    from .loader_truth import builds
+    from .loader_truth import build_kernels
     from .real import foreign, kernels
     from .real.kmod import headers
 
-    folder = headers(builds()[2]) if arch == "amd64" else foreign.headers(arch)
-    modules = kernels.in_tree(builds()[2]) if arch == "amd64" else foreign.in_tree(arch)
+    folder = headers(build_kernels()[2]) if arch == "amd64" else foreign.headers(arch)
+    modules = kernels.in_tree(build_kernels()[2]) if arch == "amd64" else foreign.in_tree(arch)
     symvers = SymversStore(tmp_path).keep(f"sha256:{0:064}", [(folder / "Module.symvers").read_bytes()])
     release = parse_release((folder / "include/generated/utsrelease.h").read_bytes())
     kernel = KernelFiles(release, arch, symvers, parse_configuration((folder / ".config").read_bytes()))

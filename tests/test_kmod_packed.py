@@ -26,10 +26,10 @@ else:
 @pytest.fixture(scope="module")
 def built() -> Mapping[str, bytes]:
     """The small kmods for the newest plain kernel, by name."""
-    from .loader_truth import builds
-    from .real.drivers import singles
+    from .loader_truth import build_kernels
+    from .real.drivers import small_kmods
 
-    return singles(builds()[2])
+    return small_kmods(build_kernels()[2])
 
 
 ODDLY_PACKED: dict[str, Callable[[bytes], bytes]] = {

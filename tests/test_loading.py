@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from .demo import GOOD_IMAGE, demo_images, manifests, module
-from .real.drivers import singles
+from .real.drivers import small_kmods
 from .real.faults import BLOBS, FaultyRegistry
-from .real.kernels import chosen
-from .real.kmod import checked, headers
+from .real.kernels import upgrade_kernels
+from .real.kmod import headers, run_checked
 from .real.layout import Image, Member, folder, image, layer, write_layout
 from .real.requirement import need_tool
 from .runs import Run, run_preflight
@@ -58,9 +58,9 @@ class Kernels:
 
 @pytest.fixture(scope="module")
 def of() -> Kernels:
-    target = next(one for one in reversed(chosen()) if one.startswith("6.1.") and one.count("-") == 2)
-    other = next(one for one in chosen() if "-rt-" in one)
-    return Kernels(target, other, singles(target), singles(other))
+    target = next(one for one in reversed(upgrade_kernels()) if one.startswith("6.1.") and one.count("-") == 2)
+    other = next(one for one in upgrade_kernels() if "-rt-" in one)
+    return Kernels(target, other, small_kmods(target), small_kmods(other))
 
 
 def cases(of: Kernels) -> dict[str, Case]:
@@ -102,7 +102,7 @@ def made(case: Case, kernel: str, scratch: Path) -> Image:
     for name, content in case.files.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(content)
-    checked([need_tool("depmod", "apt-get install kmod"), "-b", str(scratch / "opt"), kernel], scratch)
+    run_checked([need_tool("depmod", "apt-get install kmod"), "-b", str(scratch / "opt"), kernel], scratch)
     for name, changed in case.later.items():
         (place / name).unlink(missing_ok=True)
         if changed is not None:

@@ -108,10 +108,10 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(
 ) -> None:
     from .real import kernels
     from .real.behaviour import behaving
-    from .real.drivers import singles
+    from .real.drivers import small_kmods
     from .real.kmod import compile_kmod, oldest_and_newest
 
-    probe, own = compile_kmod(release), singles(release)
+    probe, own = compile_kmod(release), small_kmods(release)
     good = image_folder(
         tmp_path / "good",
         release,
@@ -310,11 +310,11 @@ def test_a_name_that_is_none_is_not_tried(tmp_path: Path, kmod: str, order: tupl
 
 def test_an_in_tree_kmod_that_is_not_to_be_had_is_named(tmp_path: Path) -> None:
     from .real import kernels
-    from .real.drivers import singles
+    from .real.drivers import small_kmods
     from .real.kmod import oldest_and_newest
 
     release = oldest_and_newest()[1]
-    files = {"pf_in_tree.ko": singles(release)["pf_in_tree"]}
+    files = {"pf_in_tree.ko": small_kmods(release)["pf_in_tree"]}
     tree = image_folder(tmp_path, release, files, kernels.in_tree(release))
     laid = lay_out(Trial("a", "pf_in_tree", "/opt", tree), 0, release, no_in_tree, tmp_path)
     assert laid == MissingTool(

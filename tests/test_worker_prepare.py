@@ -1,4 +1,4 @@
-"""What a node has of an image: folders that it does not get, firmware, what is removed, and what comes of it all."""
+"""The worker's steps on the node: folders that are not copied, firmware, modules that are removed, the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .layers import image_files
 from .objects import Object
 from .real.build import busybox
 from .real.layout import Member, folder, symlink
-from .real.worker import Root, copied, unpack
+from .real.worker import Root, run_copy, unpack_layers
 
 KERNEL = "5.14.0-1.el9.x86_64"
 AT = f"opt/lib/modules/{KERNEL}"
@@ -34,7 +34,7 @@ PLAN = Plan(
 )
 SHELL = [
     Member("bin/busybox", busybox(), mode=0o755),
-    *(symlink(f"bin/{one}", "busybox") for one in ("sh", "mkdir", "cp")),
+    *(symlink(f"bin/{name}", "busybox") for name in ("sh", "mkdir", "cp")),
 ]
 NODE = KernelFiles(
     KERNEL,
@@ -50,7 +50,7 @@ EXPORTING = replace(NODE, in_tree=frozenset({"other"}), in_tree_whole=False)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
-    """A root with kmod, which makes indexes."""
+    """Return a root with kmod, which makes indexes."""
     return Root(tmp_path_factory.mktemp("root"))
 
 
@@ -60,10 +60,12 @@ def at(place: str) -> str:
 
 @pytest.fixture(scope="module")
 def built(root: Root) -> dict[str, bytes]:
-    """The folder of one kmod with its index."""
-    here = root.write(at("built"), {"plain.ko": Object(name="plain").packed(), "modules.builtin": b"kernel/loop.ko\n"})
+    """Return the folder of one kmod with its indexes, by file name."""
+    folder = root.write(
+        at("built"), {"plain.ko": Object(name="plain").packed(), "modules.builtin": b"kernel/loop.ko\n"}
+    )
     root.depmod("/built", KERNEL)
-    return {path.name: path.read_bytes() for path in here.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def placed(built: dict[str, bytes], place: str = "opt") -> list[Member]:
@@ -81,16 +83,16 @@ def prepared(
 
 
 def test_a_good_image(built: dict[str, bytes], tmp_path: Path) -> None:
-    got = prepared(placed(built), tmp_path, replace(PLAN, in_tree_modules_to_remove=("plain",)))
-    assert (got.findings, got.in_tree, got.removed) == ((), frozenset(), frozenset({"plain"}))
-    assert [one.path for one in got.sequence] == [f"{AT}/plain.ko"]
+    node = prepared(placed(built), tmp_path, replace(PLAN, in_tree_modules_to_remove=("plain",)))
+    assert (node.findings, node.in_tree, node.removed) == ((), frozenset(), frozenset({"plain"}))
+    assert [located.path for located in node.sequence] == [f"{AT}/plain.ko"]
 
 
-def test_with_arguments_of_its_own_no_kmod_is_looked_up(built: dict[str, bytes], tmp_path: Path) -> None:
+def test_with_raw_arguments_no_kmod_is_looked_up(built: dict[str, bytes], tmp_path: Path) -> None:
     assert prepared(placed(built), tmp_path, replace(PLAN, kmod=None)) == NodeContents()
 
 
-def of_folder(got: str, where: str = AT) -> Finding:
+def folder_finding(got: str, where: str = AT) -> Finding:
     return findings.NODE_FOLDER(folder=where, got=got)
 
 
@@ -106,66 +108,66 @@ def of_folder(got: str, where: str = AT) -> Finding:
         ("/", [], Worker.POD, "the node's own modules"),
         ("/usr", [], Worker.POD, "the node's own modules"),
         ("/opt", [symlink(AT, f"/lib/modules/{KERNEL}")], Worker.COPIED,
-         f"a link to /lib/modules/{KERNEL}, which there leads to the node's own modules"),
+         f"a link to /lib/modules/{KERNEL}, which leads on the node to the node's own modules"),
         ("/opt", [symlink(AT, "/lib/modules/5.14.0-2")], Worker.COPIED,
-         "a link to /lib/modules/5.14.0-2, which there leads to nothing"),
-        ("/opt", [symlink(AT, "/srv")], Worker.UNPACKED, "a link to /srv, which there leads to nothing"),
+         "a link to /lib/modules/5.14.0-2, which leads on the node to nothing"),
+        ("/opt", [symlink(AT, "/srv")], Worker.UNPACKED, "a link to /srv, which leads on the node to nothing"),
         ("/opt", [symlink(AT, "/srv")], Worker.POD, ""),
         ("/opt", [], Worker.COPIED, "nothing"),
         ("/opt", [Member(AT, b"file")], Worker.COPIED, "no folder"),
     ],
 )  # fmt: skip
-def test_folders_that_a_node_does_not_get(
+def test_folders_that_modprobe_does_not_find(
     built: dict[str, bytes], tmp_path: Path, directory: str, members: list[Member], worker: Worker, want: str
 ) -> None:
     places = ("tmp/kmods", "", "usr") if directory != "/opt" else ()
-    layers = [one for place in places for one in placed(built, place)]
-    layers += [Member(f"srv/{name}", data) for name, data in built.items()]
-    made = prepared([*layers, *members], tmp_path / "cache", replace(PLAN, directory=directory), worker)
-    told = [one for one in made.findings if not one.id.startswith("node-program")]
-    assert told == ([of_folder(want, at(directory))] if want else [])
-    assert bool(made.sequence) == (not want)
+    files = [member for place in places for member in placed(built, place)]
+    files += [Member(f"srv/{name}", data) for name, data in built.items()]
+    node = prepared([*files, *members], tmp_path / "cache", replace(PLAN, directory=directory), worker)
+    other = [finding for finding in node.findings if not finding.id.startswith("node-program")]
+    assert other == ([folder_finding(want, at(directory))] if want else [])
+    assert bool(node.sequence) == (not want)
 
 
-def test_links_that_are_left_behind_are_told(built: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_link_whose_target_is_not_copied_is_a_finding(built: dict[str, bytes], tmp_path: Path) -> None:
     out = [symlink(f"{AT}/plain.ko", f"/{AT}/real"), Member(f"{AT}/real", built["plain.ko"])]
-    made = prepared([*placed({name: data for name, data in built.items() if name != "plain.ko"}), *out], tmp_path)
+    node = prepared([*placed({name: data for name, data in built.items() if name != "plain.ko"}), *out], tmp_path)
     want = findings.NODE_LINK(
         path=f"{AT}/plain.ko", target=f"/{AT}/real", kmod="plain", folder=AT, directory="/opt", kernel=KERNEL
     )
-    assert made.findings == (want,)
+    assert node.findings == (want,)
 
 
 @pytest.mark.parametrize("node", [None, EXPORTING, NODE])
 def test_in_tree_kmods_behind_the_link_host(node: KernelFiles | None, root: Root, tmp_path: Path) -> None:
     root.write(f"lib/modules/{KERNEL}", {"kernel/low.ko": Object(name="low").packed()})
-    here = root.write(at("hosted"), {"modules.order": b""})
-    if not (here / "host").is_symlink():
-        (here / "host").symlink_to(f"/lib/modules/{KERNEL}")
+    hosted = root.write(at("hosted"), {"modules.order": b""})
+    if not (hosted / "host").is_symlink():
+        (hosted / "host").symlink_to(f"/lib/modules/{KERNEL}")
         root.depmod("/hosted", KERNEL)
-    files = {path.name: path.read_bytes() for path in here.glob("modules.*")}
+    files = {path.name: path.read_bytes() for path in hosted.glob("modules.*")}
     members = [*placed(files), symlink(f"{AT}/host", f"/lib/modules/{KERNEL}")]
-    made = prepared(members, tmp_path, replace(PLAN, kmod="low"), node=node)
-    assert (made.sequence, made.in_tree) == ((), frozenset({"low"}))
+    contents = prepared(members, tmp_path, replace(PLAN, kmod="low"), node=node)
+    assert (contents.sequence, contents.in_tree) == ((), frozenset({"low"}))
     unknown = findings.NODE_IN_TREE_UNKNOWN(kernel=KERNEL, names="low")
-    assert made.findings == ((unknown,) if node is EXPORTING else ())
+    assert contents.findings == ((unknown,) if node is EXPORTING else ())
     lacking = replace(NODE, in_tree=frozenset({"other"}))
-    (told,) = prepared(members, tmp_path / "b", replace(PLAN, kmod="low"), node=lacking).findings
-    assert told.id == "index-stale"
+    (finding,) = prepared(members, tmp_path / "b", replace(PLAN, kmod="low"), node=lacking).findings
+    assert finding.id == "index-stale"
 
 
-def test_what_the_folder_calls_built_in_is_not_loaded(built: dict[str, bytes], root: Root, tmp_path: Path) -> None:
-    here = root.write(at("twice"), {"plain.ko": built["plain.ko"], "modules.builtin": b"kernel/plain.ko\n"})
+def test_a_built_in_module_is_not_loaded(built: dict[str, bytes], root: Root, tmp_path: Path) -> None:
+    twice = root.write(at("twice"), {"plain.ko": built["plain.ko"], "modules.builtin": b"kernel/plain.ko\n"})
     root.depmod("/twice", KERNEL)
-    said = root.show_depends("/twice", KERNEL, ["plain"], dry=True)["plain"]
-    assert (said.paths, said.words) == ((), "")
-    members = placed({path.name: path.read_bytes() for path in here.iterdir()})
+    output = root.show_depends("/twice", KERNEL, ["plain"], dry=True)["plain"]
+    assert (output.paths, output.text) == ((), "")
+    members = placed({path.name: path.read_bytes() for path in twice.iterdir()})
     assert prepared(members, tmp_path).findings == (findings.NODE_BUILT_IN(kmod="plain", folder=AT),)
     loop = prepared(placed(built), tmp_path / "b", replace(PLAN, kmod="loop"))
     assert loop.findings == (findings.NODE_BUILT_IN(kmod="loop", folder=AT),)
 
 
-def test_paths_that_a_shell_would_take_apart(built: dict[str, bytes], tmp_path: Path) -> None:
+def test_paths_that_a_shell_splits(built: dict[str, bytes], tmp_path: Path) -> None:
     plan = replace(PLAN, directory="/my kmods", firmware_path="/fw;x")
     members = [*placed(built, "my kmods"), Member("fw;x/a", b"")]
     assert prepared(members, tmp_path / "a", plan).findings == (
@@ -173,8 +175,8 @@ def test_paths_that_a_shell_would_take_apart(built: dict[str, bytes], tmp_path: 
         findings.NODE_PATH_UNQUOTED(path="/fw;x", got="';'"),
     )
     assert prepared(members, tmp_path / "b", plan, Worker.UNPACKED).findings == ()
-    unpack([[*SHELL, *members]], tmp_path / "image")
-    assert copied(tmp_path / "image", "/my kmods", KERNEL).returncode != 0
+    unpack_layers([[*SHELL, *members]], tmp_path / "image")
+    assert run_copy(tmp_path / "image", "/my kmods", KERNEL).returncode != 0
 
 
 FIRMWARE: dict[str, tuple[list[Member], str]] = {
@@ -197,20 +199,20 @@ def test_the_copy_of_the_firmware(label: str, built: dict[str, bytes], tmp_path:
     members, want = FIRMWARE[label]
     image = [*SHELL, *placed(built), *members]
     plan = replace(PLAN, firmware_path="/fw")
-    told = prepare_node(plan, image_files([image], tmp_path / "cache"), Worker.COPIED, NODE).findings
-    assert told == ((findings.FIRMWARE_EMPTY(path="/fw", got=want),) if want else ())
-    unpack([image], tmp_path / "image")
-    assert (copied(tmp_path / "image", "/opt", KERNEL, "/fw").returncode == 0) == (not want)
+    results = prepare_node(plan, image_files([image], tmp_path / "cache"), Worker.COPIED, NODE).findings
+    assert results == ((findings.FIRMWARE_EMPTY(path="/fw", got=want),) if want else ())
+    unpack_layers([image], tmp_path / "image")
+    assert (run_copy(tmp_path / "image", "/opt", KERNEL, "/fw").returncode == 0) == (not want)
 
 
-def test_kmm_2_0_copies_an_empty_folder_of_firmware_too(built: dict[str, bytes], tmp_path: Path) -> None:
+def test_kmm_2_0_accepts_an_empty_folder_of_firmware(built: dict[str, bytes], tmp_path: Path) -> None:
     plan = replace(PLAN, firmware_path="/fw")
     assert prepared([*placed(built), folder("fw")], tmp_path / "a", plan, Worker.UNPACKED).findings == ()
-    (told,) = prepared(placed(built), tmp_path / "b", plan, Worker.UNPACKED).findings
-    assert told.id == "firmware-empty"
+    (finding,) = prepared(placed(built), tmp_path / "b", plan, Worker.UNPACKED).findings
+    assert finding.id == "firmware-empty"
 
 
-def test_firmware_that_a_kmod_asks_for(tmp_path: Path) -> None:
+def test_firmware_that_a_kmod_requests(tmp_path: Path) -> None:
     members = [
         Member("fw/vendor/a.bin", b"1"),
         Member("fw/b.bin.xz", b"1"),
@@ -219,18 +221,18 @@ def test_firmware_that_a_kmod_asks_for(tmp_path: Path) -> None:
         folder("fw/e.bin"),
     ]
     files = image_files([members], tmp_path).files
-    asked = ("vendor/a.bin", "b.bin", "c.bin", "d.bin", "e.bin", "f.bin", "g*.bin", "../fw/vendor/a.bin", "")
+    requested = ("vendor/a.bin", "b.bin", "c.bin", "d.bin", "e.bin", "f.bin", "g*.bin", "../fw/vendor/a.bin", "")
     plan = replace(PLAN, firmware_path="/fw")
     absent = "d.bin, e.bin, f.bin, ../fw/vendor/a.bin"
-    assert list(judge_firmware(plan, files, "/k.ko", asked)) == [
+    assert list(judge_firmware(plan, files, "/k.ko", requested)) == [
         findings.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place="/fw")
     ]
-    assert list(judge_firmware(plan, files, "/k.ko", asked[:3])) == []
-    many = tuple(f"{number}.bin" for number in range(7))
-    (told,) = judge_firmware(PLAN, files, "/k.ko", many)
-    assert (
-        "got no 0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 2 more in the image, which has no firmwarePath" in told.sentence
-    )
+    assert list(judge_firmware(plan, files, "/k.ko", requested[:3])) == []
+    seven = tuple(f"{number}.bin" for number in range(7))
+    absent, place = "0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 2 more", "the image, which has no firmwarePath"
+    assert list(judge_firmware(PLAN, files, "/k.ko", seven)) == [
+        findings.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place=place)
+    ]
 
 
 def test_in_tree_kmods_that_cannot_be_removed(built: dict[str, bytes], root: Root, tmp_path: Path) -> None:
@@ -255,16 +257,16 @@ def test_in_tree_kmods_that_cannot_be_removed(built: dict[str, bytes], root: Roo
     [("1.0", Worker.POD), ("v1.1.2", Worker.POD), ("2.0", Worker.UNPACKED), ("2.1", Worker.UNPACKED),
      ("2.2", Worker.COPIED), ("2.10", Worker.COPIED), ("3.0", Worker.COPIED), (None, Worker.COPIED)],
 )  # fmt: skip
-def test_the_version_decides(version: str | None, worker: Worker) -> None:
+def test_the_version_decides_on_the_worker(version: str | None, worker: Worker) -> None:
     assert Worker.of_version(version) is worker
 
 
-def test_what_is_no_version_is_refused() -> None:
+def test_an_invalid_version_is_refused() -> None:
     with pytest.raises(UsageProblem):
         Worker.of_version("newest")
 
 
-def test_an_order_beyond_all_bounds_is_not_read(built: dict[str, bytes], tmp_path: Path) -> None:
+def test_an_order_of_more_than_256_names_is_not_read(built: dict[str, bytes], tmp_path: Path) -> None:
     order = tuple(f"a{number}" for number in range(257))
     with pytest.raises(BoundExceeded):
         prepared(placed(built), tmp_path, replace(PLAN, kmod="a0", modules_loading_order=order))

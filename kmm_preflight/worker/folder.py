@@ -98,4 +98,4 @@ def _parent(plan: Plan, files: FileSystem) -> str:
 
 
 def _link(reached: ResolvedPath) -> str:
-    return f"a link to {reached.link.entry.link}, which there leads to " if reached.link else ""
+    return f"a link to {reached.link.entry.link}, which leads on the node to " if reached.link else ""

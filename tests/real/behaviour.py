@@ -1,4 +1,4 @@
-"""Small kmods that the loader takes and that then do something of their own, compiled for a kernel of Debian."""
+"""Small kmods that the loader accepts and whose init then does something special, compiled for a Debian kernel."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import shutil
 from pathlib import Path
 
 from .cache import kept
-from .kmod import checked, headers
+from .kmod import headers, run_checked
 from .requirement import need_tool
 
 _SOURCE = Path(__file__).with_name("kmod_source") / "trial"
 
 
 def behaving(release: str) -> dict[str, bytes]:
-    """The bytes by module name, from the cache after the first time."""
+    """Return the kmods by module name. They are compiled once and cached."""
     sources = sorted(_SOURCE.glob("*.c"))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    made = kept(f"behaving/{release}/{version}", lambda scratch: _make(release, sources, scratch))
-    return {path.stem: path.read_bytes() for path in made.iterdir()}
+    folder = kept(f"behaving/{release}/{version}", lambda scratch: _make(release, sources, scratch))
+    return {path.stem: path.read_bytes() for path in folder.iterdir()}
 
 
 def _make(release: str, sources: list[Path], scratch: Path) -> Path:
@@ -27,9 +27,9 @@ def _make(release: str, sources: list[Path], scratch: Path) -> Path:
     for path in sources:
         shutil.copy(path, scratch)
     (scratch / "Kbuild").write_text(f"obj-m := {' '.join(f'{path.stem}.o' for path in sources)}\n")
-    checked([make, "-C", str(headers(release)), f"M={scratch.resolve()}", "modules"], scratch)
-    made = scratch / "made"
-    made.mkdir()
+    run_checked([make, "-C", str(headers(release)), f"M={scratch.resolve()}", "modules"], scratch)
+    result = scratch / "made"
+    result.mkdir()
     for path in scratch.glob("*.ko"):
-        path.rename(made / path.name)
-    return made
+        path.rename(result / path.name)
+    return result

@@ -1,4 +1,4 @@
-"""Where tests keep what is dear to make: it outlives the run, and two runs may fill it at the same time."""
+"""A cache of files that take long to make. It outlives the run, and two runs may fill it at the same time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """$PREFLIGHT_TEST_CACHE, else kmm-preflight-tests below the user's cache folder."""
+    """Return $PREFLIGHT_TEST_CACHE, otherwise kmm-preflight-tests in the user's cache folder."""
     if chosen := os.environ.get("PREFLIGHT_TEST_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -17,18 +17,21 @@ def cache_folder() -> Path:
 
 
 def kept(name: str, make: Callable[[Path], Path]) -> Path:
-    """The cached file or folder, made when it is not there: make gets a scratch folder and returns what to keep."""
-    wanted = cache_folder() / name
-    if wanted.exists():
-        return wanted
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    # In the cache itself, as a rename is atomic only within one file system. It needs no lock: when another run was
-    # first, its folder refuses to be replaced and this run's work is thrown away.
-    with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".making-") as scratch:
-        made = make(Path(scratch))
+    """Return the cached file or folder of this name. If it is absent, make it.
+
+    make: gets a scratch folder and returns the path in it that the cache keeps.
+    """
+    path = cache_folder() / name
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The scratch folder is in the cache, since a rename is atomic only within one file system. No lock is needed: if
+    # another run was faster, the rename fails and the work of this run is thrown away.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as scratch:
+        result = make(Path(scratch))
         try:
-            made.rename(wanted)
+            result.rename(path)
         except OSError:
-            if not wanted.exists():
+            if not path.exists():
                 raise
-    return wanted
+    return path

@@ -1,4 +1,4 @@
-"""Kmods with one defect each, made from good ones byte by byte or with objcopy."""
+"""Kmods with one defect each, made from good kmods by a change of bytes or by objcopy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Change = Callable[[bytes], bytes]
 
 
 def replaced(old: bytes, new: bytes) -> Change:
-    """All occurrences, which there must be, by bytes of the same length."""
+    """Return a change that replaces all occurrences of bytes, at least one, by bytes of equal length."""
     assert len(old) == len(new)
 
     def change(kmod: bytes) -> bytes:
@@ -25,12 +25,12 @@ def replaced(old: bytes, new: bytes) -> Change:
 
 
 def at(place: int, new: bytes) -> Change:
-    """Bytes at a place of the file."""
+    """Return a change that writes bytes at an offset of the file."""
     return lambda kmod: kmod[:place] + new + kmod[place + len(new) :]
 
 
 def objcopy(*arguments: str) -> Change:
-    """What objcopy makes of it."""
+    """Return a change that runs objcopy with these arguments."""
 
     def change(kmod: bytes) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def objcopy(*arguments: str) -> Change:
 
 
 def version_of(symbol: str, crc: bytes) -> Change:
-    """The entry of a symbol in __versions with another CRC of eight bytes."""
+    """Return a change of a symbol's CRC in __versions. The CRC has eight bytes."""
 
     def change(kmod: bytes) -> bytes:
         place = kmod.index(symbol.encode().ljust(56, b"\0"))
@@ -55,7 +55,7 @@ def version_of(symbol: str, crc: bytes) -> Change:
 
 
 def section_field(name: str, field: int, value: int) -> Change:
-    """One of the ten fields of the header of a section: 1 its type, 2 its flags, 4 its offset, 5 its size."""
+    """Return a change of one of the ten fields in a section's header: 1 type, 2 flags, 4 offset, 5 size."""
 
     def change(kmod: bytes) -> bytes:
         (start,) = struct.unpack_from("<Q", kmod, 40)
@@ -72,11 +72,11 @@ def section_field(name: str, field: int, value: int) -> Change:
 
 
 def renamed(old: str, new: str) -> Change:
-    """A name that no tool changes in all its places."""
+    """Return a change of a name in all its places, which no tool can do."""
     return replaced(old.encode(), new.encode())
 
 
-# What each is made of, by label: the small kmod, and the change.
+# Defects by label: the name of a small kmod, and the change.
 DEFECTS: Mapping[str, tuple[str, Change]] = {
     "cut in the middle": ("pf_plain", lambda kmod: kmod[: len(kmod) // 2]),
     "cut by one byte": ("pf_plain", lambda kmod: kmod[:-1]),
@@ -138,14 +138,14 @@ DEFECTS: Mapping[str, tuple[str, Change]] = {
 }
 
 
-def _section(kmod: bytes, wanted: str) -> tuple[int, int]:
-    """Offset and size."""
+def _section(kmod: bytes, name: str) -> tuple[int, int]:
+    """Return the offset and size of a section."""
     (start,) = struct.unpack_from("<Q", kmod, 40)
     count, names = struct.unpack_from("<HH", kmod, 60)
     headers = [struct.unpack_from("<IIQQQQIIQQ", kmod, start + 64 * number) for number in range(count)]
     strings = kmod[headers[names][4] : headers[names][4] + headers[names][5]]
-    found = next(header for header in headers if strings[header[0] :].startswith(wanted.encode() + b"\0"))
-    return found[4], found[5]
+    section = next(header for header in headers if strings[header[0] :].startswith(name.encode() + b"\0"))
+    return section[4], section[5]
 
 
 def _first_relocation(kmod: bytes, table: str, kind: bytes) -> bytes:

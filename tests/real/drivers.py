@@ -1,4 +1,4 @@
-"""Kmods that a loader has something to say about: real drivers from Debian's -dkms packages, and small ones of ours."""
+"""Kmods for tests of the loader: real drivers from Debian's -dkms packages, and small kmods of this project."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from .cache import kept
 from .kernels import ENABLE
-from .kmod import checked, headers, run
+from .kmod import headers, run, run_checked
 from .requirement import need, need_tool
 
-SINGLE = Path(__file__).with_name("kmod_source") / "single"
-# Package, and the folders in it that make is called for, in order: later ones use symbols of earlier ones.
+SMALL = Path(__file__).with_name("kmod_source") / "single"
+# Packages, with the folders in which make runs, in order: later folders use symbols of earlier ones.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "acpi-call-dkms": (".",),
     "bbswitch-dkms": (".",),
@@ -33,16 +33,16 @@ _ARGUMENTS = {
 
 
 def drivers(release: str) -> dict[str, bytes]:
-    """The kmods of the packages that compile for a kernel, by file name; from the cache after the first time."""
+    """Return the drivers that compile for a kernel, by file name without .ko. They are compiled once and cached."""
     version = hashlib.sha256(repr((PACKAGES, _ARGUMENTS)).encode()).hexdigest()[:12]
     folder = kept(f"drivers/{release}/{version}", lambda scratch: _make_drivers(release, scratch))
     return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.ko"))}
 
 
-def singles(release: str) -> dict[str, bytes]:
-    """The small kmods of tests/real/kmod_source/single for a kernel, by name."""
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SINGLE.iterdir()))).hexdigest()[:12]
-    folder = kept(f"singles/{release}/{version}", lambda scratch: _make_singles(release, scratch))
+def small_kmods(release: str) -> dict[str, bytes]:
+    """Return the small kmods of tests/real/kmod_source/single for a kernel, by name."""
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SMALL.iterdir()))).hexdigest()[:12]
+    folder = kept(f"singles/{release}/{version}", lambda scratch: _make_small_kmods(release, scratch))
     return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.ko"))}
 
 
@@ -52,49 +52,49 @@ def _source(package: str) -> Path:
 
 
 def _unpack(package: str, scratch: Path) -> Path:
-    got = run(["apt-get", "download", package], scratch)
-    need(f"the package {package}", got.returncode == 0, f"{ENABLE} ({got.stderr.strip()[-300:]})")
+    download = run(["apt-get", "download", package], scratch)
+    need(f"the package {package}", download.returncode == 0, f"{ENABLE} ({download.stderr.strip()[-300:]})")
     (archive,) = scratch.glob("*.deb")
-    checked(["dpkg-deb", "-x", str(archive), "tree"], scratch)
+    run_checked(["dpkg-deb", "-x", str(archive), "tree"], scratch)
     (source,) = (scratch / "tree/usr/src").iterdir()
     return source
 
 
 def _make_drivers(release: str, scratch: Path) -> Path:
-    made = scratch / "made"
-    made.mkdir()
+    result = scratch / "made"
+    result.mkdir()
     for package, folders in PACKAGES.items():
         work = scratch / "work" / package
         shutil.copytree(_source(package), work, symlinks=True)
-        arguments = [one.replace("=..", f"={work}") for one in _ARGUMENTS.get(package, [])]
+        arguments = [argument.replace("=..", f"={work}") for argument in _ARGUMENTS.get(package, [])]
         for folder in folders:
-            # A driver that does not compile for this kernel is none of the test's.
+            # A driver that does not compile for this kernel is left out.
             _make(release, work / folder, *arguments)
         for path in work.rglob("*.ko"):
-            checked([need_tool("strip", "apt-get install binutils"), "--strip-debug", str(path)], scratch)
-            path.rename(made / path.name)
+            run_checked([need_tool("strip", "apt-get install binutils"), "--strip-debug", str(path)], scratch)
+            path.rename(result / path.name)
     shutil.rmtree(scratch / "work")
-    return made
+    return result
 
 
-def _make_singles(release: str, scratch: Path) -> Path:
-    for path in SINGLE.iterdir():
+def _make_small_kmods(release: str, scratch: Path) -> Path:
+    for path in SMALL.iterdir():
         shutil.copy(path, scratch)
-    objects = " ".join(f"{path.stem}.o" for path in sorted(SINGLE.glob("*.c")))
+    objects = " ".join(f"{path.stem}.o" for path in sorted(SMALL.glob("*.c")))
     (scratch / "Kbuild").write_text(f"obj-m := {objects}\nCFLAGS_pf_common.o := -fcommon\n")
     _make(release, scratch, "KBUILD_MODPOST_WARN=1")
-    made = scratch / "made"
-    made.mkdir()
+    result = scratch / "made"
+    result.mkdir()
     for path in scratch.glob("*.ko"):
-        path.rename(made / path.name)
-    assert len(list(made.iterdir())) == len(list(SINGLE.glob("*.c"))), "a small kmod did not compile"
-    return made
+        path.rename(result / path.name)
+    assert len(list(result.iterdir())) == len(list(SMALL.glob("*.c"))), "a small kmod did not compile"
+    return result
 
 
 def _make(release: str, folder: Path, *arguments: str) -> None:
     need_tool("gcc-12", "apt-get install gcc-12")
     make = need_tool("make", "apt-get install make")
-    # BTF wants pahole where the headers bring a vmlinux; none of the kmods is about it.
+    # Without the last option, headers that have a vmlinux need pahole for BTF. No test needs BTF from these kmods.
     command = [
         make,
         "-k",

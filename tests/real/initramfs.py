@@ -1,4 +1,4 @@
-"""An initramfs, written as the kernel unpacks it: cpio in its newc form."""
+"""Archives that the kernel unpacks as its initramfs: cpio in the newc format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _DEVICES = {"console": (5, 1), "null": (1, 3), "kmsg": (1, 11)}
 
 
 def initramfs(files: Mapping[str, bytes], devices: Mapping[str, tuple[int, int]]) -> bytes:
-    """The archive with these files, all executable, the usual folders and devices, and those by major and minor."""
+    """Return an archive with the files, all executable, the usual folders and devices, and more devices.
+
+    devices: major and minor number by name.
+    """
     parts = [_entry(folder, stat.S_IFDIR | 0o755, b"") for folder in _FOLDERS]
     parts += [
         _entry(f"dev/{name}", stat.S_IFCHR | 0o600, b"", device) for name, device in (_DEVICES | dict(devices)).items()

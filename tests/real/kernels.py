@@ -1,4 +1,4 @@
-"""Kernels of Debian: which ones its mirror has now, their images and the in-tree kmods that a test wants."""
+"""Debian's kernels: the releases on its mirror, their images and some of their in-tree kmods."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from .cache import kept
-from .kmod import checked, run
+from .kmod import run, run_checked
 from .requirement import need, need_tool
 
 ENABLE = "apt-get update, on Debian 12 for amd64"
 _HEADERS = re.compile(r"^linux-headers-(6\.\d+(?:\.\d+)*(?:-\d+|\+deb12)(?:-rt|-cloud)?-amd64) ", re.MULTILINE)
-# In-tree kmods that the drivers of the tests use, and some that stand for all others.
+# In-tree kmods that the drivers of the tests use, and some others as examples.
 _IN_TREE = (
     "drivers/media/mc/*",
     "drivers/media/common/videobuf2/*",
@@ -36,11 +36,9 @@ _IN_TREE = (
 
 @cache
 def releases() -> tuple[str, ...]:
-    """The releases whose headers the mirror has, oldest first; names move with the mirror."""
-    found = run(
-        [need_tool("apt-cache", "a Debian 12 machine"), "search", "--names-only", "^linux-headers-6"], Path("/")
-    )
-    return tuple(sorted(_HEADERS.findall(found.stdout), key=_numbers))
+    """Return the releases whose headers the mirror has, oldest first. They change with the mirror."""
+    command = [need_tool("apt-cache", "a Debian 12 machine"), "search", "--names-only", "^linux-headers-6"]
+    return tuple(sorted(_HEADERS.findall(run(command, Path("/")).stdout), key=_numbers))
 
 
 def _numbers(release: str) -> tuple[list[int], str]:
@@ -48,8 +46,11 @@ def _numbers(release: str) -> tuple[list[int], str]:
 
 
 @cache
-def chosen() -> tuple[str, ...]:
-    """Kernels as upgrades meet them: the oldest 6.1 and the newest four, the newest rt and cloud, the newest 6.12."""
+def upgrade_kernels() -> tuple[str, ...]:
+    """Return kernels before and after typical upgrades.
+
+    They are the oldest 6.1, the newest four, the newest rt and cloud kernel, and the newest 6.12.
+    """
     old = [release for release in releases() if re.fullmatch(r"6\.1\.0-\d+-amd64", release)]
     need("a choice of Debian's kernels", len(old) > 1, ENABLE)
     newest = old[-1].removesuffix("-amd64")
@@ -60,54 +61,54 @@ def chosen() -> tuple[str, ...]:
 
 
 def image(release: str) -> Path:
-    """The unpacked image of a kernel: boot/vmlinuz-RELEASE, lib/modules/RELEASE with some of the in-tree kmods."""
+    """Return the unpacked image of a kernel: boot/vmlinuz-RELEASE, and lib/modules/RELEASE with some in-tree kmods."""
     return kept(f"kernel-image-{release}", lambda scratch: _unpack_image(release, scratch))
 
 
 def vmlinuz(release: str) -> Path:
-    """The kernel as a boot loader starts it."""
+    """Return the kernel as a boot loader starts it."""
     return image(release) / f"boot/vmlinuz-{release}"
 
 
 def in_tree(release: str) -> Path:
-    """The folder of the in-tree kmods, without an index."""
+    """Return the folder of the in-tree kmods, without an index."""
     return image(release) / f"lib/modules/{release}"
 
 
 def _unpack_image(release: str, scratch: Path) -> Path:
     package = f"linux-image-{release}-unsigned"
-    got = run(["apt-get", "download", package], scratch)
-    need(f"the package {package}", got.returncode == 0, f"{ENABLE} ({got.stderr.strip()[-300:]})")
+    download = run(["apt-get", "download", package], scratch)
+    need(f"the package {package}", download.returncode == 0, f"{ENABLE} ({download.stderr.strip()[-300:]})")
     (archive,) = scratch.glob("*.deb")
-    image_parts(archive, scratch / "tree")
+    unpack_image_parts(archive, scratch / "tree")
     return scratch / "tree"
 
 
-def image_parts(archive: Path, tree: Path) -> None:
-    """Unpack of a kernel's package what tests want: the kernel, what it says of itself, some of its kmods."""
+def unpack_image_parts(archive: Path, tree: Path) -> None:
+    """Unpack the parts of a kernel's package that tests need: the kernel, its lists of modules, some in-tree kmods."""
     tree.mkdir(exist_ok=True)
-    wanted = ["./boot/*", "./lib/modules/*/modules.*", "./usr/lib/modules/*/modules.*"]
-    folders = [f"./{root}lib/modules/*/kernel/{one}" for root in ("", "usr/") for one in _IN_TREE]
-    patterns = " ".join(f"'{one}'" for one in [*wanted, *folders])
+    lists = ["./boot/*", "./lib/modules/*/modules.*", "./usr/lib/modules/*/modules.*"]
+    kmods = [f"./{root}lib/modules/*/kernel/{pattern}" for root in ("", "usr/") for pattern in _IN_TREE]
+    patterns = " ".join(f"'{pattern}'" for pattern in [*lists, *kmods])
     unpack = f"dpkg-deb --fsys-tarfile {archive} | tar -x -C {tree} --wildcards {patterns} 2>/dev/null"
-    run(["sh", "-c", unpack], tree)  # tar ends 2 when a pattern matches nothing
+    run(["sh", "-c", unpack], tree)  # tar exits with 2 if a pattern matches no file
     if (tree / "usr/lib/modules").is_dir():
-        checked(["sh", "-c", "mkdir -p lib && cp -R usr/lib/modules lib/ && rm -r usr/lib/modules"], tree)
+        run_checked(["sh", "-c", "mkdir -p lib && cp -R usr/lib/modules lib/ && rm -r usr/lib/modules"], tree)
 
 
 @cache
 def in_tree_dependencies(release: str) -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """The in-tree kmods at hand by name: the file, and what is loaded before it, in that order, as depmod says."""
-    found = {}
-    for line in (indexed(release) / "lib/modules" / release / "modules.dep").read_text().splitlines():
+    """Map names of in-tree kmods to the file and to the kmods that are loaded before, in the order of depmod."""
+    dependencies = {}
+    for line in (indexed_root(release) / "lib/modules" / release / "modules.dep").read_text().splitlines():
         path, _, needed = line.partition(":")
-        before = tuple(_key(one) for one in reversed(needed.split()))
-        found[_key(path)] = (in_tree(release) / path, before)
-    return found
+        before = tuple(_key(file) for file in reversed(needed.split()))
+        dependencies[_key(path)] = (in_tree(release) / path, before)
+    return dependencies
 
 
-def indexed(release: str) -> Path:
-    """A root whose folder of the kernel has links to its in-tree kmods, and depmod's indexes."""
+def indexed_root(release: str) -> Path:
+    """Return a root folder with lib/modules/RELEASE: links to the in-tree kmods, and depmod's indexes."""
     return kept(f"kernel-index-{release}", lambda scratch: _index(release, scratch))
 
 
@@ -121,5 +122,5 @@ def _index(release: str, scratch: Path) -> Path:
     folder.mkdir(parents=True)
     for path in in_tree(release).iterdir():
         (folder / path.name).symlink_to(path)
-    checked([depmod, "-b", str(scratch / "out"), release], scratch)
+    run_checked([depmod, "-b", str(scratch / "out"), release], scratch)
     return scratch / "out"

@@ -1,4 +1,4 @@
-"""Layers of an OS image that nodes boot, of a real kernel's files: plain, or as an ostree container has them."""
+"""Layers of an OS image with the files of a real kernel: plain layers, or layers of an ostree container."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 @cache
 def kernel_files(release: str, form: str = "gz") -> Mapping[str, bytes]:
-    """A kernel's own files by their paths below usr/lib/modules/RELEASE; form is how its Module.symvers is packed."""
+    """Map paths below usr/lib/modules/RELEASE to a kernel's own files.
+
+    form: the suffix of the compressed Module.symvers.
+    """
     lists = sorted(in_tree(release).glob("modules.*"))
     kmods = sorted(in_tree(release).glob("kernel/lib/*.ko*"))[:2]
     symvers = (headers(release) / "Module.symvers").read_bytes()
@@ -40,12 +43,12 @@ def kernel_files(release: str, form: str = "gz") -> Mapping[str, bytes]:
 
 
 def plain_layer(release: str, files: Mapping[str, bytes]) -> Blob:
-    """The files under their own names."""
+    """Return a layer with the files under their own names."""
     return layer([Member(f"usr/lib/modules/{release}/{name}", content) for name, content in files.items()], OCI_LAYER)
 
 
 def ostree_layer(release: str, files: Mapping[str, bytes]) -> Blob:
-    """The files as objects of an ostree repository, each before the hard link that is its name."""
+    """Return a layer with the files as objects of an ostree repository, each followed by a hard link with its name."""
     members = []
     for name, content in files.items():
         digest = hashlib.sha256(content).hexdigest()

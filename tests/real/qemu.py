@@ -1,4 +1,4 @@
-"""The kernel itself as the judge: its vmlinuz boots in QEMU, without a network, and loads kmods one after the other."""
+"""Real kernels as judges: a vmlinuz boots in QEMU without a network, and loads kmods one after the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import foreign, kernels
@@ -18,11 +18,11 @@ from .initramfs import initramfs
 from .kmod import run
 from .requirement import need, need_tool
 
-# A boot takes seconds; on a machine that does much else it takes minutes.
+# A boot takes seconds, or minutes on a busy machine.
 SECONDS = 300
 _JUDGE = Path(__file__).with_name("kmod_source") / "judge.c"
-# initcall_debug: whether a kmod's init was reached tells the loader's refusal from the driver's own. The timer check
-# fails now and then where QEMU gets little time.
+# With initcall_debug the log shows if a kmod's init was reached, so an error after that is the driver's and not the
+# loader's. Without no_timer_check the boot sometimes fails on a busy machine.
 _ARGUMENTS = "console=ttyS0 quiet panic=-1 initcall_debug nokaslr mitigations=off no_timer_check"
 _TRIAL = re.compile(r"^@trial (\d+) (-?\d+)\n(.*?)^@end", re.MULTILINE | re.DOTALL)
 _REACHED = re.compile(r"^calling  ", re.MULTILINE)
@@ -35,17 +35,25 @@ _NOISE = re.compile(
 
 @dataclass(frozen=True)
 class _Machine:
-    """How QEMU is called for an architecture, who compiles for it, the port for answers by major and minor."""
+    """The virtual machine for an architecture.
+
+    The cache of answers depends on the names of this class and of its fields.
+    """
 
     command: tuple[str, ...]
+    """QEMU with its options."""
     package: str
+    """Debian package with QEMU."""
     compiler: str
+    """Compiler for the architecture."""
     arguments: str
+    """Command line of the kernel."""
     answers: tuple[int, int]
+    """Device of the port for answers, as major and minor number."""
 
 
-# On x86_64 what the kernel says by itself goes to the first port, and cannot fall into the answers on the second; on
-# aarch64 there is one port, and the kernel is told to be quiet.
+# On x86_64 the kernel's own messages go to the first port, and the answers to the second. aarch64 has one port, so
+# there the kernel prints no messages.
 _MACHINES = {
     "amd64": _Machine(
         ("qemu-system-x86_64", "-accel", "tcg", "-serial", "stdio"), "qemu-system-x86", "gcc-12", _ARGUMENTS, (4, 65)
@@ -61,36 +69,39 @@ _MACHINES = {
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A kmod to load, and what is loaded before it, in that order."""
+class LoadTrial:
+    """A kmod to load."""
 
     kmod: bytes
+    """The kmod."""
     before: tuple[bytes, ...] = ()
+    """Kmods to load first, in this order."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Whether the loader took the kmod, the errno's name ("" for none), and what the kernel's log said."""
+    """The answer of a kernel to a trial."""
 
     loaded: bool
-    errno: str
-    said: str
+    """True if the loader accepted the kmod, even if the kmod's init then failed."""
+    errno: str | None
+    """Name of the error, or None if the kmod is loaded."""
+    log: str
+    """The kernel's messages about the kmod."""
 
 
-def answers(release: str, trials: Sequence[Trial], arch: str = "amd64") -> list[Answer]:
-    """The kernel's answers, in the order of the trials: from one boot, or from the cache where it was asked before."""
+def answers(release: str, trials: Sequence[LoadTrial], arch: str = "amd64") -> list[Answer]:
+    """Return the kernel's answers in the order of the trials, from one boot or from the cache of earlier answers."""
     machine = _MACHINES[arch]
     kernel = kernels.vmlinuz(release) if arch == "amd64" else foreign.vmlinuz(arch)
     archive = _archive(trials, machine)
-    asked = hashlib.sha256(archive + kernel.name.encode() + repr(machine).encode()).hexdigest()[:24]
-    path = kept(
-        f"answers/{release}/{asked}.json", lambda scratch: _boot(machine, kernel, archive, len(trials), scratch)
-    )
-    return [Answer(**one) for one in json.loads(path.read_text())]
+    key = hashlib.sha256(archive + kernel.name.encode() + repr(machine).encode()).hexdigest()[:24]
+    path = kept(f"answers/{release}/{key}.json", lambda scratch: _boot(machine, kernel, archive, len(trials), scratch))
+    return [Answer(item["loaded"], item["errno"] or None, item["said"]) for item in json.loads(path.read_text())]
 
 
-def _archive(trials: Sequence[Trial], machine: _Machine) -> bytes:
-    files = {"init": _judge(machine).read_bytes()}
+def _archive(trials: Sequence[LoadTrial], machine: _Machine) -> bytes:
+    files = {"init": _init_program(machine).read_bytes()}
     lines = []
     for number, trial in enumerate(trials):
         names = []
@@ -101,8 +112,8 @@ def _archive(trials: Sequence[Trial], machine: _Machine) -> bytes:
     return initramfs(files | {"list": "".join(lines).encode()}, {"answers": machine.answers})
 
 
-def _judge(machine: _Machine) -> Path:
-    """The only program in the VM, from its source."""
+def _init_program(machine: _Machine) -> Path:
+    """Return the only program of the virtual machine, compiled from its source."""
     version = hashlib.sha256(_JUDGE.read_bytes()).hexdigest()[:12]
     return kept(f"judge-{machine.compiler}-{version}", lambda scratch: _compile(machine.compiler, scratch))
 
@@ -122,15 +133,21 @@ def _boot(machine: _Machine, kernel: Path, archive: bytes, count: int, scratch: 
     command += ["-initrd", str(scratch / "initrd"), "-serial", f"file:{scratch / 'said'}"]
     done = subprocess.run([*command, "-append", machine.arguments], capture_output=True, timeout=SECONDS, check=False)
     log = (scratch / "said").read_text("utf-8", "replace").replace("\r", "")
-    told = {int(number): _answer(int(code), said) for number, code, said in _TRIAL.findall(log)}
-    if len(told) < count:
+    answered = {int(number): _answer(int(code), words) for number, code, words in _TRIAL.findall(log)}
+    if len(answered) < count:
         last = done.stdout.decode("utf-8", "replace")[-2000:]
-        raise RuntimeError(f"the kernel answered {len(told)} of {count} questions:\n{log[-2000:]}\n{last}")
-    answer = scratch / "answers.json"
-    answer.write_text(json.dumps([asdict(told[number]) for number in range(count)]))
-    return answer
+        raise RuntimeError(f"the kernel answered {len(answered)} of {count} trials:\n{log[-2000:]}\n{last}")
+    path = scratch / "answers.json"
+    items = [_item(answered[number]) for number in range(count)]
+    path.write_text(json.dumps(items))
+    return path
 
 
-def _answer(code: int, said: str) -> Answer:
-    name = errno.errorcode.get(code, os.strerror(code)) if code else ""
-    return Answer(code == 0 or bool(_REACHED.search(said)), name, _NOISE.sub("", said).strip())
+def _answer(code: int, log: str) -> Answer:
+    name = errno.errorcode.get(code, os.strerror(code)) if code else None
+    return Answer(code == 0 or bool(_REACHED.search(log)), name, _NOISE.sub("", log).strip())
+
+
+def _item(answer: Answer) -> dict[str, object]:
+    """Return the answer as the cache has it."""
+    return {"loaded": answer.loaded, "errno": answer.errno or "", "said": answer.log}

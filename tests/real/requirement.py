@@ -25,8 +25,8 @@ def need(what: str, present: bool, enable: str) -> None:
 
 
 def need_tool(name: str, enable: str) -> str:
-    """The path of an executable, which may live in an sbin folder that an ordinary user's PATH lacks."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    need(name, found is not None, enable)
-    assert found is not None
-    return found
+    """Return the path of an executable. Look into sbin folders too, which an ordinary user's PATH lacks."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    need(name, path is not None, enable)
+    assert path is not None
+    return path

@@ -1,4 +1,4 @@
-"""Driver toolkit images laid out as OpenShift's: compiler, headers and sign-file, of Debian's packages."""
+"""Driver toolkit images like those of OpenShift, made of Debian's packages: compiler, headers and sign-file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PACKAGES = "gcc-12,make,libelf1,libssl3,kmod,binutils"
 
 
 def push_toolkit(registry: Registry, repository: str, tag: str, kernels: Sequence[str]) -> str:
-    """Push the driver toolkit of these kernels, the standard one first, and return its reference."""
+    """Push the driver toolkit of the kernels and return its reference. The first kernel is the standard one."""
     archive = kept(f"toolkits/{'+'.join(kernels)}.tar", lambda scratch: _make(kernels, scratch))
     reference = f"{registry.host}/{repository}:{tag}"
     with tempfile.TemporaryDirectory() as scratch:
         trust = access(registry, registry.authfile(Path(scratch, "auth.json")), "dest-")
         done = skopeo("copy", "--quiet", *trust, f"oci-archive:{archive}", f"docker://{reference}")
     if done.returncode:
-        raise RuntimeError(f"skopeo copy ended {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"skopeo copy exited with {done.returncode}: {done.stderr}")
     return reference
 
 
@@ -40,16 +40,19 @@ def _make(kernels: Sequence[str], scratch: Path) -> Path:
     root, image = scratch / "root.tar", scratch / "image.tar"
     base = kept("toolkit-base.tar", _make_base)
     subprocess.run(["cp", str(base), str(root)], check=True)
-    told = {"KERNEL_VERSION": kernels[0], "RT_KERNEL_VERSION": kernels[1] if len(kernels) > 1 else "",
-            "RHEL_VERSION": "12"}  # fmt: skip
-    (scratch / "release.json").write_text(json.dumps(told))
+    release = {
+        "KERNEL_VERSION": kernels[0],
+        "RT_KERNEL_VERSION": kernels[1] if len(kernels) > 1 else "",
+        "RHEL_VERSION": "12",
+    }
+    (scratch / "release.json").write_text(json.dumps(release))
     with tarfile.open(root, "a") as archive:
         for kernel in kernels:
             _add_headers(archive, kernel)
         archive.add(scratch / "release.json", "etc/driver-toolkit-release.json")
     done = skopeo("copy", "--quiet", f"tarball:{root}", f"oci-archive:{image}")
     if done.returncode:
-        raise RuntimeError(f"skopeo copy ended {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"skopeo copy exited with {done.returncode}: {done.stderr}")
     return image
 
 
@@ -67,7 +70,7 @@ def _make_base(scratch: Path) -> Path:
 
 
 def _add_headers(archive: tarfile.TarFile, kernel: str) -> None:
-    """The unpacked headers, with links to them from the places where OpenShift's toolkit and makefiles look."""
+    """Add the unpacked headers, with links from the folders in which OpenShift's toolkit and makefiles look."""
     tree = headers(kernel).parents[2]
     present = set(archive.getnames())
     for path in sorted(tree.rglob("*")):

@@ -1,4 +1,4 @@
-"""KMM's worker as a node runs it: the image's shell copies, kmod's own modprobe looks at the copy, each in a root."""
+"""KMM's worker as a node runs it: the image's shell makes a copy, then kmod's own modprobe reads the copy."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from .requirement import need, need_tool
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
-# Python before 3.11.4 has no filters and extracts as it is; Python since 3.14 needs to hear that this is wanted.
+# Python before 3.11.4 has no filters and keeps owners and modes. Since 3.14 this filter must be requested.
 _AS_ROOT: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
 
 
 @dataclass(frozen=True)
-class Said:
-    """What modprobe would load, as real paths in its root, in order: none for nothing, "" for what is not there."""
+class ModprobeOutput:
+    """The output of modprobe for one name."""
 
-    paths: tuple[str, ...]
-    words: str
+    paths: tuple[str | None, ...]
+    """Real paths of the files that modprobe would load, in order. A path without a file is None."""
+    text: str
+    """The output itself."""
 
 
 class Root:
-    """A folder as the root of processes; it has Debian's kmod with its libraries, and busybox as a shell."""
+    """A folder that is the root of processes. It has Debian's kmod with its libraries, and busybox as a shell."""
 
     def __init__(self, folder: Path, like: Root | None = None) -> None:
-        """Needs a root user, as chroot does. like: another one, whose programs are linked instead of copied."""
+        """Need a root user, as chroot does. like: another root, whose programs are linked instead of copied."""
         need("a root user", os.geteuid() == 0, "run the tests as root")
         self.folder = folder
         self._files: dict[str, str] = like._files if like else _programs()
@@ -49,13 +51,13 @@ class Root:
             (folder / name).symlink_to("/bin/kmod")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Runs it with this folder as its root."""
+        """Run a command with this folder as its root."""
         return subprocess.run(
             ["chroot", str(self.folder), *command], capture_output=True, text=True, timeout=60, check=False
         )
 
     def write(self, folder: str, files: Mapping[str, bytes]) -> Path:
-        """Files below a folder of the root."""
+        """Write files below a folder of the root, and return that folder."""
         for name, content in files.items():
             path = self.folder / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,35 +65,40 @@ class Root:
         return self.folder / folder
 
     def depmod(self, directory: str, kernel: str) -> None:
-        """Makes the index of a kernel's folder."""
-        made = self.run("/depmod", "-b", directory, kernel)
-        assert made.returncode == 0, made.stderr
+        """Make the indexes of a kernel's folder."""
+        done = self.run("/depmod", "-b", directory, kernel)
+        assert done.returncode == 0, done.stderr
 
-    def show_depends(self, directory: str, kernel: str, names: Sequence[str], dry: bool = False) -> dict[str, Said]:
-        """What modprobe says of each name; dry: what it would do, which leaves out what it takes for built in."""
+    def show_depends(
+        self, directory: str, kernel: str, names: Sequence[str], dry: bool = False
+    ) -> dict[str, ModprobeOutput]:
+        """Return modprobe's output for each name.
+
+        dry: run modprobe without effects instead of --show-depends. Its output leaves out built-in modules.
+        """
         how = "-n -v" if dry else "--show-depends"
-        ask = (
+        script = (
             f'for name; do echo "== $name"; /modprobe -d {directory} -S {kernel} {how} "$name" 2>&1; echo "== $?"; done'
         )
-        told = self.run("/busybox", "sh", "-c", ask, "sh", *names).stdout
-        answers = re.findall(r"^== (.+)\n((?:(?!== ).*\n)*)== (\d+)\n", told, re.MULTILINE)
-        assert [name for name, _, _ in answers] == list(names), told
-        listed = {name: dict.fromkeys(re.findall(r"^insmod (\S+)", words, re.M)) for name, words, _ in answers}
+        output = self.run("/busybox", "sh", "-c", script, "sh", *names).stdout
+        answers = re.findall(r"^== (.+)\n((?:(?!== ).*\n)*)== (\d+)\n", output, re.MULTILINE)
+        assert [name for name, _, _ in answers] == list(names), output
+        listed = {name: dict.fromkeys(re.findall(r"^insmod (\S+)", text, re.M)) for name, text, _ in answers}
         real = self._real(sorted({path for paths in listed.values() for path in paths}))
         return {
-            name: Said(tuple(real[path] for path in listed[name]) if code == "0" else (), words)
-            for name, words, code in answers
+            name: ModprobeOutput(tuple(real[path] for path in listed[name]) if code == "0" else (), text)
+            for name, text, code in answers
         }
 
-    def _real(self, paths: Sequence[str]) -> dict[str, str]:
-        """Where the paths lead in this root, "" where that is no file."""
-        look = 'for path; do real=$(/busybox readlink -f "$path"); [ -f "$path" ] && echo "$real" || echo; done'
-        done = self.run("/busybox", "sh", "-c", look, "sh", *paths)
-        return dict(zip(paths, done.stdout.splitlines(), strict=True))
+    def _real(self, paths: Sequence[str]) -> dict[str, str | None]:
+        """Map paths to their real paths in this root. A path without a file has None."""
+        script = 'for path; do real=$(/busybox readlink -f "$path"); [ -f "$path" ] && echo "$real" || echo; done'
+        done = self.run("/busybox", "sh", "-c", script, "sh", *paths)
+        return {path: real or None for path, real in zip(paths, done.stdout.splitlines(), strict=True)}
 
 
-def unpack(layers: Sequence[Sequence[Member]], root: Path) -> None:
-    """The file system of layers, base first, as a runtime makes it on disk."""
+def unpack_layers(layers: Sequence[Sequence[Member]], root: Path) -> None:
+    """Write the file system of layers, base first, as a container runtime does."""
     for members in layers:
         for member in members:
             parent, _, name = member.name.rpartition("/")
@@ -108,10 +115,10 @@ def unpack(layers: Sequence[Sequence[Member]], root: Path) -> None:
             archive.extractall(root, **_AS_ROOT)
 
 
-def copied(
-    image: Path, directory: str, kernel: str, firmware: str = "", search_path: str = _PATH
+def run_copy(
+    image: Path, directory: str, kernel: str, firmware: str | None = None, search_path: str = _PATH
 ) -> subprocess.CompletedProcess[str]:
-    """What KMM's init container runs in an image: an empty volume over /tmp, then the image's own shell."""
+    """Run the commands of KMM's init container in an image: an empty volume over /tmp, then the image's own shell."""
     need("a root user", os.geteuid() == 0, "run the tests as root")
     _remove(image / "tmp")
     (image / "tmp").mkdir(parents=True)
@@ -124,7 +131,7 @@ def copied(
 
 
 def _make_way(path: Path, member: Member) -> None:
-    """A runtime replaces what stands where a layer has something else than a folder for a folder."""
+    """Remove the entry at the path, unless both the entry and the member are folders."""
     if path.is_symlink() or (path.exists() and not (path.is_dir() and member.kind == tarfile.DIRTYPE)):
         _remove(path)
 
@@ -137,8 +144,8 @@ def _remove(path: Path) -> None:
 
 
 def _programs() -> dict[str, str]:
-    """Where a root has its programs, and where this machine has them: kmod with its libraries, and busybox."""
+    """Map paths in a root to paths of this machine: kmod with its libraries, and busybox."""
     kmod = need_tool("kmod", "apt-get install kmod")
-    told = subprocess.run(["ldd", kmod], capture_output=True, text=True, check=True, timeout=60).stdout
-    libraries = {path: path for path in re.findall(r"(/\S+) \(0x", told)}
+    output = subprocess.run(["ldd", kmod], capture_output=True, text=True, check=True, timeout=60).stdout
+    libraries = {path: path for path in re.findall(r"(/\S+) \(0x", output)}
     return {"/bin/kmod": kmod, "/busybox": need_tool("busybox", "apt-get install busybox-static"), **libraries}
