@@ -1,8 +1,13 @@
-"""Names the plugins of the suite; nothing else, ever."""
+"""Name the plugins of the suite, once this Python has what they need."""
 
-# A plugin that another one imports stands before it: pytest rewrites the assertions of a module once.
+from fixtures.prerequisites import check
+
+check()
+
+# A plugin comes before the plugins that import it: pytest rewrites the assertions of a module when it loads the plugin.
 pytest_plugins = [
     "fixtures.options.command_line",
+    "fixtures.mistakes",
     "fixtures.workers",
     "fixtures.live_status",
     "fixtures.planning",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fixtures.artifacts import JSON, JUNIT, PAGE, PATCH, Artifacts
+from fixtures.artifacts import Artifacts
+from kmm_preflight.entry.places import JSON, JUNIT, PAGE, PATCH
 from kmm_preflight.stages.report import Report
 from reports.document import to_json
 from reports.junit import to_junit

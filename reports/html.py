@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.artifacts import ARTIFACTS, PAGE, REPORT
+from fixtures.artifacts import ARTIFACTS, REPORT
 from fixtures.run import is_controller
+from kmm_preflight.entry.places import PAGE
 from reports.page import summary
 
 _COLUMNS = ("module", "kernel", "stage", "finding", "remedy")

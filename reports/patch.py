@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from fixtures.artifacts import PATCH
+from kmm_preflight.entry.places import PATCH
 from kmm_preflight.stages.report import Report
 from kmm_preflight.status.dialects import Dialect, entry_of, kubectl_line, status_patch
 from reports.facts import facts

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.artifacts import ARTIFACTS, JSON, JUNIT, PAGE, PATCH, REPORT
+from fixtures.artifacts import ARTIFACTS, REPORT
 from fixtures.run import is_controller
+from kmm_preflight.entry.places import JSON, JUNIT, PAGE, PATCH
 from kmm_preflight.model import Severity
 from kmm_preflight.stages.report import Report
 from kmm_preflight.stages.verdict import Conclusion, Verdict

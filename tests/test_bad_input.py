@@ -17,7 +17,7 @@ RELEASE = DEMO[0]
     [
         ((), "--release-image: got none"),
         ((RELEASE,), "--manifests: got none"),
-        (("--release-image=",), "--release-image: got nothing"),
+        (("--release-image=",), "--release-image: the value is empty"),
         (("--release-image=foo:bar:baz", GREEN), "foo:bar:baz"),
         (("--release-image=Host/UPPER:tag", GREEN), "UPPER"),
         (("--release-image=registry.example/x@sha256:abc", GREEN), "sha256:abc"),
@@ -27,7 +27,7 @@ RELEASE = DEMO[0]
         (("--release-image=oci-archive:/no/such.tar", GREEN), "/no/such.tar"),
         (("--kernel=banana", GREEN), "banana"),
         (("--kernel=5.14.0 foo", GREEN), "5.14.0 foo"),
-        (("--kernel=", GREEN), "--kernel: got nothing"),
+        (("--kernel=", GREEN), "--kernel: the value is empty"),
         ((RELEASE, GREEN, "--driver-toolkit=registry.example/dtk:1"), "--driver-toolkit"),
         ((f"--kernel={KERNEL}", "--driver-toolkit=a b", GREEN), "a b"),
         ((RELEASE, GREEN, "--arch=vax"), "vax"),

@@ -17,6 +17,7 @@ PACKAGE = "kmm_preflight"
 # Each room with the rooms that it may import, lowest first. A file at the package's top is a room of its own.
 # An arrow leads down only: a room may import rooms that stand above it in this table.
 ROOMS = {
+    "entry": "",
     "text": "",
     "model": "",
     "errors": "text",
@@ -36,10 +37,12 @@ ROOMS = {
     "build": "text model errors kernel_version catalogue base oci kmod planning cluster stages",
     "trial": "text model errors kernel_version catalogue base oci kmod release planning worker",
     "status": "text model errors kernel_version kmm_version depth base oci planning cluster stages",
-    "fixtures": "text model errors kernel_version depth catalogue base oci kmod release planning nodes cluster worker "
-    "stages build trial status",
-    "reports": "text model errors depth catalogue planning stages status fixtures",
+    "fixtures": "entry text model errors kernel_version depth catalogue base oci kmod release planning nodes cluster "
+    "worker stages build trial status",
+    "reports": "entry text model errors depth catalogue planning stages status fixtures",
     "preflight_tests": "model fixtures",
+    "commands": "entry fixtures",
+    "__main__": "entry",
 }
 # Files of fixtures that reports may import.
 SEEN_BY_REPORTS = {"fixtures.run", "fixtures.artifacts"}
@@ -51,27 +54,27 @@ DOMAIN_EDGES = {
     "websocket": "cluster/stream.py",
     "subprocess": "oci/credential_helper.py build/local.py build/cleanup.py build/driver.py trial/machine.py",
     "socket": "",
-    "pytest": "",
+    "pytest": "__main__.py entry/pytest_plugin.py entry/command_plugin.py",
     "_pytest": "",
     "time": "base/polling.py oci/registry.py oci/cache.py cluster/kubernetes.py build/driver.py trial/machine.py",
     "datetime.now": "",
     "datetime.today": "",
     "date.today": "",
     "datetime.utcnow": "",
-    "os.environ": "",
+    "os.environ": "__main__.py entry/places.py entry/pytest_plugin.py",
     "os.environb": "",
     "os.getenv": "",
-    "Path.home": "",
+    "Path.home": "entry/places.py",
     "urllib.request.getproxies": "",
-    "print": "",
+    "print": "__main__.py",
     "input": "",
     "sys.stdout": "",
-    "sys.stderr": "",
+    "sys.stderr": "__main__.py",
 }
 
 
 def _files() -> list[Path]:
-    folders = (PACKAGE, "fixtures", "reports", "preflight_tests")
+    folders = (PACKAGE, "fixtures", "reports", "preflight_tests", "commands")
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -99,7 +102,7 @@ def _arrows(path: Path) -> Iterator[tuple[str, str]]:
     """The room of a file, with each other room that it imports."""
     own = _room(_module(path))
     for name in _imported(ast.parse(path.read_text())):
-        if name.partition(".")[0] in (PACKAGE, "fixtures", "reports", "preflight_tests"):
+        if name.partition(".")[0] in (PACKAGE, "fixtures", "reports", "preflight_tests", "commands"):
             other = _room(name)
             if other != own:
                 yield own, other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -211,7 +212,9 @@ def test_a_user_s_own_files_are_honoured(tmp_path: Path) -> None:
 
 
 def test_nothing_is_planned_when_other_tests_are_named(tmp_path: Path) -> None:
-    run = run_preflight(tmp_path, "tests/test_start.py", "-k", "joined", "-q", "-n", "0")
+    command = [sys.executable, "-m", "pytest", "tests/test_reference.py", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    environment = {"PATH": os.environ["PATH"], "ARTIFACT_DIR": str(tmp_path / "artifacts")}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     assert not (tmp_path / "artifacts").exists()
 
