@@ -20,6 +20,7 @@ class Subcommand:
 
 
 SUBCOMMANDS = {
+    "collect": Subcommand("-o DIR", "export what a run needs of a cluster, for a gate without the cluster"),
     "explain": Subcommand("FINDING", "print what a finding means and how to fix it"),
     "completion": Subcommand("bash|zsh|fish", "print a script that completes options and subcommands in a shell"),
 }

@@ -35,7 +35,7 @@ KINDS: Mapping[ResourceKind, str] = {
 """The kind of each resource that is exported. Items of a list do not always have one."""
 
 # A run without these objects says so in its findings; a run without Modules has nothing to judge.
-_MAY_BE_MISSING = (resources.SECRETS, resources.CONFIG_MAPS)
+_MAY_BE_MISSING = (resources.SECRETS, resources.CONFIG_MAPS, resources.SERVICE_ACCOUNTS)
 # Files of a MachineConfig can hold credentials of the node, and no check reads them.
 _LEFT_OUT_OF_CONFIG = ("storage", "passwd")
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -104,11 +104,16 @@ class _Recording:
     def list(
         self, kind: ResourceKind, namespace: str = "", name: str = "", labels: str = ""
     ) -> tuple[Manifest, ...] | None:
-        """Return the objects, and keep them. Raise Forbidden, and keep its words."""
+        """Return the objects, and keep them. Raise Forbidden, and keep its words.
+
+        If ServiceAccounts are forbidden, return None, as if there were no such objects.
+        """
         try:
             found = self.api.list(kind, namespace, name, labels)
         except Forbidden as exc:
             self._miss(exc)
+            if kind in _MAY_BE_MISSING:
+                return None
             raise
         if found is not None:
             self._keep(kind, *found)
