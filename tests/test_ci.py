@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from tests.real.faults import FOREVER_S, MANIFESTS, Fault, FaultyRegistry
 from tests.real.requirement import need_tool
 from tests.runs import ROOT
 
-PARTS = ("fixtures", "kmm_preflight", "preflight_tests", "reports", "conftest.py", "pyproject.toml")
 PATIENCE_S = 180
 HELLO = f"kmods/hello:{KERNEL}"
 REPORTS = {"preflight.json", "junit_preflight.xml", "preflight.html", "status-patch.yaml"}
@@ -42,16 +40,11 @@ Variables = Mapping[str, str]
 
 @dataclass(frozen=True)
 class World:
-    """What a gate finds: a checkout, manifests beside it in modules/, a registry, and a sleep that only takes notes."""
+    """What a gate has: a repository with manifests in modules/, a registry, and a sleep that only takes notes."""
 
-    checkout: Path
+    folder: Path
     registry: FaultyRegistry
     variables: Variables
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the checkout."""
-        return self.checkout.parent
 
     @property
     def artifacts(self) -> Path:
@@ -69,10 +62,10 @@ class World:
         return slept.read_text().split() if slept.exists() else []
 
     def run(self, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a gate in the checkout."""
+        """Run a gate in the repository."""
         return subprocess.run(
             command,
-            cwd=self.checkout,
+            cwd=self.folder,
             env={**self.variables, **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -83,15 +76,8 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """With a copy of the checkout, as a gate has one of its own; the kernel is given, so no release is read."""
-    checkout = tmp_path / "kmm-preflight"
-    checkout.mkdir()
-    for name in PARTS:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, checkout / name)
+    """With the command on the PATH; the kernel is given, so no release is read."""
     (tmp_path / "modules").mkdir()
-    (checkout / "modules").symlink_to(tmp_path / "modules")
-    (checkout / "auth.json").write_text(NO_LOGINS)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sleep").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/slept\n')
     (tmp_path / "bin/sleep").chmod(0o755)
@@ -104,11 +90,12 @@ def world(tmp_path: Path) -> Iterator[World]:
     }
     images = {name.partition("/")[2]: image for name, image in demo_images().items()}
     with FaultyRegistry({HELLO: images[HELLO]}) as registry:
-        yield World(checkout, registry, variables)
+        yield World(tmp_path, registry, variables)
 
 
 def shell(world: World) -> int:
     """The page's first block, as sh runs it."""
+    (world.folder / "auth.json").write_text(NO_LOGINS)
     return world.run(["sh", "-c", block("ci.md", "--authfile=auth.json")], RELEASE=RELEASE).returncode
 
 
@@ -138,7 +125,7 @@ def github(world: World) -> int:
     for step in job["steps"]:
         if "run" not in step or step["name"] == "install":
             continue
-        assert world.checkout == world.folder / step.get("working-directory", world.checkout.name)
+        assert "working-directory" not in step
         if not any(codes.values()) or step.get("if") == "always()":
             script = world.folder / "script.sh"
             script.write_text(step["run"])
@@ -226,7 +213,7 @@ def test_github_s_summary_takes_words_from_outside_for_words(world: World) -> No
 def test_github_installs_what_the_image_has() -> None:
     (job,) = WORKFLOW["jobs"].values()
     (script,) = (step["run"] for step in job["steps"] if step.get("name") == "install")
-    assert "install -q -r kmm-preflight/deploy/requirements.txt -e kmm-preflight\n" in script
+    assert "install -q -r kmm-preflight/deploy/requirements.txt ./kmm-preflight\n" in script
     assert [step["if"] for step in job["steps"] if step.get("uses", "").startswith("actions/upload")] == ["always()"]
 
 
@@ -281,7 +268,7 @@ def test_tekton_s_step_keeps_the_exit_code_and_leaves_results(world: World, case
 
 def test_tekton_s_step_says_so_when_there_is_no_report(world: World) -> None:
     world.have()
-    step = task(world, f"--artifact-dir={world.checkout / 'conftest.py'}")
+    step = task(world, f"--artifact-dir={world.folder / 'modules/hello.yaml'}")
     (world.artifacts / "preflight.json").write_text('{"sentence": "of yesterday"}')
     assert world.run([str(step.script), *step.args], **step.variables).returncode == report.EXIT_USAGE
     assert step.told() == {"exit-code": str(report.EXIT_USAGE), "sentence": "The run left no report."}
@@ -292,7 +279,7 @@ def test_a_cancelled_task_leaves_results_and_reports(world: World) -> None:
     step = task(world)
     process = subprocess.Popen(
         [str(step.script), *step.args],
-        cwd=world.checkout,
+        cwd=world.folder,
         env={**world.variables, **step.variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -329,5 +316,6 @@ def test_the_page_s_task_run_names_what_the_task_has() -> None:
         assert needed <= given
 
 
-def test_the_step_runs_where_the_image_has_the_suite() -> None:
-    assert f"\nWORKDIR {STEP['workingDir']}\n" in (ROOT / "Containerfile").read_text()
+def test_the_step_calls_the_program_of_the_image() -> None:
+    assert '\nENTRYPOINT ["kmm-preflight"]\n' in (ROOT / "Containerfile").read_text()
+    assert '\nkmm-preflight "$@"\n' in STEP["script"]

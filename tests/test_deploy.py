@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from tests.real.kubernetes.node import Ended, Node
 from tests.real.kubernetes.program import Program
 from tests.real.python_base import python_base, wheels
 from tests.runs import ROOT
+from tests.wheel import build_wheel
 
 DEPLOY = ROOT / "deploy"
 PAGE = "running-inside.md"
@@ -43,9 +45,8 @@ JOB: dict[str, Any] = yaml.safe_load((DEPLOY / "job.yaml").read_text())
 CRONJOB: dict[str, Any] = yaml.safe_load((DEPLOY / "cronjob.yaml").read_text())
 REQUIREMENTS = DEPLOY / "requirements.txt"
 IMAGE = "registry.example/kmm-preflight:0.1.0"
-PLACE = "/opt/kmm-preflight"
-FOLDERS = ("fixtures", "kmm_preflight", "preflight_tests", "reports")
-FILES = ("LICENSE", "README.md", "conftest.py", "deploy/requirements.txt", "kmm_preflight_start.py", "pyproject.toml")
+BUILD_PACKAGES = ("hatchling>=1.27", "pathspec", "trove-classifiers")
+"""What builds the wheel, besides packages that a run needs, too."""
 OFFLINE = "[global]\nno-index = true\nfind-links = /wheels\n"
 SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"
 VERIFIED = "Every Module is verified on every target kernel: 2 verified."
@@ -65,7 +66,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         (folder / "pip.conf").write_text(OFFLINE)
         options = [
             f"--build-arg=BASE=oci-archive:{base.archive}",
-            f"--volume={wheels(REQUIREMENTS, ['setuptools>=77'], base.version)}:/wheels:ro",
+            f"--volume={wheels(REQUIREMENTS, BUILD_PACKAGES, base.version)}:/wheels:ro",
             f"--volume={folder / 'pip.conf'}:/etc/pip.conf:ro",
         ]
         containers.build(ROOT, IMAGE, options)
@@ -118,22 +119,23 @@ def assert_green(ended: Ended, folder: Path) -> None:
     assert json.loads((folder / "preflight.json").read_text())["exitCode"] == report.EXIT_VERIFIED
 
 
-def test_the_image_has_what_a_run_reads_and_nothing_else(containers: Containers) -> None:
-    wanted = {path.relative_to(ROOT) for name in FOLDERS for path in (ROOT / name).rglob("*") if path.is_file()}
-    wanted |= {Path(name) for name in FILES}
-    listed = in_image(containers, "find", PLACE, "-type", "f", "-not", "-name", "*.pyc").splitlines()
-    assert {Path(line).relative_to(PLACE) for line in listed} == {
-        path for path in wanted if "__pycache__" not in path.parts
+def test_the_image_has_the_wheel_and_no_clone(containers: Containers, tmp_path: Path) -> None:
+    place = in_image(containers, "sh", "-c", "echo /opt/venv/lib/python*/site-packages").strip()
+    listed = in_image(containers, "find", f"{place}/kmm_preflight", "-type", "f", "-not", "-name", "*.pyc").splitlines()
+    wheel = zipfile.ZipFile(build_wheel(tmp_path)).namelist()
+    assert {line.removeprefix(f"{place}/") for line in listed} == {
+        name for name in wheel if name.startswith("kmm_preflight/")
     }
+    assert in_image(containers, "find", "/", "-xdev", "-name", "Containerfile*", "-o", "-name", "hatch_build.py") == ""
 
 
 def test_the_image_is_nobody_s_and_has_nothing_left_of_its_making(containers: Containers) -> None:
     (image,) = json.loads(containers.checked("image", "inspect", IMAGE))
     config = image["Config"]
-    assert (config["User"], config["WorkingDir"], config["Entrypoint"]) == ("1001", PLACE, ["pytest"])
-    told = {"PATH", "HOME", "ARTIFACT_DIR", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTEST_ADDOPTS"}
+    assert (config["User"], config["WorkingDir"], config["Entrypoint"]) == ("1001", "/", ["kmm-preflight"])
+    told = {"PATH", "HOME", "ARTIFACT_DIR", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
     assert {one.partition("=")[0] for one in config["Env"]} == told
-    places = ("*/.cache/*", "/tmp/*", "/artifacts/*", "/opt/venv/*/pip/*", "/wheels/*")
+    places = ("*/.cache/*", "/tmp/*", "/artifacts/*", "/opt/venv/*/pip/*", "/wheel*/*", "/src/*", "/build/*")
     anywhere = " -o ".join(f"-path {shlex.quote(place)}" for place in places)
     assert in_image(containers, "find", "/", "-xdev", *shlex.split(f"( {anywhere} )")) == ""
     assert in_image(containers, "cat", "/etc/pip.conf") == ""

@@ -68,7 +68,7 @@ DOMAIN_EDGES = {
     "urllib.request.getproxies": "",
     "print": "__main__.py",
     "input": "",
-    "sys.stdout": "",
+    "sys.stdout": "__main__.py",
     "sys.stderr": "__main__.py",
 }
 

@@ -1,4 +1,4 @@
-"""Where the suite is, and where its reports are.
+"""Places of the suite and of its reports.
 
 This file must parse on every Python 3: conftest.py imports it before it checks the version of Python.
 """
