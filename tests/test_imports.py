@@ -41,7 +41,7 @@ ROOMS = {
     "worker stages build trial status",
     "reports": "entry text model errors depth catalogue planning stages status fixtures",
     "preflight_tests": "model fixtures",
-    "commands": "entry fixtures",
+    "commands": "errors cluster stages status entry fixtures",
     "__main__": "entry",
 }
 # Files of fixtures that reports may import.
