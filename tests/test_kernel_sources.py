@@ -21,8 +21,7 @@ from kmm_preflight.release.driver_toolkit import TOOLKIT_RELEASE
 from kmm_preflight.release.kernel_image import KERNEL_FILES
 from kmm_preflight.release.kernel_sources import OS_IMAGE_BYTES, KernelSources, ReadKernelFiles
 from kmm_preflight.stages.kept_files import keep_rules
-from kmm_preflight.trial.environment import find_vmlinuz
-from kmm_preflight.trial.image_release import release_of
+from kmm_preflight.trial.vmlinuz import find_vmlinuz, release_of
 
 from .demo import manifests, module
 from .os_images import release

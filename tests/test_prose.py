@@ -156,8 +156,6 @@ TO_REWRITE = tuple(
         "kmm_preflight/kmod/findings.py",
         "kmm_preflight/oci",
         "kmm_preflight/release/findings.py",
-        "kmm_preflight/stages/findings.py",
-        "kmm_preflight/trial",
         "kmm_preflight/worker/findings.py",
         "fixtures",
         "reports",

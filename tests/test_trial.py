@@ -1,4 +1,4 @@
-"""Trial loads: in real virtual machines, from consoles as they were printed, and where something is lacking."""
+"""Trial loads: in real virtual machines, from recorded consoles, and with something missing."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from kmm_preflight.oci.reference import parse_name
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.trial.boot import Boot, BootEnd, Console, VirtualMachine
-from kmm_preflight.trial.console import TrialAnswer, read_console
-from kmm_preflight.trial.environment import TrialEnvironment, chosen_vmlinuz, find_vmlinuz
-from kmm_preflight.trial.folder import image_tree
+from kmm_preflight.trial.console import ModprobeResult, read_console
+from kmm_preflight.trial.environment import TrialEnvironment
+from kmm_preflight.trial.image_folder import image_tree
 from kmm_preflight.trial.initramfs import Entry, File, Folder, Link, write_initramfs
 from kmm_preflight.trial.linked import read_linked
 from kmm_preflight.trial.load import try_load
-from kmm_preflight.trial.machine import CONSOLE_BYTES, Qemu, find_qemu
 from kmm_preflight.trial.programs import MissingTool, own_root, programs
+from kmm_preflight.trial.qemu import CONSOLE_BYTES, Qemu, find_qemu
 from kmm_preflight.trial.script import Step, init_script
-from kmm_preflight.trial.staging import StagedTrial, Trial, lay_out
+from kmm_preflight.trial.staging import StagedTrial, Trial, stage_trial
 from kmm_preflight.trial.verdict import Subject, conclude
+from kmm_preflight.trial.vmlinuz import chosen_vmlinuz, find_vmlinuz
 
 from .real.layout import Member, image, layer, symlink, write_layout
 from .real.requirement import need, need_tool
@@ -39,7 +40,7 @@ from .real.requirement import need, need_tool
 _QEMU, _KMOD = "apt-get install qemu-system-x86", "apt-get install kmod"
 RELEASE = "6.1.0-1-amd64"
 MC = "kernel/drivers/media/mc/mc.ko"
-TRIED = Subject("pf", RELEASE)
+SUBJECT = Subject("pf", RELEASE)
 
 
 def target(release: str, arch: str = "amd64") -> TargetKernel:
@@ -47,20 +48,20 @@ def target(release: str, arch: str = "amd64") -> TargetKernel:
 
 
 def no_in_tree(path: str) -> None:
-    """A driver toolkit without in-tree kmods."""
+    """Find no in-tree kmod."""
 
 
 @pytest.fixture(scope="module")
 def release() -> str:
-    """The newest 6.1 of Debian."""
+    """Return the newest kernel 6.1 of Debian."""
     from .real.kmod import oldest_and_newest
 
     return oldest_and_newest()[1]
 
 
 @pytest.fixture
-def bed(tmp_path: Path, release: str) -> Callable[..., TrialEnvironment]:
-    """QEMU of this machine without KVM, as every machine has it, and a kernel's own vmlinuz."""
+def environment(tmp_path: Path, release: str) -> Callable[..., TrialEnvironment]:
+    """Return a function that makes an environment: QEMU without KVM, and the vmlinuz of a real kernel."""
     from .real import kernels
 
     need_amd64()
@@ -72,7 +73,7 @@ def bed(tmp_path: Path, release: str) -> Callable[..., TrialEnvironment]:
             vmlinuz=lambda: kernels.vmlinuz(release),
             machine=lambda: find_qemu("amd64", str(Path(qemu).parent), seconds, kvm=False),
             programs=lambda: programs("amd64", own_root),
-            in_tree=lambda path: found if (found := kernels.in_tree(release) / path).is_file() else None,
+            in_tree=lambda path: file if (file := kernels.in_tree(release) / path).is_file() else None,
             folder=tmp_path,
             enforced=enforced,
         )
@@ -81,7 +82,7 @@ def bed(tmp_path: Path, release: str) -> Callable[..., TrialEnvironment]:
 
 
 def image_folder(root: Path, release: str, files: Mapping[str, bytes], host: Path | None = None) -> dict[str, Entry]:
-    """A kernel's folder of an image below opt, with depmod's index; host is what the documented link leads to."""
+    """Return a kernel's folder of an image below opt, with depmod's index. A link leads to host."""
     folder = root / "opt/lib/modules" / release
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -91,20 +92,20 @@ def image_folder(root: Path, release: str, files: Mapping[str, bytes], host: Pat
     if host:
         (folder / "host").symlink_to(host)
     subprocess.run([need_tool("depmod", _KMOD), "-b", str(root / "opt"), release], check=True, timeout=60)
-    tree: dict[str, Entry] = {str(one.relative_to(root)): File(one) for one in folder.rglob("*") if one.is_file()}
+    tree: dict[str, Entry] = {str(path.relative_to(root)): File(path) for path in folder.rglob("*") if path.is_file()}
     if host:
-        place = f"opt/lib/modules/{release}/host"
-        tree = {path: entry for path, entry in tree.items() if not path.startswith(place)}
-        tree[place] = Link(f"/lib/modules/{release}")
+        link = f"opt/lib/modules/{release}/host"
+        tree = {path: entry for path, entry in tree.items() if not path.startswith(link)}
+        tree[link] = Link(f"/lib/modules/{release}")
     return tree
 
 
-def ids(found: Mapping[str, tuple[Finding, ...]]) -> dict[str, list[str]]:
-    return {name: [one.id for one in several] for name, several in found.items()}
+def ids(findings: Mapping[str, tuple[Finding, ...]]) -> dict[str, list[str]]:
+    return {name: [finding.id for finding in of_trial] for name, of_trial in findings.items()}
 
 
-def test_a_real_kernel_takes_and_refuses_in_one_boot(
-    bed: Callable[..., TrialEnvironment], release: str, tmp_path: Path
+def test_a_real_kernel_loads_and_refuses_kmods_in_one_boot(
+    environment: Callable[..., TrialEnvironment], release: str, tmp_path: Path
 ) -> None:
     from .real import kernels
     from .real.behaviour import behaving
@@ -143,7 +144,7 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(
         Trial("no such parameter value", "preflight_probe", "/opt", good, parameters=("delay_ms=often",)),
         Trial("absent", "pf_nowhere", "/opt", good),
     ]
-    found = try_load(trials, target(release), bed(enforced=True))
+    found = try_load(trials, target(release), environment(enforced=True))
     assert ids(found) == {
         "good": ["trial-loaded", "trial-refused"],
         "old": ["trial-refused"],
@@ -181,87 +182,87 @@ def test_a_real_kernel_takes_and_refuses_in_one_boot(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("trial-")] == []
 
 
-def test_a_kmod_that_stays_and_one_that_brings_the_kernel_down_have_boots_of_their_own(
-    bed: Callable[..., TrialEnvironment], release: str, tmp_path: Path
+def test_a_kmod_that_cannot_be_unloaded_or_that_panics_ends_its_boot(
+    environment: Callable[..., TrialEnvironment], release: str, tmp_path: Path
 ) -> None:
     from .real.behaviour import behaving
 
-    made = behaving(release)
-    tree = image_folder(tmp_path / "image", release, {f"{name}.ko": kmod for name, kmod in made.items()})
+    kmods = behaving(release)
+    tree = image_folder(tmp_path / "image", release, {f"{name}.ko": kmod for name, kmod in kmods.items()})
     trials = [Trial(name, name, "/opt", tree) for name in ("pf_stays", "pf_panics")]
-    found = try_load(trials, target(release), bed())
+    found = try_load(trials, target(release), environment())
     assert ids(found) == {"pf_stays": ["trial-loaded"], "pf_panics": ["trial-refused"]}
     assert {"begin 0", "code 0"} <= set(found["pf_stays"][0].lines)
     assert ": Kernel panic - not syncing: Fatal exception" in found["pf_panics"][0].sentence
     assert any("pf_panics_init" in line for line in found["pf_panics"][0].lines)
 
 
-def test_a_boot_is_bounded_in_time(bed: Callable[..., TrialEnvironment], release: str, tmp_path: Path) -> None:
+def test_a_boot_has_a_time_limit(environment: Callable[..., TrialEnvironment], release: str, tmp_path: Path) -> None:
     trial = Trial("a", "pf", "/opt", {"opt/x": File(b"")})
-    (finding,) = try_load([trial], target(release), bed(seconds=1))["a"]
+    (finding,) = try_load([trial], target(release), environment(seconds=1))["a"]
     assert finding.id == "trial-undecided"
     assert "the time ran out (1 s) before the kernel had booted" in finding.sentence
 
 
-def test_a_vmlinuz_of_another_kernel_is_not_booted(bed: Callable[..., TrialEnvironment], release: str) -> None:
+def test_a_vmlinuz_of_another_kernel_is_not_booted(environment: Callable[..., TrialEnvironment], release: str) -> None:
     trial = Trial("a", "pf", "/opt", {})
-    (finding,) = try_load([trial], target("6.1.0-1-amd64"), bed())["a"]
+    (finding,) = try_load([trial], target("6.1.0-1-amd64"), environment())["a"]
     assert finding.id == "trial-unable"
     assert f"the vmlinuz is for {release}" in finding.sentence
     assert finding.remedy == "Name the vmlinuz of 6.1.0-1-amd64 with --vmlinuz."
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64", "ppc64le", "s390x"])
-def test_without_qemu_nothing_is_tried(tmp_path: Path, arch: str) -> None:
-    lacking = find_qemu(arch, str(tmp_path), 60)
-    if isinstance(lacking, MissingTool):  # RHEL has one outside of PATH
-        assert lacking.what.startswith("no qemu-system-")
-        assert lacking.remedy.startswith(f"Install QEMU for {arch}: `apt-get install qemu-system-")
+def test_a_missing_qemu_is_reported(tmp_path: Path, arch: str) -> None:
+    missing = find_qemu(arch, str(tmp_path), 60)
+    if isinstance(missing, MissingTool):  # RHEL has QEMU outside of PATH
+        assert missing.what.startswith("no qemu-system-")
+        assert missing.remedy.startswith(f"Install QEMU for {arch}: `apt-get install qemu-system-")
 
 
-def test_a_modprobe_of_another_architecture_is_of_no_use() -> None:
+def test_programs_of_another_architecture_are_missing() -> None:
     need_tool("modprobe", _KMOD)
-    lacking = programs("s390x", own_root)
-    assert isinstance(lacking, MissingTool)
-    assert lacking.what.startswith("no sh for s390x here (")
-    assert lacking.remedy == "Install dash or bash for s390x on the machine that runs the suite."
+    missing = programs("s390x", own_root)
+    assert isinstance(missing, MissingTool)
+    assert missing.what.startswith("no sh for s390x here (")
+    assert missing.remedy == "Install dash or bash for s390x on the machine that runs the suite."
 
 
 def need_amd64() -> None:
     need("a machine for amd64", os.uname().machine == "x86_64", "one of these")
 
 
-def test_a_modprobe_that_is_not_kmod_s_is_of_no_use(tmp_path: Path) -> None:
+def test_a_modprobe_that_is_not_kmod_s_is_missing(tmp_path: Path) -> None:
     need_amd64()
     busybox = tmp_path / "busybox"
     busybox.write_bytes(Path("/bin/sh").read_bytes())
     places = {"/bin/sh": Path("/bin/sh"), "/bin/mount": Path("/bin/sh"), "/bin/modprobe": busybox}
-    lacking = programs("amd64", lambda path: places.get(path) or own_root(path), ["/bin"])
-    assert isinstance(lacking, MissingTool)
-    assert lacking.what == f"{busybox} is not kmod's modprobe"
+    missing = programs("amd64", lambda path: places.get(path) or own_root(path), ["/bin"])
+    assert isinstance(missing, MissingTool)
+    assert missing.what == f"{busybox} is not kmod's modprobe"
 
 
-def test_programs_come_with_what_ldd_says() -> None:
+def test_programs_come_with_the_libraries_that_ldd_prints() -> None:
     need_amd64()
     need_tool("modprobe", _KMOD)
-    found = programs("amd64", own_root)
-    assert isinstance(found, dict)
+    entries = programs("amd64", own_root)
+    assert isinstance(entries, dict)
     for name in ("sh", "mount", "modprobe"):
-        program = found[f"bin/{name}"]
+        program = entries[f"bin/{name}"]
         assert isinstance(program, File)
-        said = subprocess.run(["ldd", str(program.content)], capture_output=True, text=True, check=True).stdout
-        needed = {line.split()[0] for line in said.splitlines() if "=>" in line and "vdso" not in line}
+        printed = subprocess.run(["ldd", str(program.content)], capture_output=True, text=True, check=True).stdout
+        needed = {line.split()[0] for line in printed.splitlines() if "=>" in line and "vdso" not in line}
         assert needed
-        assert {f"lib/preflight/{one}" for one in needed} <= set(found)
+        assert {f"lib/preflight/{library}" for library in needed} <= set(entries)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n" * 10, b"\x7fELF\x01" + bytes(80)])
-def test_what_is_no_program_is_malformed(data: bytes) -> None:
+def test_data_that_is_not_a_program_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         read_linked(data)
 
 
-def test_a_program_that_is_cut_anywhere_is_malformed_or_read() -> None:
+def test_a_program_that_is_cut_off_anywhere_is_malformed_or_read() -> None:
     whole = Path("/bin/sh").read_bytes()
     for size in range(0, len(whole), 997):
         try:
@@ -270,7 +271,7 @@ def test_a_program_that_is_cut_anywhere_is_malformed_or_read() -> None:
             continue
 
 
-def test_an_archive_is_what_cpio_reads(tmp_path: Path) -> None:
+def test_cpio_unpacks_the_archive(tmp_path: Path) -> None:
     (tmp_path / "from").write_bytes(b"12345")
     out = io.BytesIO()
     entries: dict[str, Entry] = {
@@ -293,22 +294,24 @@ def test_an_archive_is_what_cpio_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "paths", [("../x",), ("/x",), ("x/",), ("",), ("a//b",), ("a\0b",), ("x" * 5000,), ("link/bin/modprobe",)]
 )
-def test_no_path_leads_out_of_its_place(paths: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_path_that_leads_to_another_place_is_refused(paths: tuple[str, ...], tmp_path: Path) -> None:
     entries: dict[str, Entry] = {"link": Link("/bin"), **{path: File(b"") for path in paths}}
     with pytest.raises(Malformed):
         write_initramfs(io.BytesIO(), entries)
-    laid = lay_out(Trial("a", "pf", "/opt", entries), 0, RELEASE, no_in_tree, tmp_path)
-    assert isinstance(laid, MissingTool)
+    staged = stage_trial(Trial("a", "pf", "/opt", entries), 0, RELEASE, no_in_tree, tmp_path)
+    assert isinstance(staged, MissingTool)
 
 
 @pytest.mark.parametrize(
     ("kmod", "order"), [("a b", ()), ("a\ninstall a /bin/true", ()), ("a", ("a", "b\ninstall x y")), ("", ())]
 )
-def test_a_name_that_is_none_is_not_tried(tmp_path: Path, kmod: str, order: tuple[str, ...]) -> None:
-    assert isinstance(lay_out(Trial("a", kmod, "/opt", {}, order=order), 0, RELEASE, no_in_tree, tmp_path), MissingTool)
+def test_a_trial_with_an_invalid_kmod_name_is_refused(tmp_path: Path, kmod: str, order: tuple[str, ...]) -> None:
+    assert isinstance(
+        stage_trial(Trial("a", kmod, "/opt", {}, order=order), 0, RELEASE, no_in_tree, tmp_path), MissingTool
+    )
 
 
-def test_an_in_tree_kmod_that_is_not_to_be_had_is_named(tmp_path: Path) -> None:
+def test_a_missing_in_tree_kmod_is_named(tmp_path: Path) -> None:
     from .real import kernels
     from .real.drivers import small_kmods
     from .real.kmod import oldest_and_newest
@@ -316,24 +319,24 @@ def test_an_in_tree_kmod_that_is_not_to_be_had_is_named(tmp_path: Path) -> None:
     release = oldest_and_newest()[1]
     files = {"pf_in_tree.ko": small_kmods(release)["pf_in_tree"]}
     tree = image_folder(tmp_path, release, files, kernels.in_tree(release))
-    laid = lay_out(Trial("a", "pf_in_tree", "/opt", tree), 0, release, no_in_tree, tmp_path)
-    assert laid == MissingTool(
+    staged = stage_trial(Trial("a", "pf_in_tree", "/opt", tree), 0, release, no_in_tree, tmp_path)
+    assert staged == MissingTool(
         "no in-tree kmod kernel/drivers/media/mc/mc.ko",
         f"Name a driver toolkit or a kernel package that has the in-tree kmods of {release}.",
     )
 
 
-def test_what_is_in_the_way_of_the_shell_is_quoted(tmp_path: Path) -> None:
-    laid = lay_out(
+def test_words_are_quoted_for_the_shell(tmp_path: Path) -> None:
+    staged = stage_trial(
         Trial("a", "pf", "/opt/a b;reboot", {}, parameters=("x=$(reboot)'",)), 3, RELEASE, no_in_tree, tmp_path
     )
-    assert isinstance(laid, StagedTrial)
-    script = init_script("token", [laid.step])
+    assert isinstance(staged, StagedTrial)
+    script = init_script("token", [staged.step])
     assert "modprobe -v -d '/tmp/opt/a b;reboot' pf 'x=$(reboot)'\"'\"''" in script
     subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=60)
 
 
-def test_what_is_enforced_comes_last() -> None:
+def test_steps_with_enforced_signatures_are_last() -> None:
     script = init_script("t", [Step(0, "/a", ("x",), enforced=True), Step(1, "/b", ("y",))])
     assert script.index("modprobe -v y") < script.index("\nenforce\n") < script.index("modprobe -v x")
 
@@ -342,35 +345,35 @@ CONSOLE = f"""\
 [    0.1] something early
 [    1.234567][    T1] T kernel {RELEASE}
 T begin 0
-T told insmod /tmp/opt/x.ko
+T printed insmod /tmp/opt/x.ko
 calling  x_init+0x0/0x1000 [x] @ 80
 x: hello
 initcall x_init+0x0/0x1000 [x] returned 0 after 5 usecs
 x: T code 0
-T live x
+T loaded x
 T end
 T begin 2\r
-T told modprobe: ERROR: could not insert 'y': Exec format error
+T printed modprobe: ERROR: could not insert 'y': Exec format error
 T code 1
 """
 
 
-def test_a_console_is_read_by_its_token() -> None:
-    told = read_console(CONSOLE, "T")
-    assert (told.kernel, told.open, sorted(told.answers)) == (RELEASE, 2, [0, 2])
-    first = told.answers[0]
-    assert (first.code, first.live, first.files) == (0, ("x",), ("/tmp/opt/x.ko",))
-    assert first.words == ("insmod /tmp/opt/x.ko", "x: hello", "x: ")
-    assert told.answers[2].code == 1
+def test_the_token_marks_the_lines_of_the_script() -> None:
+    log = read_console(CONSOLE, "T")
+    assert (log.kernel, sorted(log.results)) == (RELEASE, [0, 2])
+    first = log.results[0]
+    assert (first.code, first.loaded, first.files) == (0, ("x",), ("/tmp/opt/x.ko",))
+    assert first.lines == ("insmod /tmp/opt/x.ko", "x: hello", "x: ")
+    assert log.results[2].code == 1
 
 
-def test_a_kmod_that_does_not_know_the_token_answers_nothing() -> None:
-    told = read_console(CONSOLE.replace("x: hello", "begin 5\nU begin 6\nU code 0\nU end"), "T")
-    assert sorted(told.answers) == [0, 2]
+def test_lines_without_the_token_are_not_results() -> None:
+    log = read_console(CONSOLE.replace("x: hello", "begin 5\nU begin 6\nU code 0\nU end"), "T")
+    assert sorted(log.results) == [0, 2]
 
 
-def answer(told: str = "", said: str = "", code: int | None = 1, live: str = "") -> TrialAnswer:
-    return TrialAnswer(code, tuple(told.splitlines()), tuple(live.split()), tuple(said.splitlines()))
+def result(printed: str = "", kernel: str = "", code: int | None = 1, loaded: str = "") -> ModprobeResult:
+    return ModprobeResult(code, tuple(printed.splitlines()), tuple(loaded.split()), tuple(kernel.splitlines()))
 
 
 INSMOD = "insmod /tmp/opt/lib/modules/1/pf.ko"
@@ -380,49 +383,49 @@ INIT = "initcall pf_init+0x0/0x10 [pf] returned {} after 9 usecs"
 @pytest.mark.parametrize(
     ("given", "id", "got"),
     [
-        (answer(INSMOD, code=0, live="pf"), "trial-loaded", "modprobe loaded pf"),
-        (answer("insmod /a/renamed.ko", code=0, live="inner"), "trial-loaded", "modprobe loaded inner"),
-        (answer(code=0), "trial-refused", "modprobe ended with 0, but the kmod is not loaded"),
-        (answer(INSMOD, code=0, live=""), "trial-refused", "modprobe ended with 0, but the kmod is not loaded"),
-        (answer(f"{INSMOD}\nmodprobe: ERROR: no", "pf: bad"), "trial-refused", "modprobe ended with exit code 1: no"),
-        (answer(INSMOD, "Kernel panic - not syncing: x", None), "trial-refused", "Kernel panic - not syncing: x"),
-        (answer(INSMOD, INIT.format(-19)), "trial-no-device", "the init of pf returned -19 (ENODEV)"),
-        (answer(INSMOD, INIT.format(-6)), "trial-no-device", "-6 (ENXIO)"),
-        (answer(INSMOD, INIT.format(-12)), "trial-undecided", "-12 (ENOMEM)"),
-        (answer("insmod /a/dep.ko", INIT.format(-19)), "trial-undecided", "-19 (ENODEV)"),
-        (answer(INSMOD, INIT.format(0)), "trial-refused", "exit code 1"),
-        (answer("modprobe: ERROR: Cannot allocate memory"), "trial-undecided", "there is not enough memory for it"),
-        (answer("sh: not found", code=127), "trial-undecided", "modprobe ended with exit code 127"),
-        (answer(code=None), "trial-undecided", "the time ran out (60 s) while the kmod was loaded"),
+        (result(INSMOD, code=0, loaded="pf"), "trial-loaded", "modprobe loaded pf"),
+        (result("insmod /a/renamed.ko", code=0, loaded="inner"), "trial-loaded", "modprobe loaded inner"),
+        (result(code=0), "trial-refused", "modprobe ended with 0, but the kmod is not loaded"),
+        (result(INSMOD, code=0, loaded=""), "trial-refused", "modprobe ended with 0, but the kmod is not loaded"),
+        (result(f"{INSMOD}\nmodprobe: ERROR: no", "pf: bad"), "trial-refused", "modprobe ended with exit code 1: no"),
+        (result(INSMOD, "Kernel panic - not syncing: x", None), "trial-refused", "Kernel panic - not syncing: x"),
+        (result(INSMOD, INIT.format(-19)), "trial-no-device", "the init of pf returned -19 (ENODEV)"),
+        (result(INSMOD, INIT.format(-6)), "trial-no-device", "-6 (ENXIO)"),
+        (result(INSMOD, INIT.format(-12)), "trial-undecided", "-12 (ENOMEM)"),
+        (result("insmod /a/dep.ko", INIT.format(-19)), "trial-undecided", "-19 (ENODEV)"),
+        (result(INSMOD, INIT.format(0)), "trial-refused", "exit code 1"),
+        (result("modprobe: ERROR: Cannot allocate memory"), "trial-undecided", "there is not enough memory for it"),
+        (result("sh: not found", code=127), "trial-undecided", "modprobe ended with exit code 127"),
+        (result(code=None), "trial-undecided", "the time ran out (60 s) while the kmod was loaded"),
         (
-            TrialAnswer(1, lacking=("/lib/modules/1/a.ko",)),
+            ModprobeResult(1, refused_before=("/lib/modules/1/a.ko",)),
             "trial-undecided",
             "the kernel refused /lib/modules/1/a.ko, which is loaded first",
         ),
-        (answer(INSMOD, "Loading of module with unavailable key is rejected"), "trial-refused", "exit code 1"),
+        (result(INSMOD, "Loading of module with unavailable key is rejected"), "trial-refused", "exit code 1"),
     ],
 )
-def test_what_an_answer_means(given: TrialAnswer, id: str, got: str) -> None:
-    finding = conclude(TRIED, given, BootEnd.TIME, 60)
+def test_the_result_decides_the_finding(given: ModprobeResult, id: str, got: str) -> None:
+    finding = conclude(SUBJECT, given, BootEnd.TIMEOUT, 60)
     assert (finding.id, f" {got}" in finding.sentence) == (id, True), finding.sentence
 
 
-def test_a_key_that_only_the_virtual_machine_lacks_is_undecided() -> None:
-    given = answer(INSMOD, "Loading of module with unavailable key is rejected")
-    assert conclude(Subject("pf", RELEASE, enforced=True), given, BootEnd.TOLD, 60).id == "trial-key-unknown"
+def test_a_key_that_the_kernel_does_not_have_is_undecided() -> None:
+    refused = result(INSMOD, "Loading of module with unavailable key is rejected")
+    assert conclude(Subject("pf", RELEASE, enforced=True), refused, BootEnd.COMPLETE, 60).id == "trial-key-unknown"
 
 
-def test_lines_are_bounded_and_safe() -> None:
-    said = "\n".join(f"\x1b[31m::error::{number}{'x' * 5000}" for number in range(1000))
-    lines = conclude(TRIED, answer(INSMOD, said, 0, "pf"), BootEnd.TOLD, 60).lines
+def test_lines_are_limited_and_safe_to_print() -> None:
+    kernel = "\n".join(f"\x1b[31m::error::{number}{'x' * 5000}" for number in range(1000))
+    lines = conclude(SUBJECT, result(INSMOD, kernel, 0, "pf"), BootEnd.COMPLETE, 60).lines
     assert len(lines) == 41
     assert lines[20] == "… 961 lines left out …"
     assert all(len(line) < 320 and "\x1b" not in line and "::error" not in line for line in lines)
 
 
 @dataclass
-class Replayed:
-    """A machine that says what it was told to, boot after boot; T stands for the boot's token."""
+class ReplayedMachine:
+    """Virtual machine that prints recorded consoles, one for each boot. T stands for the boot's token."""
 
     consoles: list[Console]
     boots: list[str] = field(default_factory=list)
@@ -437,17 +440,17 @@ class Replayed:
 def replay(tmp_path: Path, machine: VirtualMachine, trials: int = 2, enforced: bool = False) -> dict[str, list[str]]:
     vmlinuz = tmp_path / "vmlinuz"
     vmlinuz.write_bytes(b"compressed")
-    bed = TrialEnvironment(lambda: vmlinuz, lambda: machine, dict, no_in_tree, tmp_path, enforced)
-    several = [Trial(f"t{number}", "pf", "/opt", {}) for number in range(trials)]
-    return ids(try_load(several, target(RELEASE), bed))
+    environment = TrialEnvironment(lambda: vmlinuz, lambda: machine, dict, no_in_tree, tmp_path, enforced)
+    loads = [Trial(f"t{number}", "pf", "/opt", {}) for number in range(trials)]
+    return ids(try_load(loads, target(RELEASE), environment))
 
 
-def told(*answers: str) -> str:
-    return f"T kernel {RELEASE}\n" + "".join(answers)
+def booted(*steps: str) -> str:
+    return f"T kernel {RELEASE}\n" + "".join(steps)
 
 
-def loads(step: int) -> str:
-    return f"T begin {step}\nT told {INSMOD}\nT code 0\nT live pf\nT end\n"
+def loaded(step: int) -> str:
+    return f"T begin {step}\nT printed {INSMOD}\nT code 0\nT loaded pf\nT end\n"
 
 
 PANIC = "Kernel panic - not syncing: x\n"
@@ -456,37 +459,43 @@ PANIC = "Kernel panic - not syncing: x\n"
 @pytest.mark.parametrize(
     ("consoles", "findings"),
     [
-        ([Console(told(loads(0), loads(2)), BootEnd.TOLD)], ["trial-loaded", "trial-loaded"]),
-        # What came to no end behind another one is tried again by itself.
+        ([Console(booted(loaded(0), loaded(2)), BootEnd.COMPLETE)], ["trial-loaded", "trial-loaded"]),
+        # A step that does not end, and is not the first, is tried again.
         (
-            [Console(told(loads(0), "T begin 2\n", PANIC), BootEnd.BY_ITSELF), Console(told(loads(2)), BootEnd.TOLD)],
+            [
+                Console(booted(loaded(0), "T begin 2\n", PANIC), BootEnd.MACHINE_ENDED),
+                Console(booted(loaded(2)), BootEnd.COMPLETE),
+            ],
             ["trial-loaded", "trial-loaded"],
         ),
         (
-            [Console(told("T begin 0\n"), BootEnd.TIME), Console(told("T begin 2\n", PANIC), BootEnd.BY_ITSELF)],
+            [
+                Console(booted("T begin 0\n"), BootEnd.TIMEOUT),
+                Console(booted("T begin 2\n", PANIC), BootEnd.MACHINE_ENDED),
+            ],
             ["trial-undecided", "trial-refused"],
         ),
-        ([Console("nothing", BootEnd.BY_ITSELF)], ["trial-undecided", "trial-undecided"]),
-        ([Console("x" * 100, BootEnd.MUCH)], ["trial-undecided", "trial-undecided"]),
-        ([Console("T kernel 6.1.0-2-amd64\n" + loads(0), BootEnd.TOLD)], ["trial-unable", "trial-unable"]),
+        ([Console("nothing", BootEnd.MACHINE_ENDED)], ["trial-undecided", "trial-undecided"]),
+        ([Console("x" * 100, BootEnd.TOO_MUCH_OUTPUT)], ["trial-undecided", "trial-undecided"]),
+        ([Console("T kernel 6.1.0-2-amd64\n" + loaded(0), BootEnd.COMPLETE)], ["trial-unable", "trial-unable"]),
     ],
 )
-def test_boot_after_boot(tmp_path: Path, consoles: list[Console], findings: list[str]) -> None:
-    machine = Replayed(consoles)
-    assert replay(tmp_path, machine) == {f"t{number}": [one] for number, one in enumerate(findings)}
-    assert machine.consoles == [], "all of them were needed"
+def test_each_boot_settles_steps(tmp_path: Path, consoles: list[Console], findings: list[str]) -> None:
+    machine = ReplayedMachine(consoles)
+    assert replay(tmp_path, machine) == {f"t{number}": [id] for number, id in enumerate(findings)}
+    assert machine.consoles == [], "all boots were needed"
     assert len({script.partition("token=")[2][:32] for script in machine.boots}) == len(machine.boots), "a new token"
 
 
-def test_a_kernel_that_enforces_nothing_proves_nothing_of_signatures(tmp_path: Path) -> None:
-    machine = Replayed([Console(told(loads(0), "T enforced N\n", loads(1)), BootEnd.TOLD)])
+def test_a_kernel_that_does_not_enforce_signatures_leaves_them_undecided(tmp_path: Path) -> None:
+    machine = ReplayedMachine([Console(booted(loaded(0), "T enforced N\n", loaded(1)), BootEnd.COMPLETE)])
     assert replay(tmp_path, machine, 1, enforced=True) == {"t0": ["trial-loaded", "trial-undecided"]}
-    machine = Replayed([Console(told(loads(0), "T enforced Y\n", loads(1)), BootEnd.TOLD)])
+    machine = ReplayedMachine([Console(booted(loaded(0), "T enforced Y\n", loaded(1)), BootEnd.COMPLETE)])
     assert replay(tmp_path, machine, 1, enforced=True) == {"t0": ["trial-loaded", "trial-loaded"]}
 
 
 def bzimage(release: str) -> bytes:
-    """As much of one as tells its release."""
+    """Return the part of a bzImage that names its release."""
     head = bytearray(0x400)
     head[0x202:0x206] = b"HdrS"
     head[0x20E:0x210] = (0x100).to_bytes(2, "little")
@@ -495,7 +504,7 @@ def bzimage(release: str) -> bytes:
 
 @pytest.fixture
 def kernels_here(tmp_path: Path) -> dict[str, Path]:
-    """Files that tell their release in their own ways, and one that tells none."""
+    """Return files that name their release in two formats, and one that names none."""
     contents = {
         "one": bzimage("6.1.0-1-amd64"),
         "two": b"\x7fELF" + bytes(2000) + b"Linux version 6.1.0-2-ppc64le (builder) #1",
@@ -506,7 +515,7 @@ def kernels_here(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in contents}
 
 
-def test_the_vmlinuz_of_the_kernel_is_taken(kernels_here: dict[str, Path]) -> None:
+def test_the_vmlinuz_that_names_the_kernel_is_chosen(kernels_here: dict[str, Path]) -> None:
     one, two, silent = kernels_here.values()
     assert chosen_vmlinuz([silent, one, two], "6.1.0-1-amd64") == one
     assert chosen_vmlinuz([one, two, silent], "6.1.0-2-ppc64le") == two
@@ -516,12 +525,12 @@ def test_the_vmlinuz_of_the_kernel_is_taken(kernels_here: dict[str, Path]) -> No
     assert other.what == "the vmlinuz is for 6.1.0-1-amd64, 6.1.0-2-ppc64le"
 
 
-BOOT = Boot(Path("/dev/null"), Path("/tmp/initramfs"), 512, "quiet", "T kernel ", ("T all", "T stays"))
-SAYS = "echo T kernel 1; echo T all; exec sleep 600"
+BOOT = Boot(Path("/dev/null"), Path("/tmp/initramfs"), 512, "quiet", "T kernel ", ("T all", "T stuck"))
+COMPLETE = "echo T kernel 1; echo T all; exec sleep 600"
 
 
-def ill_qemu(folder: Path, script: str, seconds: float, kvm: bool = False) -> VirtualMachine:
-    """A program in the place of QEMU that behaves as some do; what it was called with stands in `calls`."""
+def fake_qemu(folder: Path, script: str, seconds: float, kvm: bool = False) -> VirtualMachine:
+    """Return a virtual machine whose QEMU is a shell script. It writes its arguments to `calls`."""
     program = folder / "qemu-system-x86_64"
     program.write_text(f'#!/bin/sh\necho "$*" >>{folder}/calls\necho $$ >{folder}/pid\n{script}\n')
     program.chmod(0o755)
@@ -532,25 +541,27 @@ def ill_qemu(folder: Path, script: str, seconds: float, kvm: bool = False) -> Vi
 @pytest.mark.parametrize(
     ("script", "end"),
     [
-        (SAYS, BootEnd.TOLD),
-        ("exec sleep 600", BootEnd.TIME),
-        ("echo T kernel 1; exec sleep 600", BootEnd.TIME),
-        ("exec yes", BootEnd.MUCH),
-        ("echo broken; exit 1", BootEnd.BY_ITSELF),
-        ("trap '' TERM INT HUP; while :; do sleep 600 & wait; done", BootEnd.TIME),
+        (COMPLETE, BootEnd.COMPLETE),
+        ("exec sleep 600", BootEnd.TIMEOUT),
+        ("echo T kernel 1; exec sleep 600", BootEnd.TIMEOUT),
+        ("exec yes", BootEnd.TOO_MUCH_OUTPUT),
+        ("echo broken; exit 1", BootEnd.MACHINE_ENDED),
+        ("trap '' TERM INT HUP; while :; do sleep 600 & wait; done", BootEnd.TIMEOUT),
     ],
 )
-def test_whatever_qemu_does_it_has_an_end(tmp_path: Path, script: str, end: BootEnd) -> None:
-    console = ill_qemu(tmp_path, script, 0.5).boot(BOOT)
+def test_every_boot_ends(tmp_path: Path, script: str, end: BootEnd) -> None:
+    console = fake_qemu(tmp_path, script, 0.5).boot(BOOT)
     assert console.end is end
     assert len(console.text) <= CONSOLE_BYTES
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
 
 
-def test_kvm_and_the_sandbox_are_left_out_where_they_do_not_work(tmp_path: Path) -> None:
-    script = f"case $* in *sandbox*) echo sandbox: not supported; exit 1;; *kvm*) echo no kvm; exit 1;; esac; {SAYS}"
-    machine = ill_qemu(tmp_path, script, 30, kvm=True)
-    assert [machine.boot(BOOT).end, machine.boot(BOOT).end] == [BootEnd.TOLD, BootEnd.TOLD]
+def test_a_boot_is_tried_again_without_kvm_and_sandbox(tmp_path: Path) -> None:
+    script = (
+        f"case $* in *sandbox*) echo sandbox: not supported; exit 1;; *kvm*) echo no kvm; exit 1;; esac; {COMPLETE}"
+    )
+    machine = fake_qemu(tmp_path, script, 30, kvm=True)
+    assert [machine.boot(BOOT).end, machine.boot(BOOT).end] == [BootEnd.COMPLETE, BootEnd.COMPLETE]
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [("sandbox" in call, "-accel kvm" in call) for call in calls] == [
         (True, True),
@@ -561,12 +572,12 @@ def test_kvm_and_the_sandbox_are_left_out_where_they_do_not_work(tmp_path: Path)
     assert all("-nic none" in call and "-m 512M" in call for call in calls)
 
 
-def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
+def test_a_qemu_that_cannot_be_run_is_reported(tmp_path: Path) -> None:
     console = Qemu(str(tmp_path), "amd64", 5, kvm=False).boot(BOOT)
-    assert console == Console(f"{tmp_path}: Permission denied", BootEnd.BY_ITSELF)
+    assert console == Console(f"{tmp_path}: Permission denied", BootEnd.MACHINE_ENDED)
 
 
-def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
+def test_links_of_an_image_folder_are_kept(tmp_path: Path) -> None:
     folder = f"opt/lib/modules/{RELEASE}"
     entries: list[Member | tuple[str, bytes]] = [
         (f"{folder}/extra/a.ko.xz", b"a"),
@@ -578,8 +589,8 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
         ("etc/passwd", b"root"),
     ]
     write_layout(tmp_path / "layout", {"v1": image([layer(entries)])})
-    wanted = keep_rules(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
-    images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, wanted)
+    rules = keep_rules(folders=frozenset([folder]), paths=frozenset([f"{folder}/modules.dep.bin"]))
+    images = ImageResolver(Network(), Cache(tmp_path / "cache"), None, rules)
     read = images.image(parse_name(f"oci:{tmp_path}/layout:v1"), "amd64", PullCredentials(), VERIFIED_HTTPS)
     tree = image_tree(read, folder)
     contents = {path: entry.content for path, entry in tree.items() if isinstance(entry, File)}
@@ -591,7 +602,7 @@ def test_a_folder_of_an_image_is_laid_out_as_it_stands(tmp_path: Path) -> None:
     assert set(image_tree(read, f"srv/lib/modules/{RELEASE}")) == {path.replace("opt/", "srv/", 1) for path in tree}
 
 
-def test_what_nodes_have_loaded_comes_behind_its_dependencies(tmp_path: Path, release: str) -> None:
+def test_kmods_that_nodes_have_loaded_come_after_their_dependencies(tmp_path: Path, release: str) -> None:
     from .real import kernels
 
     videodev = "kernel/drivers/media/v4l2-core/videodev.ko"
@@ -602,10 +613,10 @@ def test_what_nodes_have_loaded_comes_behind_its_dependencies(tmp_path: Path, re
     subprocess.run([need_tool("depmod", _KMOD), "-b", str(tmp_path), release], check=True, timeout=60)
     trial = Trial("a", "pf", "/opt", {}, loaded=(videodev, MC))
 
-    def insmod(places: Callable[[str], Path | None]) -> tuple[str, ...]:
-        laid = lay_out(trial, 0, release, places, tmp_path)
-        assert isinstance(laid, StagedTrial)
-        return tuple(path.removeprefix(f"/lib/modules/{release}/") for path in laid.step.insmod)
+    def insmod(in_tree: Callable[[str], Path | None]) -> tuple[str, ...]:
+        staged = stage_trial(trial, 0, release, in_tree, tmp_path)
+        assert isinstance(staged, StagedTrial)
+        return tuple(path.removeprefix(f"/lib/modules/{release}/") for path in staged.step.insmod)
 
     assert insmod(lambda path: index / path) == (MC, videodev)
     assert insmod(lambda path: None if path.startswith("modules") else index / path) == (videodev, MC)

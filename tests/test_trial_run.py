@@ -1,4 +1,4 @@
-"""Trial loads from the command line: the kernel's own words in every report."""
+"""Trial loads from the command line: the kernel's own lines are in every report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .test_loading import of as of  # a fixture
 TAINT = "loading out-of-tree module taints kernel"
 
 
-def test_one_loads_and_one_is_refused_in_the_kernel_s_own_words(tmp_path: Path, of: Kernels) -> None:
+def test_reports_show_the_kernel_s_lines_of_loads_and_refusals(tmp_path: Path, of: Kernels) -> None:
     need_tool("qemu-system-x86_64", "apt-get install qemu-system-x86")
     table = {
         "loads": Case((), {"m.ko": of.own["pf_plain"]}),
@@ -33,13 +33,13 @@ def test_one_loads_and_one_is_refused_in_the_kernel_s_own_words(tmp_path: Path, 
     assert TAINT in found.stdout
 
 
-def test_without_a_kernel_to_boot_nothing_is_green(tmp_path: Path, of: Kernels) -> None:
+def test_a_missing_vmlinuz_leaves_modules_undecided(tmp_path: Path, of: Kernels) -> None:
     found = run(tmp_path, of, {"loads": Case((), {"m.ko": of.own["pf_plain"]})}, "--trial-load")
     assert found.verdicts()["loads"][:2] == ("undecided", "trial-unable"), found.output
     assert found.returncode == 10
 
 
-def test_raw_arguments_cannot_be_tried_and_that_is_said(tmp_path: Path, of: Kernels) -> None:
+def test_a_module_with_raw_arguments_is_undecided(tmp_path: Path, of: Kernels) -> None:
     table = {"raw": Case((), {"m.ko": of.own["pf_plain"]})}
     found = run(tmp_path, of, table, "--trial-load", f"--vmlinuz={vmlinuz(of.target)}", documents=[raw("raw", ["m"])])
     assert found.verdicts()["raw"][:2] == ("undecided", "trial-unable"), found.output

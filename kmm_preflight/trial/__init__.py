@@ -1,1 +1,1 @@
-"""A trial load: the target kernel boots in a virtual machine, and modprobe loads the kmods there as the node would."""
+"""Trial load: boot the target kernel in a virtual machine, and load the kmods there as KMM's worker does."""

@@ -1,4 +1,4 @@
-"""What a trial asks of a virtual machine: to boot a kernel with an initramfs, and to tell what its console said."""
+"""Boot of a virtual machine: a kernel with an initramfs, and the console output that results."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Boot:
-    """One boot. memory in MiB; arguments go to the kernel's command line.
-
-    ready stands on the console as soon as the init runs, and one of last when nothing more will come.
-    """
+    """Boot of a kernel in a virtual machine."""
 
     vmlinuz: Path
+    """Kernel to boot."""
     initramfs: Path
+    """Archive with the init script, programs and kmods."""
     memory: int
+    """Memory of the machine in MiB."""
     arguments: str
+    """Kernel command line."""
     ready: str
+    """Text on the console as soon as the init script runs."""
     last: tuple[str, ...]
+    """Texts after which no more output follows: the boot is stopped at the first one."""
 
 
 class BootEnd(Enum):
-    """Why a boot came to its end; the value is for a sentence."""
+    """Reason for the end of a boot; the value is a part of a sentence."""
 
-    TOLD = "the virtual machine reported its end"
-    BY_ITSELF = "the virtual machine ended"
-    TIME = "the time ran out"
-    MUCH = "the output on the console was too long"
+    COMPLETE = "the virtual machine reported its end"
+    MACHINE_ENDED = "the virtual machine ended"
+    TIMEOUT = "the time ran out"
+    TOO_MUCH_OUTPUT = "the output on the console was too long"
 
 
 @dataclass(frozen=True)
 class Console:
-    """What came on the console, and what the virtual machine's program itself said; why no more is read."""
+    """Output of one boot."""
 
     text: str
+    """Text of the console and of the virtual machine's program."""
     end: BootEnd
+    """Reason for the end of the boot."""
 
 
 class VirtualMachine(Protocol):
-    """A virtual machine without a network, bounded in time, memory and output; stopped when the call returns."""
+    """Virtual machine without a network, limited in time, memory and output. It is stopped when a boot returns."""
 
     seconds: float
-    """After which a boot is stopped."""
+    """Time limit of one boot."""
 
     def boot(self, boot: Boot) -> Console:
-        """Boots and waits for the end. What cannot be started is told as the console's text."""
+        """Boot and wait for the end. If the program cannot be started, return the error as the console's text."""
         ...

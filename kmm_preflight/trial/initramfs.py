@@ -1,4 +1,4 @@
-"""An initramfs as the kernel unpacks it: cpio in its newc form, uncompressed."""
+"""Initramfs: an uncompressed cpio archive in newc format, which the kernel unpacks."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ _PATH_BYTES = 4096
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder; those above an entry need not be named."""
+    """Folder. The folders above an entry are added to the archive by themselves."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file, which anybody may run: its bytes, or where they are."""
+    """File that everybody may read and run."""
 
     content: bytes | Path
+    """Its bytes, or the path of a file with them."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A symbolic link."""
+    """Symbolic link."""
 
     target: str
+    """Path that the link leads to."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A character device by its numbers."""
+    """Character device."""
 
     major: int
+    """Major number."""
     minor: int
+    """Minor number."""
 
 
 Entry = Folder | File | Link | Device
 
 
 def size_of(entry: Entry) -> int:
-    """The bytes that the content takes."""
+    """Return the size of the content in bytes."""
     match entry:
         case File(content=bytes(content)):
             return len(content)
@@ -59,22 +63,22 @@ def size_of(entry: Entry) -> int:
 
 
 def check_paths(entries: Mapping[str, Entry]) -> None:
-    """Malformed for a path from which the kernel would write anywhere else than where it says.
+    """Raise Malformed for a path that would make the kernel write to another place.
 
-    Paths begin at the root, without a slash. Below a link nothing may stand, since the kernel follows it.
+    A path begins at the root, without a slash. No entry may be below a link, since the kernel follows links.
     """
     for path in entries:
         encoded = path.encode("utf-8", "surrogateescape")
         is_plain = path[:1] not in ("", "/") and posixpath.normpath(f"/{path}") == f"/{path}"
         if not is_plain or b"\0" in encoded or len(encoded) > _PATH_BYTES:
             raise Malformed(f"a path {path[:80]!r} that is not plain")
-        above = next((one for one in _above(path) if not isinstance(entries.get(one, Folder()), Folder)), None)
+        above = next((folder for folder in _above(path) if not isinstance(entries.get(folder, Folder()), Folder)), None)
         if above:
-            raise Malformed(f"{path} below {above}, which is no folder")
+            raise Malformed(f"{path} below {above}, which is not a folder")
 
 
 def write_initramfs(out: BinaryIO, entries: Mapping[str, Entry]) -> None:
-    """Writes the archive; folders that are not named come before what stands in them. Malformed as check_paths."""
+    """Write the archive, with all folders before their entries. Raise Malformed as check_paths."""
     check_paths(entries)
     folders = {above: Folder() for path in entries for above in _above(path)}
     for number, (path, entry) in enumerate(sorted({**folders, **entries}.items()), start=1):

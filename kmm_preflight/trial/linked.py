@@ -1,4 +1,4 @@
-"""What a program says that it runs with: its interpreter and its shared libraries, read from the file alone."""
+"""Dependencies of a program, read from its file: the interpreter and the shared libraries."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ _STRING_BYTES = 4096
 
 @dataclass(frozen=True)
 class LinkedProgram:
-    """machine: e_machine; order: the byte order for struct; interpreter "" for a static one; search: folders first."""
+    """Dependencies of an ELF program."""
 
     machine: int
+    """Number of the architecture (e_machine)."""
     order: str
-    interpreter: str
+    """Byte order, as the module struct writes it."""
+    interpreter: str | None
+    """Path of the dynamic linker; None for a static program."""
     libraries: tuple[str, ...]
+    """Names of the shared libraries."""
     search: tuple[str, ...]
+    """Folders to search first for libraries (RPATH and RUNPATH)."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,19 @@ class _Segment:
 
 
 def read_linked(data: bytes) -> LinkedProgram:
-    """What the program in these bytes needs. Malformed when it is no ELF object of 64 bits, or is damaged."""
+    """Return the dependencies of a program. Raise Malformed if it is damaged or not a 64-bit ELF program."""
     if data[:4] != b"\x7fELF" or len(data) < 64 or data[4] != _64_BITS:
-        raise Malformed("no ELF program of 64 bits")
+        raise Malformed("not a 64-bit ELF program")
     order = ">" if data[5] == _BIG_ENDIAN else "<"
     try:
         (machine,) = struct.unpack_from(f"{order}H", data, 18)
         segments = list(_segments(data, order))
-        interpreter = next((_string(data, one.offset) for one in segments if one.kind == _INTERPRETER), "")
+        interpreter = next(
+            (_string(data, segment.offset) for segment in segments if segment.kind == _INTERPRETER), None
+        )
         dynamic = list(_dynamic(data, order, segments))
     except struct.error as exc:
-        raise Malformed("an ELF program that is cut short") from exc
+        raise Malformed("an ELF program that is cut off") from exc
     strings = next((_offset(segments, value) for tag, value in dynamic if tag == _STRINGS), 0)
     named = [(tag, _string(data, strings + value)) for tag, value in dynamic if tag in (_NEEDED, _RPATH, _RUNPATH)]
     libraries = tuple(text for tag, text in named if tag == _NEEDED)
@@ -61,9 +68,9 @@ def _segments(data: bytes, order: str) -> Iterator[_Segment]:
 
 
 def _dynamic(data: bytes, order: str, segments: list[_Segment]) -> Iterator[tuple[int, int]]:
-    for one in segments:
-        if one.kind == _DYNAMIC:
-            for at in range(one.offset, one.offset + one.size, 16):
+    for segment in segments:
+        if segment.kind == _DYNAMIC:
+            for at in range(segment.offset, segment.offset + segment.size, 16):
                 tag, value = struct.unpack_from(f"{order}QQ", data, at)
                 if not tag:
                     break
@@ -71,9 +78,9 @@ def _dynamic(data: bytes, order: str, segments: list[_Segment]) -> Iterator[tupl
 
 
 def _offset(segments: list[_Segment], address: int) -> int:
-    for one in segments:
-        if one.kind == _LOAD and one.address <= address < one.address + one.size:
-            return address - one.address + one.offset
+    for segment in segments:
+        if segment.kind == _LOAD and segment.address <= address < segment.address + segment.size:
+            return address - segment.address + segment.offset
     raise Malformed("an ELF program whose strings are not loaded")
 
 

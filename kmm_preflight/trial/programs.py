@@ -1,4 +1,4 @@
-"""The programs in the virtual machine: a shell, mount and kmod's modprobe, with what they are linked to."""
+"""Programs for the virtual machine: a shell, mount and kmod's modprobe, with their libraries."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kmm_preflight.trial.initramfs import Entry, File, Link
 from kmm_preflight.trial.linked import LinkedProgram, read_linked
 
 Root = Callable[[str], Path | None]
-"""The file behind an absolute path of a root file system, links followed; None where there is none."""
+"""Returns the file of an absolute path in a root file system, with links followed, or None."""
 
 LIBRARIES = "lib/preflight"
-"""Where libraries are in the virtual machine."""
+"""Folder of libraries in the virtual machine."""
 FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 _PACKAGES = {"sh": "dash or bash", "mount": "util-linux", "modprobe": "kmod"}
 _TRIPLETS = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "powerpc64le", "s390x": "s390x"}
-# Newer builds of kmod open these at need, and name them nowhere but in their text.
+# Newer builds of kmod open these libraries when they need them. Only strings in the program name them.
 _OPENED = ("libzstd.so.1", "liblzma.so.5", "libz.so.1", "libcrypto.so.3")
 _KMOD = b"kmod version"
 _PROGRAM_BYTES = 64 << 20
@@ -29,18 +29,20 @@ _LIBRARIES_MOST = 64
 
 @dataclass(frozen=True)
 class MissingTool:
-    """What a trial load needs and does not have here, and how that is mended: a noun, and a sentence."""
+    """Something that a trial load needs and that this machine or the image does not have."""
 
     what: str
+    """Description, such as "no modprobe"."""
     remedy: str
+    """Sentence that says how to get it."""
 
 
 def own_root(path: str) -> Path | None:
-    """The file system of the machine that the suite runs on."""
+    """Return a file of this machine."""
     try:
-        found = Path(path).resolve()
-        return found if found.is_file() else None
-    except (OSError, RuntimeError):  # a circle of links
+        resolved = Path(path).resolve()
+        return resolved if resolved.is_file() else None
+    except (OSError, RuntimeError):  # a loop of links
         return None
 
 
@@ -50,63 +52,62 @@ def own_programs(arch: str, path: str) -> dict[str, Entry] | MissingTool:
 
 
 def programs(arch: str, root: Root, folders: Sequence[str] = FOLDERS) -> dict[str, Entry] | MissingTool:
-    """The entries of an initramfs with sh, mount, modprobe, insmod and rmmod in bin/; or what is missing.
+    """Return the initramfs entries of sh, mount, modprobe, insmod and rmmod in bin/, or what is missing.
 
-    folders are those in which programs are looked for. Nothing is run: what a program is linked to is read from it.
+    Search programs in folders. Run nothing: read the libraries of a program from its file.
     """
     entries: dict[str, Entry] = {}
-    gathering = _Gathering(arch, root)
+    libraries = _LibraryCollector(arch, root)
     for name, package in _PACKAGES.items():
         remedy = f"Install {package} for {arch} on the machine that runs the suite."
-        path = next((found for folder in folders if (found := root(f"{folder}/{name}"))), None)
+        path = next((file for folder in folders if (file := root(f"{folder}/{name}"))), None)
         if path is None:
             return MissingTool(f"no {name} in {', '.join(folders)}", remedy)
         try:
             data = _read(path)
             if name == "modprobe" and _KMOD not in data:
                 return MissingTool(f"{path} is not kmod's modprobe", remedy)
-            gathering.add(data, path.parent)
+            libraries.add(data, path.parent)
         except Malformed as exc:
             return MissingTool(f"no {name} for {arch} here ({path}: {exc.message})", remedy)
         entries[f"bin/{name}"] = File(path)
-    tools = {f"bin/{name}": Link("modprobe") for name in ("insmod", "rmmod")}  # kmod looks by which name it is called
-    return {**entries, **tools, **gathering.entries}
+    tools = {f"bin/{name}": Link("modprobe") for name in ("insmod", "rmmod")}  # kmod acts by the name it is called with
+    return {**entries, **tools, **libraries.entries}
 
 
-class _Gathering:
-    """Interpreters and libraries of several programs, each once."""
+class _LibraryCollector:
+    """Collects interpreters and libraries of several programs, each once."""
 
     def __init__(self, arch: str, root: Root) -> None:
         self._arch, self._root = arch, root
         self.entries: dict[str, Entry] = {}
 
     def add(self, data: bytes, origin: Path) -> None:
-        """Adds what the program in data needs, and what that needs. Malformed for another architecture, or a gap."""
+        """Add the libraries of a program, and their libraries. Raise Malformed for a missing or foreign one."""
         waiting = [(data, origin)]
         while waiting:
             data, origin = waiting.pop()
             linked = self._linked(data)
             if linked.interpreter:
                 self._keep(linked.interpreter.lstrip("/"), self._root(linked.interpreter), linked.interpreter)
-            for name in (*linked.libraries, *(one for one in _OPENED if one.encode() in data)):
-                place = f"{LIBRARIES}/{name}"
-                if place in self.entries:
+            for name in (*linked.libraries, *(opened for opened in _OPENED if opened.encode() in data)):
+                target = f"{LIBRARIES}/{name}"
+                if target in self.entries:
                     continue
-                found = next(
-                    (path for one in self._places(linked, origin) if (path := self._root(f"{one}/{name}"))), None
-                )
-                if found is None and name not in linked.libraries:
+                files = (self._root(f"{folder}/{name}") for folder in self._search_folders(linked, origin))
+                library = next((file for file in files if file), None)
+                if library is None and name not in linked.libraries:
                     continue
-                self._keep(place, found, name)
-                assert found is not None
-                waiting.append((_read(found), found.parent))
+                self._keep(target, library, name)
+                assert library is not None
+                waiting.append((_read(library), library.parent))
 
-    def _keep(self, place: str, found: Path | None, name: str) -> None:
-        if found is None:
-            raise Malformed(f"it needs {name}, which is not there")
+    def _keep(self, target: str, file: Path | None, name: str) -> None:
+        if file is None:
+            raise Malformed(f"it needs {name}, which this machine does not have")
         if len(self.entries) >= _LIBRARIES_MOST:
             raise Malformed(f"it needs more than {_LIBRARIES_MOST} libraries")
-        self.entries[place] = File(found)
+        self.entries[target] = File(file)
 
     def _linked(self, data: bytes) -> LinkedProgram:
         linked, machine = read_linked(data), MACHINES[self._arch]
@@ -114,8 +115,8 @@ class _Gathering:
             raise Malformed(f"it is for {machine_word(data)}")
         return linked
 
-    def _places(self, linked: LinkedProgram, origin: Path) -> Iterator[str]:
-        """Where the dynamic linker of the usual distributions looks, its cache left out."""
+    def _search_folders(self, linked: LinkedProgram, origin: Path) -> Iterator[str]:
+        """Yield the folders that the dynamic linker of usual distributions searches. Ignore its cache."""
         for folder in linked.search:
             yield folder.replace("${ORIGIN}", str(origin)).replace("$ORIGIN", str(origin))
         triplet = f"{_TRIPLETS[self._arch]}-linux-gnu"
@@ -130,5 +131,5 @@ def _read(path: Path) -> bytes:
     except OSError as exc:
         raise Malformed(f"it cannot be read ({exc.strerror})") from exc
     if len(data) > _PROGRAM_BYTES:
-        raise Malformed("it is larger than any program of that kind")
+        raise Malformed(f"it has more than {_PROGRAM_BYTES >> 20} MiB")
     return data

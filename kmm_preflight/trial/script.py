@@ -1,7 +1,7 @@
-"""The init of the virtual machine: a shell script that loads kmods one after the other.
+"""Init script of the virtual machine: loads kmods one after the other.
 
-All that it tells goes through the kernel's own log to the console, so that it stands in one order with what the kernel
-says. A token that is new for each boot tells the two apart: a kmod cannot print what it does not know.
+The script writes to the kernel's log, so that its lines and the kernel's lines have one order on the console. A token
+that is new for each boot marks the lines of the script. A kmod does not know the token, so it cannot imitate them.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# What follows the token: a word, and mostly one thing more.
-KERNEL = "kernel"  # the release that runs
-BEGIN, END = "begin", "end"  # a step, by its number
-BEFORE = "before"  # a file that nodes have loaded already, and that does not load here
-TOLD, CODE = "told", "code"  # a line of modprobe, its exit code
-LIVE = "live"  # a kmod that is loaded at the end of a step
-ENFORCED = "enforced"  # whether unsigned kmods are refused by now, Y or N
-STAYS, ALL = "stays", "all"  # the end: a kmod cannot be unloaded, or every step was made
+# Words after the token.
+KERNEL = "kernel"  # the release of the running kernel
+BEGIN, END = "begin", "end"  # a step; BEGIN with its number
+REFUSED_BEFORE = "before"  # a file that nodes load before the kmod, and that does not load here
+PRINTED, CODE = "printed", "code"  # a line of modprobe, and its exit code
+LOADED = "loaded"  # a kmod that is loaded at the end of a step
+ENFORCED = "enforced"  # value of module.sig_enforce, Y or N
+STUCK, ALL = "stuck", "all"  # the end: a kmod cannot be unloaded, or all steps ran
 
-# 8: all of what the kernel says comes to the console from now on, and not what it said while it booted.
+# printk level 8: from here on all lines of the kernel are printed on the console.
 _HEAD = f"""#!/bin/sh
 token={{token}}
 export PATH=/bin LC_ALL=C
@@ -28,15 +28,15 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 echo 8 >/proc/sys/kernel/printk
 say() {{{{ printf '%.900s\\n' "$token $*" >/dev/kmsg; }}}}
-tell() {{{{ while IFS= read -r line; do say {TOLD} "$line"; done; }}}}
-rest() {{{{ while :; do read -r line </dev/console; done; }}}}
-modules() {{{{ while read -r name _; do say {LIVE} "$name"; done </proc/modules; }}}}
+forward() {{{{ while IFS= read -r line; do say {PRINTED} "$line"; done; }}}}
+wait_for_end() {{{{ while :; do read -r line </dev/console; done; }}}}
+modules() {{{{ while read -r name _; do say {LOADED} "$name"; done </proc/modules; }}}}
 enforce() {{{{
-  of=/sys/module/module/parameters/sig_enforce
-  echo 1 >$of
-  on=N
-  read -r on <$of
-  say {ENFORCED} "$on"
+  parameter=/sys/module/module/parameters/sig_enforce
+  echo 1 >$parameter
+  value=N
+  read -r value <$parameter
+  say {ENFORCED} "$value"
 }}}}
 unload() {{{{
   again=y
@@ -46,55 +46,57 @@ unload() {{{{
   done
   umount /tmp /etc/modprobe.d
   if read -r name _ </proc/modules; then
-    say {STAYS}
-    rest
+    say {STUCK}
+    wait_for_end
   fi
 }}}}
-lay() {{{{ mount --bind "$1/tmp" /tmp; mount --bind "$1/modprobe.d" /etc/modprobe.d; }}}}
+mount_folder() {{{{ mount --bind "$1/tmp" /tmp; mount --bind "$1/modprobe.d" /etc/modprobe.d; }}}}
 read -r release </proc/sys/kernel/osrelease
 say {KERNEL} "$release"
 """
 _TAIL = f"""say {ALL}
-rest
+wait_for_end
 """
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call of modprobe: its arguments behind -v, and the folder that is laid out for it.
-
-    insmod names files that are loaded before, as a node has them already; enforced: with module.sig_enforce=1.
-    """
+    """Modprobe call in the init script."""
 
     number: int
+    """Number of the step in the output."""
     folder: str
+    """Folder of the initramfs with the trial's /tmp and /etc/modprobe.d."""
     arguments: tuple[str, ...]
+    """Arguments after `modprobe -v`."""
     insmod: tuple[str, ...] = ()
+    """Files that nodes load before the kmod, in order."""
     enforced: bool = False
+    """True for a load with module.sig_enforce=1."""
 
 
 def init_script(token: str, steps: Sequence[Step]) -> str:
-    """The script. Steps that are enforced come last: what is enforced once stays so until the next boot."""
+    """Return the script. Steps with enforced signatures are last, since only a boot resets module.sig_enforce."""
     ordered = sorted(steps, key=lambda step: (step.enforced, step.number))
     return _HEAD.format(token=token) + "".join(_step(step) for step in ordered) + _TAIL
 
 
 def ready_mark(token: str) -> str:
-    """What stands on the console once the script runs."""
+    """Return the text that is on the console as soon as the script runs."""
     return f"{token} {KERNEL} "
 
 
 def last_marks(token: str) -> tuple[str, ...]:
-    """What stands there when nothing more will come."""
-    return f"{token} {ALL}", f"{token} {STAYS}"
+    """Return the texts after which the script prints no more."""
+    return f"{token} {ALL}", f"{token} {STUCK}"
 
 
 def _step(step: Step) -> str:
-    lines = [f"lay {shlex.quote(step.folder)}"]
+    lines = [f"mount_folder {shlex.quote(step.folder)}"]
     lines += ["enforce"] if step.enforced else []
     lines += [f"say {BEGIN} {step.number}"]
     files = [shlex.quote(path) for path in step.insmod]
-    lines += [f"{{ insmod {path} 2>&1 || say {BEFORE} {path}; }} | tell" for path in files]
+    lines += [f"{{ insmod {path} 2>&1 || say {REFUSED_BEFORE} {path}; }} | forward" for path in files]
     command = shlex.join(("modprobe", "-v", *step.arguments))
-    lines += [f"{{ {command} </dev/null 2>&1; say {CODE} $?; }} | tell", "modules", f"say {END}", "unload"]
+    lines += [f"{{ {command} </dev/null 2>&1; say {CODE} $?; }} | forward", "modules", f"say {END}", "unload"]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What an answer of the kernel means for the kmod: the findings of a trial load."""
+"""Findings of a trial load from the result of a modprobe call."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kmm_preflight.model import Finding
 from kmm_preflight.text import clean, listed
 from kmm_preflight.trial import findings
 from kmm_preflight.trial.boot import BootEnd
-from kmm_preflight.trial.console import TrialAnswer, lines_of
+from kmm_preflight.trial.console import ModprobeResult, lines_of
 from kmm_preflight.trial.programs import MissingTool
 
-# What a driver's init answers where its device is not there (docs/reference/loader.md 1, step 19).
+# Errors of a driver's init function if its device is absent (docs/reference/loader.md 1, step 19).
 _NO_DEVICE = (-errno.ENODEV, -errno.ENXIO)
-# From here on a shell tells that a program could not be run, or was ended by a signal.
-_NOT_ITS_OWN = 126
+# Exit codes of a shell from here on: the program could not be run, or a signal ended it.
+_SHELL_CODES = 126
 _UNKNOWN_KEY = re.compile(r"with unavailable key is rejected|Required key not available")
 _NO_MEMORY = "Cannot allocate memory"
 _LINE_CHARACTERS = 300
@@ -27,85 +27,88 @@ _LINE_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Subject:
-    """One kmod in a virtual machine of one kernel; enforced: with module.sig_enforce=1.
-
-    before counts the kmods that were loaded to be there before it.
-    """
+    """Kmod in a virtual machine of one kernel."""
 
     kmod: str
+    """Name of the kmod."""
     kernel: str
+    """Version of the kernel."""
     enforced: bool = False
+    """True for a load with module.sig_enforce=1."""
     before: int = 0
+    """Number of kmods that were loaded before, as nodes have them."""
 
     @property
     def how(self) -> str:
-        """For a sentence."""
+        """Description of the virtual machine, as a part of a sentence."""
         return "in a virtual machine with module.sig_enforce=1" if self.enforced else "in a virtual machine"
 
 
-def unable(tried: Subject, lacking: MissingTool) -> Finding:
-    """The trial could not be made."""
-    return findings.TRIAL_UNABLE(kmod=tried.kmod, kernel=tried.kernel, got=lacking.what, remedy=lacking.remedy)
+def unable(subject: Subject, missing: MissingTool) -> Finding:
+    """Return the finding of a trial that could not run."""
+    return findings.TRIAL_UNABLE(kmod=subject.kmod, kernel=subject.kernel, got=missing.what, remedy=missing.remedy)
 
 
-def undecided(tried: Subject, got: str, lines: Iterable[str] = ()) -> Finding:
-    """It was made, and says neither yes nor no."""
-    return _with(findings.TRIAL_UNDECIDED, tried, got, lines)
+def undecided(subject: Subject, got: str, lines: Iterable[str] = ()) -> Finding:
+    """Return the finding of a trial that ran but was inconclusive."""
+    return _with(findings.TRIAL_UNDECIDED, subject, got, lines)
 
 
-def conclude(tried: Subject, answer: TrialAnswer, end: BootEnd, seconds: float) -> Finding:
-    """The finding for an answer; end and seconds tell how long there was none."""
-    said = tuple(lines_of(answer))
-    if answer.panic:
-        return _with(findings.TRIAL_REFUSED, tried, answer.panic, said)
-    if answer.lacking:
-        return undecided(tried, f"the kernel refused {listed(list(answer.lacking))}, which is loaded first", said)
-    if answer.code is None:
-        waited = f"{end.value} ({seconds:.0f} s)" if end is BootEnd.TIME else end.value
-        return undecided(tried, f"{waited} while the kmod was loaded", said)
-    if answer.code == 0:
-        return _ended_well(tried, answer, said)
-    return _refused(tried, answer, said)
+def conclude(subject: Subject, result: ModprobeResult, end: BootEnd, seconds: float) -> Finding:
+    """Return the finding of a result. end and seconds are the end of the boot and its time limit."""
+    lines = tuple(lines_of(result))
+    if result.panic:
+        return _with(findings.TRIAL_REFUSED, subject, result.panic, lines)
+    if result.refused_before:
+        return undecided(
+            subject, f"the kernel refused {listed(list(result.refused_before))}, which is loaded first", lines
+        )
+    if result.code is None:
+        waited = f"{end.value} ({seconds:.0f} s)" if end is BootEnd.TIMEOUT else end.value
+        return undecided(subject, f"{waited} while the kmod was loaded", lines)
+    if result.code == 0:
+        return _exit_code_0(subject, result, lines)
+    return _refused(subject, result, lines)
 
 
-def _ended_well(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Finding:
-    """Exit code 0 alone proves no load: a built-in name, or one that is loaded already, gives the same."""
-    names = {wanted_key(name) for name in answer.live}
-    if wanted_key(tried.kmod) in names or 0 < len(answer.files) <= len(names) - tried.before:
-        return _with(findings.TRIAL_LOADED, tried, listed(list(answer.live)), said)
-    return _with(findings.TRIAL_REFUSED, tried, "modprobe ended with 0, but the kmod is not loaded", said)
+def _exit_code_0(subject: Subject, result: ModprobeResult, lines: tuple[str, ...]) -> Finding:
+    """Check that the kmod is loaded: modprobe also returns 0 for a built-in kmod and for one that is loaded already."""
+    names = {wanted_key(name) for name in result.loaded}
+    if wanted_key(subject.kmod) in names or 0 < len(result.files) <= len(names) - subject.before:
+        return _with(findings.TRIAL_LOADED, subject, listed(list(result.loaded)), lines)
+    return _with(findings.TRIAL_REFUSED, subject, "modprobe ended with 0, but the kmod is not loaded", lines)
 
 
-def _refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Finding:
-    words = _last_word(answer)
-    if answer.code is not None and answer.code >= _NOT_ITS_OWN:
-        return undecided(tried, f"modprobe ended with exit code {answer.code}{words}", said)
-    if any(_NO_MEMORY in line for line in answer.told):
-        return undecided(tried, f"there is not enough memory for it{words}", said)
-    if answer.refusal:
-        return _init_refused(tried, answer, said)
-    if tried.enforced and any(_UNKNOWN_KEY.search(line) for line in answer.words):
-        return _with(findings.TRIAL_KEY_UNKNOWN, tried, "its key is not built into this kernel", said)
-    return _with(findings.TRIAL_REFUSED, tried, f"modprobe ended with exit code {answer.code}{words}", said)
+def _refused(subject: Subject, result: ModprobeResult, lines: tuple[str, ...]) -> Finding:
+    words = _last_message(result)
+    if result.code is not None and result.code >= _SHELL_CODES:
+        return undecided(subject, f"modprobe ended with exit code {result.code}{words}", lines)
+    if any(_NO_MEMORY in line for line in result.printed):
+        return undecided(subject, f"there is not enough memory for it{words}", lines)
+    if result.init_error:
+        return _init_refused(subject, result, lines)
+    if subject.enforced and any(_UNKNOWN_KEY.search(line) for line in result.lines):
+        return _with(findings.TRIAL_KEY_UNKNOWN, subject, "its key is not built into this kernel", lines)
+    return _with(findings.TRIAL_REFUSED, subject, f"modprobe ended with exit code {result.code}{words}", lines)
 
 
-def _init_refused(tried: Subject, answer: TrialAnswer, said: tuple[str, ...]) -> Finding:
-    """The loader took what then refused by itself, for want of its device or for another cause."""
-    assert answer.refusal
-    name, number = answer.refusal
+def _init_refused(subject: Subject, result: ModprobeResult, lines: tuple[str, ...]) -> Finding:
+    """Return the finding of a kmod that the loader accepted and whose own init function failed."""
+    assert result.init_error
+    name, number = result.init_error
     got = f"the init of {name} returned {number} ({errno.errorcode.get(-number, 'unknown errno')})"
-    is_last = bool(answer.files) and module_key(answer.files[-1].rpartition("/")[2]) == wanted_key(tried.kmod)
+    is_last = bool(result.files) and module_key(result.files[-1].rpartition("/")[2]) == wanted_key(subject.kmod)
     if is_last and number in _NO_DEVICE:
-        return _with(findings.TRIAL_NO_DEVICE, tried, got, said)
-    return undecided(tried, got, said)
+        return _with(findings.TRIAL_NO_DEVICE, subject, got, lines)
+    return undecided(subject, got, lines)
 
 
-def _last_word(answer: TrialAnswer) -> str:
-    """modprobe's own, behind a colon: without its name and the weight that it gives it."""
-    words = [line for line in answer.told if not line.startswith("insmod ")]
+def _last_message(result: ModprobeResult) -> str:
+    """Return the last message of modprobe after a colon, without the prefixes `modprobe:` and `ERROR:`."""
+    words = [line for line in result.printed if not line.startswith("insmod ")]
     return f": {words[-1].removeprefix('modprobe: ').removeprefix('ERROR: ')}" if words else ""
 
 
-def _with(kind: FindingKind, tried: Subject, got: str, lines: Iterable[str]) -> Finding:
-    finding = kind(kmod=tried.kmod, kernel=tried.kernel, how=tried.how, got=got)
+def _with(kind: FindingKind, subject: Subject, got: str, lines: Iterable[str]) -> Finding:
+    finding = kind(kmod=subject.kmod, kernel=subject.kernel, how=subject.how, got=got)
     return replace(finding, lines=tuple(clean(line[:_LINE_CHARACTERS]) for line in lines))

@@ -1,4 +1,4 @@
-"""A trial of what an image holds for a plan, beside the proof from files."""
+"""Trial load of the kmod in a plan's image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kmm_preflight.release import findings
 from kmm_preflight.release.kernel_sources import OwnFile
 from kmm_preflight.text import listed
 from kmm_preflight.trial.environment import TrialEnvironment
-from kmm_preflight.trial.folder import image_tree
+from kmm_preflight.trial.image_folder import image_tree
 from kmm_preflight.trial.load import try_load
 from kmm_preflight.trial.programs import MissingTool
 from kmm_preflight.trial.staging import InTree, Trial
@@ -22,35 +22,36 @@ from kmm_preflight.trial.verdict import Subject, unable
 
 VMLINUZ = "vmlinuz"
 
-Bed = Callable[[TargetKernel, Callable[[], Path | None], InTree], TrialEnvironment]
-"""Makes a testbed of a kernel, its own vmlinuz, and in-tree kmods by paths below lib/modules/<kernel>."""
+MakeEnvironment = Callable[[TargetKernel, Callable[[], Path | None], InTree], TrialEnvironment]
+"""Returns the environment for a kernel, from its own vmlinuz and its in-tree kmods."""
 
 
-class OwnFiles(Protocol):
-    """A kernel's files as its driver toolkit and the OS image have them."""
+class KernelFiles(Protocol):
+    """Files of a kernel in its driver toolkit and its OS image."""
 
     def own_file(self, kernel: TargetKernel, path: str) -> OwnFile | None:
-        """A file below lib/modules/<kernel>, None where there is none; raises as errors.py says."""
+        """Return a file below lib/modules/<kernel>, or None. Raise the errors of reading an image."""
 
     def own_kmod(self, kernel: TargetKernel, name: str) -> str | None:
-        """The path there of an in-tree kmod, by its name with _ for -."""
+        """Return the path of an in-tree kmod below lib/modules/<kernel>, by its name with _ for -."""
 
 
-class Trials:
-    """Makes trials; assume_loaded are in-tree kmods that nodes have, with _ for -."""
+class ImageTrials:
+    """Runs the trial load of a plan's image."""
 
-    def __init__(self, bed: Bed, files: OwnFiles, assume_loaded: frozenset[str]) -> None:
-        self._bed, self._files, self._assume_loaded = bed, files, assume_loaded
+    def __init__(self, make_environment: MakeEnvironment, files: KernelFiles, assume_loaded: frozenset[str]) -> None:
+        """Take names of in-tree kmods that nodes have loaded, with _ for -, as assume_loaded."""
+        self._make_environment, self._files, self._assume_loaded = make_environment, files, assume_loaded
 
     def __call__(self, plan: Plan, image: Image) -> tuple[Finding, ...]:
-        """What the kernel itself says of the plan's kmod in the image; with rawArgs no trial can be made."""
+        """Return the findings of the trial. With rawArgs the kmod is unknown, so the finding is undecided."""
         kernel = plan.kernel
         if plan.kmod is None:
-            lacking = MissingTool(
+            missing = MissingTool(
                 "rawArgs name the kmod, so its name is not known", "Use moduleName, or leave --trial-load out."
             )
-            return (unable(Subject("a kmod", kernel.version), lacking),)
-        own = _Own(self._files, kernel)
+            return (unable(Subject("a kmod", kernel.version), missing),)
+        own_files = _OwnFiles(self._files, kernel)
         try:
             trial = Trial(
                 name=plan.id,
@@ -62,32 +63,30 @@ class Trials:
                 order=plan.modules_loading_order,
                 loaded=tuple(self._files.own_kmod(kernel, name) or name for name in sorted(self._assume_loaded)),
             )
-            bed = self._bed(kernel, lambda: own(VMLINUZ), own)
-            return (*try_load([trial], kernel, bed)[trial.name], *own.told())
+            environment = self._make_environment(kernel, lambda: own_files.path(VMLINUZ), own_files.path)
+            return (*try_load([trial], kernel, environment)[trial.name], *own_files.findings())
         except PreflightError as exc:
-            remedy = (
-                "See to it that image, driver toolkit and OS image can be read from here, or leave --trial-load out."
-            )
+            remedy = "Make image, driver toolkit and OS image readable from this machine, or leave --trial-load out."
             return (unable(Subject(plan.kmod, kernel.version), MissingTool(exc.message, remedy)),)
 
 
-class _Own:
-    """A kernel's own files for one trial; remembers which of them the driver toolkit lacks."""
+class _OwnFiles:
+    """Files of one kernel for one trial. It notes which files came from the OS image."""
 
-    def __init__(self, files: OwnFiles, kernel: TargetKernel) -> None:
+    def __init__(self, files: KernelFiles, kernel: TargetKernel) -> None:
         self._files, self._kernel = files, kernel
         self._of_os_image: list[str] = []
 
-    def __call__(self, path: str) -> Path | None:
-        """The file, None where there is none; raises what reading an image raises."""
+    def path(self, path: str) -> Path | None:
+        """Return the path of a file on this machine, or None. Raise the errors of reading an image."""
         file = self._files.own_file(self._kernel, path)
         if file is None:
             return None
         self._of_os_image += [path] if file.from_os_image else []
         return file.path
 
-    def told(self) -> tuple[Finding, ...]:
-        """Which were not the toolkit's."""
+    def findings(self) -> tuple[Finding, ...]:
+        """Return a note that names the files of the OS image, if there are any."""
         if not self._of_os_image:
             return ()
         kernel, files = self._kernel, listed(list(dict.fromkeys(self._of_os_image)))

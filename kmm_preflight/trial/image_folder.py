@@ -1,4 +1,4 @@
-"""The kernel's folder of an image as a trial lays it out: kmods, modprobe's indexes, links as they are."""
+"""Copy of the kernel's folder in an image for a trial: kmods, modprobe's index files, and links."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from kmm_preflight.trial.initramfs import Entry, File, Folder, Link
 from kmm_preflight.worker.indexes import INDEX_FILES
 
 READ = frozenset(INDEX_FILES)
-"""Files beside kmods that modprobe reads in the kernel's folder."""
+"""Names of files that modprobe reads in the kernel's folder, next to kmods."""
 _ENTRIES_MOST = 10_000
 
 
 def image_tree(image: Image, folder: str) -> dict[str, Entry]:
-    """What stands in a folder of the image, by paths from its root; a folder that is a link is that link alone.
+    """Return the entries of a folder of the image, by path from the image's root. Do not follow links.
 
-    BoundExceeded for more than 10,000 names; raises what reading the image raises.
+    If the folder itself is a link, return only that link. Raise BoundExceeded for more than 10,000 names, and the
+    errors of reading the image.
     """
     base = _base(image, folder)
-    here = image.files.entry(base)
-    if here is None or here.entry.kind is EntryKind.SYMLINK:
-        return {folder: Link(here.entry.link)} if here else {}
+    located = image.files.entry(base)
+    if located is None or located.entry.kind is EntryKind.SYMLINK:
+        return {folder: Link(located.entry.link)} if located else {}
     tree: dict[str, Entry] = {}
-    for number, located in enumerate(image.files.below(base, lambda name: True)):
+    for number, child in enumerate(image.files.below(base, lambda name: True)):
         if number >= _ENTRIES_MOST:
             raise BoundExceeded(f"/{folder} of the image: more than {_ENTRIES_MOST} names")
-        if entry := _entry(image, located):
-            tree[folder + located.path.removeprefix(base)] = entry
+        if entry := _entry(image, child):
+            tree[folder + child.path.removeprefix(base)] = entry
     return tree
 
 
 def _base(image: Image, folder: str) -> str:
-    """Where the folder stands, links above it followed: cp goes through those, and copies one that is the folder."""
+    """Return the folder's path with links above it followed. KMM's cp follows those, but not the folder itself."""
     above, name = posixpath.split(folder)
     try:
         located = image.files.resolve(above)
@@ -46,7 +47,7 @@ def _base(image: Image, folder: str) -> str:
 
 
 def _entry(image: Image, located: Located) -> Entry | None:
-    """None for what modprobe does not read, and for a device."""
+    """Return the entry, or None for a device and for a file that modprobe does not read."""
     match located.entry.kind:
         case EntryKind.FOLDER:
             return Folder()

@@ -1,4 +1,4 @@
-"""QEMU of this machine as the virtual machine; the only file of this room that starts a program."""
+"""QEMU of this machine as the virtual machine. No other file of this room starts a program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kmm_preflight.trial.boot import Boot, BootEnd, Console
 from kmm_preflight.trial.programs import MissingTool
 
 CONSOLE_BYTES = 4 << 20
-# KVM that is there and does not work, as in some virtual machines, says nothing for ever.
+# In some virtual machines, KVM exists and does not work: a boot never prints a line.
 _KVM_SECONDS = 8.0
 _KVM = "/dev/kvm"
 _READ_BYTES = 1 << 16
@@ -30,17 +30,22 @@ _BARE = ("-nodefaults", "-no-user-config", "-nic", "none", "-display", "none", "
 
 @dataclass(frozen=True)
 class _Kind:
-    """How QEMU is called for an architecture, where its console is, and what the kernel there wants besides."""
+    """QEMU for an architecture."""
 
     program: str
+    """Name of the program."""
     package: str
+    """Name of Debian's package."""
     options: tuple[str, ...]
+    """Options for machine and CPU."""
     console: str
+    """Device of the serial console."""
     arguments: str = ""
+    """Further arguments of the kernel."""
 
 
-# The CPU is one that both accelerators have, and that runs the programs of current distributions. x86's timer check
-# fails now and then where QEMU gets little time.
+# Both accelerators have this CPU, and it runs the programs of current distributions. The timer check of x86 sometimes
+# fails on a busy machine.
 _KINDS = {
     "amd64": _Kind("qemu-system-x86_64", "qemu-system-x86", ("-M", "q35", "-cpu", "max"), "ttyS0", "no_timer_check"),
     "arm64": _Kind("qemu-system-aarch64", "qemu-system-arm", ("-M", "virt,gic-version=max", "-cpu", "max"), "ttyAMA0"),
@@ -50,10 +55,10 @@ _KINDS = {
 
 
 def find_qemu(arch: str, path: str, seconds: float, kvm: bool = True) -> Qemu | MissingTool:
-    """QEMU for an architecture, on a PATH or where RHEL has it, or what is missing; kvm: where it can be used."""
+    """Find QEMU for an architecture on a PATH or in RHEL's folder, or return what is missing."""
     kind, own = _KINDS[arch], architecture(os.uname().machine) == arch
     names = [kind.program, *(["qemu-kvm", "/usr/libexec/qemu-kvm"] if own else [])]
-    program = next((found for name in names if (found := shutil.which(name, path=path))), None)
+    program = next((file for name in names if (file := shutil.which(name, path=path))), None)
     if program is None:
         remedy = f"Install QEMU for {arch}: `apt-get install {kind.package}`, `dnf install qemu-kvm` or the like."
         return MissingTool(f"no {kind.program} in PATH", remedy)
@@ -61,7 +66,7 @@ def find_qemu(arch: str, path: str, seconds: float, kvm: bool = True) -> Qemu | 
 
 
 class Qemu:
-    """See Machine. It remembers what does not work here, for the boots to come."""
+    """Virtual machine that is one process of QEMU. It remembers for later boots what does not work here."""
 
     def __init__(self, program: str, arch: str, seconds: float, kvm: bool) -> None:
         self.seconds = seconds
@@ -69,7 +74,7 @@ class Qemu:
         self._kvm, self._sandbox = kvm, True
 
     def boot(self, boot: Boot) -> Console:
-        """See Machine. A boot that comes to nothing with KVM, or in a sandbox, is made again without."""
+        """Boot and wait for the end. If a boot fails with KVM or in QEMU's sandbox, boot again without it."""
         deadline = time.monotonic() + self.seconds
         while True:
             patience = _KVM_SECONDS if self._kvm else self.seconds
@@ -77,7 +82,7 @@ class Qemu:
             if boot.ready in console.text or time.monotonic() >= deadline:
                 return console
             if self._sandbox and "sandbox" in console.text:
-                self._sandbox = False  # a QEMU that is built without
+                self._sandbox = False  # this QEMU is built without a sandbox
             elif self._kvm:
                 self._kvm = False
             else:
@@ -109,46 +114,46 @@ class Qemu:
                 preexec_fn=_end_with_parent,
             )
         except OSError as exc:
-            return Console(f"{self._program}: {exc.strerror}", BootEnd.BY_ITSELF)
+            return Console(f"{self._program}: {exc.strerror}", BootEnd.MACHINE_ENDED)
         assert process.stdout is not None
         try:
             return _follow(process.stdout.fileno(), boot, deadline, ready_by)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with all that came of it
+                os.killpg(process.pid, signal.SIGKILL)  # with all processes that it started
             process.wait()
             process.stdout.close()
 
 
 def _follow(descriptor: int, boot: Boot, deadline: float, ready_by: float) -> Console:
-    """Reads until one of the boot's last words, or a bound."""
-    got = bytearray()
+    """Read until one of the boot's last texts, the end of the process, or a limit."""
+    output = bytearray()
     ready, last = boot.ready.encode(), [mark.encode() for mark in boot.last]
-    end, is_ready, looked = BootEnd.TIME, False, 0
+    end, is_ready, searched = BootEnd.TIMEOUT, False, 0
     while (left := (deadline if is_ready else ready_by) - time.monotonic()) > 0:
         if not select.select([descriptor], [], [], left)[0]:
             continue
         piece = os.read(descriptor, _READ_BYTES)
         if not piece:
-            end = BootEnd.BY_ITSELF
+            end = BootEnd.MACHINE_ENDED
             break
-        got += piece
-        if len(got) > CONSOLE_BYTES:
-            end = BootEnd.MUCH
+        output += piece
+        if len(output) > CONSOLE_BYTES:
+            end = BootEnd.TOO_MUCH_OUTPUT
             break
-        is_ready = is_ready or ready in got
-        if _has(got, last, looked):
-            end = BootEnd.TOLD
+        is_ready = is_ready or ready in output
+        if _has(output, last, searched):
+            end = BootEnd.COMPLETE
             break
-        looked = max(0, len(got) - 256)
-    return Console(bytes(got[:CONSOLE_BYTES]).decode("utf-8", "replace"), end)
+        searched = max(0, len(output) - 256)
+    return Console(bytes(output[:CONSOLE_BYTES]).decode("utf-8", "replace"), end)
 
 
-def _has(got: bytearray, marks: Sequence[bytes], start: int) -> bool:
-    return any(got.find(mark, start) >= 0 for mark in marks)
+def _has(output: bytearray, marks: Sequence[bytes], start: int) -> bool:
+    return any(output.find(mark, start) >= 0 for mark in marks)
 
 
 def _end_with_parent() -> None:
-    """Between fork and exec: a worker that is killed leaves no virtual machine behind."""
+    """Make the kernel end QEMU together with the worker. This runs between fork and exec."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
