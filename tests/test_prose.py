@@ -156,6 +156,7 @@ TO_REWRITE = tuple(
         "kmm_preflight/kmod/findings.py",
         "kmm_preflight/oci",
         "kmm_preflight/release/findings.py",
+        "kmm_preflight/stages/findings.py",
         "kmm_preflight/worker/findings.py",
         "fixtures",
         "reports",
