@@ -12,14 +12,15 @@ import yaml
 
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import UsageProblem
-from kmm_preflight.model import Flavour
-from kmm_preflight.nodes.selection import KernelOptions, Selection, choose_kernels
+from kmm_preflight.model import Flavour, ModuleName
+from kmm_preflight.nodes.selection import KernelOptions, Selection, choose_kernels, named_kernels
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.layers import KeepRules
 from kmm_preflight.oci.reference import LayoutReference
 from kmm_preflight.oci.resolver import ImageResolver
+from kmm_preflight.planning.module import RefusedModule
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.payload import FILES
 from tests.clusters import namespaces, serve, serve_machines
@@ -217,6 +218,33 @@ def test_options_win_over_nodes(tmp_path: Path, options: KernelOptions, kernels:
     (targets,) = selection.targets.values()
     assert {target.kernel.version for target in targets} == kernels
     assert selection.assumed == (f"{named}: used for every Module, whatever kernels its nodes would boot",)
+
+
+@pytest.mark.parametrize(
+    ("version", "arches", "arch", "release", "assumed"),
+    [
+        (AMD_9, ("arm64",), "amd64", None, ["target kernels were given by --kernel: no release image was read"]),
+        (
+            "6.6.0",
+            ("arm64",),
+            "arm64",
+            RELEASE,
+            [
+                f"target kernels were given by --kernel instead of those of {RELEASE}: no release image was read",
+                "kernel 6.6.0 names no architecture: arm64 is assumed",
+            ],
+        ),
+    ],
+)
+def test_named_kernels(
+    version: str, arches: tuple[str, ...], arch: str, release: str | None, assumed: list[str]
+) -> None:
+    name = ModuleName("ns", "m")
+    selection = named_kernels([version], arches, "toolkit", release, [RefusedModule(name, "no spec")])
+    (kernel,) = selection.kernels
+    assert (kernel.version, kernel.arch, kernel.driver_toolkit) == (version, arch, "toolkit")
+    assert [target.kernel for target in selection.targets[name]] == [kernel]
+    assert (selection.release, selection.all_assumed) == (None, tuple(assumed))
 
 
 NO_DEFAULT = "no OSImageStream with a default stream: pools without a stream are assumed to boot "

@@ -23,7 +23,6 @@ TO_DOCUMENT = (
     "fixtures/run.py",
     "kmm_preflight/build",
     "kmm_preflight/cluster",
-    "kmm_preflight/nodes",
     "kmm_preflight/oci",
     "kmm_preflight/status",
     "kmm_preflight/trial",

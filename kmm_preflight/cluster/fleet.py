@@ -23,13 +23,13 @@ from kmm_preflight.cluster.api import (
 )
 from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.fleet import Fleet, FleetManifests, fleet_of
+from kmm_preflight.nodes.selection import ALL_KERNELS
 
 _T = TypeVar("_T")
 # Names of MachineConfigs that the machine config operator makes: for OpenShift's roles, and for any pool.
 _OF_ROLES = re.compile(r"(00-(master|worker|arbiter)|01-(master|worker|arbiter)-(container-runtime|kubelet))")
 _OF_POOLS = re.compile(r"9[789]-(.+?)-generated-.+")
 
-ALL_KERNELS = "every Module is judged on every kernel read from the release"
 NO_POOLS = "nodes are judged on every stream of the release and in the flavour that they boot today"
 NO_CONFIGS = "a pool is assumed to boot the flavour that its nodes boot today, and the release's OS image"
 NO_SOURCES = "every pool is assumed to boot the release's OS image"

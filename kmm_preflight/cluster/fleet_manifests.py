@@ -7,7 +7,7 @@ from functools import partial
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.documents import read_documents
-from kmm_preflight.cluster.fleet import ALL_KERNELS, NO_CONFIGS, NO_POOLS
+from kmm_preflight.cluster.fleet import NO_CONFIGS, NO_POOLS
 from kmm_preflight.cluster.inventory import Key
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import Manifest
@@ -16,6 +16,7 @@ from kmm_preflight.nodes.machine_config import MachineConfig, parse_machine_conf
 from kmm_preflight.nodes.node import HOSTED_LABEL
 from kmm_preflight.nodes.node_pool import NodePool, config_names, parse_node_pool
 from kmm_preflight.nodes.pool import Pool
+from kmm_preflight.nodes.selection import ALL_KERNELS
 
 MCO = "machineconfiguration.openshift.io"
 KINDS = {

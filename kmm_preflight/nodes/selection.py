@@ -1,10 +1,11 @@
-"""Select the kernels of a release on which each Module of a run is judged."""
+"""Select the kernels on which each Module of a run is judged: kernels of a release, or kernels that options name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from kmm_preflight.kernel_version import given_architecture, kernel_architecture, kernel_flavour
 from kmm_preflight.model import ModuleName, Release, TargetKernel
 from kmm_preflight.nodes.demand import Demand, demand_of
 from kmm_preflight.nodes.fleet import Fleet
@@ -16,19 +17,26 @@ from kmm_preflight.planning.module import Module, RefusedModule
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.payload import read_release, read_streams
 
+ALL_KERNELS = "every Module is judged on every kernel read from the release"
+
 
 @dataclass(frozen=True)
 class Selection:
     """The kernels on which the Modules of a run are judged."""
 
-    release: Release
-    """The release that was read."""
+    release: Release | None
+    """The release that was read, or None if options name the kernels."""
     kernels: tuple[TargetKernel, ...]
     """All kernels of the run."""
     targets: Mapping[ModuleName, tuple[Target, ...]]
     """The target kernels of each Module."""
     assumed: tuple[str, ...] = ()
-    """Sentences for the report about assumptions."""
+    """Sentences for the report about assumptions, without those of the release."""
+
+    @property
+    def all_assumed(self) -> tuple[str, ...]:
+        """All sentences for the report about assumptions."""
+        return (*self.assumed, *(self.release.notes if self.release else ()))
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,10 @@ def choose_kernels(
         release, kernels = read_release(images, name, options.choice, credentials)
         targets = targets_for_any_node(kernels)
         return Selection(
-            release, tuple(target.kernel for target in targets), {module.name: targets for module in judged}
+            release,
+            tuple(target.kernel for target in targets),
+            {module.name: targets for module in judged},
+            (_all_kernels(options.choice, fleet),),
         )
     streams = ReleaseStreams(*read_streams(images, name, options.choice.arches or fleet.arches, credentials))
     prediction = Prediction(fleet, streams)
@@ -92,6 +103,46 @@ def choose_kernels(
         },
         (*fleet.assumed, *_assumed(fleet, streams, options, name)),
     )
+
+
+def named_kernels(
+    versions: Iterable[str],
+    arches: tuple[str, ...],
+    driver_toolkit: str | None,
+    release: str | None,
+    modules: Iterable[Module | RefusedModule],
+) -> Selection:
+    """Return the kernels that options name. No release and no node is read.
+
+    arches are the architectures that options name. release is the image that options name in addition.
+    """
+    kernels = tuple(
+        TargetKernel(
+            version=version,
+            arch=given_architecture(version, arches),
+            stream=None,
+            flavour=kernel_flavour(version),
+            driver_toolkit=driver_toolkit,
+            provenance="given by --kernel",
+        )
+        for version in versions
+    )
+    instead = f" instead of those of {release}" if release else ""
+    assumed = [f"target kernels were given by --kernel{instead}: no release image was read"]
+    assumed += [
+        f"kernel {kernel.version} names no architecture: {kernel.arch} is assumed"
+        for kernel in kernels
+        if not kernel_architecture(kernel.version)
+    ]
+    targets = targets_for_any_node(kernels)
+    return Selection(None, kernels, {module.name: targets for module in modules}, tuple(assumed))
+
+
+def _all_kernels(choice: Choice, fleet: Fleet | None) -> str:
+    """Return the sentence of a run that knows no nodes."""
+    names = ", ".join([*choice.arches, *choice.streams, *(flavour.value for flavour in choice.flavours)])
+    reasons = "; ".join(fleet.assumed) if fleet else ""
+    return f"{reasons or f'no cluster was read: {ALL_KERNELS}'} ({names})"
 
 
 def _demand(module: Module | RefusedModule, prediction: Prediction, options: KernelOptions) -> tuple[Demand, ...]:

@@ -1,0 +1,33 @@
+"""The cases of a run: each Module on each of its target kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from kmm_preflight.model import ModuleName
+from kmm_preflight.nodes.targets import Target
+from kmm_preflight.planning import findings
+from kmm_preflight.planning.module import Module, RefusedModule
+from kmm_preflight.planning.plan import Case, Unresolved
+from kmm_preflight.planning.planner import make_plan
+
+
+def make_cases(
+    modules: Iterable[Module | RefusedModule], targets: Mapping[ModuleName, tuple[Target, ...]]
+) -> tuple[Case, ...]:
+    """Return the cases, by Module and then by target kernel. The Modules must have a moduleLoader."""
+    return tuple(
+        replace(_case(module, target), notes=target.notes, nodes=target.nodes)
+        for module in modules
+        for target in targets[module.name]
+    )
+
+
+def _case(module: Module | RefusedModule, target: Target) -> Case:
+    if isinstance(module, RefusedModule):
+        return Unresolved(module.name, target.kernel, findings.MODULE_INVALID(problem=module.problem))
+    assert module.container  # a Module without a moduleLoader has no case
+    if target.unresolved:
+        return Unresolved(module.name, target.kernel, target.unresolved, secret=module.secret)
+    return make_plan(module, module.container, target.kernel, target.kernels_today)
