@@ -1,1 +1,1 @@
-"""The validation itself."""
+"""The validation: one test for each stage of the documentation."""

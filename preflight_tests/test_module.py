@@ -10,17 +10,17 @@ from kmm_preflight.model import StageResult
 
 @pytest.mark.stage("Image")
 def test_image(image_result: StageResult) -> None:
-    """The image can be had, and holds the kmod in <DirName>/lib/modules/<UpgradedKernel>/."""
+    """Check that the image can be pulled and has the kmod in <DirName>/lib/modules/<UpgradedKernel>/."""
     settle(image_result)
 
 
 @pytest.mark.stage("Build")
 def test_build(build_result: StageResult) -> None:
-    """The image failed and there is a build section: its build succeeds."""
+    """If the image fails and the Module has a build section, check that the build succeeds."""
     settle(build_result)
 
 
 @pytest.mark.stage("Sign")
 def test_sign(sign_result: StageResult) -> None:
-    """The image failed, a build if any passed, and there is a sign section: signing succeeds."""
+    """If the image fails, any build passes and the Module has a sign section, check that signing succeeds."""
     settle(sign_result)

@@ -1,1 +1,1 @@
-"""Glue between the domain and its readers, on the way out: every output is a view of the one report."""
+"""Outputs of a run. Every output is a view of the report."""

@@ -1,4 +1,4 @@
-"""preflight.json: the report as data; docs/report.md documents the fields, the schema's name carries a version."""
+"""preflight.json: the report as data. docs/report.md documents the fields. The name of the schema has its version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kmm_preflight.text import clean
 
 
 def to_json(report: Report) -> str:
-    """The document as text, keys in reading order."""
+    """Return the document as text, with keys in reading order."""
     body = {
         "schema": SCHEMA,
         "suite": report.version,
@@ -32,21 +32,21 @@ def to_json(report: Report) -> str:
         "builder": report.builder,
         "modules": [_module(verdict) for verdict in report.verdicts],
         "listed": [
-            {"namespace": one.module.namespace, "name": one.module.name, "reason": one.reason}
-            for one in report.not_judged
+            {"namespace": module.module.namespace, "name": module.module.name, "reason": module.reason}
+            for module in report.not_judged
         ],
     }
     return json.dumps(body, indent=2, ensure_ascii=True) + "\n"
 
 
-def _proof(proving: ProofOptions) -> dict[str, object]:
+def _proof(options: ProofOptions) -> dict[str, object]:
     return {
-        "depth": proving.depth.value,
-        "assumeLoaded": sorted(proving.assume_loaded),
-        "requireSignature": proving.require_signature,
-        "kmmVersion": proving.kmm_version,
-        "trial": proving.trial,
-        "notChecked": list(proving.not_checked),
+        "depth": options.depth.value,
+        "assumeLoaded": sorted(options.assume_loaded),
+        "requireSignature": options.require_signature,
+        "kmmVersion": options.kmm_version,
+        "trial": options.trial,
+        "notChecked": list(options.not_checked),
     }
 
 
@@ -62,9 +62,9 @@ def _release(report: Report) -> dict[str, object] | None:
     if release is None:
         return {"reference": report.release_requested, "digest": None} if report.release_requested else None
     toolkits = [
-        {"reference": one.reference, "digest": one.digest, "stream": one.stream, "arch": one.arch,
-         "rhelVersion": one.rhel_version}
-        for one in release.toolkits
+        {"reference": toolkit.reference, "digest": toolkit.digest, "stream": toolkit.stream, "arch": toolkit.arch,
+         "rhelVersion": toolkit.rhel_version}
+        for toolkit in release.toolkits
     ]  # fmt: skip
     return {"reference": release.reference, "digest": release.digest, "version": release.version,
             "driverToolkits": toolkits}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The run's facts as labels and words, the same in every output."""
+"""Facts of a run as labels and words, for every output."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from kmm_preflight.text import clean
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """Label and words of each fact, in reading order; safe to print, not escaped for markup."""
-    told = [("suite", f"kmm-preflight {report.version}")]
+    """Return label and words of each fact, in reading order. They are safe to print, but not escaped for HTML."""
+    labelled = [("suite", f"kmm-preflight {report.version}")]
     if report.release:
-        told.append(("release", f"{report.release.version} ({report.release.reference}, {report.release.digest})"))
-        told += [
-            ("driver toolkit", f"{one.stream} {one.arch}: {one.reference} ({one.digest})")
-            for one in report.release.toolkits
+        labelled.append(("release", f"{report.release.version} ({report.release.reference}, {report.release.digest})"))
+        labelled += [
+            ("driver toolkit", f"{toolkit.stream} {toolkit.arch}: {toolkit.reference} ({toolkit.digest})")
+            for toolkit in report.release.toolkits
         ]
     elif report.release_requested:
-        told.append(("release", f"{report.release_requested} (not read)"))
-    told += [("target kernel", kernel_words(kernel)) for kernel in report.kernels]
+        labelled.append(("release", f"{report.release_requested} (not read)"))
+    labelled += [("target kernel", kernel_words(kernel)) for kernel in report.kernels]
     if report.builder:
-        told.append(("builder", report.builder))
-    told += [("assumed", words) for words in report.assumed]
-    told += [("listed, no case", f"{one.module}: {one.reason}") for one in report.not_judged]
+        labelled.append(("builder", report.builder))
+    labelled += [("assumed", words) for words in report.assumed]
+    labelled += [("listed, no case", f"{module.module}: {module.reason}") for module in report.not_judged]
     if report.answered:
-        told.append(("answered", report.answered))
-    told.append(("proof", f"depth {report.proof.words}; not checked: {'; '.join(report.proof.not_checked)}"))
-    told.append(("started", f"{report.started:%Y-%m-%d %H:%M:%S} UTC"))
-    told.append(("seconds", f"{(report.finished - report.started).total_seconds():.1f}"))
-    return [(label, clean(words)) for label, words in told]
+        labelled.append(("answered", report.answered))
+    labelled.append(("proof", f"depth {report.proof.words}; not checked: {'; '.join(report.proof.not_checked)}"))
+    labelled.append(("started", f"{report.started:%Y-%m-%d %H:%M:%S} UTC"))
+    labelled.append(("seconds", f"{(report.finished - report.started).total_seconds():.1f}"))
+    return [(label, clean(words)) for label, words in labelled]
 
 
 def kernel_words(kernel: TargetKernel) -> str:
-    """A target kernel with its architecture, stream, flavour and provenance."""
+    """Return a target kernel with its architecture, stream, flavour and provenance, in words."""
     stream = f", {kernel.stream}" if kernel.stream else ""
     return f"{kernel.version} ({kernel.arch}{stream}, {kernel.flavour.value}): {kernel.provenance}"
 
 
 def finding_ids(verdict: Verdict) -> str:
-    """The ids of a verdict's findings, in the order of the stages."""
+    """Return the ids of a verdict's findings, in the order of the stages."""
     return ", ".join(dict.fromkeys(finding.id for finding in verdict.findings))
 
 
 def remedies(verdict: Verdict) -> list[str]:
-    """What to do, once each."""
+    """Return the remedies of the open findings. Each remedy is listed once."""
     return list(dict.fromkeys(finding.remedy for finding in verdict.open_findings))

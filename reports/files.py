@@ -1,4 +1,4 @@
-"""The files of a run for programs, each a view of the one report."""
+"""Files of a run: JSON, JUnit and status patch for programs, and the HTML page of a run without steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""preflight.html by pytest-html: our columns, our facts and table on top, one self-contained file."""
+"""preflight.html by pytest-html: facts and verdicts at the top, our columns in the table of steps, one file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kmm_preflight.entry.places import PAGE
 from reports.page import summary
 
 _COLUMNS = ("module", "kernel", "stage", "finding", "remedy")
-_FIRST = 1  # behind pytest-html's own first column, the result
+_FIRST = 1  # after pytest-html's first column, the result
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Sends pytest-html's report to the artifacts, unless the user has named a file."""
+    """Write pytest-html's report to the artifacts, unless an option names another file."""
     if not is_controller(config) or ARTIFACTS not in config.stash or config.getoption("collectonly"):
         return
     if not config.pluginmanager.hasplugin("html"):
@@ -31,31 +31,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Page:
-    """The hooks of pytest-html, on the controller of a run that was planned."""
+    """Hooks of pytest-html, on the controller of a planned run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
 
     def pytest_html_report_title(self, report: object) -> None:
-        """The title of the page."""
+        """Set the title of the page."""
         report.title = "kmm-preflight"  # type: ignore[attr-defined]  # pytest-html ships no types
 
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        """Facts, table and sentence as static HTML."""
+        """Add facts, verdicts and the sentence of the run as static HTML."""
         prefix.append(summary(self._config.stash[REPORT]))
 
     def pytest_html_results_table_header(self, cells: list[str]) -> None:
-        """The heads of our columns."""
+        """Add the heads of our columns."""
         cells[_FIRST:_FIRST] = [f'<th class="sortable">{name.capitalize()}</th>' for name in _COLUMNS]
 
     def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
-        """The cells of our columns; a crashed worker's report has none of the values."""
-        told = {str(name): str(value) for name, value in getattr(report, "user_properties", [])}
-        cells[_FIRST:_FIRST] = [f"<td>{escape(told.get(name, ''))}</td>" for name in _COLUMNS]
+        """Add the cells of our columns. The report of a crashed worker has no values: its cells are empty."""
+        values = {str(name): str(value) for name, value in getattr(report, "user_properties", [])}
+        cells[_FIRST:_FIRST] = [f"<td>{escape(values.get(name, ''))}</td>" for name in _COLUMNS]
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self) -> Generator[None]:
-        """Lets pytest-html write beside its file and puts the file in place whole, before its name is printed."""
+        """Replace the file in one step: pytest-html writes to a temporary name first."""
         page = next((p for p in self._config.pluginmanager.get_plugins() if hasattr(p, "_report_path")), None)
         if page is None:
             return (yield)

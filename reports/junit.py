@@ -1,7 +1,7 @@
-"""junit_preflight.xml: one test case a step, as pytest names it, with properties of the case and of the run.
+"""junit_preflight.xml: one test case for each step, with properties of the case and of the run.
 
-Written from the report rather than by pytest's own --junitxml, so that it is whole after a killed worker, after -x, and
-for a run that ended before any case.
+The file is made from the report, not by pytest's --junitxml. So it is complete after a killed worker, after -x, and for
+a run that ended before any case.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _CLASS = "preflight_tests.test_module"
 
 
 def to_junit(report: Report) -> str:
-    """The document as text."""
+    """Return the document as text."""
     suites = ET.Element("testsuites")
     suite = ET.SubElement(suites, "testsuite", name="kmm-preflight")
-    told = [*facts(report), ("verdict", report.sentence), ("exit code", str(report.exit_code))]
-    _properties(suite, told)
+    result = [("verdict", report.sentence), ("exit code", str(report.exit_code))]
+    _properties(suite, [*facts(report), *result])
     if report.problem:
         _problem(suite, report)
     for verdict in report.verdicts:
@@ -38,9 +38,9 @@ def to_junit(report: Report) -> str:
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _properties(parent: ET.Element, told: list[tuple[str, str]]) -> None:
+def _properties(parent: ET.Element, values: list[tuple[str, str]]) -> None:
     properties = ET.SubElement(parent, "properties")
-    for name, value in told:
+    for name, value in values:
         ET.SubElement(properties, "property", name=name, value=clean(value))
 
 
@@ -65,7 +65,7 @@ def _case(suite: ET.Element, verdict: Verdict, stage: Stage, seconds: float) -> 
     name = case_name(verdict.case, stage)
     case = ET.SubElement(suite, "testcase", classname=_CLASS, name=name, time=f"{seconds:.3f}")
     image = verdict.image
-    told = [
+    values = [
         ("module", str(verdict.case.module)),
         ("kernel", verdict.case.kernel.version),
         ("nodes", ", ".join(verdict.case.nodes)),
@@ -75,16 +75,16 @@ def _case(suite: ET.Element, verdict: Verdict, stage: Stage, seconds: float) -> 
         ("image", verdict.case.image_name or ""),
         ("digest", image.digest if image else ""),
     ]
-    _properties(case, told)
+    _properties(case, values)
     return case
 
 
-def _told(finding: Finding) -> str:
+def _finding_text(finding: Finding) -> str:
     return "\n".join([f"{finding.id}: {finding.sentence}", *finding.lines, f"remedy: {finding.remedy}"])
 
 
 def _outcome(case: ET.Element, result: StageResult) -> None:
-    text = "\n".join(_told(one) for one in result.findings)
+    text = "\n".join(_finding_text(finding) for finding in result.findings)
     match result.outcome:
         case Outcome.FAILED:
             ET.SubElement(case, "failure", message=result.reason).text = text

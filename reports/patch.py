@@ -1,4 +1,4 @@
-"""status-patch.yaml: what an admin may write into the status of a PreflightValidationOCP."""
+"""status-patch.yaml: the patch with which an admin can write the verdicts to a PreflightValidationOCP."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from reports.facts import facts
 
 _REPLACES = {
     True: "Entries of other Modules stay as they are.",
-    False: "It replaces the whole list: entries of Modules that are not below are gone afterwards.",
+    False: "The patch replaces the whole list: entries of Modules that are not below are removed.",
 }
-_TOLD = ("release", "driver toolkit", "target kernel", "assumed", "proof")
+_FACTS = ("release", "driver toolkit", "target kernel", "assumed", "proof")
 
 
 def to_patch(report: Report, dialect: Dialect) -> str:
-    """The merge patch with the command that applies it in its first line."""
+    """Return the merge patch. Its first line is the command that applies the patch."""
     left = [
         f"{verdict.case.id}: {verdict.conclusion.value}"
         for verdict in report.verdicts
@@ -25,10 +25,10 @@ def to_patch(report: Report, dialect: Dialect) -> str:
     ]
     lines = [
         f"# {kubectl_line(dialect, PATCH)}",
-        f"# Taken by KMM {dialect.value} (API {dialect.api_version}); for another version run with --kmm-version.",
+        f"# For KMM {dialect.value} (API {dialect.api_version}). For another version, run with --kmm-version.",
         f"# {_REPLACES[dialect is Dialect.MAP]}",
         f"# {report.sentence}",
-        *(f"# {label}: {words}" for label, words in facts(report) if label in _TOLD),
+        *(f"# {label}: {words}" for label, words in facts(report) if label in _FACTS),
         *(f"# left out: {words}" for words in left),
     ]
     body = yaml.safe_dump(status_patch(report.verdicts, dialect, report.finished), sort_keys=False, width=1000)

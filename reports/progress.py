@@ -1,4 +1,4 @@
-"""What is seen while a run goes on: a line for each stage that was settled, and below it what is running."""
+"""Progress of a run on the terminal: a line for each stage with a result, and below it the running steps."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _WORDS_MOST = 60
 
 @pytest.hookimpl(trylast=True)  # pytest's terminal is there once its own pytest_configure has run
 def pytest_configure(config: pytest.Config) -> None:
-    """Takes the place of pytest's letters on the controller of a planned run; with -q and -v they stay."""
+    """Replace pytest's letters on the controller of a planned run, except with -q or -v."""
     if not is_controller(config) or WORK not in config.stash or config.getoption("collectonly"):
         return
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if terminal and config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) == 0:
-        terminal.showfspath = False  # file names would stand alone: as under xdist
-        # With -s others print past pytest's writer: nothing could be kept below them.
+        terminal.showfspath = False  # pytest would print file names without letters
+        # With -s, tests print without pytest's writer: no row can stay below their text.
         live = bool(terminal.isatty) and config.getoption("capture", None) != "no"
         config.pluginmanager.register(Progress(config, live), "preflight-progress")
 
 
 class Progress:
-    """Follows the steps, from the reports that arrive and the stage results in the run's folder."""
+    """Progress of the steps, from pytest's reports and from the stage results in the run's folder."""
 
     def __init__(self, config: pytest.Config, live: bool) -> None:
         self._config = config
@@ -61,7 +61,7 @@ class Progress:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Shown while steps run, and gone before the first line of any summary, however the loop ends."""
+        """Show progress while steps run. Remove it before any summary, whatever ends the loop."""
         self._display = Display(self._config.get_terminal_writer(), self._live, self.running)
         try:
             return (yield)
@@ -70,54 +70,54 @@ class Progress:
             self._display = None
 
     def pytest_enter_pdb(self) -> None:
-        """Leaves the terminal to the debugger."""
+        """Free the terminal for the debugger."""
         if self._display:
             self._display.close()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> Generator[None, tuple[str, ...], tuple[str, ...]]:
-        """No letter for a step; its category stays, and the word too once the summary asks for it."""
+        """Return no letter for a step. Keep its category, and its word for the summary."""
         status = yield
         return (status[0], "", "") if self._display and _name(report.nodeid) in self._steps else status
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A step begins, here or on a worker."""
+        """Remember a step that begins, here or on a worker."""
         if step := self._steps.get(_name(nodeid)):
             self._running[nodeid] = step
 
-    @pytest.hookimpl(tryfirst=True)  # before the cluster is told, which takes its time
+    @pytest.hookimpl(tryfirst=True)  # before the status in the cluster is written, which is slow
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A step has ended, or its worker: tells the stages of its plan that are news."""
+        """Print the new stage results of the case whose step or worker ended."""
         step = self._steps.get(_name(report.nodeid))
         if step and (report.when == "call" or report.outcome != "passed"):
             self._running.pop(report.nodeid, None)
-            self._tell(step[0])
+            self._print_results(step[0])
 
-    def running(self) -> str:
-        """What is being judged and for how long, "" for nothing. The display's thread asks."""
+    def running(self) -> str | None:
+        """Return the running stages and their seconds, or None. The display calls this method in its own thread."""
         judged: list[tuple[str, Stage]] = []
         for case, step in list(self._running.values()):
             settled = self._folder.results(case, ended=False)
             if not _concluded(case, settled):
-                # A step waits for the stages before its own, which another worker may be judging.
+                # A step waits for earlier stages of its case, which another worker may run.
                 judged += [(case.id, stage) for stage in _until(step) if stage not in settled][:1]
         now = time.monotonic()
-        self._since = {one: self._since.get(one, now) for one in judged}
+        self._since = {stage: self._since.get(stage, now) for stage in judged}
         if not self._since:
-            return ""
-        told = [
+            return None
+        parts = [
             f"{self._names[id]} {stage.value} {int(now - at)} s{self._doing(id, stage)}"
             for (id, stage), at in self._since.items()
         ]
         head = f"{len(self._done)}/{len(self._known)} done · " if self._live else "still running: "
-        return head + " · ".join(told)
+        return head + " · ".join(parts)
 
     def _doing(self, id: str, stage: Stage) -> str:
-        """What a builder says of it."""
+        """Return the builder's words about the stage."""
         words = "" if stage is Stage.IMAGE else self._folder.done_by(self._cases[id])
         return f" ({words[:_WORDS_MOST]})" if words else ""
 
-    def _tell(self, case: Case) -> None:
+    def _print_results(self, case: Case) -> None:
         known = self._known[case.id]
         for stage, result in self._folder.results(case, ended=False).items():
             if known.get(stage) == result:
@@ -125,7 +125,7 @@ class Progress:
             known[stage] = result
             if _concluded(case, known):
                 self._done.add(case.id)
-            # An image stage is not needed where an earlier run verified the same image.
+            # An image stage that is not needed means that an earlier run verified the image: print it.
             if self._display and (result.outcome is not Outcome.NOT_NEEDED or stage is Stage.IMAGE):
                 self._display.line(self._line(case, result), **_MARKUP[result.outcome])
 

@@ -1,4 +1,4 @@
-"""What the terminal shows: the run's facts first, the closing table last, failures on top of it."""
+"""Text on the terminal: the run's facts at the start, the table of verdicts at the end."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _MARKUP: dict[Conclusion, dict[str, bool]] = {
     Conclusion.UNDECIDED: {"yellow": True, "bold": True},
     Conclusion.NOT_VERIFIED: {"yellow": True},
 }
+# Facts that are known at the end of a run.
 _LATER = ("started", "seconds")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Release, digests, kernels and what was assumed."""
+    """Return release, digests, kernels and assumptions."""
     if not is_controller(config) or REPORT not in config.stash:
         return []
     return [f"{label}: {words}" for label, words in facts(config.stash[REPORT]) if label not in _LATER]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The closing table, the verdict's sentence, and where the reports are."""
+    """Write the table of verdicts, the sentence of the run, and the names of the reports."""
     if REPORT not in config.stash or config.getoption("collectonly"):
         return
     report = config.stash[REPORT]
@@ -73,5 +74,5 @@ def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> N
 
 
 def _cells(verdict: Verdict) -> list[str]:
-    plan = verdict.case
-    return [verdict.conclusion.value.upper(), str(plan.module), plan.kernel.version, verdict.stage.value]
+    case = verdict.case
+    return [verdict.conclusion.value.upper(), str(case.module), case.kernel.version, verdict.stage.value]

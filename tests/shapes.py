@@ -120,10 +120,10 @@ def _kmods(parts: Parts) -> list[Shape]:
             "elsewhere",
             one(Member("usr/share/probe.ko", parts.kmod)),
             refuted("kmod-absent"),
-            "the image has it at /usr/share/probe.ko",
+            "the image has /usr/share/probe.ko instead",
         ),
         Shape("no-suffix", one(parts.at("probe.ko.bz2")), refuted("kmod-absent"), "the folder has no kmod"),
-        Shape("no-layers", image([]), refuted("kmod-absent"), "the image has it nowhere"),
+        Shape("no-layers", image([]), refuted("kmod-absent"), "the image has no such file"),
         Shape("folder-called-kmod", one(folder(f"{at}/probe.ko")), refuted("kmod-not-a-file"), "got a folder"),
         Shape(
             "device",
@@ -325,7 +325,7 @@ def _folders(parts: Parts) -> list[Shape]:
         Shape("directory-root", under(""), more={"dirName": "/"}),
         Shape("directory-usr", under("usr/"), more={"dirName": "/usr"}),
         Shape("directory-nested", under("opt/vendor/kmods/"), more={"dirName": "/opt/vendor/kmods/"}),
-        Shape("directory-other", under("usr/"), refuted("kmod-absent"), f"the image has it at /usr/{below}"),
+        Shape("directory-other", under("usr/"), refuted("kmod-absent"), f"the image has /usr/{below} instead"),
         Shape("raw-arguments", parts.image(parts.good, parts.at("b.ko")), unchecked, " was checked (2)", more=raw),
         Shape("raw-arguments-empty", parts.image(folder(parts.folder)), refuted("kmod-absent"), more=raw),
         Shape(

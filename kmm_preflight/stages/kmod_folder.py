@@ -143,5 +143,5 @@ class KmodFolder:
             names = self._files.children(kernels.path)
             return f"there is no such folder; the image has kernels {listed(names)}" if names else f"/{parent} is empty"
         anywhere = [f"/{located.path}" for located in self._files.below("", self._is_wanted)]
-        elsewhere = f"the image has it at {listed(anywhere)}" if anywhere else "the image has it nowhere"
+        elsewhere = f"the image has {listed(anywhere)} instead" if anywhere else "the image has no such file"
         return f"there is no folder /{parent}; {elsewhere}"
