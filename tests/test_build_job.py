@@ -85,7 +85,7 @@ class Place:
         """As the admin."""
         return JobBuilder(self.api, self.settings(**more))
 
-    def order(self, name: str, steps: str = "", **more: Any) -> BuildRequest:
+    def request(self, name: str, steps: str = "", **more: Any) -> BuildRequest:
         """A build of that name on the base, which is not pushed and has no Secret unless more says so."""
         plan = Plan(ModuleName("demo", name), KERNEL, Reference.parse(f"{self.plain.host}/made/{name}:1"), "probe")
         text = f"FROM {self.base}\n{steps}"
@@ -93,26 +93,26 @@ class Place:
         plain = {"pull_tls": INSECURE, "push_tls": INSECURE}
         return BuildRequest(id=f"{name}-build-0123456789", stage=Stage.BUILD, **{**made, **plain, **more})
 
-    def result(self, order: BuildRequest, **more: Any) -> tuple[BuildResult, list[str]]:
+    def result(self, request: BuildRequest, **more: Any) -> tuple[BuildResult, list[str]]:
         """The end of a build, and what was told meanwhile."""
         words: list[str] = []
         builder = self.builder(**more)
-        builder.start(order)
-        return builder.result(order, words.append), words
+        builder.start(request)
+        return builder.result(request, words.append), words
 
-    def job(self, order: BuildRequest) -> dict[str, Any]:
-        """The order's object."""
-        return dict(self.cluster.read(f"/apis/batch/v1/namespaces/demo/jobs/{object_name(order.id)}"))
+    def job(self, request: BuildRequest) -> dict[str, Any]:
+        """The request's object."""
+        return dict(self.cluster.read(f"/apis/batch/v1/namespaces/demo/jobs/{object_name(request.id)}"))
 
-    def pods(self, order: BuildRequest) -> list[dict[str, Any]]:
-        """All Pods of the order."""
-        selector = f"app.kubernetes.io%2Finstance%3D{object_name(order.id)}"
+    def pods(self, request: BuildRequest) -> list[dict[str, Any]]:
+        """All Pods of the request."""
+        selector = f"app.kubernetes.io%2Finstance%3D{object_name(request.id)}"
         return list(self.cluster.read(f"/api/v1/namespaces/demo/pods?labelSelector={selector}")["items"])
 
-    def running(self, order: BuildRequest) -> str:
-        """Wait until the order's Pod runs, and give its name."""
-        eventually(lambda: [pod["status"].get("phase") for pod in self.pods(order)] == ["Running"])
-        (pod,) = self.pods(order)
+    def running(self, request: BuildRequest) -> str:
+        """Wait until the request's Pod runs, and give its name."""
+        eventually(lambda: [pod["status"].get("phase") for pod in self.pods(request)] == ["Running"])
+        (pod,) = self.pods(request)
         return str(pod["metadata"]["name"])
 
 
@@ -178,7 +178,7 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
     plan = Plan(
         ModuleName("demo", "probe"), KERNEL, Reference.parse("registry.example/kmods/probe:1"), "probe", secret="pull"
     )
-    order = BuildRequest(
+    request = BuildRequest(
         id="probe-build-0123456789",
         stage=Stage.BUILD,
         plan=plan,
@@ -192,7 +192,7 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
         selector=(("kmm", "yes"),),
     )
     patch = {"spec": {"tolerations": [{"key": "kmm"}], "containers": [{"name": "build", "resources": {"limits": {}}}]}}
-    job = job_of(order, JobSettings("builder:1", tmp_path, patch=patch, authorities="PEM"), ("pull",))
+    job = job_of(request, JobSettings("builder:1", tmp_path, patch=patch, authorities="PEM"), ("pull",))
     labels = {
         "app.kubernetes.io/managed-by": "kmm-preflight",
         "app.kubernetes.io/component": "build",
@@ -255,7 +255,7 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
     assert "readinessProbe" not in container
     assert PASSWORD not in json.dumps(job)
     with pytest.raises(BoundExceeded, match=f"expected at most {TEXT_BYTES}"):
-        job_of(replace(order, dockerfile="#" * (TEXT_BYTES + 1)), JobSettings("builder:1", tmp_path), ())
+        job_of(replace(request, dockerfile="#" * (TEXT_BYTES + 1)), JobSettings("builder:1", tmp_path), ())
 
 
 @pytest.mark.parametrize(
@@ -290,30 +290,30 @@ def test_it_builds_and_pushes_to_a_private_registry(place: Place) -> None:
         f"FROM {place.login.host}/base:1\nARG KERNEL_VERSION\n"
         'RUN sleep 3 && cat /run/secrets/token/key && echo "$KERNEL_VERSION" > /version\n'
     )
-    order = place.order("private", push=True, pull_tls=RegistryTLS(), push_tls=RegistryTLS(), dockerfile=steps)
-    order = replace(
-        order,
-        plan=replace(order.plan, secret="pull"),
+    request = place.request("private", push=True, pull_tls=RegistryTLS(), push_tls=RegistryTLS(), dockerfile=steps)
+    request = replace(
+        request,
+        plan=replace(request.plan, secret="pull"),
         image=f"{place.login.host}/made/private:1",
         arguments=(("KERNEL_VERSION", KERNEL.version),),
         secrets=(MountedSecret("token", "token", {"key": PASSWORD.encode()}),),
     )
     builder = place.builder(authorities=place.authorities)
-    builder.start(order)
-    assert PASSWORD not in json.dumps(place.job(order))
-    assert place.login.password not in json.dumps([place.job(order), *place.pods(order)])
+    builder.start(request)
+    assert PASSWORD not in json.dumps(place.job(request))
+    assert place.login.password not in json.dumps([place.job(request), *place.pods(request)])
     words: list[str] = []
-    built = builder.result(order, words.append)
-    assert (built.finding, built.image, built.pushed) == (None, order.image, True), built.log
+    built = builder.result(request, words.append)
+    assert (built.finding, built.image, built.pushed) == (None, request.image, True), built.log
     assert any(one.startswith("Running: STEP 3/3: RUN sleep 3 ") for one in words), words
-    inspected = json.loads(_inspect(place, order.image))
-    assert f"pushed {order.image} as {inspected['Digest']}" in built.log
+    inspected = json.loads(_inspect(place, request.image))
+    assert f"pushed {request.image} as {inspected['Digest']}" in built.log
     assert "***" in built.log
     assert PASSWORD not in built.log + str(words)
     assert place.login.password not in built.log
-    assert builder.publish(order, built) is built
-    assert not place.job(order)
-    eventually(lambda: not place.pods(order))
+    assert builder.publish(request, built) is built
+    assert not place.job(request)
+    eventually(lambda: not place.pods(request))
 
 
 def _inspect(place: Place, reference: str) -> str:
@@ -332,8 +332,8 @@ def test_logins_of_the_account_are_taken_in_either_shape(place: Place) -> None:
         _account("first", "gone", "second"),
     )
     try:
-        order = place.order("account", dockerfile=f"FROM {place.login.host}/base:1\nRUN cp /bin/sh /copy\n")
-        built, _ = place.result(order, authorities=place.authorities)
+        request = place.request("account", dockerfile=f"FROM {place.login.host}/base:1\nRUN cp /bin/sh /copy\n")
+        built, _ = place.result(request, authorities=place.authorities)
     finally:
         place.cluster.apply(_account())
     assert "copy" in contents(built)
@@ -349,44 +349,44 @@ def test_without_a_push_the_image_is_handed_back(place: Place) -> None:
     # What Kubernetes would replace in a variable, what a shell would, and more than one variable may hold.
     filling = "".join(f"# {'ä$' * 50} {number}\n" for number in range(1500))
     steps = f"{filling}RUN printf '%s' '$(IMAGE) $$ ${{HOME}} \\ä' > /text && printf x >> /text\n"
-    order = place.order("handed", steps)
-    assert len(order.dockerfile.encode()) > 200_000
-    built, words = place.result(order)
+    request = place.request("handed", steps)
+    assert len(request.dockerfile.encode()) > 200_000
+    built, words = place.result(request)
     files = contents(built)
     assert files["text"].decode() == "$(IMAGE) $$ ${HOME} \\äx"
     assert built.pushed is False
-    assert built.image == f"oci-archive:{place.folder}/archives/{order.id}.tar"
+    assert built.image == f"oci-archive:{place.folder}/archives/{request.id}.tar"
     assert "SAVE the image" in built.log
     assert words
-    assert not place.job(order)
+    assert not place.job(request)
     assert list((place.folder / "archives").glob("*.partial")) == []
 
 
 def test_mirrors_and_registries_on_loopback_are_asked_as_the_suite_asks_them(place: Place) -> None:
     rule = MirrorRule("registry.example", (place.plain.host,), by_digest=False)
     name = "registry.example/base:1"
-    order = place.order("mirrored", dockerfile=f"FROM {name}\nRUN cp /bin/sh /copy\n", pull_tls=RegistryTLS())
-    built, _ = place.result(replace(order, images=(name,)), registries=Registries(Mirrors((rule,))))
+    request = place.request("mirrored", dockerfile=f"FROM {name}\nRUN cp /bin/sh /copy\n", pull_tls=RegistryTLS())
+    built, _ = place.result(replace(request, images=(name,)), registries=Registries(Mirrors((rule,))))
     assert "copy" in contents(built)
 
 
 def test_a_step_that_fails_is_told_with_its_lines(place: Place) -> None:
-    order = place.order("compiles", dockerfile=COMPILING.format(base=place.base))
-    built, _ = place.result(order)
+    request = place.request("compiles", dockerfile=COMPILING.format(base=place.base))
+    built, _ = place.result(request)
     id, sentence = told_of(built)
     assert (id, built.image) == ("build-failed", "")
     assert "Job demo/compiles-build-0123456789: got exit code 2 of buildah, expected 0" in sentence
     assert built.finding
     assert "probe.c:7:3: error: too few arguments to function 'probe'" in built.finding.lines
-    assert not place.job(order)
+    assert not place.job(request)
 
 
 def test_of_a_log_without_an_end_the_end_is_told(place: Place) -> None:
     line = f"{'x' * 80} $i {PASSWORD}"
     steps = f"RUN i=0; while [ $i -lt 90000 ]; do echo {line}; i=$((i+1)); done; echo error: the last; exit 2\n"
-    order = place.order("prints", steps, secrets=(MountedSecret("t", "token", {"key": PASSWORD.encode()}),))
+    request = place.request("prints", steps, secrets=(MountedSecret("t", "token", {"key": PASSWORD.encode()}),))
     place.cluster.apply(secret("token", "Opaque", {"key": PASSWORD}))
-    built, _ = place.result(order)
+    built, _ = place.result(request)
     assert told_of(built)[0] == "build-failed"
     assert built.finding
     assert "error: the last" in built.finding.lines
@@ -397,24 +397,24 @@ def test_of_a_log_without_an_end_the_end_is_told(place: Place) -> None:
 
 
 def test_a_push_that_is_refused_is_told(place: Place) -> None:
-    order = place.order("refused", push=True, image=f"{place.login.host}/made/refused:1")
-    built, _ = place.result(order)
+    request = place.request("refused", push=True, image=f"{place.login.host}/made/refused:1")
+    built, _ = place.result(request)
     id, sentence = told_of(built)
     assert id == "build-failed"
-    assert f"of the push to {order.image}, expected 0" in sentence
+    assert f"of the push to {request.image}, expected 0" in sentence
     assert "unauthorized" in built.log or "authentication required" in built.log
 
 
 def test_a_build_that_hangs_is_stopped_at_its_deadline(place: Place) -> None:
-    order = place.order("hangs", "RUN echo waiting for nothing && sleep 600\n", timeout=10)
-    built, words = place.result(order)
+    request = place.request("hangs", "RUN echo waiting for nothing && sleep 600\n", timeout=10)
+    built, words = place.result(request)
     id, sentence = told_of(built)
     assert id == "build-timeout"
     assert "within 10 s" in sentence
     assert "waiting for nothing" in built.log
     assert any("STEP 2/2" in one for one in words), words
-    assert not place.job(order)
-    eventually(lambda: not place.pods(order))
+    assert not place.job(request)
+    eventually(lambda: not place.pods(request))
 
 
 def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None:
@@ -422,8 +422,8 @@ def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None
     ended: dict[str, tuple[BuildResult, list[str]]] = {}
 
     def run(name: str, image: str, **more: Any) -> None:
-        order = place.order(name, timeout=20, **more)
-        ended[name] = place.result(order, image=image)
+        request = place.request(name, timeout=20, **more)
+        ended[name] = place.result(request, image=image)
 
     cases: dict[str, tuple[str, dict[str, Any]]] = {
         "absent": (f"{place.plain.host}/no/such:1", {}),
@@ -452,30 +452,30 @@ def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None
 
 
 def test_a_pod_that_is_taken_away_says_nothing_of_the_build(place: Place) -> None:
-    order = place.order("taken", "RUN sleep 600\n")
+    request = place.request("taken", "RUN sleep 600\n")
     builder = place.builder()
-    builder.start(order)
-    pod = place.running(order)
+    builder.start(request)
+    pod = place.running(request)
     told(place.cluster, "delete", "pod", pod, "--namespace=demo", "--wait=false")
-    id, sentence = told_of(builder.result(order, print))
+    id, sentence = told_of(builder.result(request, print))
     assert id == "builder-failed"
     assert "its Pod" in sentence
 
 
 def test_what_goes_on_is_adopted_and_another_replaces_it(place: Place) -> None:
-    order = place.order("adopted", "RUN sleep 4 && cp /bin/sh /first\n")
+    request = place.request("adopted", "RUN sleep 4 && cp /bin/sh /first\n")
     builder = place.builder()
-    builder.start(order)
-    uid = place.job(order)["metadata"]["uid"]
-    pod = place.running(order)
-    place.builder().start(order)
-    assert (place.job(order)["metadata"]["uid"], len(place.pods(order))) == (uid, 1)
-    other = replace(order, dockerfile=f"FROM {place.base}\nRUN cp /bin/sh /second\n")
+    builder.start(request)
+    uid = place.job(request)["metadata"]["uid"]
+    pod = place.running(request)
+    place.builder().start(request)
+    assert (place.job(request)["metadata"]["uid"], len(place.pods(request))) == (uid, 1)
+    other = replace(request, dockerfile=f"FROM {place.base}\nRUN cp /bin/sh /second\n")
     builder.start(other)
     # Not before the first one's Pod has ended was the second one made.
-    going = [one for one in place.pods(order) if one["status"].get("phase") not in ("Succeeded", "Failed")]
+    going = [one for one in place.pods(request) if one["status"].get("phase") not in ("Succeeded", "Failed")]
     assert pod not in {one["metadata"]["name"] for one in going}
-    assert place.job(order)["metadata"]["uid"] != uid
+    assert place.job(request)["metadata"]["uid"] != uid
     files = contents(builder.result(other, print))
     assert "second" in files
     assert "first" not in files
@@ -487,17 +487,17 @@ def test_it_goes_with_its_owner(place: Place) -> None:
     kind = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP"}
     place.cluster.apply({**kind, "metadata": metadata, "spec": spec})
     preflights = ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False)
-    order = place.order("owned", "RUN sleep 600\n")
-    place.builder(owners={KERNEL.version: place.api.get(preflights, "next")}).start(order)
-    place.running(order)
+    request = place.request("owned", "RUN sleep 600\n")
+    place.builder(owners={KERNEL.version: place.api.get(preflights, "next")}).start(request)
+    place.running(request)
     told(place.cluster, "delete", "preflightvalidationsocp", "next")
-    eventually(lambda: not place.job(order) and not place.pods(order))
+    eventually(lambda: not place.job(request) and not place.pods(request))
 
 
 def test_output_of_a_command_is_bounded_and_its_end_is_known(place: Place) -> None:
-    order = place.order("asked", "RUN sleep 600\n")
-    place.builder().start(order)
-    pod = place.running(order)
+    request = place.request("asked", "RUN sleep 600\n")
+    place.builder().start(request)
+    pod = place.running(request)
 
     def output(*command: str, most: int = 1 << 20, name: str = pod) -> bytes:
         return b"".join(place.api.execute(name, "demo", command, most))
@@ -519,7 +519,7 @@ def test_output_of_a_command_is_bounded_and_its_end_is_known(place: Place) -> No
             output("true")
     finally:
         place.cluster.start()
-    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [order.id]) == (f"jobs.batch demo/{order.id}",)
+    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [request.id]) == (f"jobs.batch demo/{request.id}",)
 
 
 def test_the_role_is_enough_and_all_of_it_is_used(place: Place) -> None:
@@ -533,10 +533,10 @@ def test_the_role_is_enough_and_all_of_it_is_used(place: Place) -> None:
     cluster.forget()
     account = as_client(kubeconfig)
     builder = JobBuilder(account, place.settings())
-    order = place.order("account", "RUN sleep 2\n")
-    builder.start(order)
-    contents(builder.result(order, print))
-    assert clean_up(account, (JOBS,), datetime.now(UTC), [order.id]) == ()
+    request = place.request("account", "RUN sleep 2\n")
+    builder.start(request)
+    contents(builder.result(request, print))
+    assert clean_up(account, (JOBS,), datetime.now(UTC), [request.id]) == ()
     used = _used(cluster) - {("list", "serviceaccounts")}
     # The second verb of exec is looked up by the API server beside the first one.
     assert granted - used == {("create", "pods/exec"), ("get", "pods")}
@@ -545,10 +545,10 @@ def test_the_role_is_enough_and_all_of_it_is_used(place: Place) -> None:
     less = [{**rule, "verbs": ["get"]} if rule["resources"] == ["pods/exec"] else rule for rule in ours]
     cluster.apply({**ROLES[0], "rules": [*less, *accounts]})
     eventually(lambda: not _may(cluster, kubeconfig, "create", "pods/exec"))
-    builder.start(order)
+    builder.start(request)
     with pytest.raises(Forbidden, match=r"pods/exec as .*deploy/rbac-builds\.yaml"):
-        builder.result(order, print)
-    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [order.id]) == (f"jobs.batch demo/{order.id}",)
+        builder.result(request, print)
+    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [request.id]) == (f"jobs.batch demo/{request.id}",)
 
 
 def _may(cluster: Cluster, kubeconfig: Path, verb: str, resource: str) -> bool:

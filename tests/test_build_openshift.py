@@ -38,7 +38,7 @@ PASSWORD = "correct horse battery"
 KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, None, "")
 IMAGE = Reference.parse("registry.example/kmods/probe:1")
 PLAN = Plan(ModuleName("demo", "probe"), KERNEL, IMAGE, "probe", secret="pull")
-ORDER = BuildRequest(
+REQUEST = BuildRequest(
     id="probe-build-0123456789",
     stage=Stage.BUILD,
     plan=PLAN,
@@ -55,7 +55,7 @@ ORDER = BuildRequest(
 )
 SPEC = {
     "serviceAccount": "builder",
-    "source": {"type": "Dockerfile", "dockerfile": ORDER.dockerfile},
+    "source": {"type": "Dockerfile", "dockerfile": REQUEST.dockerfile},
     "strategy": {
         "type": "Docker",
         "dockerStrategy": {
@@ -147,18 +147,18 @@ def nothing(_: Mapping[str, Any]) -> Sequence[Act]:
     return ()
 
 
-def found(api: Api, kind: ResourceKind = BUILDS, order: BuildRequest = ORDER) -> dict[str, Any]:
-    """The order's object."""
-    manifest = api.get(kind, object_name(order.id), order.plan.module.namespace)
+def found(api: Api, kind: ResourceKind = BUILDS, request: BuildRequest = REQUEST) -> dict[str, Any]:
+    """The request's object."""
+    manifest = api.get(kind, object_name(request.id), request.plan.module.namespace)
     assert manifest
     return dict(manifest)
 
 
-def made_and_ended(builder: OpenShiftBuilder, order: BuildRequest = ORDER) -> tuple[BuildResult, list[str]]:
+def made_and_ended(builder: OpenShiftBuilder, request: BuildRequest = REQUEST) -> tuple[BuildResult, list[str]]:
     """The end of a build, and what was told meanwhile."""
     told: list[str] = []
-    builder.start(order)
-    return builder.result(order, told.append), told
+    builder.start(request)
+    return builder.result(request, told.append), told
 
 
 def told_of(built: BuildResult) -> tuple[str, str]:
@@ -178,11 +178,11 @@ def test_it_is_the_object_that_kmm_makes(cluster: Cluster, api: Api) -> None:
     )
     owner = api.get(ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False), "next")
     assert owner
-    OpenShiftBuilder(api, OpenShiftSettings({KERNEL.version: owner})).start(ORDER)
+    OpenShiftBuilder(api, OpenShiftSettings({KERNEL.version: owner})).start(REQUEST)
     build = found(api)
     metadata = build["metadata"]
     assert build["spec"] == SPEC
-    assert metadata["name"] == ORDER.id
+    assert metadata["name"] == REQUEST.id
     assert metadata["labels"] == {**LABELS, "kmm.openshift.io/build.type": "build"}
     assert list(metadata["annotations"]) == [SPEC_HASH]
     assert metadata["ownerReferences"] == [
@@ -197,8 +197,8 @@ def test_it_is_the_object_that_kmm_makes(cluster: Cluster, api: Api) -> None:
 
 
 def test_without_a_push_and_a_secret_there_is_no_output_and_no_pull_secret(api: Api, builder: OpenShiftBuilder) -> None:
-    order = replace(ORDER, push=False, plan=replace(PLAN, secret=None), secrets=(), selector=(), stage=Stage.SIGN)
-    builder.start(order)
+    request = replace(REQUEST, push=False, plan=replace(PLAN, secret=None), secrets=(), selector=(), stage=Stage.SIGN)
+    builder.start(request)
     build = found(api)
     assert build["spec"]["output"] == {}
     assert set(build["spec"]["strategy"]["dockerStrategy"]) == {"buildArgs", "volumes"}
@@ -208,15 +208,15 @@ def test_without_a_push_and_a_secret_there_is_no_output_and_no_pull_secret(api: 
 
 @pytest.mark.parametrize("push", [True, False])
 def test_a_build_that_ends_well(controller: BuildController, api: Api, builder: OpenShiftBuilder, push: bool) -> None:
-    order, told = replace(ORDER, push=push), list[str]()
+    request, told = replace(REQUEST, push=push), list[str]()
     with playing(controller):
         # It completes once it was seen to run: the builder looks at it more rarely than a quick one changes.
         controller.acts = lambda _: (PENDING, RUNNING, *((COMPLETE,) if "Running" in told else ()))
-        builder.start(order)
-        built = builder.result(order, told.append)
+        builder.start(request)
+        built = builder.result(request, told.append)
     assert built == BuildResult(image=PLAN.image_name if push else "", pushed=push)
     assert told[-1] == "Running"
-    assert api.get(BUILDS, ORDER.id, "demo") is None
+    assert api.get(BUILDS, REQUEST.id, "demo") is None
 
 
 GENERIC = {"reason": "GenericBuildFailed"}
@@ -279,7 +279,7 @@ def test_a_build_that_ends_badly(
     assert built.finding.lines == ("probe.c:1: error: no such thing", "token ***")
     assert PASSWORD not in built.log
     assert (built.image, built.pushed) == ("", False)
-    assert api.get(BUILDS, ORDER.id, "demo") is None
+    assert api.get(BUILDS, REQUEST.id, "demo") is None
 
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
@@ -308,36 +308,36 @@ def test_at_its_deadline_a_build_is_stopped(
 ) -> None:
     began = time.monotonic()
     with playing(controller, act):
-        built, told = made_and_ended(builder, replace(ORDER, timeout=3))
+        built, told = made_and_ended(builder, replace(REQUEST, timeout=3))
     assert 3 <= time.monotonic() - began < 20
     id, sentence = told_of(built)
     assert id == finding
     assert words in sentence
     assert finding == "build-timeout" or any(words.partition("(")[2].partition(")")[0] in one for one in told)
-    assert api.get(BUILDS, ORDER.id, "demo") is None
+    assert api.get(BUILDS, REQUEST.id, "demo") is None
 
 
 def test_a_build_that_somebody_deletes(cluster: Cluster, builder: OpenShiftBuilder) -> None:
-    builder.start(ORDER)
-    cluster.kubectl("delete", "builds.build.openshift.io", ORDER.id, "-n", "demo")
-    id, sentence = told_of(builder.result(ORDER, print))
+    builder.start(REQUEST)
+    cluster.kubectl("delete", "builds.build.openshift.io", REQUEST.id, "-n", "demo")
+    id, sentence = told_of(builder.result(REQUEST, print))
     assert id == "builder-failed"
-    assert f"Build demo/{ORDER.id}: got it deleted by somebody else" in sentence
+    assert f"Build demo/{REQUEST.id}: got it deleted by somebody else" in sentence
 
 
 def test_what_goes_on_is_adopted_and_anything_else_replaced(
     cluster: Cluster, api: Api, builder: OpenShiftBuilder
 ) -> None:
     uids = []
-    for order in (ORDER, ORDER, replace(ORDER, dockerfile="FROM other\n"), replace(ORDER, push=False)):
-        builder.start(order)
+    for request in (REQUEST, REQUEST, replace(REQUEST, dockerfile="FROM other\n"), replace(REQUEST, push=False)):
+        builder.start(request)
         uids.append(found(api)["metadata"]["uid"])
     assert uids[0] == uids[1]
     assert len(set(uids)) == 3
     for phase in ("Complete", "Failed"):
         patch = f'--patch={{"status":{{"phase":"{phase}"}}}}'
-        assert cluster.kubectl("patch", "builds", ORDER.id, "-n", "demo", "--type=merge", patch).returncode == 0
-        builder.start(replace(ORDER, push=False))
+        assert cluster.kubectl("patch", "builds", REQUEST.id, "-n", "demo", "--type=merge", patch).returncode == 0
+        builder.start(replace(REQUEST, push=False))
         build = found(api)
         assert build["metadata"]["uid"] not in uids
         assert "status" not in build
@@ -350,35 +350,35 @@ def test_an_object_of_somebody_else_is_left_alone(cluster: Cluster, api: Api, bu
         {
             "apiVersion": "build.openshift.io/v1",
             "kind": "Build",
-            "metadata": {"name": ORDER.id, "namespace": "demo"},
+            "metadata": {"name": REQUEST.id, "namespace": "demo"},
             "spec": {"strategy": {"type": "Docker"}},
         }
     )
     try:
         with pytest.raises(Undecidable, match="got an object that is not of this suite"):
-            builder.start(ORDER)
-        assert clean_up(api, (BUILDS,), datetime.now(UTC), [ORDER.id], everything=True) == ()
+            builder.start(REQUEST)
+        assert clean_up(api, (BUILDS,), datetime.now(UTC), [REQUEST.id], everything=True) == ()
         assert found(api)["spec"] == {"strategy": {"type": "Docker"}}
     finally:
-        cluster.kubectl("delete", "builds", ORDER.id, "-n", "demo")
+        cluster.kubectl("delete", "builds", REQUEST.id, "-n", "demo")
 
 
 def test_what_is_left_of_builds_is_deleted_and_named(cluster: Cluster, api: Api, builder: OpenShiftBuilder) -> None:
-    orders = {
-        name: replace(ORDER, id=f"{name}-build-0123456789", timeout=300) for name in ("own", "over", "ended", "other")
+    requests = {
+        name: replace(REQUEST, id=f"{name}-build-0123456789", timeout=300) for name in ("own", "over", "ended", "other")
     }
-    for order in orders.values():
-        builder.start(order)
+    for request in requests.values():
+        builder.start(request)
     ended = '--patch={"status":{"phase":"Failed"}}'
-    cluster.kubectl("patch", "builds", orders["ended"].id, "-n", "demo", "--type=merge", ended)
+    cluster.kubectl("patch", "builds", requests["ended"].id, "-n", "demo", "--type=merge", ended)
     short = '--patch={"spec":{"completionDeadlineSeconds":1}}'
-    cluster.kubectl("patch", "builds", orders["over"].id, "-n", "demo", "--type=merge", short)
+    cluster.kubectl("patch", "builds", requests["over"].id, "-n", "demo", "--type=merge", short)
 
     def cleaned(later: timedelta, *ids: str, everything: bool = False) -> set[str]:
         gone = clean_up(api, (JOBS, BUILDS), datetime.now(UTC) + later, ids, everything)
         return {name.removeprefix("builds.build.openshift.io demo/").partition("-")[0] for name in gone}
 
-    assert cleaned(timedelta(), orders["own"].id) == {"own", "ended"}
+    assert cleaned(timedelta(), requests["own"].id) == {"own", "ended"}
     assert cleaned(timedelta(minutes=4)) == set()
     assert cleaned(timedelta(minutes=5, seconds=20)) == {"over"}
     assert cleaned(timedelta(), everything=True) == {"other"}
@@ -398,7 +398,7 @@ def test_builds_are_served_or_not(cluster: Cluster, api: Api) -> None:
 def test_an_account_that_may_not_is_told_which_verb(cluster: Cluster) -> None:
     builder = OpenShiftBuilder(as_client(cluster.kubeconfig("nobody", groups=[])), OpenShiftSettings())
     with pytest.raises(Forbidden, match=r"get builds\.build\.openshift\.io as .*deploy/rbac-builds\.yaml"):
-        builder.start(ORDER)
+        builder.start(REQUEST)
 
 
 def test_the_role_is_enough_and_all_of_it_is_used(cluster: Cluster, controller: BuildController, api: Api) -> None:
@@ -432,18 +432,18 @@ def test_a_lost_api_server_is_trouble_and_the_build_goes_on(
 ) -> None:
     builder = OpenShiftBuilder(as_client(cluster.kubeconfig(), seconds=1), OpenShiftSettings())
     with playing(controller, PENDING, RUNNING):
-        builder.start(ORDER)
+        builder.start(REQUEST)
         uid = found(api)["metadata"]["uid"]
         cluster.stop()
         try:
             with pytest.raises(Unreachable, match="got no answer"):
-                builder.result(ORDER, print)
+                builder.result(REQUEST, print)
         finally:
             cluster.start()
-    builder.start(ORDER)
+    builder.start(REQUEST)
     assert found(api)["metadata"]["uid"] == uid
     with playing(controller, PENDING, RUNNING, COMPLETE):
-        assert builder.result(ORDER, print).pushed
+        assert builder.result(REQUEST, print).pushed
 
 
 @pytest.mark.parametrize(

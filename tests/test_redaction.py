@@ -17,7 +17,7 @@ KERNEL = TargetKernel("5.14.0-570.el9.x86_64", "amd64", None, Flavour.STANDARD, 
 PLAN = Plan(ModuleName("ns", "m"), KERNEL, Reference.parse("r/i:t"))
 KEY = b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nsho\n-----END PRIVATE KEY-----\n"
 LOGIN = Keychain("a file", {"r": Credential("someone", "a pass word", "an-identity-token")})
-ORDER = BuildRequest(
+REQUEST = BuildRequest(
     "m-build-1",
     Stage.BUILD,
     PLAN,
@@ -34,15 +34,15 @@ def test_no_part_of_a_secret_or_a_login_is_shown() -> None:
     whole = base64.b64encode(KEY).decode()
     pair = base64.b64encode(b"someone:a pass word").decode()
     text = f"{KEY.decode()} {whole} a pass word {pair} an-identity-token MIIEvQIBADANBgkq"
-    assert without_secrets(text, ORDER) == "***\n *** *** *** *** ***"
-    assert without_secrets("https://x:a%20pass%20word@h a+pass+word", ORDER) == "https://x:***@h ***"
+    assert without_secrets(text, REQUEST) == "***\n *** *** *** *** ***"
+    assert without_secrets("https://x:a%20pass%20word@h a+pass+word", REQUEST) == "https://x:***@h ***"
     for before in ("", "u", "us", "user:"):
-        hidden = without_secrets(base64.b64encode(f"{before}an-identity-token\n".encode()).decode(), ORDER)
+        hidden = without_secrets(base64.b64encode(f"{before}an-identity-token\n".encode()).decode(), REQUEST)
         assert "***" in hidden
         assert len(hidden) < len(before) * 2 + 8
     wrapped = base64.encodebytes(KEY * 3).decode()
     assert (
-        without_secrets(wrapped, replace(ORDER, secrets=(MountedSecret("k", "s", {"k": KEY * 3}),))).split()
+        without_secrets(wrapped, replace(REQUEST, secrets=(MountedSecret("k", "s", {"k": KEY * 3}),))).split()
         == ["***"] * 4
     )
-    assert without_secrets("sho 1234 -----BEGIN PRIVATE KEY-----", ORDER) == "sho 1234 -----BEGIN PRIVATE KEY-----"
+    assert without_secrets("sho 1234 -----BEGIN PRIVATE KEY-----", REQUEST) == "sho 1234 -----BEGIN PRIVATE KEY-----"

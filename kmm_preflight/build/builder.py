@@ -71,7 +71,7 @@ class BuildResult:
     log: str = field(default="", repr=False)
 
 
-Tell = Callable[[str], None]
+Show = Callable[[str], None]
 """Takes what a build is doing right now, in a few words, for whoever watches."""
 
 
@@ -93,11 +93,11 @@ class Builder(Protocol):
     def pushes_first(self) -> bool:
         """Whether a result is in its registry before it was proved."""
 
-    def start(self, order: BuildRequest) -> None:
+    def start(self, request: BuildRequest) -> None:
         """Starts the build, or adopts the one of that id which goes on already; returns at once."""
 
-    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
+    def result(self, request: BuildRequest, show: Show) -> BuildResult:
         """Waits for the end of a build that was started, at most until its deadline, and stops it there."""
 
-    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
+    def publish(self, request: BuildRequest, build_result: BuildResult) -> BuildResult:
         """Pushes a result that was proved, where it is not in its registry yet; image is then its name there."""

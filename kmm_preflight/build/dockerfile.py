@@ -66,7 +66,7 @@ def read_dockerfile(text: str, arguments: Mapping[str, str], arch: str = "amd64"
 
 
 def _here() -> dict[str, str]:
-    """What builders tell of the machine that builds: as far as is known, this one."""
+    """What builders show of the machine that builds: as far as is known, this one."""
     arch = architecture(platform.machine()) or "amd64"
     return {"BUILDPLATFORM": f"linux/{arch}", "BUILDOS": "linux", "BUILDARCH": arch}
 
@@ -120,7 +120,7 @@ def _until(lines: deque[str], end: str) -> list[str]:
 def _images(
     instructions: list[Instruction], arguments: Mapping[str, str]
 ) -> tuple[list[str], list[str], dict[str, str]]:
-    # Arguments before the first FROM are the only ones that a FROM sees, beside those that tell of platforms.
+    # Arguments before the first FROM are the only ones that a FROM sees, beside those that show of platforms.
     known = {name: value for name, value in arguments.items() if name.startswith(("TARGET", "BUILD"))}
     stages: list[str] = []  # buildah, which is in every builder, knows them by their exact names
     images: list[str] = []

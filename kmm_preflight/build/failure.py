@@ -1,4 +1,4 @@
-"""How a build ended badly, as a finding: whom its log blames, and which of its lines tell why."""
+"""How a build ended badly, as a finding: whom its log blames, and which of its lines show why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kmm_preflight.text import clean
 LAST_LINES = 12
 _ERRORS_ABOVE = 5
 _LAST_WORD_HEAD, _LAST_WORD_TAIL = 120, 160
-# What a builder says when it broke, whatever it was told to build.
+# What a builder says when it builder_failed, whatever it was told to build.
 _NOT_ITS_FAULT = re.compile(
     r"creating build container|initializing source|pinging container registry|reading manifest|i/o timeout|"
     r"connection re(fused|set)|no space left on device|TLS handshake|no such host|too many requests|server error|"
@@ -33,18 +33,18 @@ _NOT_AN_INSTRUCTION = re.compile(r'Unknown instruction|"/<<')
 _ERROR = re.compile(r"\berror:|\bfatal\b|undefined!|No such file|not found|denied", re.IGNORECASE)
 
 
-def ended_badly(log: str, problem: str, stage: Stage) -> Finding:
-    """It was run and did not end well: failed(), or broke() where the log says that the Dockerfile is not to blame.
+def failure_of(log: str, problem: str, stage: Stage) -> Finding:
+    """It was run and did not end well: failed(), or builder_failed() where the log says that the Dockerfile is not to blame.
 
     A log says so by its last word, by a full disk in its last lines, or by a user without subordinate ids.
     """
-    word = last_word(log)
+    word = error_line(log)
     if _NOT_AN_INSTRUCTION.search(word) and _has_here_document(log):
         got = f"got a builder that knows no here-documents ({shortened(word)})"
-        return broke(log, f"{got}, expected buildah 1.33, podman 4.8 or later")
+        return builder_failed(log, f"{got}, expected buildah 1.33, podman 4.8 or later")
     blameless = _has_no_room(log) if _STEP_FAILED in word else _NOT_ITS_FAULT.search(word)
     blameless = blameless or _NO_IDS.search(log)
-    return broke(log, problem) if blameless else failed(log, problem, stage)
+    return builder_failed(log, problem) if blameless else failed(log, problem, stage)
 
 
 def failed(log: str, problem: str, stage: Stage) -> Finding:
@@ -58,12 +58,12 @@ def timed_out(log: str, seconds: float) -> Finding:
     return replace(findings.BUILD_TIMEOUT(seconds=f"{seconds:.0f}"), lines=excerpt(log))
 
 
-def broke(log: str, problem: str) -> Finding:
+def builder_failed(log: str, problem: str) -> Finding:
     """The builder did not get to an end of the build, for reasons that are not the build's: undecided."""
     return replace(findings.BUILDER_FAILED(problem=problem), lines=excerpt(log))
 
 
-def last_word(log: str) -> str:
+def error_line(log: str) -> str:
     """The builder's own last word, which names the step; "" where it has none."""
     return next((line for line in reversed(_lines(log)) if line.lower().startswith("error")), "")
 

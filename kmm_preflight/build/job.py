@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.build.builder import BuildRequest, BuildResult, Tell
-from kmm_preflight.build.failure import broke, ended_badly, timed_out
+from kmm_preflight.build.builder import BuildRequest, BuildResult, Show
+from kmm_preflight.build.failure import builder_failed, failure_of, timed_out
 from kmm_preflight.build.job_manifest import CONTAINER, LOGINS, JobSettings, job_of
 from kmm_preflight.build.job_script import STOPPED, TOLD, WORK
 from kmm_preflight.build.objects import condition, delete, ended, object_name, pods_of, settle
@@ -41,31 +41,31 @@ class JobBuilder:
         self._api = api
         self._settings = settings
 
-    def start(self, order: BuildRequest) -> None:
+    def start(self, request: BuildRequest) -> None:
         """See Builder."""
-        settle(self._api, JOBS, job_of(order, self._settings, self._logins(order)))
+        settle(self._api, JOBS, job_of(request, self._settings, self._logins(request)))
 
-    def ended(self, order: BuildRequest) -> bool:
+    def ended(self, request: BuildRequest) -> bool:
         """See Remote. One that only waits to be fetched has ended too."""
-        found = self._api.get(JOBS, object_name(order.id), order.plan.module.namespace)
+        found = self._api.get(JOBS, object_name(request.id), request.plan.module.namespace)
         if found is None or ended(found):
             return True
         # With a push there is no probe, and a Pod that builds counts as ready.
-        return not order.push and Field(found)["status"]["ready"].number() > 0
+        return not request.push and Field(found)["status"]["ready"].number() > 0
 
-    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
+    def result(self, request: BuildRequest, show: Show) -> BuildResult:
         """See Builder."""
-        return follow(_RunningJob(self._api, order, self._settings.folder), order.timeout, tell)
+        return follow(_RunningJob(self._api, request, self._settings.folder), request.timeout, show)
 
-    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
+    def publish(self, request: BuildRequest, build_result: BuildResult) -> BuildResult:
         """See Builder: what is to be pushed was pushed by the Pod."""
-        return built
+        return build_result
 
-    def _logins(self, order: BuildRequest) -> tuple[str, ...]:
+    def _logins(self, request: BuildRequest) -> tuple[str, ...]:
         """The Secrets with logins for registries: the Module's own, else those of the account that the Pod has."""
-        if order.plan.secret is not None:
-            return (order.plan.secret,)
-        accounts = self._api.list(SERVICE_ACCOUNTS, order.plan.module.namespace, name=NODE_ACCOUNT) or ()
+        if request.plan.secret is not None:
+            return (request.plan.secret,)
+        accounts = self._api.list(SERVICE_ACCOUNTS, request.plan.module.namespace, name=NODE_ACCOUNT) or ()
         names = (one["name"].text() for account in accounts for one in Field(account)["imagePullSecrets"])
         return tuple(dict.fromkeys(name for name in names if name))[:LOGINS]
 
@@ -73,17 +73,17 @@ class JobBuilder:
 class _RunningJob:
     """A Job that goes on, as it was seen last."""
 
-    def __init__(self, api: Api, order: BuildRequest, folder: Path) -> None:
+    def __init__(self, api: Api, request: BuildRequest, folder: Path) -> None:
         self._api = api
-        self._order = order
+        self._order = request
         self._folder = folder
-        self._printed = PodLog(api, order, CONTAINER)
+        self._printed = PodLog(api, request, CONTAINER)
         self._job: Manifest | None = None
         self._pod: Manifest | None = None
         self._ran = False
         self.obstacle = Obstacle()
         self.step = ""
-        self.subject = f"Job {order.plan.module.namespace}/{object_name(order.id)}"
+        self.subject = f"Job {request.plan.module.namespace}/{object_name(request.id)}"
 
     def look(self) -> None:
         """Ask for Job, Pod and log."""
@@ -176,11 +176,11 @@ class _RunningJob:
 
     def _failed(self, problem: str) -> BuildResult:
         log = self._log()
-        return BuildResult(ended_badly(log, f"{self.subject}: {problem}", self._order.stage), log=log)
+        return BuildResult(failure_of(log, f"{self.subject}: {problem}", self._order.stage), log=log)
 
     def _broke(self, problem: str) -> BuildResult:
         log = self._log()
-        return BuildResult(broke(log, f"{self.subject}: {problem}"), log=log)
+        return BuildResult(builder_failed(log, f"{self.subject}: {problem}"), log=log)
 
     def _pod_name(self) -> str:
         return Field(self._pod)["metadata"]["name"].text()

@@ -1,4 +1,4 @@
-"""The Job of an order, as the API server takes it."""
+"""The Job of an request, as the API server takes it."""
 
 from __future__ import annotations
 
@@ -48,32 +48,32 @@ class JobSettings:
     patch: Manifest = field(default_factory=dict)
 
 
-def job_of(order: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
-    """The Job of an order; logins are the Secrets for registries, the first one first. No Secret's content is in it."""
-    template = {"metadata": {"labels": labels_of(order)}, "spec": _pod(order, settings, logins)}
+def job_of(request: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+    """The Job of an request; logins are the Secrets for registries, the first one first. No Secret's content is in it."""
+    template = {"metadata": {"labels": labels_of(request)}, "spec": _pod(request, settings, logins)}
     spec: dict[str, object] = {
         "backoffLimit": 0,
         "completions": 1,
         "parallelism": 1,
-        "activeDeadlineSeconds": math.ceil(order.timeout),
+        "activeDeadlineSeconds": math.ceil(request.timeout),
         "ttlSecondsAfterFinished": KEPT_SECONDS,
         "template": merged(template, settings.patch),
     }
-    metadata = metadata_of(order, spec, settings.owners.get(order.plan.kernel.version), {})
+    metadata = metadata_of(request, spec, settings.owners.get(request.plan.kernel.version), {})
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
-def _pod(order: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+def _pod(request: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
     own: dict[str, dict[str, object]] = {name: {"emptyDir": {}} for name in ("storage", "work")}
     auth = {f"login-{number}": _secret(name, True) for number, name in enumerate(logins)}
-    secrets = {f"secret-{number}": _secret(one.secret, False) for number, one in enumerate(order.secrets)}
+    secrets = {f"secret-{number}": _secret(one.secret, False) for number, one in enumerate(request.secrets)}
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
-        "nodeSelector": {"kubernetes.io/arch": order.plan.kernel.arch, **dict(order.selector)},
-        "containers": [_container(order, settings, logins)],
+        "nodeSelector": {"kubernetes.io/arch": request.plan.kernel.arch, **dict(request.selector)},
+        "containers": [_container(request, settings, logins)],
         "volumes": [{"name": name, **volume} for name, volume in {**own, **auth, **secrets}.items()],
     }
 
@@ -82,25 +82,27 @@ def _secret(name: str, optional: bool) -> dict[str, object]:
     return {"secret": {"secretName": name, "optional": optional, "defaultMode": 0o400}}
 
 
-def _container(order: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
+def _container(request: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
     texts = {
-        "DOCKERFILE": order.dockerfile,
+        "DOCKERFILE": request.dockerfile,
         "REGISTRY_CA": settings.authorities,
-        "REGISTRIES": registries_conf((*order.images, order.image), VERIFIED_HTTPS, settings.registries),
+        "REGISTRIES": registries_conf((*request.images, request.image), VERIFIED_HTTPS, settings.registries),
     }
     if (size := sum(len(text.encode()) for text in texts.values())) > TEXT_BYTES:
         raise BoundExceeded(f"Dockerfile and certificate authorities: got {size} bytes, expected at most {TEXT_BYTES}")
     flags = {
-        "IMAGE": order.image if order.push else "",
-        "PULL_TLS": _tls(order.pull_tls),
-        "PUSH_TLS": _tls(order.push_tls),
+        "IMAGE": request.image if request.push else "",
+        "PULL_TLS": _tls(request.pull_tls),
+        "PUSH_TLS": _tls(request.push_tls),
     }
     pieces = {name: piece for key, text in texts.items() for name, piece in _pieces(key, text)}
-    options = [f"--build-arg={name}={value}" for name, value in order.arguments]
-    options += [f"--volume=/secrets/{number}:/run/secrets/{one.folder}:ro" for number, one in enumerate(order.secrets)]
+    options = [f"--build-arg={name}={value}" for name, value in request.arguments]
+    options += [
+        f"--volume=/secrets/{number}:/run/secrets/{one.folder}:ro" for number, one in enumerate(request.secrets)
+    ]
     mounts = {"storage": _STORAGE, "work": WORK}
     mounts |= {f"login-{number}": f"/auth/{number}" for number in range(len(logins))}
-    mounts |= {f"secret-{number}": f"/secrets/{number}" for number in range(len(order.secrets))}
+    mounts |= {f"secret-{number}": f"/secrets/{number}" for number in range(len(request.secrets))}
     container: dict[str, object] = {
         "name": CONTAINER,
         "image": settings.image,
@@ -118,7 +120,7 @@ def _container(order: BuildRequest, settings: JobSettings, logins: tuple[str, ..
             for name, path in mounts.items()
         ],
     }
-    if not order.push:
+    if not request.push:
         # By this the cluster tells that the archive can be fetched, without a question to the Pod each time.
         probe = {"exec": {"command": ["test", "-e", TOLD]}, "periodSeconds": 2, "timeoutSeconds": 10}
         container["readinessProbe"] = probe

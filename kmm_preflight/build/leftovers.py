@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.build.objects import SELECTOR, SLACK, delete, ended, object_name
-from kmm_preflight.build.prepare import order_id
+from kmm_preflight.build.prepare import request_id
 from kmm_preflight.cluster.api import BUILDS, JOBS, Api, ResourceKind
 from kmm_preflight.model import Manifest, Stage
 from kmm_preflight.planning.plan import Plan
@@ -15,7 +15,7 @@ from kmm_preflight.planning.plan import Plan
 
 def remove_leftovers(api: Api, now: datetime, plans: Iterable[Plan] = (), everything: bool = False) -> tuple[str, ...]:
     """Delete what builds of these plans and of ended runs left in the cluster. Return the names. Raise as Api."""
-    ids = [order_id(plan, stage) for plan in plans for stage in (Stage.BUILD, Stage.SIGN)]
+    ids = [request_id(plan, stage) for plan in plans for stage in (Stage.BUILD, Stage.SIGN)]
     return clean_up(api, [kind for kind in (JOBS, BUILDS) if api.serves(kind)], now, ids, everything)
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from kmm_preflight.base.polling import polls
 from kmm_preflight.build import driver, findings
 from kmm_preflight.build.access import auth_json, authorities_pem, registries_conf
-from kmm_preflight.build.builder import BuildRequest, BuildResult, Tell
+from kmm_preflight.build.builder import BuildRequest, BuildResult, Show
 from kmm_preflight.build.failure import (
     STEP,
-    broke,
-    ended_badly,
+    builder_failed,
+    failure_of,
     excerpt,
-    last_word,
+    error_line,
     shortened,
     timed_out,
 )
@@ -78,75 +78,77 @@ class LocalBuilder:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
 
-    def start(self, order: BuildRequest) -> None:
+    def start(self, request: BuildRequest) -> None:
         """See Builder."""
         with _told():
-            self._start(order)
+            self._start(request)
 
-    def _start(self, order: BuildRequest) -> None:
-        folder = self._folder(order)
+    def _start(self, request: BuildRequest) -> None:
+        folder = self._folder(request)
         if (folder / "lives").exists():
             return  # it goes on already, or has ended
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it had started the build
         folder.mkdir(mode=0o700, parents=True)
         (folder / "context").mkdir()
-        (folder / "Dockerfile").write_text(_from_here(folder, order))
-        for mounted in order.secrets:
+        (folder / "Dockerfile").write_text(_from_here(folder, request))
+        for mounted in request.secrets:
             place = folder / "secrets" / mounted.folder
             place.mkdir(parents=True)
             for name, content in mounted.files.items():
                 (place / name).write_bytes(content)
-        self._write_access(folder, order, order.images, order.pull_tls)
+        self._write_access(folder, request, request.images, request.pull_tls)
         layout = f"oci:{folder / 'image'}:{_RESULT}"
-        name = self._name(order)
-        self._drive(folder, [self._build(order, folder, name), [*self._base(), "push", "--quiet", name, layout]], order)
+        name = self._name(request)
+        self._drive(
+            folder, [self._build(request, folder, name), [*self._base(), "push", "--quiet", name, layout]], request
+        )
 
-    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
+    def result(self, request: BuildRequest, show: Show) -> BuildResult:
         """See Builder."""
-        folder = self._folder(order)
-        self._wait(folder, lambda words: tell(without_secrets(words, order)))
+        folder = self._folder(request)
+        self._wait(folder, lambda words: show(without_secrets(words, request)))
         result = driver.read_result(folder)
-        log = without_secrets(_read_log(folder), order)
+        log = without_secrets(_read_log(folder), request)
         shutil.rmtree(folder / "secrets", ignore_errors=True)
         (folder / "auth.json").unlink(missing_ok=True)
         if result is None:
-            return BuildResult(broke(log, "its process ended before it had a result"), log=log)
+            return BuildResult(builder_failed(log, "its process ended before it had a result"), log=log)
         if result.stopped and not _RUNNING.search(log):
-            problem = f"got no image pulled within {order.timeout:.0f} s, expected the first step to run"
-            return BuildResult(broke(log, problem), log=log)
+            problem = f"got no image pulled within {request.timeout:.0f} s, expected the first step to run"
+            return BuildResult(builder_failed(log, problem), log=log)
         if result.stopped:
-            return BuildResult(timed_out(log, order.timeout), log=log)
+            return BuildResult(timed_out(log, request.timeout), log=log)
         if result.code:
             problem = _problem(log, result.code)
             if result.command or result.code < 0:  # not the build itself, or it was ended from outside
-                return BuildResult(broke(log, problem), log=log)
-            return BuildResult(ended_badly(log, problem, order.stage), log=log)
+                return BuildResult(builder_failed(log, problem), log=log)
+            return BuildResult(failure_of(log, problem, request.stage), log=log)
         return BuildResult(image=f"oci:{folder / 'image'}:{_RESULT}", log=log)
 
-    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
+    def publish(self, request: BuildRequest, build_result: BuildResult) -> BuildResult:
         """See Builder."""
-        folder = self._folder(order).with_suffix(".push")
+        folder = self._folder(request).with_suffix(".push")
         with _told():
             folder.mkdir(mode=0o700)
-            self._write_access(folder, order, (order.image,), order.push_tls)
+            self._write_access(folder, request, (request.image,), request.push_tls)
             command = [*self._base(), "push", "--quiet", *self._access(folder)]
-            self._drive(folder, [[*command, self._name(order), f"docker://{order.image}"]], order)
+            self._drive(folder, [[*command, self._name(request), f"docker://{request.image}"]], request)
         self._wait(folder, lambda words: None)
         result = driver.read_result(folder)
-        log = without_secrets(_read_log(folder), order)
+        log = without_secrets(_read_log(folder), request)
         (folder / "auth.json").unlink(missing_ok=True)
         if result is None or result.code or result.stopped:
             kind = findings.PUSH_DENIED if _DENIED.search(log) else findings.PUSH_FAILED
             problem = _problem(log, result.code if result else -1)
-            return BuildResult(replace(kind(image=order.image, problem=problem), lines=excerpt(log)), log=log)
-        return BuildResult(image=order.image, pushed=True, log=log)
+            return BuildResult(replace(kind(image=request.image, problem=problem), lines=excerpt(log)), log=log)
+        return BuildResult(image=request.image, pushed=True, log=log)
 
-    def _folder(self, order: BuildRequest) -> Path:
-        return self._settings.folder / BUILDS / order.id
+    def _folder(self, request: BuildRequest) -> Path:
+        return self._settings.folder / BUILDS / request.id
 
-    def _name(self, order: BuildRequest) -> str:
+    def _name(self, request: BuildRequest) -> str:
         """The result's name in the storage, which other runs may use too."""
-        return f"localhost/kmm-preflight:{self._settings.folder.name}.{order.id}"
+        return f"localhost/kmm-preflight:{self._settings.folder.name}.{request.id}"
 
     def _base(self) -> list[str]:
         """The program with the run's own storage."""
@@ -156,12 +158,12 @@ class LocalBuilder:
                 store.symlink_to(self._settings.kept)
         return base_command(self._settings.program, store)
 
-    def _build(self, order: BuildRequest, folder: Path, name: str) -> list[str]:
+    def _build(self, request: BuildRequest, folder: Path, name: str) -> list[str]:
         isolation = [] if self._settings.environment.get("BUILDAH_ISOLATION") else ["--isolation=chroot"]
-        arguments = [f"--build-arg={name}={value}" for name, value in order.arguments]
-        volumes = [f"--volume={folder / 'secrets' / one.folder}:/run/secrets/{one.folder}:ro" for one in order.secrets]
+        arguments = [f"--build-arg={name}={value}" for name, value in request.arguments]
+        volumes = [f"--volume={folder / 'secrets' / one.folder}:/run/secrets/{one.folder}:ro" for one in request.secrets]
         # Pulled always: an image of another Module's build must not hide that this one's login is missing.
-        shape = ["--layers=false", "--pull=always", "--format=oci", f"--platform=linux/{order.plan.kernel.arch}"]
+        shape = ["--layers=false", "--pull=always", "--format=oci", f"--platform=linux/{request.plan.kernel.arch}"]
         files = [f"--file={folder / 'Dockerfile'}", str(folder / "context")]
         verb = "build" if self._settings.program.endswith("podman") else "bud"
         options = [*isolation, *shape, *self._access(folder), *arguments, *volumes, f"--tag={name}"]
@@ -170,15 +172,15 @@ class LocalBuilder:
     def _access(self, folder: Path) -> list[str]:
         return [f"--authfile={folder / 'auth.json'}", f"--cert-dir={folder / 'authorities'}"]
 
-    def _write_access(self, folder: Path, order: BuildRequest, images: Sequence[str], tls: RegistryTLS) -> None:
+    def _write_access(self, folder: Path, request: BuildRequest, images: Sequence[str], tls: RegistryTLS) -> None:
         settings = self._settings
-        (folder / "auth.json").write_bytes(auth_json(order.credentials, images, settings.registries))
+        (folder / "auth.json").write_bytes(auth_json(request.credentials, images, settings.registries))
         (folder / "registries.conf").write_text(registries_conf(images, tls, settings.registries))
         (folder / "authorities").mkdir()
         if pem := authorities_pem(settings.network, settings.registries):
             (folder / "authorities" / "kmm-preflight.crt").write_text(pem)
 
-    def _drive(self, folder: Path, commands: Sequence[Sequence[str]], order: BuildRequest) -> None:
+    def _drive(self, folder: Path, commands: Sequence[Sequence[str]], request: BuildRequest) -> None:
         """Starts the driver, which goes on whatever becomes of this process, and holds a lock as long as it lives."""
         settings = self._settings
         places = settings.folder / BUILDS / "places"
@@ -194,7 +196,7 @@ class LocalBuilder:
         specification = driver.BuildCommands(
             commands=[list(command) for command in commands],
             environment={**kept, **given, **own, **configuration},
-            timeout=order.timeout,
+            timeout=request.timeout,
             places=[str(places / str(number)) for number in range(settings.places)],
             run=str(settings.folder / HELD),
         )
@@ -214,7 +216,7 @@ class LocalBuilder:
                 start_new_session=True,
             )
 
-    def _wait(self, folder: Path, tell: Tell) -> None:
+    def _wait(self, folder: Path, show: Show) -> None:
         """Until the driver has ended. It stops its build at the deadline itself."""
         told = ""
         with (folder / "lives").open() as lock:
@@ -223,7 +225,7 @@ class LocalBuilder:
                     return
                 words = _doing(folder)
                 if words != told:
-                    tell(words)
+                    show(words)
                     told = words
 
 
@@ -236,14 +238,14 @@ def _told() -> Iterator[None]:
         raise Undecidable(f"{exc.filename or 'this machine'}: {exc.strerror}") from exc
 
 
-def _from_here(folder: Path, order: BuildRequest) -> str:
-    """The Dockerfile of an order; one that takes a layout of ours takes it by a path that is plain wherever we are."""
-    taken = order.images[0] if order.images else ""
+def _from_here(folder: Path, request: BuildRequest) -> str:
+    """The Dockerfile of an request; one that takes a layout of ours takes it by a path that is plain wherever we are."""
+    taken = request.images[0] if request.images else ""
     layout = parse_name(taken) if taken.startswith("oci:") else None
     if not isinstance(layout, LayoutReference):
-        return order.dockerfile
+        return request.dockerfile
     (folder / _INPUT).symlink_to(layout.path)
-    return order.dockerfile.replace(f"FROM {taken}", f"FROM oci:{_INPUT}:{layout.tag}")
+    return request.dockerfile.replace(f"FROM {taken}", f"FROM oci:{_INPUT}:{layout.tag}")
 
 
 def _doing(folder: Path) -> str:
@@ -264,5 +266,5 @@ def _read_log(folder: Path, last: int = LOG_BYTES) -> str:
 def _problem(log: str, code: int) -> str:
     """The builder's own last word, which names the step, with the exit code."""
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-    words = shortened(last_word(log))
+    words = shortened(error_line(log))
     return f"got {ended}{f' ({words})' if words else ''}, expected 0"

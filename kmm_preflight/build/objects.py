@@ -1,4 +1,4 @@
-"""The objects of builders in a cluster: made once for an order, found again, deleted."""
+"""The objects of builders in a cluster: made once for an request, found again, deleted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ENDS = ("Complete", "Failed", "FailureTarget", "Error", "Cancelled")
 
 
 def object_name(id: str) -> str:
-    """The name that the object of an order has: its id, shortened and plain where that cannot be one."""
+    """The name that the object of an request has: its id, shortened and plain where that cannot be one."""
     plain = re.sub(r"[^a-z0-9-]+", "-", id.lower()).strip("-")
     if plain == id and len(id) <= NAME_CHARACTERS:
         return id
@@ -44,14 +44,14 @@ def object_name(id: str) -> str:
     return f"{plain[: NAME_CHARACTERS - 11]}-{digest}".strip("-")
 
 
-def labels_of(order: BuildRequest) -> dict[str, str]:
+def labels_of(request: BuildRequest) -> dict[str, str]:
     """By these an object is found, by a user as by this suite."""
     return {
         MANAGED_BY: OURS,
-        STAGE: order.stage.value.lower(),
-        INSTANCE: object_name(order.id),
-        MODULE_NAME: label_value(order.plan.module.name),
-        TARGET_KERNEL: label_value(order.plan.kernel.version),
+        STAGE: request.stage.value.lower(),
+        INSTANCE: object_name(request.id),
+        MODULE_NAME: label_value(request.plan.module.name),
+        TARGET_KERNEL: label_value(request.plan.kernel.version),
     }
 
 
@@ -60,17 +60,17 @@ def label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", text)[:LABEL_CHARACTERS].strip("._-")
 
 
-def metadata_of(order: BuildRequest, spec: Manifest, owner: Manifest | None, more: Mapping[str, str]) -> Manifest:
-    """Metadata of an order's object; more are labels. A given owner, which is cluster-wide, takes it along at its end.
+def metadata_of(request: BuildRequest, spec: Manifest, owner: Manifest | None, more: Mapping[str, str]) -> Manifest:
+    """Metadata of an request's object; more are labels. A given owner, which is cluster-wide, takes it along at its end.
 
     It is not the controller: by that KMM knows its own. Nor is its deletion blocked, which OpenShift allows only to who
     may set its finalizers.
     """
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
     metadata: dict[str, object] = {
-        "name": object_name(order.id),
-        "namespace": order.plan.module.namespace,
-        "labels": {**labels_of(order), **more},
+        "name": object_name(request.id),
+        "namespace": request.plan.module.namespace,
+        "labels": {**labels_of(request), **more},
         "annotations": {SPEC_HASH: digest},
     }
     if owner is not None:

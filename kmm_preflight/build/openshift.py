@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.build.builder import BuildRequest, BuildResult, MountedSecret, Tell
-from kmm_preflight.build.failure import broke, failed, timed_out
+from kmm_preflight.build.builder import BuildRequest, BuildResult, MountedSecret, Show
+from kmm_preflight.build.failure import builder_failed, failed, timed_out
 from kmm_preflight.build.objects import delete, ended, is_of, metadata_of, object_name, settle
 from kmm_preflight.build.pods import Obstacle, PodLog, obstacle, past_deadline, started, taken
 from kmm_preflight.build.poll import follow
@@ -58,37 +58,37 @@ class OpenShiftBuilder:
         self._api = api
         self._settings = settings
 
-    def start(self, order: BuildRequest) -> None:
+    def start(self, request: BuildRequest) -> None:
         """See Builder."""
-        settle(self._api, BUILDS, build_of(order, self._settings.owners.get(order.plan.kernel.version)))
+        settle(self._api, BUILDS, build_of(request, self._settings.owners.get(request.plan.kernel.version)))
 
-    def ended(self, order: BuildRequest) -> bool:
+    def ended(self, request: BuildRequest) -> bool:
         """See Remote."""
-        found = self._api.get(BUILDS, object_name(order.id), order.plan.module.namespace)
+        found = self._api.get(BUILDS, object_name(request.id), request.plan.module.namespace)
         return found is None or ended(found)
 
-    def result(self, order: BuildRequest, tell: Tell) -> BuildResult:
+    def result(self, request: BuildRequest, show: Show) -> BuildResult:
         """See Builder."""
-        return follow(_RunningOpenShiftBuild(self._api, order), order.timeout, tell)
+        return follow(_RunningOpenShiftBuild(self._api, request), request.timeout, show)
 
-    def publish(self, order: BuildRequest, built: BuildResult) -> BuildResult:
+    def publish(self, request: BuildRequest, build_result: BuildResult) -> BuildResult:
         """See Builder: what is to be pushed was pushed by OpenShift."""
-        return built
+        return build_result
 
 
 class _RunningOpenShiftBuild:
     """A Build that goes on, as it was seen last."""
 
-    def __init__(self, api: Api, order: BuildRequest) -> None:
+    def __init__(self, api: Api, request: BuildRequest) -> None:
         self._api = api
-        self._order = order
-        self._printed = PodLog(api, order)
+        self._order = request
+        self._printed = PodLog(api, request)
         self._build: Manifest | None = None
         self._pod: Manifest | None = None
         self._ran = False
         self.obstacle = Obstacle()
         self.step = ""
-        self.subject = f"Build {order.plan.module.namespace}/{object_name(order.id)}"
+        self.subject = f"Build {request.plan.module.namespace}/{object_name(request.id)}"
 
     def look(self) -> None:
         """Ask for Build, Pod and log."""
@@ -163,7 +163,7 @@ class _RunningOpenShiftBuild:
 
     def _broke(self, problem: str) -> BuildResult:
         log = self._log()
-        return BuildResult(broke(log, f"{self.subject}: {problem}"), log=log)
+        return BuildResult(builder_failed(log, f"{self.subject}: {problem}"), log=log)
 
     def _log(self) -> str:
         name = self._pod_name() if self._pod else ""
@@ -174,29 +174,29 @@ class _RunningOpenShiftBuild:
         return told or f"{object_name(self._order.id)}-build"
 
 
-def build_of(order: BuildRequest, owner: Manifest | None) -> Manifest:
-    """The Build of an order, with the fields that KMM gives it."""
+def build_of(request: BuildRequest, owner: Manifest | None) -> Manifest:
+    """The Build of an request, with the fields that KMM gives it."""
     spec: dict[str, object] = {
         "serviceAccount": ACCOUNT,
-        "source": {"type": "Dockerfile", "dockerfile": order.dockerfile},
-        "strategy": {"type": "Docker", "dockerStrategy": _strategy(order)},
-        "output": _output(order),
+        "source": {"type": "Dockerfile", "dockerfile": request.dockerfile},
+        "strategy": {"type": "Docker", "dockerStrategy": _strategy(request)},
+        "output": _output(request),
         "mountTrustedCA": True,
-        "completionDeadlineSeconds": math.ceil(order.timeout),
+        "completionDeadlineSeconds": math.ceil(request.timeout),
     }
-    if order.selector:
-        spec["nodeSelector"] = dict(order.selector)
-    metadata = metadata_of(order, spec, owner, {BUILD_TYPE: order.stage.value.lower()})
+    if request.selector:
+        spec["nodeSelector"] = dict(request.selector)
+    metadata = metadata_of(request, spec, owner, {BUILD_TYPE: request.stage.value.lower()})
     return {"apiVersion": "build.openshift.io/v1", "kind": "Build", "metadata": metadata, "spec": spec}
 
 
-def _strategy(order: BuildRequest) -> Manifest:
+def _strategy(request: BuildRequest) -> Manifest:
     strategy: dict[str, object] = {
-        "buildArgs": [{"name": name, "value": value} for name, value in order.arguments],
-        "volumes": [_volume(number, one) for number, one in enumerate(order.secrets)],
+        "buildArgs": [{"name": name, "value": value} for name, value in request.arguments],
+        "volumes": [_volume(number, one) for number, one in enumerate(request.secrets)],
     }
-    if order.plan.secret is not None:
-        strategy["pullSecret"] = {"name": order.plan.secret}
+    if request.plan.secret is not None:
+        strategy["pullSecret"] = {"name": request.plan.secret}
     return strategy
 
 
@@ -207,10 +207,10 @@ def _volume(number: int, mounted: MountedSecret) -> Manifest:
     return {"name": name, "source": source, "mounts": [{"destinationPath": f"/run/secrets/{mounted.folder}"}]}
 
 
-def _output(order: BuildRequest) -> Manifest:
-    if not order.push:
+def _output(request: BuildRequest) -> Manifest:
+    if not request.push:
         return {}
-    output: dict[str, object] = {"to": {"kind": "DockerImage", "name": order.image}}
-    if order.plan.secret is not None:
-        output["pushSecret"] = {"name": order.plan.secret}
+    output: dict[str, object] = {"to": {"kind": "DockerImage", "name": request.image}}
+    if request.plan.secret is not None:
+        output["pushSecret"] = {"name": request.plan.secret}
     return output

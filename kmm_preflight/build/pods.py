@@ -27,11 +27,11 @@ _PATIENCE = dict.fromkeys(_TROUBLES, PULL_SECONDS) | dict.fromkeys(("InvalidImag
 
 
 class PodLog:
-    """What an order's Pod prints. The last lines are kept: the Pod may be gone by the time when its end is seen."""
+    """What an request's Pod prints. The last lines are kept: the Pod may be gone by the time when its end is seen."""
 
-    def __init__(self, api: Api, order: BuildRequest, container: str = "") -> None:
+    def __init__(self, api: Api, request: BuildRequest, container: str = "") -> None:
         self._api = api
-        self._order = order
+        self._order = request
         self._container = container
         self._last = ""
 

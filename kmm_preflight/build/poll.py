@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kmm_preflight.base.polling import polls
-from kmm_preflight.build.builder import BuildResult, Tell
+from kmm_preflight.build.builder import BuildResult, Show
 from kmm_preflight.build.pods import Obstacle
 from kmm_preflight.text import clean
 
@@ -40,17 +40,17 @@ class RunningBuild(Protocol):
         """Deletes it."""
 
 
-def follow(watched: RunningBuild, seconds: float, tell: Tell) -> BuildResult:
+def follow(watched: RunningBuild, seconds: float, show: Show) -> BuildResult:
     """The end of a build, or what is told of one that has come to none in time; nothing is left of it then."""
-    teller, patience = _Teller(tell), _ObstacleTimer()
+    teller, patience = _Teller(show), _ObstacleTimer()
     for left in polls(seconds):
         watched.look()
-        built = watched.end()
-        if built is None and (not left or patience.ends(watched.obstacle, left)):
-            built = watched.given_up()
-        if built is not None:
+        build_result = watched.end()
+        if build_result is None and (not left or patience.ends(watched.obstacle, left)):
+            build_result = watched.given_up()
+        if build_result is not None:
             watched.remove()
-            return built
+            return build_result
         teller.say(watched.state, watched.step)
     raise AssertionError  # the last time ends it one way or the other
 
@@ -58,8 +58,8 @@ def follow(watched: RunningBuild, seconds: float, tell: Tell) -> BuildResult:
 class _Teller:
     """Tells what changes, on one line."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, show: Show) -> None:
+        self._tell = show
         self._told = ""
 
     def say(self, state: str, step: str) -> None:

@@ -37,27 +37,27 @@ class BuildPolicy:
 
 @dataclass(frozen=True)
 class PreparedBuild:
-    """An order with what is to be said of it; without one the first finding says why there is none."""
+    """An request with what is to be said of it; without one the first finding says why there is none."""
 
-    order: BuildRequest | None
+    request: BuildRequest | None
     findings: tuple[Finding, ...] = ()
 
 
-def order_id(plan: Plan, stage: Stage) -> str:
+def request_id(plan: Plan, stage: Stage) -> str:
     """The same for the same plan and stage in every run, and another one for every other."""
     text = f"{plan.module}@{plan.kernel.version}@{plan.kernel.arch}"
     return f"{plan.module.name[:40]}-{stage.value.lower()}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def refused(finding: Finding) -> PreparedBuild:
-    """No order."""
+    """No request."""
     return PreparedBuild(None, (finding,))
 
 
 def prepare_build(
-    plan: Plan, build: Build, sources: SectionObjects, credentials: PullCredentials, terms: BuildPolicy
+    plan: Plan, build: Build, sources: SectionObjects, credentials: PullCredentials, policy: BuildPolicy
 ) -> PreparedBuild:
-    """The order of a plan's build section. Raises what reading its sources raises."""
+    """The request of a plan's build section. Raises what reading its sources raises."""
     text = _dockerfile(plan, build, sources)
     if isinstance(text, Finding):
         return refused(text)
@@ -78,14 +78,14 @@ def prepare_build(
     name = plan.image.name
     if plan.image.digest:  # pushed or not: on the node it is never found under this name
         return refused(findings.PUSH_DIGEST(image=name))
-    order = BuildRequest(
-        id=order_id(plan, Stage.BUILD),
+    request = BuildRequest(
+        id=request_id(plan, Stage.BUILD),
         stage=Stage.BUILD,
         plan=plan,
         dockerfile=text,
         image=intermediate_image(name, plan.module) if plan.sign else name,
-        push=terms.push,
-        timeout=terms.timeout,
+        push=policy.push,
+        timeout=policy.timeout,
         arguments=arguments,
         secrets=mounted,
         images=read.images,
@@ -95,7 +95,7 @@ def prepare_build(
         credentials=credentials,
         selector=build.selector or plan.selector,
     )
-    return PreparedBuild(order, _warnings(plan, read))
+    return PreparedBuild(request, _warnings(plan, read))
 
 
 def _dockerfile(plan: Plan, build: Build, sources: SectionObjects) -> str | Finding:

@@ -15,33 +15,35 @@ from kmm_preflight.planning.template import normalized
 from kmm_preflight.text import listed
 
 
-def why_not_push(order: BuildRequest, images: ImageResolver) -> Finding | None:
+def why_not_push(request: BuildRequest, images: ImageResolver) -> Finding | None:
     """Whose the name is, when pushing to it needs --overwrite; None when it may be pushed to.
 
     Raises what asking for the image raises, but not that there is none.
     """
-    plan, name = order.plan, Reference.parse(order.image)
+    plan, name = request.plan, Reference.parse(request.image)
     try:
-        there = images.image(name, plan.kernel.arch, order.credentials, order.push_tls)
+        there = images.image(name, plan.kernel.arch, request.credentials, request.push_tls)
     except PlatformMissing as exc:
-        return findings.PUSH_REFUSED(image=order.image, problem=f"nodes of another architecture load it: {exc.message}")
+        return findings.PUSH_REFUSED(
+            image=request.image, problem=f"nodes of another architecture load it: {exc.message}"
+        )
     except NotFound:
         return None
     except AccessDenied as exc:
-        # Many registries say so of what is not there yet; whether it may be pushed, the push itself will tell.
+        # Many registries say so of what is not there yet; whether it may be pushed, the push itself will show.
         if _names_kernel(name.tag, plan):
             return None
-        return findings.PUSH_REFUSED(image=order.image, problem=f"whose it is cannot be seen: {exc.message}")
+        return findings.PUSH_REFUSED(image=request.image, problem=f"whose it is cannot be seen: {exc.message}")
     if there.resolved.digest != there.resolved.manifest_digest:
         problem = "got an image index there, whose other architectures would be gone"
-        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+        return findings.PUSH_REFUSED(image=request.image, problem=problem)
     kernels = [kernel for kernel in _kernels(plan, there) if kernel != plan.kernel.version]
     if kernels:
         problem = f"got an image there that has kmods for {listed(kernels)}, whose nodes load them"
-        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+        return findings.PUSH_REFUSED(image=request.image, problem=problem)
     if not _names_kernel(name.tag, plan):
         problem = f"got an image under tag {name.tag}, which names no kernel, so that nodes of any may load it"
-        return findings.PUSH_REFUSED(image=order.image, problem=problem)
+        return findings.PUSH_REFUSED(image=request.image, problem=problem)
     return None
 
 

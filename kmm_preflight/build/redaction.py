@@ -17,19 +17,19 @@ _TOKEN_LINES = 4
 _WIDTHS = (76, 64)
 
 
-def without_secrets(text: str, order: BuildRequest) -> str:
-    """The text with everything hidden in it that stands in a Secret of the order, or is a login of it."""
-    secrets = {secret for secret in _secrets(order) if len(secret) >= _SECRET_CHARACTERS}
+def without_secrets(text: str, request: BuildRequest) -> str:
+    """The text with everything hidden in it that stands in a Secret of the request, or is a login of it."""
+    secrets = {secret for secret in _secrets(request) if len(secret) >= _SECRET_CHARACTERS}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
     return text
 
 
-def _secrets(order: BuildRequest) -> Iterator[str]:
-    for mounted in order.secrets:
+def _secrets(request: BuildRequest) -> Iterator[str]:
+    for mounted in request.secrets:
         for content in mounted.files.values():
             yield from _shapes(content)
-    for keychain in (*order.credentials.own, *order.credentials.node):
+    for keychain in (*request.credentials.own, *request.credentials.node):
         for credential in keychain.credentials.values():
             yield from _shapes_of_login(credential)
 

@@ -1,4 +1,4 @@
-"""The sign section becomes an order, and what it made is looked at file by file (docs/reference/kmm.md 6)."""
+"""The sign section becomes an request, and what it made is looked at file by file (docs/reference/kmm.md 6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import datetime
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
-from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, refused
+from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, request_id, refused
 from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.kmod.signed_file import signer_of
 from kmm_preflight.model import Finding, Severity, Stage
@@ -47,11 +47,11 @@ def prepare_sign(
     taken: SignInput,
     sources: SectionObjects,
     credentials: PullCredentials,
-    terms: BuildPolicy,
+    policy: BuildPolicy,
     now: datetime,
 ) -> PreparedBuild:
-    """The order of a plan's sign section. Raises what reading its sources and its input raises."""
-    signer = terms.signer_image or plan.kernel.driver_toolkit
+    """The request of a plan's sign section. Raises what reading its sources and its input raises."""
+    signer = policy.signer_image or plan.kernel.driver_toolkit
     if not signer:
         return refused(
             findings.SIGNER_NONE(image=plan.image.name, why="no driver toolkit of its kernel, no --signer-image")
@@ -75,14 +75,14 @@ def prepare_sign(
     if isinstance(files, Finding):
         return refused(files)
     told = (*told, *_signed_already(files, taken.image))
-    order = BuildRequest(
-        id=order_id(plan, Stage.SIGN),
+    request = BuildRequest(
+        id=request_id(plan, Stage.SIGN),
         stage=Stage.SIGN,
         plan=plan,
         dockerfile=dockerfile(taken.name, SignerImage(signer, pem_label(key.files[KEY])), files, plan.kernel.version),
         image=plan.image.name,
-        push=terms.push,
-        timeout=terms.timeout,
+        push=policy.push,
+        timeout=policy.timeout,
         secrets=(key, cert),
         images=tuple(dict.fromkeys((taken.name, signer))),
         pull_tls=sign.unsigned_image_registry_tls,
@@ -90,7 +90,7 @@ def prepare_sign(
         credentials=credentials,
         selector=plan.selector,
     )
-    return PreparedBuild(order, told)
+    return PreparedBuild(request, told)
 
 
 def _secret(plan: Plan, name: str | None, part: str, sources: SectionObjects) -> MountedSecret | Finding:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import Builder, BuildRequest, BuildResult
-from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, order_id, prepare_build, refused
+from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, request_id, prepare_build, refused
 from kmm_preflight.build.push import why_not_push
 from kmm_preflight.build.signing import SignInput, prepare_sign
 from kmm_preflight.catalogue import heaviest_first
@@ -52,7 +52,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class BuildContext:
-    """With what a run builds: the builder, None with the reason why there is none, and the terms.
+    """With what a run builds: the builder, None with the reason why there is none, and the policy.
 
     credentials of builds by plan id; plans are all plans of the run. What was made is proved as deep as images
     are, what is still to be signed without signatures. logs is the folder among the artifacts.
@@ -60,15 +60,15 @@ class BuildContext:
 
     builder: Builder | None
     why: str
-    terms: BuildPolicy
+    policy: BuildPolicy
     sources: SectionObjects
     images: ImageResolver
     credentials: Mapping[str, Credentials] = field(repr=False)
     plans: tuple[Plan, ...]
-    deeper: FurtherCheck
-    deeper_unsigned: FurtherCheck
+    load_check: FurtherCheck
+    load_check_unsigned: FurtherCheck
     signatures_checked: bool
-    """True if deeper checks the signatures of sign sections."""
+    """True if load_check checks the signatures of sign sections."""
     logs: Path
     now: Callable[[], datetime]
 
@@ -76,33 +76,33 @@ class BuildContext:
 class BuildStage:
     """Starts and judges what sections make; every process of a run has one, over the same memory."""
 
-    def __init__(self, shop: BuildContext, memory: SharedResults, watcher: Watcher) -> None:
-        self._shop = shop
+    def __init__(self, context: BuildContext, memory: SharedResults, watcher: Watcher) -> None:
+        self._context = context
         self._memory = memory
         self._watcher = watcher
 
     def start(self, plan: Plan, stage: Stage) -> None:
         """Starts what the stage needs, once in a run, and returns; what speaks against it the stage will say."""
-        if self._shop.builder:
-            self._begun(plan, stage)
+        if self._context.builder:
+            self._prepared_once(plan, stage)
 
     def judge(self, plan: Plan, stage: Stage) -> StageResult:
         """The stage's result: waits for the builder, and proves what it made. VERIFIED, FAILED or UNDECIDED."""
-        builder = self._shop.builder
+        builder = self._context.builder
         if builder is None:
             kind = findings.BUILDER_NONE if stage is Stage.BUILD else findings.SIGNER_NONE
-            return _concluded(stage, (kind(image=plan.image.name, why=self._shop.why),))
-        prepared = self._begun(plan, stage)
-        if prepared.order is None:
+            return _concluded(stage, (kind(image=plan.image.name, why=self._context.why),))
+        prepared = self._prepared_once(plan, stage)
+        if prepared.request is None:
             return _concluded(stage, prepared.findings)
         try:
-            result = self._prove(plan, prepared.order, builder)
+            result = self._prove(plan, prepared.request, builder)
         except PreflightError as exc:
             result = _concluded(stage, (findings.BUILDER_FAILED(problem=exc.message),))
         return replace(result, findings=(*result.findings, *prepared.findings))
 
-    def _begun(self, plan: Plan, stage: Stage) -> PreparedBuild:
-        """The order, handed to the builder the first time that it is asked for."""
+    def _prepared_once(self, plan: Plan, stage: Stage) -> PreparedBuild:
+        """The request, handed to the builder the first time that it is asked for."""
 
         def begin() -> PreparedBuild:
             try:
@@ -111,57 +111,57 @@ class BuildStage:
                 return refused(findings.SOURCE_INVALID(problem=exc.message))
             except PreflightError as exc:
                 return refused(findings.SOURCE_UNREAD(problem=exc.message))
-            if prepared.order and self._shop.builder:
+            if prepared.request and self._context.builder:
                 try:
-                    self._shop.builder.start(prepared.order)
+                    self._context.builder.start(prepared.request)
                 except PreflightError as exc:
                     return refused(findings.BUILDER_FAILED(problem=exc.message))
             return prepared
 
-        prepared = self._memory.once(f"{order_id(plan, stage)}.order", begin)
+        prepared = self._memory.once(f"{request_id(plan, stage)}.request", begin)
         assert isinstance(prepared, PreparedBuild)
         return prepared
 
     def _prepare(self, plan: Plan, stage: Stage) -> PreparedBuild:
         prepared = self._prepare_build(plan) if stage is Stage.BUILD else self._prepare_sign(plan)
-        if prepared.order is None:
+        if prepared.request is None:
             return prepared
-        order = prepared.order
-        problem = self._unpullable(order)
-        if problem is None and order.push and order.makes_image:
-            problem = self._why_not_push(order)
-        return replace(prepared, order=None, findings=(problem, *prepared.findings)) if problem else prepared
+        request = prepared.request
+        problem = self._unpullable(request)
+        if problem is None and request.push and request.makes_image:
+            problem = self._why_not_push(request)
+        return replace(prepared, request=None, findings=(problem, *prepared.findings)) if problem else prepared
 
     def _prepare_build(self, plan: Plan) -> PreparedBuild:
         assert plan.build  # else the stage is not needed
-        credentials = self._shop.credentials[plan.id]
+        credentials = self._context.credentials[plan.id]
         if credentials.problem:
             return refused(credentials.problem)
-        return prepare_build(plan, plan.build, self._shop.sources, credentials.pull, self._shop.terms)
+        return prepare_build(plan, plan.build, self._context.sources, credentials.pull, self._context.policy)
 
     def _prepare_sign(self, plan: Plan) -> PreparedBuild:
         assert plan.sign
-        credentials = self._shop.credentials[plan.id]
+        credentials = self._context.credentials[plan.id]
         if credentials.problem:
             return refused(credentials.problem)
         taken = self._input(plan, credentials.pull)
         if isinstance(taken, Finding):
             return refused(taken)
-        shop = self._shop
-        return prepare_sign(plan, plan.sign, taken, shop.sources, credentials.pull, shop.terms, shop.now())
+        context = self._context
+        return prepare_sign(plan, plan.sign, taken, context.sources, credentials.pull, context.policy, context.now())
 
     def _input(self, plan: Plan, credentials: PullCredentials) -> SignInput | Finding:
         """What is signed: the build's output, else unsignedImage."""
         assert plan.sign
-        builder = self._shop.builder
+        builder = self._context.builder
         assert builder
         if plan.build:
-            if not (builder.keeps or self._shop.terms.push):
+            if not (builder.keeps or self._context.policy.push):
                 return findings.SIGN_INPUT_ABSENT()
-            built = self._memory.known(f"{order_id(plan, Stage.BUILD)}.built")
-            if not isinstance(built, BuildResult) or not built.image:
+            build_result = self._memory.known(f"{request_id(plan, Stage.BUILD)}.built")
+            if not isinstance(build_result, BuildResult) or not build_result.image:
                 return findings.SIGN_INPUT_ABSENT()
-            return SignInput(built.image, self._image(built.image, plan, credentials, plan.tls))
+            return SignInput(build_result.image, self._image(build_result.image, plan, credentials, plan.tls))
         if not plan.sign.unsigned_image:
             return findings.SIGN_IMAGE_NONE()
         name, tls = plan.sign.unsigned_image, plan.sign.unsigned_image_registry_tls
@@ -171,129 +171,141 @@ class BuildStage:
             return _unavailable(exc, "the sign section", plan, credentials)
 
     def _image(self, name: str, plan: Plan, credentials: PullCredentials, tls: RegistryTLS) -> Image:
-        return self._shop.images.image(parse_name(name), plan.kernel.arch, credentials, tls)
+        return self._context.images.image(parse_name(name), plan.kernel.arch, credentials, tls)
 
-    def _unpullable(self, order: BuildRequest) -> Finding | None:
+    def _unpullable(self, request: BuildRequest) -> Finding | None:
         """The first image that the Dockerfile takes and that cannot be had here with these credentials."""
-        section = "the Dockerfile" if order.stage is Stage.BUILD else "the sign section"
-        for name in order.images:
-            if order.stage is Stage.SIGN and name == order.images[0]:
+        section = "the Dockerfile" if request.stage is Stage.BUILD else "the sign section"
+        for name in request.images:
+            if request.stage is Stage.SIGN and name == request.images[0]:
                 continue  # the input, which was looked into
             try:
                 reference = Reference.parse(name)
             except Malformed as exc:  # a builder would take layouts and archives from its own disk, too
                 return findings.BASE_IMAGE_UNRESOLVED(got=exc.message)
             try:
-                arch = order.platforms.get(name, order.plan.kernel.arch)
-                self._shop.images.image(reference, arch, order.credentials, order.pull_tls).check_layers()
+                arch = request.platforms.get(name, request.plan.kernel.arch)
+                self._context.images.image(reference, arch, request.credentials, request.pull_tls).check_layers()
             except PreflightError as exc:
-                return _unavailable(exc, section, order.plan, order.credentials)
+                return _unavailable(exc, section, request.plan, request.credentials)
         return None
 
-    def _prove(self, plan: Plan, order: BuildRequest, builder: Builder) -> StageResult:
-        built = builder.result(order, lambda words: self._watcher.doing(plan, words))
-        self._memory.once(f"{order.id}.built", lambda: built)
-        log = self._keep_log(order, built.log)
-        told = (findings.PUSHED_BEFORE_PROOF(builder=builder.name, image=order.image),) if built.pushed else ()
-        if built.finding:
-            return replace(_concluded(order.stage, (built.finding, *told)), log=log)
-        if not built.image:
-            return replace(self._unproved(plan, order, builder), log=log)
-        result = self._judged(plan, order, built)
-        if result.outcome is Outcome.VERIFIED and order.push and not built.pushed and order.makes_image:
-            result = self._published(order, built, result, builder)
+    def _prove(self, plan: Plan, request: BuildRequest, builder: Builder) -> StageResult:
+        build_result = builder.result(request, lambda words: self._watcher.doing(plan, words))
+        self._memory.once(f"{request.id}.built", lambda: build_result)
+        log = self._keep_log(request, build_result.log)
+        told = (findings.PUSHED_BEFORE_PROOF(builder=builder.name, image=request.image),) if build_result.pushed else ()
+        if build_result.finding:
+            return replace(_concluded(request.stage, (build_result.finding, *told)), log=log)
+        if not build_result.image:
+            return replace(self._unproved(plan, request, builder), log=log)
+        result = self._judged(plan, request, build_result)
+        if result.outcome is Outcome.VERIFIED and request.push and not build_result.pushed and request.makes_image:
+            result = self._published(request, build_result, result, builder)
         return replace(result, findings=(*result.findings, *told), log=log)
 
-    def _unproved(self, plan: Plan, order: BuildRequest, builder: Builder) -> StageResult:
+    def _unproved(self, plan: Plan, request: BuildRequest, builder: Builder) -> StageResult:
         """A build of which only the builder's word is known: never green by itself (design 1)."""
-        if order.stage is Stage.BUILD and plan.sign:
+        if request.stage is Stage.BUILD and plan.sign:
             warning = findings.BUILD_UNPROVED_UNSIGNED(builder=builder.name)
-            return StageResult(order.stage, Outcome.VERIFIED, f"{_WORDS[order.stage]}; sign decides", (warning,))
-        return _concluded(order.stage, (findings.BUILD_UNPROVED(builder=builder.name),))
+            return StageResult(request.stage, Outcome.VERIFIED, f"{_WORDS[request.stage]}; sign decides", (warning,))
+        return _concluded(request.stage, (findings.BUILD_UNPROVED(builder=builder.name),))
 
-    def _judged(self, plan: Plan, order: BuildRequest, built: BuildResult) -> StageResult:
+    def _judged(self, plan: Plan, request: BuildRequest, build_result: BuildResult) -> StageResult:
         """The image stage's own check on the result, and of a signed one its signatures."""
-        tls = plan.tls if built.pushed else VERIFIED_HTTPS
-        judged = self._judge_result(replace(plan, tls=tls), order, built)
-        image = _as(judged.image, order, built)
+        tls = plan.tls if build_result.pushed else VERIFIED_HTTPS
+        judged = self._judge_result(replace(plan, tls=tls), request, build_result)
+        image = _as(judged.image, request, build_result)
         if judged.outcome is not Outcome.VERIFIED:
-            reason = f"{_WORDS[order.stage]}, but its result is not good: {judged.reason}"
-            return replace(judged, stage=order.stage, reason=reason, image=image)
-        if order.stage is Stage.SIGN and not self._shop.signatures_checked:
-            signatures = self._judge_signatures(replace(plan, tls=tls), order, built)
+            reason = f"{_WORDS[request.stage]}, but its result is not good: {judged.reason}"
+            return replace(judged, stage=request.stage, reason=reason, image=image)
+        if request.stage is Stage.SIGN and not self._context.signatures_checked:
+            signatures = self._judge_signatures(replace(plan, tls=tls), request, build_result)
             judged = replace(judged, findings=tuple(dict.fromkeys((*signatures.findings, *judged.findings))))
             if signatures.finding:
-                return replace(_concluded(order.stage, judged.findings), image=image)
-        if order.makes_image and (problem := self._not_for_others(plan, order, built, tls)):
-            return replace(_concluded(order.stage, (problem, *judged.findings)), image=image)
-        where = f"pushed to {order.image}" if built.pushed else "not pushed"
-        reason = f"{_WORDS[order.stage]}, its result has the kmod where modprobe looks ({where})"
-        return StageResult(order.stage, Outcome.VERIFIED, reason, judged.findings, image)
+                return replace(_concluded(request.stage, judged.findings), image=image)
+        if request.makes_image and (problem := self._not_for_others(plan, request, build_result, tls)):
+            return replace(_concluded(request.stage, (problem, *judged.findings)), image=image)
+        where = f"pushed to {request.image}" if build_result.pushed else "not pushed"
+        reason = f"{_WORDS[request.stage]}, its result has the kmod where modprobe looks ({where})"
+        return StageResult(request.stage, Outcome.VERIFIED, reason, judged.findings, image)
 
-    def _judge_result(self, plan: Plan, order: BuildRequest, built: BuildResult) -> StageResult:
+    def _judge_result(self, plan: Plan, request: BuildRequest, build_result: BuildResult) -> StageResult:
         """Return what the image stage says about the result, if the plan's nodes pulled it."""
-        name, credentials = parse_name(built.image), Credentials(order.credentials)
-        return judge_built(plan, name, self._shop.images, credentials, self._deeper(plan, order))
+        name, credentials = parse_name(build_result.image), Credentials(request.credentials)
+        return judge_built(plan, name, self._context.images, credentials, self._load_check(plan, request))
 
-    def _judge_signatures(self, plan: Plan, order: BuildRequest, built: BuildResult) -> Decision:
-        signed = self._image(built.image, plan, order.credentials, plan.tls)
-        return Decision.of(ImageSignatures(plan, signed, self._shop.sources).judge_section(plan.kmod))
+    def _judge_signatures(self, plan: Plan, request: BuildRequest, build_result: BuildResult) -> Decision:
+        signed = self._image(build_result.image, plan, request.credentials, plan.tls)
+        return Decision.of(ImageSignatures(plan, signed, self._context.sources).judge_section(plan.kmod))
 
-    def _deeper(self, plan: Plan, order: BuildRequest) -> FurtherCheck:
+    def _load_check(self, plan: Plan, request: BuildRequest) -> FurtherCheck:
         """What proves a result beyond the path: one that is still to be signed has no signatures."""
-        return self._shop.deeper_unsigned if plan.sign and order.stage is Stage.BUILD else self._shop.deeper
+        return (
+            self._context.load_check_unsigned
+            if plan.sign and request.stage is Stage.BUILD
+            else self._context.load_check
+        )
 
-    def _why_not_push(self, order: BuildRequest) -> Finding | None:
-        if self._shop.terms.overwrite:
+    def _why_not_push(self, request: BuildRequest) -> Finding | None:
+        if self._context.policy.overwrite:
             return None
-        if self._shop.builder and self._shop.builder.pushes_first:  # then it cannot be looked at whom it would serve
-            plan = order.plan
-            others = [one for one in self._shop.plans if one.image == plan.image and one.kernel != plan.kernel]
+        if (
+            self._context.builder and self._context.builder.pushes_first
+        ):  # then it cannot be looked at whom it would serve
+            plan = request.plan
+            others = [one for one in self._context.plans if one.image == plan.image and one.kernel != plan.kernel]
             if others:
                 problem = f"its name is the same for {others[0].id}, whose nodes would load what is made for another"
-                return findings.PUSH_REFUSED(image=order.image, problem=problem)
-        return why_not_push(order, self._shop.images)
+                return findings.PUSH_REFUSED(image=request.image, problem=problem)
+        return why_not_push(request, self._context.images)
 
-    def _not_for_others(self, plan: Plan, order: BuildRequest, built: BuildResult, tls: RegistryTLS) -> Finding | None:
+    def _not_for_others(
+        self, plan: Plan, request: BuildRequest, build_result: BuildResult, tls: RegistryTLS
+    ) -> Finding | None:
         """The first plan of the run that takes the same name and would not find its kmod in what was made."""
-        if self._shop.terms.overwrite:
+        if self._context.policy.overwrite:
             return None
-        for other in self._shop.plans:
+        for other in self._context.plans:
             if other.image != plan.image or other.id == plan.id:
                 continue
-            judged = self._judge_result(replace(other, tls=tls), order, built)
+            judged = self._judge_result(replace(other, tls=tls), request, build_result)
             if judged.outcome is not Outcome.VERIFIED:
                 return findings.IMAGE_SHARED(image=plan.image.name, other=other.id, problem=judged.reason)
         return None
 
-    def _published(self, order: BuildRequest, built: BuildResult, proved: StageResult, builder: Builder) -> StageResult:
+    def _published(
+        self, request: BuildRequest, build_result: BuildResult, proved: StageResult, builder: Builder
+    ) -> StageResult:
         """The result with what became of the push; looked at once more whose tag it is, just before."""
         try:
-            problem = self._why_not_push(order) or builder.publish(order, built).finding
+            problem = self._why_not_push(request) or builder.publish(request, build_result).finding
             if problem is None:
-                found = self._image(order.image, order.plan, order.credentials, order.push_tls).resolved.judged()
+                found = self._image(
+                    request.image, request.plan, request.credentials, request.push_tls
+                ).resolved.judged()
         except PreflightError as exc:
-            problem = findings.PUSH_FAILED(image=order.image, problem=exc.message)
+            problem = findings.PUSH_FAILED(image=request.image, problem=exc.message)
         if problem:
-            return replace(_concluded(order.stage, (problem, *proved.findings)), image=proved.image)
-        return replace(proved, reason=f"{_WORDS[order.stage]}, proved and pushed to {order.image}", image=found)
+            return replace(_concluded(request.stage, (problem, *proved.findings)), image=proved.image)
+        return replace(proved, reason=f"{_WORDS[request.stage]}, proved and pushed to {request.image}", image=found)
 
-    def _keep_log(self, order: BuildRequest, log: str) -> str | None:
+    def _keep_log(self, request: BuildRequest, log: str) -> str | None:
         """Keep the log. Return its name among the artifacts, or None for an empty log."""
         if not log:
             return None
-        self._shop.logs.mkdir(parents=True, exist_ok=True)
-        file = self._shop.logs / f"{order.id}.log"
+        self._context.logs.mkdir(parents=True, exist_ok=True)
+        file = self._context.logs / f"{request.id}.log"
         file.write_text(log, encoding="utf-8", errors="replace")
-        return f"{self._shop.logs.name}/{file.name}"
+        return f"{self._context.logs.name}/{file.name}"
 
 
 _WORDS = {Stage.BUILD: "the build ended well", Stage.SIGN: "signing ended well"}
 
 
-def _as(image: JudgedImage | None, order: BuildRequest, built: BuildResult) -> JudgedImage | None:
+def _as(image: JudgedImage | None, request: BuildRequest, build_result: BuildResult) -> JudgedImage | None:
     """The judged image by the name that it was made for; a layout of this run is nowhere when the run has ended."""
-    return replace(image, reference=order.image, stored=built.pushed) if image else None
+    return replace(image, reference=request.image, stored=build_result.pushed) if image else None
 
 
 def _unavailable(exc: PreflightError, section: str, plan: Plan, credentials: PullCredentials) -> Finding:

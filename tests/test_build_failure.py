@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight.build.failure import LAST_LINES, ended_badly, excerpt, failed, shortened
+from kmm_preflight.build.failure import LAST_LINES, failure_of, excerpt, failed, shortened
 from kmm_preflight.model import Stage
 
 
@@ -50,7 +50,7 @@ OLD = 'STEP 3/6: RUN <<EOF\nSTEP 4/6: mkdir -p /opt\nError: building at STEP "MK
     ],
 )  # fmt: skip
 def test_who_is_to_blame(log: str, stage: Stage, id: str) -> None:
-    assert ended_badly(log, "x", stage).id == id
+    assert failure_of(log, "x", stage).id == id
 
 
 def test_of_a_long_last_word_the_reason_is_told() -> None:
