@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight.build.failure import LAST_LINES, failure_of, excerpt, failed, shortened
+from kmm_preflight.build.failure import LAST_LINES, excerpt, failed, failure_of, shortened
 from kmm_preflight.model import Stage
 
 

@@ -34,7 +34,7 @@ _ERROR = re.compile(r"\berror:|\bfatal\b|undefined!|No such file|not found|denie
 
 
 def failure_of(log: str, problem: str, stage: Stage) -> Finding:
-    """It was run and did not end well: failed(), or builder_failed() where the log says that the Dockerfile is not to blame.
+    """Return the finding of a build that failed: of its own steps, or of the builder if the log blames the builder.
 
     A log says so by its last word, by a full disk in its last lines, or by a user without subordinate ids.
     """

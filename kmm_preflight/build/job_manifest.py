@@ -1,4 +1,4 @@
-"""The Job of an request, as the API server takes it."""
+"""The Job of a request, as the API server takes it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class JobSettings:
 
 
 def job_of(request: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
-    """The Job of an request; logins are the Secrets for registries, the first one first. No Secret's content is in it."""
+    """Return the Job of a request, without the content of any Secret. logins names Secrets for registries."""
     template = {"metadata": {"labels": labels_of(request)}, "spec": _pod(request, settings, logins)}
     spec: dict[str, object] = {
         "backoffLimit": 0,

@@ -23,9 +23,9 @@ from kmm_preflight.build.builder import BuildRequest, BuildResult, Show
 from kmm_preflight.build.failure import (
     STEP,
     builder_failed,
-    failure_of,
-    excerpt,
     error_line,
+    excerpt,
+    failure_of,
     shortened,
     timed_out,
 )
@@ -161,7 +161,9 @@ class LocalBuilder:
     def _build(self, request: BuildRequest, folder: Path, name: str) -> list[str]:
         isolation = [] if self._settings.environment.get("BUILDAH_ISOLATION") else ["--isolation=chroot"]
         arguments = [f"--build-arg={name}={value}" for name, value in request.arguments]
-        volumes = [f"--volume={folder / 'secrets' / one.folder}:/run/secrets/{one.folder}:ro" for one in request.secrets]
+        volumes = [
+            f"--volume={folder / 'secrets' / one.folder}:/run/secrets/{one.folder}:ro" for one in request.secrets
+        ]
         # Pulled always: an image of another Module's build must not hide that this one's login is missing.
         shape = ["--layers=false", "--pull=always", "--format=oci", f"--platform=linux/{request.plan.kernel.arch}"]
         files = [f"--file={folder / 'Dockerfile'}", str(folder / "context")]
@@ -239,7 +241,7 @@ def _told() -> Iterator[None]:
 
 
 def _from_here(folder: Path, request: BuildRequest) -> str:
-    """The Dockerfile of an request; one that takes a layout of ours takes it by a path that is plain wherever we are."""
+    """Return the Dockerfile of a request. If it uses an OCI layout of this run, use a plain path for the layout."""
     taken = request.images[0] if request.images else ""
     layout = parse_name(taken) if taken.startswith("oci:") else None
     if not isinstance(layout, LayoutReference):

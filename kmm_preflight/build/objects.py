@@ -1,4 +1,4 @@
-"""The objects of builders in a cluster: made once for an request, found again, deleted."""
+"""The objects of builders in a cluster: made once for a request, found again, deleted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ENDS = ("Complete", "Failed", "FailureTarget", "Error", "Cancelled")
 
 
 def object_name(id: str) -> str:
-    """The name that the object of an request has: its id, shortened and plain where that cannot be one."""
+    """The name that the object of a request has: its id, shortened and plain where that cannot be one."""
     plain = re.sub(r"[^a-z0-9-]+", "-", id.lower()).strip("-")
     if plain == id and len(id) <= NAME_CHARACTERS:
         return id
@@ -61,7 +61,7 @@ def label_value(text: str) -> str:
 
 
 def metadata_of(request: BuildRequest, spec: Manifest, owner: Manifest | None, more: Mapping[str, str]) -> Manifest:
-    """Metadata of an request's object; more are labels. A given owner, which is cluster-wide, takes it along at its end.
+    """Return the metadata of a request's object. more are labels. If an owner is deleted, the object is too.
 
     It is not the controller: by that KMM knows its own. Nor is its deletion blocked, which OpenShift allows only to who
     may set its finalizers.

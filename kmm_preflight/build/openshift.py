@@ -175,7 +175,7 @@ class _RunningOpenShiftBuild:
 
 
 def build_of(request: BuildRequest, owner: Manifest | None) -> Manifest:
-    """The Build of an request, with the fields that KMM gives it."""
+    """The Build of a request, with the fields that KMM gives it."""
     spec: dict[str, object] = {
         "serviceAccount": ACCOUNT,
         "source": {"type": "Dockerfile", "dockerfile": request.dockerfile},

@@ -27,7 +27,7 @@ _PATIENCE = dict.fromkeys(_TROUBLES, PULL_SECONDS) | dict.fromkeys(("InvalidImag
 
 
 class PodLog:
-    """What an request's Pod prints. The last lines are kept: the Pod may be gone by the time when its end is seen."""
+    """What a request's Pod prints. The last lines are kept: the Pod may be gone by the time when its end is seen."""
 
     def __init__(self, api: Api, request: BuildRequest, container: str = "") -> None:
         self._api = api

@@ -1,4 +1,4 @@
-"""The sign section becomes an request, and what it made is looked at file by file (docs/reference/kmm.md 6)."""
+"""The sign section becomes a request, and what it made is looked at file by file (docs/reference/kmm.md 6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import datetime
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
-from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, request_id, refused
+from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, refused, request_id
 from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.kmod.signed_file import signer_of
 from kmm_preflight.model import Finding, Severity, Stage

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import Builder, BuildRequest, BuildResult
-from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, request_id, prepare_build, refused
+from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, prepare_build, refused, request_id
 from kmm_preflight.build.push import why_not_push
 from kmm_preflight.build.signing import SignInput, prepare_sign
 from kmm_preflight.catalogue import heaviest_first
