@@ -81,7 +81,7 @@ class TargetKernel:
     version: str
     """The version as uname -r prints it."""
     arch: str
-    """The architecture in Go's spelling, such as amd64."""
+    """The architecture in Go's spelling, such as amd64. Empty only in the placeholder for an unknown kernel."""
     stream: str | None
     """The OS stream, such as rhel-9. None if an option named the kernel."""
     flavour: Flavour
