@@ -23,6 +23,7 @@ FINDINGS = ROOT / "docs" / "findings"
 REPORT = (ROOT / "docs" / "report.md").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PYTEST_OPTIONS = {"--collect-only", "--dist", "--help", "--html", "--junitxml", "--lf"}
+SUBCOMMAND_OPTIONS = {"--output", "--with-pull-secret"}
 # Whatever follows one of these on a line is that program's own.
 PROGRAMS = {
     "COPY",
@@ -181,7 +182,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_exist(page: Path) -> None:
-    known = {option.name for option in OPTIONS} | PYTEST_OPTIONS
+    known = {option.name for option in OPTIONS} | PYTEST_OPTIONS | SUBCOMMAND_OPTIONS
     assert {name for command in commands(page.read_text()) for name in options(command)} - known == set()
 
 
