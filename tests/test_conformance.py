@@ -1,4 +1,4 @@
-"""KMM's rules as a table, one row a case; $PREFLIGHT_CONFORMANCE names another table of the same shape."""
+"""KMM's rules as a table with one row for each case. $PREFLIGHT_CONFORMANCE names another table of this shape."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_row(row: Row, tmp_path: Path) -> None:
 
 
 def _named(got: object, expect: object) -> object:
-    """What expect names of the answer; the sections of a merged result are looked into, other maps taken whole."""
+    """Return the parts of the answer that expect names. Sections of a merged result are compared by their fields."""
     if not isinstance(got, dict) or not isinstance(expect, dict):
         return got
     return {
@@ -83,7 +83,7 @@ def _named(got: object, expect: object) -> object:
 
 
 def _tidy(value: object) -> object:
-    """The value without what is as good as absent, below the top; arguments as pairs, whichever way they stand."""
+    """Return the value without empty parts below the top, and with arguments as pairs."""
     if isinstance(value, dict):
         tidied = {str(key): _tidy(part) for key, part in value.items()}
         return {key: part for key, part in tidied.items() if part not in (None, "", [], {}) and part is not False}
@@ -93,7 +93,7 @@ def _tidy(value: object) -> object:
 
 
 def _pairs(value: list[Any] | tuple[Any, ...]) -> list[Any]:
-    """The list, with arguments in it as pairs."""
+    """Return the list with its arguments as pairs."""
     return [[arg["name"], arg["value"]] if isinstance(arg, dict) and set(arg) == _ARG else arg for arg in value]
 
 
@@ -101,7 +101,7 @@ _ARG = {"name", "value"}
 
 
 def _mapping(row: Row, _: Path) -> object:
-    mappings = tuple(parse_mapping(Field(one)) for one in row["mappings"])
+    mappings = tuple(parse_mapping(Field(mapping)) for mapping in row["mappings"])
     return {"index": choose_mapping(mappings, str(row["kernel"]))}
 
 
@@ -122,7 +122,7 @@ def _inherit(row: Row, _: Path) -> object:
 
 
 def _block(row: Row, key: str) -> dict[str, Any] | None:
-    """A section of the row, arguments as the CRD has them where the row has pairs."""
+    """Return a section of the row, with pairs as the CRD's arguments."""
     block = row.get(key)
     if isinstance(block, dict) and isinstance(block.get("buildArgs"), list):
         args = [arg if isinstance(arg, dict) else {"name": arg[0], "value": arg[1]} for arg in block["buildArgs"]]
@@ -139,7 +139,7 @@ def _named_object(name: str | None) -> dict[str, str] | None:
 
 
 def _build(build: Build | None) -> dict[str, Any] | None:
-    """The section in the CRD's spelling."""
+    """Return the section in the CRD's spelling."""
     if build is None:
         return None
     return {
@@ -152,7 +152,7 @@ def _build(build: Build | None) -> dict[str, Any] | None:
 
 
 def _sign(sign: Sign | None) -> dict[str, Any] | None:
-    """The section in the CRD's spelling."""
+    """Return the section in the CRD's spelling."""
     if sign is None:
         return None
     return {
@@ -187,7 +187,7 @@ def _module(row: Row) -> dict[str, str]:
 
 
 def _through_a_plan(template: str, field: str, kernel: str, module: Mapping[str, str]) -> object:
-    """What becomes of a field that KMM leaves alone; one that no plan holds is left alone by having no place in it."""
+    """Return the value in the plan of a field that KMM does not change. Other fields have no place in a plan."""
     path = field.removeprefix("spec.").removeprefix("moduleLoader.").removeprefix("container.").split(".")
     content: object = template
     for part in reversed(path):
@@ -227,7 +227,7 @@ def _planned(container: dict[str, Any], kernel: str, name: ModuleName, secret: s
 
 
 def _complete(container: dict[str, Any]) -> dict[str, Any]:
-    """The sections with what the CRD requires in them."""
+    """Return the sections with the fields that the CRD requires."""
     required: dict[str, dict[str, Any]] = {
         "build": {"dockerfileConfigMap": {"name": "d"}},
         "sign": {"keySecret": {"name": "k"}, "certSecret": {"name": "c"}},
@@ -283,7 +283,7 @@ def _ko_path(row: Row, _: Path) -> object:
     return {"path": f"{plan.folder}/{plan.kmod}.ko"}
 
 
-# A fault by a word in its name: the finding that must tell of it.
+# The finding for each fault, by a word in the fault's name.
 _FAULTS = {
     "mapping": "no-mapping",
     "template": "name-unresolved",
@@ -308,7 +308,7 @@ def _verify_image(row: Row, folder: Path) -> object:
 
 
 def _judged(row: Row, fault: str, folder: Path) -> StageResult:
-    """The image stage's judgement on a layout that really is as the row says."""
+    """Return the result of the image stage for a real layout with the row's content."""
     kmod, kernel = row.get("moduleName", "simple-kmod"), str(row.get("kernel", ""))
     kernel = kernel if "." in kernel else "5.14.0-570.el9.x86_64"  # KMM's tests have words, of which it makes no image
     container = {
@@ -325,7 +325,7 @@ def _judged(row: Row, fault: str, folder: Path) -> StageResult:
         return settle_image(plan, lambda _: pytest.fail("there is no image to judge"))
     names = row["layers"] if isinstance(row.get("layers"), list) else list(range(row.get("layers", 2)))
     hit = None if fault == "ko" else row.get("hit_layer", 0 if fault else None)
-    # Layers are named, or counted from 0, base first; a number beyond them is a count from 1.
+    # Layers have names or numbers from 0, base first. A number that is too large counts from 1.
     if isinstance(hit, bool) or not isinstance(hit, int):
         hit = names.index(hit) if hit in names and hit is not False else -1
     hit = min(hit, len(names) - 1)
@@ -383,7 +383,7 @@ def _release(row: Row, _: Path) -> object:
         return {"dtk": parse_image_references(Field(document), NAME)[1]["driver-toolkit"]}
     named = parse_toolkit(Field(row["dtk_json"]))
     kernel = kernel_of_flavour(named, Flavour.RT if row.get("useRTKernel") else Flavour.STANDARD)
-    # Beside rt, kernel is what the JSON says; alone, what the release is asked for.
+    # Next to rt, kernel is the JSON's standard kernel. Otherwise it is the requested kernel.
     return {"kernel": named.standard if "rt" in row["expect"] else kernel, "rt": named.rt, "rhel": named.rhel_version}
 
 
@@ -393,8 +393,8 @@ def _status(row: Row, _: Path) -> object:
         plan = Plan(
             ModuleName("ns", "m"), TargetKernel("K", "amd64", None, Flavour.STANDARD, None, ""), Reference.parse(NAME)
         )
-        made = entry_of(Verdict(plan, conclusion, Stage.IMAGE, "reason"), Dialect.MAP)
-        return _entry(made) if made else None
+        entry = entry_of(Verdict(plan, conclusion, Stage.IMAGE, "reason"), Dialect.MAP)
+        return _entry(entry) if entry else None
     new = row.get("new") or []
     before = {
         name: stage["verificationStage"] if isinstance(stage, dict) else stage
@@ -405,36 +405,36 @@ def _status(row: Row, _: Path) -> object:
     return _as_asked(row["expect"], entries, removed)
 
 
-def _entry(made: StatusEntry) -> dict[str, str | None]:
+def _entry(entry: StatusEntry) -> dict[str, str | None]:
     return {
-        "verificationStatus": made.verification_status,
-        "verificationStage": made.verification_stage,
-        "statusReason": made.reason or "",
+        "verificationStatus": entry.verification_status,
+        "verificationStage": entry.verification_stage,
+        "statusReason": entry.reason or "",
     }
 
 
 def _as_asked(expect: Mapping[str, Any], entries: Mapping[str, StatusEntry], removed: set[str]) -> dict[str, Any]:
-    """The entries in the form of the row: by module or under `entries`; only the stage where the row has only that."""
+    """Return the entries in the form of the row: by Module or under `entries`, with or without the status."""
 
     def shown(name: str, wanted: object) -> object:
         if name not in entries:
             return None
-        made = _entry(entries[name])
+        entry = _entry(entries[name])
         match wanted:
             case str():
-                return made["verificationStage"]
+                return entry["verificationStage"]
             case list():
-                return [made["verificationStatus"], made["verificationStage"]]
+                return [entry["verificationStatus"], entry["verificationStage"]]
             case dict():
-                return {key: made.get(key) or made.get(f"verification{key.capitalize()}") for key in wanted}
+                return {key: entry.get(key) or entry.get(f"verification{key.capitalize()}") for key in wanted}
             case _:
-                return made
+                return entry
 
     asked = expect.get("entries", {key: value for key, value in expect.items() if key != "removed"})
-    told: dict[str, Any] = {name: shown(name, wanted) for name, wanted in asked.items()}
+    shown_entries: dict[str, Any] = {name: shown(name, wanted) for name, wanted in asked.items()}
     gone = sorted(removed) if isinstance(expect.get("removed", []), list) else next(iter(removed), None)
     rest = {"removed": gone}
-    return {"entries": told, **rest} if "entries" in expect else {**told, **rest}
+    return {"entries": shown_entries, **rest} if "entries" in expect else {**shown_entries, **rest}
 
 
 def _module_valid(row: Row, _: Path) -> object:

@@ -84,5 +84,5 @@ def test_architecture(text: str, arch: str | None) -> None:
         ("6.6.0", ("multi", "arm64", "s390x"), "arm64"),
     ],
 )
-def test_architecture_of_a_kernel_given_by_hand(version: str, arches: tuple[str, ...], arch: str) -> None:
+def test_architecture_of_a_kernel_of_an_option(version: str, arches: tuple[str, ...], arch: str) -> None:
     assert given_architecture(version, arches) == arch

@@ -1,4 +1,4 @@
-"""A Module's manifest becomes a value, or is refused with the field that is wrong."""
+"""A Module's manifest becomes a value, or is refused with the name of the wrong field."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _GONE = object()
 
 
 def _manifest(changes: dict[str, object]) -> dict[str, Any]:
-    """The least Module, changed at paths such as spec.moduleLoader.container.kernelMappings[0].literal."""
+    """Return the smallest Module, changed at paths such as spec.moduleLoader.container.kernelMappings[0].literal."""
     manifest = copy.deepcopy(LEAST)
     for path, value in changes.items():
         here: Any = manifest
@@ -52,7 +52,7 @@ def _manifest(changes: dict[str, object]) -> dict[str, Any]:
     return manifest
 
 
-def test_the_least_module() -> None:
+def test_the_smallest_module() -> None:
     mapping = KernelMapping(regexp="^.+$", container_image="r/i:t")
     container = Container((mapping,), module_name="kmod")
     assert parse_module(LEAST, "unused") == Module(ModuleName("ns", "m"), container, selector=WORKERS)
@@ -95,8 +95,8 @@ def test_the_whole_module() -> None:
         },
     }
     both = RegistryTLS(insecure=True, insecure_skip_tls_verify=True)
-    made_build = Build("d", (("A", "1"), ("B", "")), ("s",), (("k", "v"),), both)
-    made_sign = Sign("u", "k", "c", ("/a.ko",), RegistryTLS(insecure_skip_tls_verify=True))
+    parsed_build = Build("d", (("A", "1"), ("B", "")), ("s",), (("k", "v"),), both)
+    parsed_sign = Sign("u", "k", "c", ("/a.ko",), RegistryTLS(insecure_skip_tls_verify=True))
     manifest = _manifest(
         {
             CONTAINER: container,
@@ -109,9 +109,9 @@ def test_the_whole_module() -> None:
         Container(
             (
                 KernelMapping("5.14.0", in_tree_modules_to_remove=()),
-                KernelMapping(None, "^5", "r/i", RegistryTLS(), made_build, made_sign, None, ("c",)),
+                KernelMapping(None, "^5", "r/i", RegistryTLS(), parsed_build, parsed_sign, None, ("c",)),
             ),
-            "r/i", both, made_build, made_sign, None, ("a", "b"), "kmod", "/usr", ("kmod", "dep"), "/firmware",
+            "r/i", both, parsed_build, parsed_sign, None, ("a", "b"), "kmod", "/usr", ("kmod", "dep"), "/firmware",
             ("-v",), ("p=1",),
         ),
         deleting=True,
@@ -149,7 +149,7 @@ def test_without_a_loader(changes: dict[str, object]) -> None:
         pytest.param({f"{MAPPING}.inTreeModuleToRemove": "", f"{MAPPING}.inTreeModulesToRemove": ["a"]}, id="in-tree"),
     ],
 )
-def test_taken(changes: dict[str, object]) -> None:
+def test_accepted(changes: dict[str, object]) -> None:
     parse_module(_manifest(changes), "")
 
 
@@ -160,15 +160,15 @@ def test_taken(changes: dict[str, object]) -> None:
         ("/..", ""), ("../../etc", "etc"), ("/a/../../b/", "b"), ("/", ""), (".", ""), ("/a..b", "a..b"),
     ],
 )  # fmt: skip
-def test_any_folder_is_taken(directory: str, folder: str) -> None:
-    """Neither CRD nor webhook has a rule for it; it is joined as Go's path.Join does."""
+def test_any_folder_is_accepted(directory: str, folder: str) -> None:
+    """CRD and webhook have no rule for dirName. KMM joins it with Go's path.Join."""
     container = parse_module(_manifest({f"{MODPROBE}.dirName": directory}), "").container
     assert container
     plan = Plan(ModuleName("ns", "m"), KERNEL, Reference.parse("r/i:t"), directory=container.directory)
     assert plan.folder == f"{folder}/lib/modules/5.14.0+rt".lstrip("/")
 
 
-def test_namespace_of_the_run_where_the_manifest_has_none() -> None:
+def test_a_manifest_without_a_namespace_gets_that_of_the_run() -> None:
     manifest = _manifest({"metadata.namespace": _GONE})
     assert parse_module(manifest, "default").name == ModuleName("default", "m")
 

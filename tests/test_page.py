@@ -1,4 +1,4 @@
-"""preflight.html in a real browser: all that matters is seen with scripts blocked, and our columns with scripts."""
+"""preflight.html in a real browser: verdicts are visible without scripts, our columns with scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 
 
 def seen(page: Path, folder: Path) -> str:
-    """The text of a page as the browser has it after loading."""
+    """Return the text of a page after the browser has loaded it."""
     chromium = need_tool("chromium", "apt-get install chromium")
     command = [chromium, *FLAGS, f"--user-data-dir={folder / 'browser'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
@@ -48,17 +48,17 @@ def test_the_browser_shows_verdicts_with_and_without_scripts(tmp_path: Path) -> 
     page = tmp_path / "artifacts" / "preflight.html"
     blocked = tmp_path / "blocked.html"
     blocked.write_text(page.read_text().replace("<head>", BLOCKED, 1))
-    said = [run.document["sentence"], "demo/hello-pinned", "kmod-absent", f"Build the kmod for {KERNEL}", "refuted"]
+    expected = [run.document["sentence"], "demo/hello-pinned", "kmod-absent", f"Build the kmod for {KERNEL}", "refuted"]
     without = seen(blocked, tmp_path)
-    assert [words for words in said if words not in without] == []
+    assert [words for words in expected if words not in without] == []
     shown = seen(page, tmp_path)
-    assert [words for words in said if words not in shown] == []
+    assert [words for words in expected if words not in shown] == []
     assert "Result Module Kernel Stage Finding Remedy Test" in shown
     assert f"test_image[demo/hello-pinned@{KERNEL}]" in shown
     assert f"test_image[demo/hello-pinned@{KERNEL}]" not in without
 
 
-def test_the_page_of_a_run_that_could_not_begin_says_why(tmp_path: Path) -> None:
+def test_the_page_of_a_run_that_cannot_begin_says_why(tmp_path: Path) -> None:
     run = run_preflight(tmp_path, "--release-image=127.0.0.1:1/ocp/release:4.18", GREEN)
     assert run.returncode == 10
     text = seen(tmp_path / "artifacts" / "preflight.html", tmp_path)

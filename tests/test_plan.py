@@ -1,4 +1,4 @@
-"""Module and kernel become a plan: choice of mapping, inheritance, merges, substitution, names."""
+"""A Module and a kernel become a plan: choice of the mapping, inheritance, merging, substitution, names."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_mapping(mappings: list[KernelMapping], tried: tuple[str, ...]) -> No
     assert caught.value.tried == tried
 
 
-def test_a_broken_regexp_on_the_way_ends_the_search() -> None:
+def test_an_invalid_regexp_before_the_match_is_an_error() -> None:
     with pytest.raises(Malformed, match=r"regexp 'bad\('"):
         choose_mapping((BROKEN, EQUAL), KERNEL)
 
@@ -157,7 +157,7 @@ def test_merge_build(container: Build | None, mapping: Build | None, merged: Bui
         pytest.param("a=1 b=2", "", "a=1 b=2", id="no overrides"),
         pytest.param("", "b=2 a=1", "a=1 b=2", id="appended by name"),
         pytest.param("b=1 a=2", "b=3", "b=3 a=2", id="in place"),
-        pytest.param("a=1 b=2 a=3", "a=4", "a=4 b=2 a=4", id="every one of the name"),
+        pytest.param("a=1 b=2 a=3", "a=4", "a=4 b=2 a=4", id="every argument of the name"),
         pytest.param("a=1", "a=2 a=3 c=1 c=2", "a=3 c=2", id="last override wins"),
     ],
 )
@@ -169,7 +169,7 @@ def _args(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, _, value in (arg.partition("=") for arg in text.split()))
 
 
-def test_injected_args_are_raw_and_win() -> None:
+def test_injected_args_have_the_raw_kernel_and_override() -> None:
     kernel = f"{KERNEL}+rt"
     assert injected_args((("MOD_NAME", "mine"), ("x", "1")), kernel, NAME) == (
         ("MOD_NAME", "m"),
@@ -202,7 +202,7 @@ def test_merge_sign(container: Sign | None, mapping: Sign | None, merged: Sign |
     assert merge_sign(container, mapping) == merged
 
 
-def test_substituted_sign_knows_the_kernel_alone() -> None:
+def test_substituted_sign_replaces_only_variables_of_the_kernel() -> None:
     sign = Sign("r/$MOD_NAME:$KERNEL_VERSION", "$KERNEL_X", "$KERNEL_X", ("/opt/$KERNEL_XYZ/$MOD_NAMESPACE/a.ko",))
     expected = Sign(f"r/:{KERNEL}", "$KERNEL_X", "$KERNEL_X", ("/opt/5.14.0//a.ko",))
     assert substituted_sign(sign, KERNEL) == expected
@@ -210,7 +210,7 @@ def test_substituted_sign_knows_the_kernel_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "made"),
+    ("image", "name"),
     [
         ("r/i", "r/i:x"),
         ("r/i:t", "r/i:t_x"),
@@ -221,8 +221,8 @@ def test_substituted_sign_knows_the_kernel_alone() -> None:
         ("host:5000/i:t@sha256:d", "host:5000/i:t_x"),
     ],
 )
-def test_append_to_tag(image: str, made: str) -> None:
-    assert append_to_tag(image, "x") == made
+def test_append_to_tag(image: str, name: str) -> None:
+    assert append_to_tag(image, "x") == name
 
 
 def test_intermediate_image() -> None:
@@ -314,14 +314,14 @@ def test_unresolved(mapping: KernelMapping, finding: str, words: str) -> None:
     assert case.image_name == ("quay.io/I:x" if finding == "image-name-invalid" else None)
 
 
-def test_a_kernel_of_two_fields_makes_no_name() -> None:
+def test_a_kernel_of_two_fields_gives_no_name() -> None:
     container = Container((KernelMapping(regexp=".", container_image="r/i:$KERNEL_VERSION"),))
     case = _case(container, replace(TARGET, version="5.14"))
     assert isinstance(case, Unresolved)
     assert "got '5.14', expected at least three fields" in case.finding.sentence
 
 
-def test_a_kernel_with_a_plus_makes_a_tag() -> None:
+def test_a_kernel_with_a_plus_gives_a_valid_tag() -> None:
     container = Container((KernelMapping(regexp=".", container_image="r/i:$KERNEL_VERSION"),))
     plan = _plan(container, replace(TARGET, version=f"{KERNEL}+rt"))
     assert (plan.image.tag, plan.image_name) == (f"{KERNEL}_rt", f"r/i:{KERNEL}_rt")

@@ -1,4 +1,4 @@
-"""What is seen while a run goes on, in a log and on a real pseudo-terminal."""
+"""Progress of a run, in a log and on a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ THREE = (
     module("hello"),
     module("needs-build", ABSENT, sections=BUILD),
 )
-TOLD = [
+SETTLED = [
     "1/3  demo/gone         6.1.0-56-amd64  Image  failed",
     "2/3  demo/hello        6.1.0-56-amd64  Image  verified",
     "2/3  demo/needs-build  6.1.0-56-amd64  Image  falls through",
@@ -48,13 +48,13 @@ WITHOUT_XDIST = pytest.param(("-p", "no:xdist"), id="without xdist")
 TWO_WORKERS = pytest.param(("-n", "2"), id="two workers")
 
 
-def told(output: str) -> list[str]:
-    """The lines of settled stages, without their seconds."""
+def settled_lines(output: str) -> list[str]:
+    """Return the lines of stages with a result, without their seconds."""
     return re.findall(r"^([0-9]+/[0-9]+  .*)  [0-9]+\.[0-9] s$", output, re.MULTILINE)
 
 
 def body(run: Run) -> list[str]:
-    """What stands between pytest's header and its summary, without xdist's own lines."""
+    """Return the lines between pytest's header and its summary, without xdist's own lines."""
     _, _, rest = run.stdout.partition("\nplugins: ")
     shown = re.split(r"\n=+ ", rest)[0].splitlines()[1:]
     return [line for line in shown if line and not re.match("collected |created: |2 workers ", line)]
@@ -64,15 +64,15 @@ def body(run: Run) -> list[str]:
 def test_a_log_has_a_line_for_each_settled_stage_and_no_letters(tmp_path: Path, workers: tuple[str, ...]) -> None:
     run = run_preflight(tmp_path, *DEMO, manifests(tmp_path, *THREE), *workers)
     lines = [re.sub(r"  [0-9]+\.[0-9] s$", "", line) for line in body(run)]
-    # Two workers end in any order; the count is of the moment.
+    # Two workers end in any order. The count is the count at that moment.
     if "2" in workers:
         assert [line[:3] for line in lines] == [line[:3] for line in sorted(lines)]
-        assert sorted(line[3:] for line in lines) == sorted(line[3:] for line in TOLD)
+        assert sorted(line[3:] for line in lines) == sorted(line[3:] for line in SETTLED)
         assert lines[-1].startswith("3/3")
     else:
-        assert lines == TOLD
+        assert lines == SETTLED
     assert not {"\r", "\x1b"} & set(run.output)
-    # The summary has its words and counts as ever.
+    # The summary keeps pytest's words and counts.
     assert re.search(r"^XFAIL .*test_image\[demo/needs-build", run.stdout, re.MULTILINE), run.stdout
     assert re.search(r"^FAILED .*test_build\[demo/needs-build", run.stdout, re.MULTILINE), run.stdout
     assert "2 failed, 1 passed, 5 skipped, 1 xfailed" in run.stdout
@@ -81,29 +81,29 @@ def test_a_log_has_a_line_for_each_settled_stage_and_no_letters(tmp_path: Path, 
 @pytest.mark.parametrize("option", ["-v", "-q", "--collect-only"])
 def test_another_verbosity_leaves_pytest_as_it_is(tmp_path: Path, option: str) -> None:
     run = run_preflight(tmp_path, *DEMO, GREEN, "-n", "0", option)
-    assert told(run.stdout) == []
+    assert settled_lines(run.stdout) == []
     want = {"-v": "test_image[demo/hello@6.1.0-56-amd64] PASSED", "-q": "..ssss", "--collect-only": "<Function test_im"}
     assert want[option] in run.stdout
 
 
 @pytest.mark.parametrize("workers", [ONE_PROCESS, TWO_WORKERS])
-def test_a_stage_is_told_whichever_of_its_steps_was_selected(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_stage_has_its_line_whatever_step_was_selected(tmp_path: Path, workers: tuple[str, ...]) -> None:
     run = run_preflight(tmp_path, *DEMO, manifests(tmp_path, *THREE), "-k", "test_sign and needs-build", *workers)
-    assert told(run.stdout) == [TOLD[2].replace("2/3", "0/3"), TOLD[3].replace("3/3", "1/3")]
+    assert settled_lines(run.stdout) == [SETTLED[2].replace("2/3", "0/3"), SETTLED[3].replace("3/3", "1/3")]
 
 
 def test_other_tests_of_the_session_keep_their_letters(tmp_path: Path) -> None:
     other = tmp_path / "test_other.py"
     other.write_text("def test_good(): pass\ndef test_bad(): assert not 'letters'\n")
     run = run_preflight(tmp_path, *DEMO, manifests(tmp_path, *THREE), "-n", "0", "preflight_tests", other)
-    assert told(run.stdout) == TOLD
+    assert settled_lines(run.stdout) == SETTLED
     assert ".F" in body(run)
 
 
 class Screen:
-    """What a terminal of so many columns shows once it got a text: rows, each without the blanks at its end.
+    """The rows that a terminal shows after a text, without blanks at the end of a row.
 
-    Knows what pytest writes, colours among it; anything else is an error.
+    Characters that pytest does not write, other than colours, are an error.
     """
 
     def __init__(self, text: str, columns: int) -> None:
@@ -125,12 +125,12 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """All rows, also those that have scrolled away."""
+        """All rows, with those that scrolled out of view."""
         return "\n".join(self.rows)
 
 
 class Terminal:
-    """A pseudo-terminal; keeps all that was written to it."""
+    """A pseudo-terminal that keeps all its output."""
 
     def __init__(self, columns: int = 100) -> None:
         self.columns = columns
@@ -146,22 +146,22 @@ class Terminal:
             while data := os.read(self.keyboard, 65536):
                 self._read.append(data)
         except OSError:
-            return  # nobody has the other side any more
+            return  # the other side is closed
 
     def file(self) -> TextIO:
-        """To write to, as a process has its standard output."""
+        """Return a file that writes to the terminal, like the standard output of a process."""
         return open(os.dup(self._line), "w", encoding="utf-8", buffering=1)
 
     def raw(self) -> str:
-        """What was written until now."""
+        """Return all output until now."""
         return b"".join(self._read).decode()
 
     def drawn(self) -> list[str]:
-        """The texts that the last row had, in order."""
-        return [one.rstrip() for one in re.findall(r"\r([0-9]+/[0-9]+ done · [^\r\n]*)(?=\r)", self.raw())]
+        """Return the texts of the last row, in order."""
+        return [text.rstrip() for text in re.findall(r"\r([0-9]+/[0-9]+ done · [^\r\n]*)(?=\r)", self.raw())]
 
     def close(self) -> Screen:
-        """What is seen at the end, once everybody else has closed it too."""
+        """Return the rows at the end, after all writers have closed the terminal."""
         os.close(self._line)
         self._reader.join(30)
         os.close(self.keyboard)
@@ -173,14 +173,14 @@ OnTerminal = tuple[subprocess.Popen[bytes], FaultyRegistry]
 
 @contextmanager
 def on_terminal(tmp_path: Path, terminal: Terminal, hang_s: float, *options: str) -> Iterator[OnTerminal]:
-    """A run over six Modules on a terminal of its own, with which it is interrupted; m3 waits for its manifest."""
+    """Start a run on six Modules with this terminal as its controlling terminal. m3 waits for its manifest."""
     images = {f"kmods/m{number}:1": kmod_image(number) for number in range(MODULES)}
     with FaultyRegistry(images, Fault("m3/manifests", times=1, hang_s=hang_s)) as registry:
-        modules = [module(f"m{one}", f"{registry.host}/kmods/m{one}:1", f"m{one}") for one in range(MODULES)]
+        modules = [module(f"m{n}", f"{registry.host}/kmods/m{n}:1", f"m{n}") for n in range(MODULES)]
         command = [*PYTEST, f"--kernel={KERNEL}", manifests(tmp_path, *modules),
                    f"--artifact-dir={tmp_path / 'artifacts'}", f"--cache-dir={tmp_path / 'cache'}",
                    "-p", "no:cacheprovider", *options]  # fmt: skip
-        # The first terminal that the leader of a new session opens is the one whose ^C it gets.
+        # The leader of a new session gets ^C from the first terminal that it opens.
         process = subprocess.Popen(
             ["sh", "-c", 'exec "$@" <>"$0" >&0 2>&1', terminal.name, *command],
             cwd=ROOT,
@@ -195,28 +195,28 @@ def on_terminal(tmp_path: Path, terminal: Terminal, hang_s: float, *options: str
 
 
 def waited_for(terminal: Terminal) -> bool:
-    """Whether a row has said that m3 takes its time; which second it says depends on the machine."""
-    return any(re.search(r"demo/m3 Image [1-9][0-9]* s", one) for one in terminal.drawn())
+    """True if a row has shown the seconds of m3. Their number depends on the machine."""
+    return any(re.search(r"demo/m3 Image [1-9][0-9]* s", text) for text in terminal.drawn())
 
 
-def stands_alone(screen: Screen) -> bool:
-    """Nothing is left of the last row, and no line of ours has anything beside it."""
+def is_clean(screen: Screen) -> bool:
+    """True if the last row is erased and no other text is on our lines."""
     lines = [row for row in screen.rows if re.search(r"[0-9]/6  ", row)]
-    return "done ·" not in screen.text and bool(lines) and lines == [row for row in lines if told(row)]
+    return "done ·" not in screen.text and bool(lines) and lines == [row for row in lines if settled_lines(row)]
 
 
 @pytest.mark.parametrize("workers", [ONE_PROCESS, TWO_WORKERS])
-def test_a_terminal_shows_what_is_running_and_nothing_is_left_of_it(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_terminal_shows_running_stages_and_erases_them_at_the_end(tmp_path: Path, workers: tuple[str, ...]) -> None:
     terminal = Terminal()
     with on_terminal(tmp_path, terminal, 2.5, "--color=yes", *workers) as (process, _):
         assert process.wait(180) == 0, terminal.raw()
     screen = terminal.close()
     assert waited_for(terminal), terminal.raw()
-    assert stands_alone(screen), screen.text
-    lines = told(screen.text)
+    assert is_clean(screen), screen.text
+    lines = settled_lines(screen.text)
     assert sorted(line.split()[1] for line in lines) == [f"demo/m{number}" for number in range(MODULES)]
     assert re.search(r"^6/6  demo/m.  6\.1\.0-56-amd64  Image  verified", screen.text, re.MULTILINE)
-    # m3 took longest, and its line says so: 2.5 s and a bit.
+    # m3 takes the longest time: 2.5 s or a bit more.
     assert re.search(r"demo/m3 .*  verified  ([2-9]|[1-9][0-9])\.[0-9] s$", screen.text, re.MULTILINE)
     assert "\x1b[32m" in terminal.raw()
 
@@ -227,34 +227,34 @@ def test_the_last_row_is_cut_to_the_width_of_the_terminal(tmp_path: Path) -> Non
         assert process.wait(180) == 0, terminal.raw()
     screen = terminal.close()
     assert "3/6 done · demo/m3 Im" in terminal.drawn()
-    assert {len(one) for one in terminal.drawn()} == {21}
+    assert {len(text) for text in terminal.drawn()} == {21}
     assert "done ·" not in screen.text
     assert "\x1b" not in terminal.raw()
 
 
 @pytest.mark.parametrize("workers", [ONE_PROCESS, TWO_WORKERS])
-def test_ctrl_c_leaves_nothing_of_the_last_row(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_ctrl_c_erases_the_last_row(tmp_path: Path, workers: tuple[str, ...]) -> None:
     terminal = Terminal()
     with on_terminal(tmp_path, terminal, 600, *workers) as (process, _):
         wait_for(lambda: waited_for(terminal))
         os.write(terminal.keyboard, b"\x03")
         assert process.wait(180) == 2, terminal.raw()
     screen = terminal.close()
-    assert stands_alone(screen), screen.text
+    assert is_clean(screen), screen.text
     assert "^C" in terminal.raw()
     assert "^C" not in screen.text
     assert "KeyboardInterrupt" in screen.text
     assert "Interrupted before the end" in screen.text
 
 
-def test_a_killed_worker_is_told_on_rows_of_its_own(tmp_path: Path) -> None:
+def test_a_killed_worker_is_reported_on_its_own_rows(tmp_path: Path) -> None:
     terminal = Terminal()
     with on_terminal(tmp_path, terminal, 600, "-n", "2") as (process, registry):
         wait_for(lambda: waited_for(terminal))
         os.kill(waiting_worker(process.pid, registry, slow=3), signal.SIGKILL)
         assert process.wait(180) == 10, terminal.raw()
     screen = terminal.close()
-    assert stands_alone(screen), screen.text
+    assert is_clean(screen), screen.text
     assert re.search(
         r"^[1-6]/6  demo/m3  6\.1\.0-56-amd64  Image  undecided  [0-9]\.[0-9] s$", screen.text, re.MULTILINE
     )
@@ -263,7 +263,7 @@ def test_a_killed_worker_is_told_on_rows_of_its_own(tmp_path: Path) -> None:
 
 
 class Config:
-    """What is asked of pytest's: the stash of a planned run, and a terminal writer."""
+    """A pytest.Config with only the stash of a planned run and a terminal writer."""
 
     def __init__(self, folder: RunFolder, plans: tuple[Plan, ...]) -> None:
         self.stash = pytest.Stash()
@@ -275,7 +275,7 @@ class Config:
         return TerminalWriter(self.printed)
 
 
-def test_what_is_told_of_several_kernels_and_of_what_an_earlier_run_verified() -> None:
+def test_lines_of_a_run_on_two_kernels_with_a_case_that_an_earlier_run_verified() -> None:
     kernels = [TargetKernel(version, "amd64", None, Flavour.STANDARD, None, "") for version in ("6.1", "6.12")]
     plans = tuple(
         Plan(ModuleName("ns", name), kernel, Reference.parse("r/i:t"))
@@ -296,7 +296,7 @@ def test_what_is_told_of_several_kernels_and_of_what_an_earlier_run_verified() -
             folder.settle(plan, Stage.IMAGE, lambda settled=settled: settled)  # type: ignore[misc]
             nodeid = f"x::{case_name(plan, Stage.IMAGE)}"
             progress.pytest_runtest_logreport(pytest.TestReport(nodeid, ("x", 0, ""), {}, "passed", None, "call"))
-        # Its build step waits for the image stage: that is what is being judged, once.
+        # The build step waits for the image stage, so only the image stage is listed as running.
         assert progress.running() == r"still running: ns/b\x1b[2J\r@6.12 Image 0 s"
         loop.close()
     finally:

@@ -1,4 +1,4 @@
-"""Go's regular expressions, as google-re2 reads them and as the fallback without it does."""
+"""Go's regular expressions, with google-re2 and with the fallback for machines without google-re2."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_refused(pattern: str) -> None:
         compile_pattern(pattern)
 
 
-def test_too_long_is_refused() -> None:
+def test_a_long_pattern_is_refused() -> None:
     with pytest.raises(Malformed, match=f"regexp: got {PATTERN_CHARACTERS + 1} characters, expected at most"):
         compile_pattern("a" * (PATTERN_CHARACTERS + 1))
 
 
-def test_catastrophe_of_backtracking_is_quick() -> None:
+def test_a_pattern_that_backtracks_is_quick() -> None:
     assert not compile_pattern("^(a+)+$").search("a" * 5000 + "b")
 
 
@@ -71,7 +71,7 @@ SIMPLE = [
 def test_fallback_agrees_with_re2(pattern: str) -> None:
     texts = [KERNEL, f"{KERNEL}+rt", "6.0.15-300.fc37.x86_64", "", "a", "b.c", "$()[]{}^", "6.1.0-28-rt"]
     both = (_compile_shared(pattern), compile_pattern(pattern))
-    first, second = ([bool(one.search(text)) for text in texts] for one in both)
+    first, second = ([bool(compiled.search(text)) for text in texts] for compiled in both)
     assert first == second
 
 
@@ -82,6 +82,6 @@ def test_fallback_agrees_with_re2(pattern: str) -> None:
         "[[]", "[a-z&&b]", r"[\d]", r"\pL", r"\fc37", "é", "(", "a**", "\n",
     ],
 )  # fmt: skip
-def test_fallback_refuses_what_it_might_read_otherwise(pattern: str) -> None:
+def test_fallback_refuses_syntax_that_python_reads_in_another_way(pattern: str) -> None:
     with pytest.raises(Malformed):
         _compile_shared(pattern)

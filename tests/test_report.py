@@ -1,4 +1,4 @@
-"""What follows from a run's verdicts: exit code, sentence, order."""
+"""Exit code, sentence and order that follow from a run's verdicts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ V, R, U, N = Conclusion.VERIFIED, Conclusion.REFUTED, Conclusion.UNDECIDED, Conc
 
 
 def _report(*conclusions: Conclusion) -> Report:
-    """A verdict for each conclusion, each of a Module of its own."""
-    verdicts = tuple(_verdict(f"m{number}", one) for number, one in enumerate(conclusions))
+    """Return a report with one Module for each conclusion."""
+    verdicts = tuple(_verdict(f"m{number}", conclusion) for number, conclusion in enumerate(conclusions))
     return Report("1", NOW, NOW, verdicts=verdicts)
 
 
@@ -84,17 +84,17 @@ def test_exit_code_and_sentence(report: Report, code: int, sentence: str) -> Non
     assert (report.exit_code, report.sentence) == (code, sentence)
 
 
-def test_a_run_of_a_part_says_so() -> None:
+def test_a_partial_run_says_so() -> None:
     assert _report(V, N).sentence == (
         "What was judged is verified: 1 not verified in this run, 1 verified (partial: 1 of 2 Modules)."
     )
 
 
-def test_a_module_is_judged_when_it_is_on_every_kernel() -> None:
+def test_a_module_counts_as_judged_if_it_is_on_every_kernel() -> None:
     verdicts = (_verdict("a", V, "1"), _verdict("a", N, "2"), _verdict("b", V, "1"), _verdict("b", V, "2"))
     assert Report("1", NOW, NOW, verdicts=verdicts).partial == "partial: 1 of 2 Modules"
 
 
 def test_worst_first_keeps_the_order_of_equals() -> None:
     report = _report(V, U, N, R, V, U)
-    assert [one.case.module.name for one in report.worst_first()] == ["m3", "m1", "m5", "m2", "m0", "m4"]
+    assert [verdict.case.module.name for verdict in report.worst_first()] == ["m3", "m1", "m5", "m2", "m0", "m4"]

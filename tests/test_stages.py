@@ -1,4 +1,4 @@
-"""Which stage runs, and what they conclude together: the whole table of the documentation."""
+"""Rules between stages: the whole table of the documentation."""
 
 from __future__ import annotations
 
@@ -91,16 +91,14 @@ UNKNOWN = "the image stage is undecided; nothing is built on that"
         ("build sign", FALLS_THROUGH, UNDECIDED, None, "the build stage did not pass: undecided"),
     ],
 )
-def test_needed(sections: str, image: Outcome, build: Outcome, no_build: str | None, no_sign: str | None) -> None:
+def test_next_stages(sections: str, image: Outcome, build: Outcome, no_build: str | None, no_sign: str | None) -> None:
     plan, judged = _plan(sections), _result(IMAGE, image)
     assert why_no_build(plan, judged) == no_build
     assert why_no_sign(plan, judged, _result(BUILD, build)) == no_sign
     built, signed = _result(BUILD, VERIFIED), _result(SIGN, VERIFIED)
-    stepped_aside = StageResult(BUILD, NOT_NEEDED, no_build or ""), StageResult(SIGN, NOT_NEEDED, no_sign or "")
-    assert settle_build(plan, judged, lambda _: built) == (stepped_aside[0] if no_build else built)
-    assert settle_sign(plan, judged, _result(BUILD, build), lambda _: signed) == (
-        stepped_aside[1] if no_sign else signed
-    )
+    not_needed = StageResult(BUILD, NOT_NEEDED, no_build or ""), StageResult(SIGN, NOT_NEEDED, no_sign or "")
+    assert settle_build(plan, judged, lambda _: built) == (not_needed[0] if no_build else built)
+    assert settle_sign(plan, judged, _result(BUILD, build), lambda _: signed) == (not_needed[1] if no_sign else signed)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +136,7 @@ def test_conclude(sections: str, outcomes: dict[Stage, Outcome], conclusion: Con
         ("", {BUILD: NOT_NEEDED, SIGN: NOT_NEEDED}, SIGN),
     ],
 )
-def test_nothing_is_verified_by_stepping_aside(sections: str, outcomes: dict[Stage, Outcome], stage: Stage) -> None:
+def test_an_unneeded_stage_verifies_nothing(sections: str, outcomes: dict[Stage, Outcome], stage: Stage) -> None:
     results = {stage: _result(stage, outcome) for stage, outcome in outcomes.items()}
     for ended, reason in (("", "its deciding step did not run"), ("-x ended the run", "-x ended the run")):
         verdict = conclude(_plan(sections), results, ended)

@@ -1,4 +1,4 @@
-"""KMM's dialect of envsubst, rule by rule."""
+"""Variables in KMM's dialect of envsubst, rule by rule."""
 
 from __future__ import annotations
 

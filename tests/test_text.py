@@ -1,4 +1,4 @@
-"""Text from outside on its way to a terminal or a CI log."""
+"""Text from outside is safe for terminals and CI logs."""
 
 from __future__ import annotations
 
