@@ -1,4 +1,4 @@
-"""modules.dep.bin: kmod's own modprobe beside our reader, on whole, stale and damaged indexes."""
+"""modules.dep.bin: kmod's own modprobe and the suite agree on whole, stale and damaged indexes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 
 from kmm_preflight.errors import BoundExceeded, Malformed
-from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.index import IndexLine, LoadOrder, ModuleIndex, in_folder, load_order
-from kmm_preflight.kmod.lookup import LookupResult, ModprobeFolder, look_up
-from kmm_preflight.model import Finding
 
+from .index_bytes import CHILDREN, PREFIX, VALUES, index_of, leaf
 from .real.requirement import need_tool
 
 RELEASE = "6.1.0-1-amd64"
@@ -47,16 +45,16 @@ KMODS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as an image has it: real kmods where the machine has them, and the index that depmod makes."""
+    """Return a folder like that of an image: real kmods, and the indexes that depmod makes."""
     from .real.drivers import small_kmods
     from .real.kernels import upgrade_kernels
 
     root = tmp_path_factory.mktemp("index")
     folder = root / "lib/modules" / RELEASE
-    made = small_kmods(upgrade_kernels()[0])
+    kmods = small_kmods(upgrade_kernels()[0])
     for path in KMODS:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(made[Path(path).name.split(".")[0].replace("weird", "pf_weak").replace("-", "_")])
+        (folder / path).write_bytes(kmods[Path(path).name.split(".")[0].replace("weird", "pf_weak").replace("-", "_")])
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         (folder / name).touch()
     subprocess.run([need_tool("depmod", "apt-get install kmod"), "-b", str(root), RELEASE], check=True, timeout=60)
@@ -64,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def modprobe(folder: Path, name: str) -> tuple[bool, list[str]]:
-    """Whether modprobe finds the name, and what it would load."""
+    """Return True if modprobe finds the name, and the files that it would load."""
     tool = need_tool("modprobe", "apt-get install kmod")
     root = folder.parent.parent.parent
     command = [tool, "-C", "/nowhere", "-d", str(root), "-S", RELEASE, "--show-depends", name]
@@ -73,15 +71,15 @@ def modprobe(folder: Path, name: str) -> tuple[bool, list[str]]:
     return done.returncode == 0, re.findall(r"^insmod (\S+)", done.stdout, re.MULTILINE)
 
 
-def ours(folder: Path, name: str) -> tuple[bool, list[str]]:
-    """The same by our reader."""
+def reader(folder: Path, name: str) -> tuple[bool, list[str]]:
+    """Return True if the suite finds the name, and the files that it expects modprobe to load."""
     path = folder / "modules.dep.bin"
     try:
         index = ModuleIndex(path.read_bytes()) if path.exists() else None
-        order = load_order(index, name, lambda one: Path(in_folder(str(folder), one)).exists()) if index else None
+        order = load_order(index, name, lambda file: Path(in_folder(str(folder), file)).exists()) if index else None
     except Malformed:
         return False, []
-    return order is not None, [in_folder(str(folder), one) for one in order.paths] if order else []
+    return order is not None, [in_folder(str(folder), file) for file in order.paths] if order else []
 
 
 def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -159,23 +157,23 @@ def test_modprobe_and_the_reader_agree(label: str, whole: Path, tmp_path: Path) 
     folder = tmp_path / "lib/modules" / RELEASE
     shutil.copytree(whole, folder, symlinks=True)
     FOLDERS[label](folder)
-    assert {name: ours(folder, name) for name in NAMES} == {name: modprobe(folder, name) for name in NAMES}
+    assert {name: reader(folder, name) for name in NAMES} == {name: modprobe(folder, name) for name in NAMES}
 
 
-def test_they_agree_on_an_index_that_is_cut(whole: Path, tmp_path: Path) -> None:
+def test_they_agree_on_an_index_that_is_cut_short(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "lib/modules" / RELEASE
     shutil.copytree(whole, folder)
     data = (whole / "modules.dep.bin").read_bytes()
     for size in range(12, len(data), len(data) // 12):
         (folder / "modules.dep.bin").write_bytes(data[:size])
-        # Where the reader sees damage, modprobe may find what it does not touch, or nothing; it never finds more.
+        # If the reader sees damage, modprobe may still find names in the undamaged part. The reader never finds more.
         for name in NAMES:
-            found, paths = ours(folder, name)
-            if found:
-                assert (found, paths) == modprobe(folder, name), (size, name)
+            known, paths = reader(folder, name)
+            if known:
+                assert (known, paths) == modprobe(folder, name), (size, name)
 
 
-def test_all_lines_are_those_of_the_text(whole: Path) -> None:
+def test_the_index_has_the_lines_of_the_text(whole: Path) -> None:
     index = ModuleIndex((whole / "modules.dep.bin").read_bytes())
     assert {line.path: line.before for _, line in index.lines()} == dict(text_lines(whole))
     assert [name for name, _ in index.lines()] == sorted(name for name, _ in index.lines())
@@ -189,15 +187,15 @@ def test_modprobe_and_the_reader_agree_on_the_aliases_of_a_kernel() -> None:
     folder = indexed_root(release) / "lib/modules" / release
     index = ModuleIndex((folder / "modules.alias.bin").read_bytes())
     patterns = re.findall(r"^alias (\S+)", (folder / "modules.alias").read_text(), re.MULTILINE)
-    found = 0
+    matches = 0
     for pattern in chance.sample(patterns, 60):
         name = re.sub(r"\[(.)[^]]*\]", r"\1", pattern).replace("*", chance.choice(("", "1", "more"))).replace("?", "5")
         tool = need_tool("modprobe", "apt-get install kmod")
         command = [tool, "-C", "/nowhere", "-d", str(indexed_root(release)), "-S", release, "-R", name]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.split()
-        assert index.matching(name) == tuple(dict.fromkeys(said)), name
-        found += bool(said)
-    assert found > 40
+        modules = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.split()
+        assert index.matching(name) == tuple(dict.fromkeys(modules)), name
+        matches += bool(modules)
+    assert matches > 40
 
 
 @pytest.mark.parametrize(
@@ -230,17 +228,6 @@ def text_lines(folder: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield path, tuple(reversed(needed.split()))
 
 
-def leaf(prefix: bytes, value: bytes) -> bytes:
-    return prefix + b"\0" + struct.pack(">II", 1, 0) + value + b"\0"
-
-
-def index_of(*nodes: bytes, root: int) -> bytes:
-    return struct.pack(">III", 0xB007F457, 2 << 16 | 1, root) + b"".join(nodes)
-
-
-PREFIX, VALUES, CHILDREN = 1 << 31, 1 << 30, 1 << 29
-
-
 def test_a_line_is_loaded_from_its_end() -> None:
     index = ModuleIndex(index_of(leaf(b"a_b", b"x/a-b.ko: c.ko d.ko"), root=PREFIX | VALUES | 12))
     assert index.find("a-b") == index.find("a_b") == IndexLine("x/a-b.ko", ("d.ko", "c.ko"))
@@ -261,7 +248,7 @@ def test_a_line_is_loaded_from_its_end() -> None:
         (index_of(b"aa" + struct.pack(">I", CHILDREN | 12), root=CHILDREN | 12), "has two parents"),
     ],
 )
-def test_damage_is_told(data: bytes, words: str) -> None:
+def test_damage_is_malformed(data: bytes, words: str) -> None:
     with pytest.raises(Malformed, match=words):
         list(ModuleIndex(data).lines())
 
@@ -271,12 +258,12 @@ def test_a_circle_ends_with_the_name() -> None:
     assert index.find("a" * 4096) is None
 
 
-def test_an_index_beyond_all_bounds_is_not_read() -> None:
+def test_an_index_of_more_than_64_mib_is_not_read() -> None:
     with pytest.raises(BoundExceeded):
         ModuleIndex(bytes(65 << 20))
 
 
-def test_mutated_indexes_end_in_an_answer_or_in_malformed(whole: Path) -> None:
+def test_a_damaged_index_ends_in_a_result_or_in_malformed(whole: Path) -> None:
     data, chance = (whole / "modules.dep.bin").read_bytes(), random.Random(6)
     for _ in range(5000):
         changed = bytearray(data)
@@ -289,43 +276,3 @@ def test_mutated_indexes_end_in_an_answer_or_in_malformed(whole: Path) -> None:
             list(ModuleIndex(cut).lines())
         with suppress(Malformed, BoundExceeded):
             ModuleIndex(cut).matching("symbol:pf_given")
-
-
-PLACE = ModprobeFolder("/opt", RELEASE, f"opt/lib/modules/{RELEASE}")
-WHERE = {"folder": PLACE.folder, "directory": "/opt", "kernel": RELEASE}
-ONE = index_of(leaf(b"a_b", b"x/a-b.ko: host/c.ko d.ko"), root=PREFIX | VALUES | 12)
-FILES = frozenset(f"{PLACE.folder}/{path}" for path in ("x/a-b.ko", "host/c.ko", "d.ko"))
-
-
-def looked(
-    index: bytes | None, name: str = "a-b", names: tuple[str, ...] = (), without: str = ""
-) -> LookupResult | Finding:
-    there = FILES - {f"{PLACE.folder}/{without}"}
-    return look_up(PLACE, name, index, frozenset(names), lambda path: path in there)
-
-
-def test_what_modprobe_loads_for_a_name() -> None:
-    assert looked(ONE) == LookupResult(tuple(f"{PLACE.folder}/{path}" for path in ("d.ko", "host/c.ko", "x/a-b.ko")))
-
-
-def test_without_an_index_nothing_is_found() -> None:
-    assert looked(None) == findings.INDEX_ABSENT(got="none", **WHERE)
-    assert looked(None, names=("modules.dep",)) == findings.INDEX_ABSENT(got="only the text modules.dep", **WHERE)
-
-
-def test_a_damaged_index_is_told() -> None:
-    assert looked(b"") == findings.INDEX_DAMAGED(got="0 bytes, expected a head of 12", **WHERE)
-    assert looked(ONE[:-20]) == findings.INDEX_DAMAGED(got="a string at byte 24 that does not end", **WHERE)
-
-
-def test_a_name_that_is_not_indexed_is_told_with_those_that_are() -> None:
-    assert looked(ONE, "other") == findings.INDEX_LACKS_KMOD(kmod="other", got="a_b", **WHERE)
-
-
-def test_a_path_without_a_file_is_told() -> None:
-    assert looked(ONE, without="x/a-b.ko") == findings.INDEX_STALE(kmod="a-b", path="x/a-b.ko", **WHERE)
-
-
-def test_a_dependency_that_is_missing_leaves_the_kmod_alone() -> None:
-    note = findings.INDEX_DEPENDENCY_MISSING(kmod="a-b", paths="host/c.ko", **WHERE)
-    assert looked(ONE, without="host/c.ko") == LookupResult((f"{PLACE.folder}/x/a-b.ko",), (note,))

@@ -1,4 +1,4 @@
-"""Kmods that are compressed in odd ways, before kmod itself, before zlib's reader that it calls, and before us."""
+"""Kmods that are compressed in odd ways: kmod's tools, zlib's reader and the suite agree on them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ else:
 
 
 @pytest.fixture(scope="module")
-def built() -> Mapping[str, bytes]:
-    """The small kmods for the newest plain kernel, by name."""
+def small() -> Mapping[str, bytes]:
+    """Return the small kmods for the newest plain kernel, by name."""
     from .loader_truth import build_kernels
     from .real.drivers import small_kmods
 
@@ -49,29 +49,29 @@ ODDLY_ZIPPED: dict[str, Callable[[bytes], bytes]] = {
     "with a zero byte": lambda data: gzip.compress(data) + b"\0",
     "with text": lambda data: gzip.compress(data) + b"text" * 50_000,
     "and a member behind text": lambda data: gzip.compress(data) + b"text" + gzip.compress(data),
-    "with flags of nobody": lambda data: gzip.compress(data)[:3] + b"\x20" + gzip.compress(data)[4:],
+    "with reserved flags": lambda data: gzip.compress(data)[:3] + b"\x20" + gzip.compress(data)[4:],
     "with a wrong sum": lambda data: gzip.compress(data)[:-8] + bytes(8),
 }
 
 
 @pytest.mark.parametrize("label", ODDLY_PACKED)
-def test_kmod_unpacks_what_the_suite_unpacks(label: str, built: Mapping[str, bytes], tmp_path: Path) -> None:
+def test_kmod_and_the_suite_unpack_the_same_files(label: str, small: Mapping[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "pf_gives.ko"
-    path.write_bytes(ODDLY_PACKED[label](built["pf_gives"]))
-    told = run([need_tool("modinfo", "apt-get install kmod"), "-F", "name", str(path)], tmp_path).stdout
-    assert (_plain(path) == built["pf_gives"]) == (told == "pf_gives\n")
-    assert (elf_problem(path) is None) == (told == "pf_gives\n")
+    path.write_bytes(ODDLY_PACKED[label](small["pf_gives"]))
+    output = run([need_tool("modinfo", "apt-get install kmod"), "-F", "name", str(path)], tmp_path).stdout
+    assert (_plain(path) == small["pf_gives"]) == (output == "pf_gives\n")
+    assert (elf_problem(path) is None) == (output == "pf_gives\n")
 
 
 @pytest.mark.parametrize("label", ODDLY_ZIPPED)
-def test_gzread_unpacks_what_the_suite_unpacks(label: str, built: Mapping[str, bytes], tmp_path: Path) -> None:
+def test_gzread_and_the_suite_unpack_the_same_files(label: str, small: Mapping[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "pf_gives.ko"
-    path.write_bytes(ODDLY_ZIPPED[label](built["pf_gives"]))
+    path.write_bytes(ODDLY_ZIPPED[label](small["pf_gives"]))
     assert _plain(path) == _gzread(path)
 
 
 def _plain(path: Path) -> bytes | None:
-    """As the suite unpacks it; None for what is no packed object."""
+    """Return the object as the suite unpacks it, or None if the file is not a compressed object."""
     try:
         with unpacked(path) as data:
             return data[:] if data[:] != path.read_bytes() else None
@@ -80,7 +80,7 @@ def _plain(path: Path) -> bytes | None:
 
 
 def _gzread(path: Path) -> bytes | None:
-    """As zlib's own reader does, which kmod calls; Debian's kmod is built without it."""
+    """Return the file as zlib's reader unpacks it. kmod calls that reader, but Debian's kmod is built without it."""
     try:
         zlib = ctypes.CDLL("libz.so.1")
     except OSError:

@@ -1,4 +1,4 @@
-"""Module.symvers and the rest of what a kernel says of itself."""
+"""Module.symvers, .config and lists of modules: the files that describe a kernel."""
 
 from __future__ import annotations
 
@@ -55,24 +55,32 @@ def test_all_orders_of_columns(line: bytes, expected: ExportedSymbol) -> None:
         (gzip.compress(LINES, mtime=0)[:-9], "stream"),
         (bytes(1 << 20), "line 1 has no end"),
     ],
-    ids=["no table", "a line cut", "a NUL in it", "no number", "the end cut", "a stream cut", "a line without end"],
+    ids=[
+        "not a table",
+        "a line cut",
+        "a NUL in it",
+        "not a number",
+        "the end cut",
+        "a stream cut",
+        "a line without an end",
+    ],
 )
-def test_what_is_none_is_malformed(text: bytes, words: str) -> None:
+def test_an_invalid_text_is_malformed(text: bytes, words: str) -> None:
     with pytest.raises(Malformed, match=words):
         list(parse_symvers([text]))
 
 
 @pytest.mark.parametrize("text", [LINES, gzip.compress(LINES), lzma.compress(LINES)], ids=["plain", "gz", "xz"])
-def test_a_table_finds_what_was_kept(text: bytes, tmp_path: Path) -> None:
-    kept = SymversStore(tmp_path / "store").keep(DIGEST, [text[:9], text[9:]])
-    found = SymversStore(tmp_path / "store").find(DIGEST)
-    assert found is not None
-    for table in (kept, found):
+def test_a_stored_table_is_found(text: bytes, tmp_path: Path) -> None:
+    stored = SymversStore(tmp_path / "store").keep(DIGEST, [text[:9], text[9:]])
+    reopened = SymversStore(tmp_path / "store").find(DIGEST)
+    assert reopened is not None
+    for table in (stored, reopened):
         assert [table.find(name) for name in ("alpha", "beta", "alph", "gamma", "")] == [ALPHA, BETA, None, None, None]
         assert (len(table), table.versioned, sorted(table.providers())) == (2, False, ["net/a", "vmlinux"])
 
 
-def test_vmlinux_counts_where_two_provide(tmp_path: Path) -> None:
+def test_vmlinux_counts_if_a_symbol_has_several_providers(tmp_path: Path) -> None:
     text = b"0x1\ts\tnet/a\tEXPORT_SYMBOL\n0x2\ts\tvmlinux\tEXPORT_SYMBOL\n0x3\ts\tnet/b\tEXPORT_SYMBOL\n"
     assert SymversStore(tmp_path).keep(DIGEST, [text]).find("s") == ExportedSymbol(
         "s", 2, "vmlinux", gpl=False, namespace=None
@@ -83,7 +91,7 @@ def test_an_empty_table_finds_nothing(tmp_path: Path) -> None:
     assert SymversStore(tmp_path).keep(DIGEST, []).find("alpha") is None
 
 
-def test_a_damaged_table_is_none(tmp_path: Path) -> None:
+def test_a_damaged_table_is_not_found(tmp_path: Path) -> None:
     store = SymversStore(tmp_path)
     store.keep(DIGEST, [LINES])
     (path,) = tmp_path.iterdir()
@@ -102,12 +110,12 @@ def test_only_digests_name_a_table(tmp_path: Path) -> None:
     assert SymversStore(tmp_path).find("../../etc/passwd") is None
 
 
-def test_a_text_beyond_all_bounds_is_not_read() -> None:
+def test_a_text_of_more_than_64_mib_is_not_read() -> None:
     with pytest.raises(BoundExceeded):
         write_symvers(io.BytesIO(), parse_symvers([b"\n" * (1 << 20)] * 65))
 
 
-def test_a_real_table_answers_in_milliseconds(tmp_path: Path) -> None:
+def test_a_symbol_of_a_real_table_is_found_in_milliseconds(tmp_path: Path) -> None:
     from .real.kernels import upgrade_kernels
     from .real.kmod import headers
 
@@ -115,9 +123,9 @@ def test_a_real_table_answers_in_milliseconds(tmp_path: Path) -> None:
     table = SymversStore(tmp_path).keep(DIGEST, [text])
     names = [line.split("\t")[1] for line in text.decode().splitlines()]
     assert len(table) == len(names)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     assert all(table.find(name) for name in names[::100])
-    assert (time.perf_counter() - begun) / len(names[::100]) < 0.001
+    assert (time.perf_counter() - start) / len(names[::100]) < 0.001
     assert table.versioned
 
 
@@ -169,7 +177,7 @@ def test_version_magic(arch: str, options: tuple[str, ...], expected: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("kmod", "kernel", "versioned", "same"),
+    ("kmod", "kernel", "versioned", "matches"),
     [
         ("A SMP ", "A SMP ", False, True),
         ("B SMP ", "A SMP ", False, False),
@@ -179,15 +187,15 @@ def test_version_magic(arch: str, options: tuple[str, ...], expected: str) -> No
         ("", "A SMP ", True, False),
     ],
 )
-def test_which_magic_is_taken(kmod: str, kernel: str, versioned: bool, same: bool) -> None:
-    assert vermagic_matches(kmod, kernel, versioned) is same
+def test_matching_version_magic(kmod: str, kernel: str, versioned: bool, matches: bool) -> None:
+    assert vermagic_matches(kmod, kernel, versioned) is matches
 
 
-def test_only_a_list_tells_which_in_tree_kmods_there_are_not(tmp_path: Path) -> None:
+def test_without_modules_order_absent_kmods_are_unknown(tmp_path: Path) -> None:
     symvers = SymversStore(tmp_path).keep(DIGEST, [b"0x1\ta\tkernel/lib/a-b\tEXPORT_SYMBOL\t\n"])
     built_in = b"kernel/drivers/loop.ko\n"
     whole = RawFiles(order=b"kernel/lib/a-b.ko\nkernel/c.ko\n", built_in=built_in)
     names = ("a_b", "c", "loop", "d")
-    for raw, want in (whole, (True, True, False, False)), (RawFiles(built_in=built_in), (True, None, False, None)):
+    for raw, expected in (whole, (True, True, False, False)), (RawFiles(built_in=built_in), (True, None, False, None)):
         kernel = read_kernel_files("6.1.0-1-amd64", "amd64", symvers, raw)
-        assert tuple(map(kernel.has_in_tree, names)) == want
+        assert tuple(map(kernel.has_in_tree, names)) == expected

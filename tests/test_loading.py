@@ -20,8 +20,8 @@ from .real.kmod import headers, run_checked
 from .real.layout import Image, Member, folder, image, layer, write_layout
 from .real.requirement import need_tool
 from .runs import Run, run_preflight
-from .test_signature import Desk, append, parts
-from .test_signature import desk as desk  # a fixture
+from .signing_desk import Desk, append, parts
+from .signing_desk import desk as desk  # a fixture
 
 FILES = ("Module.symvers", ".config")
 TOOLKIT = "toolkit.example/driver-toolkit:1"

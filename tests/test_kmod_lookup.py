@@ -1,0 +1,52 @@
+"""The files that modprobe loads for a name, and the findings if it loads none."""
+
+from __future__ import annotations
+
+from kmm_preflight.kmod import findings
+from kmm_preflight.kmod.lookup import LookupResult, ModprobeFolder, look_up
+from kmm_preflight.model import Finding
+
+from .index_bytes import PREFIX, VALUES, index_of, leaf
+
+RELEASE = "6.1.0-1-amd64"
+PLACE = ModprobeFolder("/opt", RELEASE, f"opt/lib/modules/{RELEASE}")
+WHERE = {"folder": PLACE.folder, "directory": "/opt", "kernel": RELEASE}
+INDEX = index_of(leaf(b"a_b", b"x/a-b.ko: host/c.ko d.ko"), root=PREFIX | VALUES | 12)
+FILES = frozenset(f"{PLACE.folder}/{path}" for path in ("x/a-b.ko", "host/c.ko", "d.ko"))
+
+
+def looked_up(
+    index: bytes | None, name: str = "a-b", names: tuple[str, ...] = (), without: str = ""
+) -> LookupResult | Finding:
+    """Look up a name in a folder that has all files but one."""
+    files = FILES - {f"{PLACE.folder}/{without}"}
+    return look_up(PLACE, name, index, frozenset(names), lambda path: path in files)
+
+
+def test_dependencies_are_loaded_first() -> None:
+    assert looked_up(INDEX) == LookupResult(
+        tuple(f"{PLACE.folder}/{path}" for path in ("d.ko", "host/c.ko", "x/a-b.ko"))
+    )
+
+
+def test_a_folder_without_an_index() -> None:
+    assert looked_up(None) == findings.INDEX_ABSENT(got="none", **WHERE)
+    assert looked_up(None, names=("modules.dep",)) == findings.INDEX_ABSENT(got="only the text modules.dep", **WHERE)
+
+
+def test_a_damaged_index() -> None:
+    assert looked_up(b"") == findings.INDEX_DAMAGED(got="0 bytes, expected a head of 12", **WHERE)
+    assert looked_up(INDEX[:-20]) == findings.INDEX_DAMAGED(got="a string at byte 24 that does not end", **WHERE)
+
+
+def test_the_finding_about_an_unknown_name_has_the_known_names() -> None:
+    assert looked_up(INDEX, "other") == findings.INDEX_LACKS_KMOD(kmod="other", got="a_b", **WHERE)
+
+
+def test_an_index_that_leads_to_a_missing_file() -> None:
+    assert looked_up(INDEX, without="x/a-b.ko") == findings.INDEX_STALE(kmod="a-b", path="x/a-b.ko", **WHERE)
+
+
+def test_with_a_missing_dependency_the_kmod_is_loaded_alone() -> None:
+    note = findings.INDEX_DEPENDENCY_MISSING(kmod="a-b", paths="host/c.ko", **WHERE)
+    assert looked_up(INDEX, without="host/c.ko") == LookupResult((f"{PLACE.folder}/x/a-b.ko",), (note,))
