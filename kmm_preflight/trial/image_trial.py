@@ -26,7 +26,7 @@ MakeEnvironment = Callable[[TargetKernel, Callable[[], Path | None], InTree], Tr
 """Returns the environment for a kernel, from its own vmlinuz and its in-tree kmods."""
 
 
-class KernelFiles(Protocol):
+class KernelFileSource(Protocol):
     """Files of a kernel in its driver toolkit and its OS image."""
 
     def own_file(self, kernel: TargetKernel, path: str) -> OwnFile | None:
@@ -39,7 +39,9 @@ class KernelFiles(Protocol):
 class ImageTrials:
     """Runs the trial load of a plan's image."""
 
-    def __init__(self, make_environment: MakeEnvironment, files: KernelFiles, assume_loaded: frozenset[str]) -> None:
+    def __init__(
+        self, make_environment: MakeEnvironment, files: KernelFileSource, assume_loaded: frozenset[str]
+    ) -> None:
         """Take names of in-tree kmods that nodes have loaded, with _ for -, as assume_loaded."""
         self._make_environment, self._files, self._assume_loaded = make_environment, files, assume_loaded
 
@@ -73,7 +75,7 @@ class ImageTrials:
 class _OwnFiles:
     """Files of one kernel for one trial. It notes which files came from the OS image."""
 
-    def __init__(self, files: KernelFiles, kernel: TargetKernel) -> None:
+    def __init__(self, files: KernelFileSource, kernel: TargetKernel) -> None:
         self._files, self._kernel = files, kernel
         self._of_os_image: list[str] = []
 
