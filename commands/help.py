@@ -30,7 +30,7 @@ options of pytest:
   -n 4, -k NAME, -x, --lf, -q and all other options of pytest work, too.
   kmm-preflight --pytest-help lists them. PYTEST_ADDOPTS adds options to each run.
   The settings of pytest in the current folder (conftest.py, pytest.ini, pyproject.toml)
-  are not read.
+  are not read. Other plugins of pytest are not loaded; -p NAME loads one.
 
 exit codes:
   0 verified, 1 refuted, 2 interrupted, 3 internal error, 4 mistake in the call,

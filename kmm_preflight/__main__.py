@@ -67,7 +67,9 @@ def _validate(suite: Path, arguments: list[str]) -> int:
 def _run_pytest(suite: Path, arguments: list[str]) -> int:
     import pytest
 
-    ours = [f"--config-file={suite / 'pyproject.toml'}", "-p", "kmm_preflight.entry.command_plugin"]
+    plugin = ["-p", "kmm_preflight.entry.command_plugin", "--disable-plugin-autoload"]
+    # pytest would compile tests and plugins anew to explain failed assertions; the suite has none.
+    ours = [f"--config-file={suite / 'pyproject.toml'}", *plugin, "--assert=plain"]
     if not any(_NO_CACHE in text for text in (*arguments, os.environ.get("PYTEST_ADDOPTS", ""))):
         ours += ["-o", f"cache_dir={cache_home() / 'pytest'}"]
     return int(pytest.main([*ours, *arguments]))

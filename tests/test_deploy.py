@@ -45,7 +45,7 @@ JOB: dict[str, Any] = yaml.safe_load((DEPLOY / "job.yaml").read_text())
 CRONJOB: dict[str, Any] = yaml.safe_load((DEPLOY / "cronjob.yaml").read_text())
 REQUIREMENTS = DEPLOY / "requirements.txt"
 IMAGE = "registry.example/kmm-preflight:0.1.0"
-BUILD_PACKAGES = ("hatchling>=1.27", "pathspec", "trove-classifiers")
+BUILD_PACKAGES = ("hatchling>=1.27", "pathspec", "tomlkit", "trove-classifiers")
 """What builds the wheel, besides packages that a run needs, too."""
 OFFLINE = "[global]\nno-index = true\nfind-links = /wheels\n"
 SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"

@@ -18,9 +18,15 @@ if str(_SUITE) not in sys.path[:1]:
 pytest_plugins = ["kmm_preflight.entry.pytest_plugin", "fixtures.options.command_line"]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Show the name of the command in pytest's messages."""
+# The command switches off the loading of every plugin that is installed: the others are for other projects.
+_INSTALLED_PLUGINS = ("xdist", "metadata", "html")
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Load the plugins that the suite depends on, and show the name of the command in pytest's messages."""
     parser.prog = "kmm-preflight"
+    for name in _INSTALLED_PLUGINS:
+        pluginmanager.load_setuptools_entrypoints("pytest11", name)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
