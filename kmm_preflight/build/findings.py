@@ -52,7 +52,7 @@ DOCKERFILE_KEY = define(
 DOCKERFILE_RUNNING_KERNEL = define(
     "dockerfile-running-kernel",
     WARNING,
-    "the Dockerfile asks for the kernel that is running where it is build_result: got {got}, expected the argument "
+    "the Dockerfile asks for the kernel that is running where it is built: got {got}, expected the argument "
     "KERNEL_FULL_VERSION",
     "Declare ARG KERNEL_FULL_VERSION after FROM and use it instead: {kernel} does not run before the upgrade.",
 )
