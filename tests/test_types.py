@@ -24,8 +24,6 @@ TO_DOCUMENT = (
     "kmm_preflight/build",
     "kmm_preflight/cluster",
     "kmm_preflight/oci",
-    "kmm_preflight/status",
-    "kmm_preflight/trial",
 )
 # Texts that can really be empty: the empty text is a value, not a sign of an unknown one.
 EMPTY_IS_A_VALUE = frozenset({"kmm_preflight/base/manifest_fields.py:Field.path"})
