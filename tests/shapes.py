@@ -188,7 +188,7 @@ def _layers(parts: Parts) -> list[Shape]:
             "folder-becomes-file",
             over(Member(at, b"a file\n")),
             refuted("kmod-not-a-file"),
-            "got a file where the folder should be",
+            "got a regular file, expected a folder",
         ),
         Shape("folder-becomes-link", over(symlink(at, "../nothing")), refuted("kmod-link-broken"), "../nothing"),
         Shape("parent-becomes-file", over(Member("opt/lib", b"a file\n")), refuted("kmod-removed")),

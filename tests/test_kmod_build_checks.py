@@ -71,7 +71,7 @@ def test_struct_module_since_6_4(symvers: Symvers) -> None:
     kernel = KernelFiles("6.12.0-55.el10.x86_64", "amd64", symvers, configuration(), struct_size=1024)
     (finding,) = judge_kmod("made.ko", read(Object()), kernel)
     assert finding == findings.KMOD_OTHER_KERNEL(
-        kmod="made.ko", kernel=kernel.release, got="a struct module of 896 bytes", expected="1024"
+        kmod="made.ko", kernel=kernel.release, got="struct module of 896 bytes", expected="1024 bytes"
     )
     assert ids(kernel, Object(struct_size=1024)) == []
 

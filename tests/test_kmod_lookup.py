@@ -30,8 +30,9 @@ def test_dependencies_are_loaded_first() -> None:
 
 
 def test_a_folder_without_an_index() -> None:
-    assert looked_up(None) == findings.INDEX_ABSENT(got="none", **WHERE)
-    assert looked_up(None, names=("modules.dep",)) == findings.INDEX_ABSENT(got="only the text modules.dep", **WHERE)
+    assert looked_up(None) == findings.INDEX_ABSENT(got="modules.dep.bin is missing", **WHERE)
+    got = "modules.dep.bin is missing, and the text file modules.dep does not count"
+    assert looked_up(None, names=("modules.dep",)) == findings.INDEX_ABSENT(got=got, **WHERE)
 
 
 def test_a_damaged_index() -> None:

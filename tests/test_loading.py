@@ -207,7 +207,7 @@ def test_an_in_tree_kmod_may_be_said_to_be_loaded(tmp_path: Path, of: Kernels) -
     undecided = run(tmp_path, of, table)
     assert undecided.returncode == 10, undecided.output
     (finding,) = (one for one in undecided.document["modules"][0]["findings"] if one["id"] == "kmod-needs-in-tree")
-    name = finding["sentence"].partition(" that loads ")[2].partition(",")[0]
+    name = finding["sentence"].partition(" needs the in-tree kmods ")[2].partition(",")[0]
     found = run(tmp_path / "again", of, table, f"--assume-loaded={name}")
     assert found.returncode == 0, found.output
     assert found.document["proof"]["assumeLoaded"] == [name]

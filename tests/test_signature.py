@@ -51,17 +51,17 @@ def test_the_certificate_may_be_der(desk: Desk) -> None:
 
 # By label: a change of a kmod, the finding, words of the finding, and True if openssl accepts the signature.
 CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
-    "none": (lambda d: d.kmod, "signature-missing", "got no signature at its end", False),
-    "empty": (lambda d: b"", "signature-missing", "got no signature", False),
-    "newline-behind": (lambda d: d.sign() + b"\n", "signature-missing", "a signature with 1 bytes behind it", False),
-    "cut-in-magic": (lambda d: d.sign()[:-1], "signature-missing", "got no signature", False),
+    "none": (lambda d: d.kmod, "signature-missing", "is required: there is no signature at its end", False),
+    "empty": (lambda d: b"", "signature-missing", "there is no signature at its end", False),
+    "newline-behind": (lambda d: d.sign() + b"\n", "signature-missing", "1 bytes follow its signature", False),
+    "cut-in-magic": (lambda d: d.sign()[:-1], "signature-missing", "there is no signature at its end", False),
     "magic-alone": (lambda d: MAGIC, "signature-broken", "no header", False),
     "magic-behind-kmod": (lambda d: d.kmod + MAGIC, "signature-broken", "a signature of type", False),
     "type-x509": (lambda d: append(*parts(d.sign()), kind=1), "signature-broken", "of type 1 instead of 2", True),
     "algo-set": (lambda d: append(*parts(d.sign()), algo=1), "signature-broken", "must be zero", True),
     "too-long": (lambda d: append(*parts(d.sign()), size=1 << 31), "signature-broken", "bytes before it", False),
     "of-nothing": (lambda d: append(*parts(d.sign()), size=0), "signature-broken", "a signature of 0 bytes", False),
-    "too-short": (lambda d: append(*parts(d.sign()), size=99), "signature-broken", "got ", False),
+    "too-short": (lambda d: append(*parts(d.sign()), size=99), "signature-broken", "CMS message", False),
     "cut-in-front": (lambda d: d.sign()[-300:], "signature-broken", "bytes before it", False),
     "cut-in-message": (lambda d: append(d.kmod, parts(d.sign())[1][:-9]), "signature-broken", "cut short", False),
     "parameters": (
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
     "behind-message": (lambda d: append(d.kmod, parts(d.sign())[1] + b"\0\0"), "signature-broken", "2 bytes", True),
     "two-versions": (lambda d: numbered(d.sign(), 3, 1), "signature-form", "of another version than its signer", True),
     "other-message": (lambda d: append(d.kmod, b"\x30\x03\x02\x01\x05"), "signature-broken", "not a CMS", False),
-    "body-changed": (lambda d: flip(d.sign(), 5000), "signature-wrong", f"sha256 of these bytes signed by {WORDS}",
+    "body-changed": (lambda d: flip(d.sign(), 5000), "signature-wrong", f"is not valid for {WORDS}",
                      False),
     "body-shorter": (lambda d: d.sign()[1:], "signature-wrong", "", False),
     "value-changed": (lambda d: flip(d.sign(), -60), "signature-wrong", "", False),
@@ -85,10 +85,10 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
         lambda d: d.sign("-k", "sha256", pair=d.stranger), "signature-foreign", "expected key identifier", False,
     ),
     "stranger-above": (lambda d: d.sign(data=d.sign(), pair=d.stranger), "signature-foreign", "5D:0A", False),
-    "twice": (lambda d: d.sign(data=d.sign()), "signature-twice", f"one by {WORDS}, expected none", True),
+    "twice": (lambda d: d.sign(data=d.sign()), "signature-twice", f"below the last signature is one by {WORDS}", True),
     "stranger-below": (lambda d: d.sign(data=d.sign(pair=d.stranger)), "signature-twice", "CN=stranger", True),
     "broken-below": (lambda d: d.sign(data=d.kmod + MAGIC), "signature-twice", "an unreadable signer", True),
-    "attributes": (lambda d: d.by_openssl("-nocerts"), "signature-form", "got signed attributes", True),
+    "attributes": (lambda d: d.by_openssl("-nocerts"), "signature-form", "it has signed attributes", True),
     "embedded": (
         lambda d: d.by_openssl("-nocerts", "-noattr", "-nodetach"), "signature-broken", "expected 1 to 65535", True,
     ),
@@ -106,13 +106,13 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
     ),
     "two-signers": (
         lambda d: d.by_openssl("-noattr", "-signer", str(d.stranger.cert), "-inkey", str(d.stranger.key)),
-        "signature-form", "got 2 signers", False,
+        "signature-form", "it has 2 signers", False,
     ),
     "md5": (lambda d: d.sign("md5"), "signature-form", "the hash md5", True),
     "sha3": (lambda d: d.sign("sha3-256"), "signature-form", "the hash sha3_256", True),
     "gzip-then-signed": (lambda d: d.sign(data=gzip.compress(d.kmod)), "signature-compressed", "gzip data", True),
-    "xz-then-signed": (lambda d: d.sign(data=lzma.compress(d.kmod)), "signature-compressed", "behind xz data", True),
-    "unsigned-in-xz": (lambda d: lzma.compress(d.kmod), "signature-missing", "got no signature", False),
+    "xz-then-signed": (lambda d: d.sign(data=lzma.compress(d.kmod)), "signature-compressed", "the xz data", True),
+    "unsigned-in-xz": (lambda d: lzma.compress(d.kmod), "signature-missing", "there is no signature at its end", False),
     "cut-xz": (lambda d: lzma.compress(d.sign())[:-50], "signature-broken", "damaged xz data", False),
 }  # fmt: skip
 

@@ -99,22 +99,22 @@ def folder_finding(got: str, where: str = AT) -> Finding:
 @pytest.mark.parametrize(
     ("directory", "members", "worker", "want"),
     [
-        ("/tmp/kmods", [], Worker.COPIED, "an empty volume, which KMM mounts over /tmp"),
+        ("/tmp/kmods", [], Worker.COPIED, "KMM mounts an empty volume over /tmp"),
         ("/tmp/kmods", [], Worker.UNPACKED, ""),
-        ("/kmods", [symlink("kmods", "tmp/kmods")], Worker.COPIED, "an empty volume, which KMM mounts over /tmp"),
+        ("/kmods", [symlink("kmods", "tmp/kmods")], Worker.COPIED, "KMM mounts an empty volume over /tmp"),
         ("/tmpkmods", [symlink("tmpkmods", "tmp/kmods")], Worker.UNPACKED, ""),
         ("/", [], Worker.COPIED, ""),
         ("/", [], Worker.UNPACKED, ""),
-        ("/", [], Worker.POD, "the node's own modules"),
-        ("/usr", [], Worker.POD, "the node's own modules"),
+        ("/", [], Worker.POD, "this path leads to the node's own modules"),
+        ("/usr", [], Worker.POD, "this path leads to the node's own modules"),
         ("/opt", [symlink(AT, f"/lib/modules/{KERNEL}")], Worker.COPIED,
-         f"a link to /lib/modules/{KERNEL}, which leads on the node to the node's own modules"),
+         f"the link to /lib/modules/{KERNEL} leads to the node's own modules"),
         ("/opt", [symlink(AT, "/lib/modules/5.14.0-2")], Worker.COPIED,
-         "a link to /lib/modules/5.14.0-2, which leads on the node to nothing"),
-        ("/opt", [symlink(AT, "/srv")], Worker.UNPACKED, "a link to /srv, which leads on the node to nothing"),
+         "the link to /lib/modules/5.14.0-2 leads to nothing"),
+        ("/opt", [symlink(AT, "/srv")], Worker.UNPACKED, "the link to /srv leads to nothing"),
         ("/opt", [symlink(AT, "/srv")], Worker.POD, ""),
-        ("/opt", [], Worker.COPIED, "nothing"),
-        ("/opt", [Member(AT, b"file")], Worker.COPIED, "no folder"),
+        ("/opt", [], Worker.COPIED, "this path leads to nothing"),
+        ("/opt", [Member(AT, b"file")], Worker.COPIED, "this path does not lead to a folder"),
     ],
 )  # fmt: skip
 def test_folders_that_modprobe_does_not_find(
@@ -184,13 +184,13 @@ FIRMWARE: dict[str, tuple[list[Member], str]] = {
     "a folder in it": ([folder("fw/vendor")], ""),
     "a dangling link in it": ([symlink("fw/a.bin", "b.bin")], ""),
     "behind a link": ([symlink("fw", "srv/fw"), Member("srv/fw/a.bin", b"1")], ""),
-    "not there": ([], "nothing"),
-    "empty": ([folder("fw")], "an empty folder"),
-    "only hidden files": ([Member("fw/.keep", b"")], "an empty folder"),
-    "a file": ([Member("fw", b"1")], "no folder"),
-    "a dangling link": ([symlink("fw", "srv/fw")], "nothing"),
+    "not there": ([], "is not in the image"),
+    "empty": ([folder("fw")], "is an empty folder"),
+    "only hidden files": ([Member("fw/.keep", b"")], "is an empty folder"),
+    "a file": ([Member("fw", b"1")], "is not a folder"),
+    "a dangling link": ([symlink("fw", "srv/fw")], "is not in the image"),
     "in the volume": ([symlink("fw", "tmp/fw"), Member("tmp/fw/a.bin", b"1")],
-                      "an empty volume, which KMM mounts over /tmp,"),
+                      "is empty, because KMM mounts an empty volume over /tmp"),
 }  # fmt: skip
 
 
@@ -225,11 +225,11 @@ def test_firmware_that_a_kmod_requests(tmp_path: Path) -> None:
     plan = replace(PLAN, firmware_path="/fw")
     absent = "d.bin, e.bin, f.bin, ../fw/vendor/a.bin"
     assert list(judge_firmware(plan, files, "/k.ko", requested)) == [
-        findings.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place="/fw")
+        findings.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place="firmwarePath /fw")
     ]
     assert list(judge_firmware(plan, files, "/k.ko", requested[:3])) == []
     seven = tuple(f"{number}.bin" for number in range(7))
-    absent, place = "0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 2 more", "the image, which has no firmwarePath"
+    absent, place = "0.bin, 1.bin, 2.bin, 3.bin, 4.bin and 2 more", "the Module, which has no firmwarePath,"
     assert list(judge_firmware(PLAN, files, "/k.ko", seven)) == [
         findings.FIRMWARE_ABSENT(kmod="/k.ko", names=absent, place=place)
     ]

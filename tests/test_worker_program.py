@@ -156,11 +156,11 @@ def test_a_finding_names_the_entry_at_the_path(tmp_path: Path) -> None:
     members = [*linked("cp"), program("bin/mkdir", for_arm64(busybox())), symlink("bin/sh", "/usr/bin/bash")]
     assert judged(members, tmp_path) == [
         findings.NODE_PROGRAM_ABSENT(
-            program="/bin/sh", got="/bin/sh, a link to /usr/bin/bash (/usr is not in the image)"
+            program="/bin/sh", got="/bin/sh is a link to /usr/bin/bash (/usr is not in the image)"
         ),
-        findings.NODE_PROGRAM_UNFIT(path="/bin/mkdir", got="one for aarch64", expected="a program for x86_64"),
+        findings.NODE_PROGRAM_UNFIT(path="/bin/mkdir", got="a program for aarch64", expected="a program for x86_64"),
     ]
-    got = f"none in {SEARCH_PATH}"
+    got = f"it is not in {SEARCH_PATH}"
     assert judged(linked("sh", "cp"), tmp_path / "b") == [findings.NODE_PROGRAM_ABSENT(program="mkdir", got=got)]
 
 

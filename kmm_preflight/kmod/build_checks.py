@@ -22,7 +22,7 @@ def check_layout(case: LoadCase) -> CheckResults:
     size, layout = case.kernel.struct_size, layout_crc(case)
     own_layout = (read_crcs(case.kmod, case.kernel) or {}).get(LAYOUT)
     if size is not None and case.kernel.version >= SINCE_COUNTED and case.kmod.struct_size != size:
-        got, expected = f"a struct module of {case.kmod.struct_size} bytes", f"{size}"
+        got, expected = f"struct module of {case.kmod.struct_size} bytes", f"{size} bytes"
     elif layout is not None and own_layout not in (None, layout):
         got, expected = f"{LAYOUT} {own_layout:#010x}", f"{layout:#010x}"
     if got:
@@ -49,7 +49,7 @@ def check_versions(case: LoadCase) -> CheckResults:
     if case.kmod.modinfo.vermagic is None:
         lacking.append("version magic")
     if case.kernel.versioned is not False and case.kmod.unversioned_exports:
-        lacking.append("CRCs of what it exports")
+        lacking.append("CRCs of its exports")
     if not lacking:
         return
     if case.kernel.takes_unversioned is None or case.kernel.versioned is None:

@@ -7,286 +7,285 @@ from kmm_preflight.catalogue import REFUTES, UNDECIDED, WARNING, define
 KERNEL_INPUT_MISSING = define(
     "kernel-input-missing",
     UNDECIDED,
-    "{kmod} is not proved to load on {kernel}: got no {what} of that kernel, expected it in its driver "
-    "toolkit or OS image",
-    "Such files stand in a release's driver toolkit below /usr/src/kernels/{kernel}, and in its OS image below "
-    "/usr/lib/modules/{kernel}. Name a driver toolkit that has them (--kernel beside --driver-toolkit), or ask for "
-    "less with --proof=node.",
+    "{kmod} is not proved to load on {kernel}: no {what} of that kernel is available",
+    "Pass a driver toolkit that has these files below /usr/src/kernels/{kernel} (--kernel with --driver-toolkit), or "
+    "check less with --proof=node.",
 )
 
 INDEX_ABSENT = define(
     "index-absent",
     REFUTES,
-    "modprobe finds no kmod in /{folder}: got {got}, expected modules.dep.bin",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+    "modprobe finds no kmod in /{folder}: {got}",
+    "In the Dockerfile, run depmod -b {directory} {kernel} from the kmod package, after the kmods are installed.",
 )
 
 INDEX_DAMAGED = define(
     "index-damaged",
     REFUTES,
-    "/{folder}/modules.dep.bin is no index: got {got}",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+    "/{folder}/modules.dep.bin is not a valid index: {got}",
+    "In the Dockerfile, run depmod -b {directory} {kernel} from the kmod package, after the kmods are installed.",
 )
 
 INDEX_LACKS_KMOD = define(
     "index-lacks-kmod",
     REFUTES,
-    "/{folder}/modules.dep.bin does not name {kmod}: got {got}, expected {kmod}",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed; a depmod "
-    "that does not know how a kmod is compressed leaves it out.",
+    "/{folder}/modules.dep.bin does not list {kmod}; it lists {got}",
+    "In the Dockerfile, run depmod -b {directory} {kernel} from the kmod package, after the kmods are installed. A "
+    "depmod that cannot read a compressed kmod leaves it out.",
 )
 
 INDEX_STALE = define(
     "index-stale",
     REFUTES,
-    "/{folder}/modules.dep.bin leads to no file: got {path} for {kmod}, expected the kmod there",
-    "Run depmod -b {directory} {kernel} of the kmod package in the Dockerfile, after the kmods are installed.",
+    "/{folder}/modules.dep.bin lists {kmod} at {path}, but there is no such file",
+    "In the Dockerfile, run depmod -b {directory} {kernel} from the kmod package, after the kmods are installed.",
 )
 
 INDEX_DEPENDENCY_MISSING = define(
     "index-dependency-missing",
     WARNING,
-    "/{folder}/modules.dep.bin names what is not there: got {paths} to load before {kmod}, expected files; modprobe "
-    "then loads {kmod} alone",
-    "Install the kmod that is missing, or run depmod -b {directory} {kernel} again.",
+    "/{folder}/modules.dep.bin lists files to load before {kmod} that do not exist, so modprobe loads only {kmod}: "
+    "{paths}",
+    "Install the missing kmods, or run depmod -b {directory} {kernel} again.",
 )
 
 KMOD_NOT_LOADABLE = define(
     "kmod-not-loadable",
     REFUTES,
-    "{kmod} is not a loadable object: got {got}, as the loader of {kernel} reads it",
-    "Build the kmod again, and look at what is done to the file afterwards (strip, objcopy, signing, copying).",
+    "the loader of {kernel} refuses {kmod}: {got}",
+    "Build the kmod again. Check what changes the file after the build: strip, objcopy, signing or copying.",
 )
 
 KMOD_ARCHITECTURE = define(
     "kmod-architecture",
     REFUTES,
     "{kmod} is built for another architecture: got {got}, expected {expected}",
-    "Build the kmod for {expected}, in an image of that platform.",
+    "Build the kmod for {expected}, in an image for that platform.",
 )
 
 KMOD_NO_MODULE = define(
     "kmod-no-module",
     REFUTES,
-    "{kmod} is an object, but no kernel module: got {got}, expected what kbuild links into each .ko",
-    "Install the .ko that kbuild makes, not one of the .o files that it is linked from.",
+    "{kmod} is an ELF object but not a kernel module: {got}",
+    "Install the .ko file that kbuild makes, not one of its .o files.",
 )
 
 KMOD_STRIPPED = define(
     "kmod-stripped",
     REFUTES,
-    "{kmod} is stripped of its symbols: got {got}, expected the table that the loader links with",
-    "Strip with --strip-debug at most, and before signing.",
+    "{kmod} is stripped and cannot be linked with the kernel: {got}",
+    "Strip only with --strip-debug, and strip before signing.",
 )
 
 KMOD_OTHER_KERNEL = define(
     "kmod-other-kernel",
     REFUTES,
-    "{kmod} is built for another kernel than {kernel}: got {got}, expected {expected}",
-    "Build the kmod against the kernel-devel package of {kernel}.",
+    "{kmod} is built for another kernel, not for {kernel}: got {got}, expected {expected}",
+    "Build the kmod with the kernel-devel package of {kernel}.",
 )
 
 KMOD_VERMAGIC = define(
     "kmod-vermagic",
     REFUTES,
     "{kmod} has the version magic of another kernel: got {got}, expected {expected}",
-    "Build the kmod against the kernel-devel package of {kernel}, in the same flavour.",
+    "Build the kmod with the kernel-devel package of {kernel}, for the same flavour.",
 )
 
 KMOD_UNVERSIONED = define(
     "kmod-unversioned",
     WARNING,
-    "{kmod} does not tell all of what it was built for: got no {what}, expected that; it loads, and taints the kernel",
-    "Build the kmod with the Module.symvers of {kernel} at hand, and do not remove sections from it.",
+    "{kmod} has no {what}, so it does not state which kernel it was built for; the kernel loads it and marks itself "
+    "as tainted",
+    "Build the kmod with the Module.symvers of {kernel}, and do not remove sections from it.",
 )
 
 KMOD_UNVERSIONED_REFUSED = define(
     "kmod-unversioned-refused",
     REFUTES,
-    "{kmod} does not tell what it was built for: got no {what}, expected that on {kernel}, which refuses to guess",
-    "Build the kmod with the Module.symvers of {kernel} at hand, and do not remove sections from it.",
+    "{kmod} has no {what}, so it does not state which kernel it was built for; {kernel} refuses such a kmod",
+    "Build the kmod with the Module.symvers of {kernel}, and do not remove sections from it.",
 )
 
 KMOD_LIVEPATCH = define(
     "kmod-livepatch",
     REFUTES,
-    "{kmod} is marked as a livepatch: got livepatch= in its modinfo, expected none on {kernel}, which cannot livepatch",
-    "Load it only on kernels that are built with CONFIG_LIVEPATCH.",
+    "{kmod} is marked as a livepatch (livepatch= in its modinfo), but {kernel} does not support livepatches",
+    "Load the kmod only on kernels that are built with CONFIG_LIVEPATCH.",
 )
 
 KMOD_SECTIONS = define(
     "kmod-sections",
     REFUTES,
-    "{kmod} has sections that {kernel} does not take: got {got}, expected {expected}",
-    "Link the kmod with kbuild's own linker script and flags.",
+    "{kernel} refuses {kmod} because of its sections: {got}",
+    "Link the kmod with the linker script and the flags of kbuild.",
 )
 
 KMOD_SYMBOLS_ABSENT = define(
     "kmod-symbols-absent",
     REFUTES,
-    "{kmod} needs what nobody exports: got {symbols}, expected them in {kernel} or another kmod of the image",
-    "Port the kmod to {kernel}, or install the kmod that exports the symbol into the image.",
+    "{kmod} needs symbols that neither {kernel} nor another kmod of the image exports: {symbols}",
+    "Port the kmod to {kernel}. If another kmod exports the symbols, install that kmod into the image too.",
 )
 
 KMOD_SYMBOLS_GPL = define(
     "kmod-symbols-gpl",
     REFUTES,
-    "{kmod} may not use what is for GPL kmods only: got {symbols} with the licence {license}, expected one that the "
-    "kernel takes for the GPL",
-    "State the licence with the exact words that the kernel knows, such as GPL or Dual MIT/GPL, or use other symbols.",
+    "{kmod} uses symbols that only GPL kmods may use, but {license}: {symbols}",
+    "If the kmod is under the GPL, write its licence as the kernel knows it, such as GPL or Dual MIT/GPL. Otherwise "
+    "use other symbols.",
 )
 
 KMOD_PROPRIETARY_OWNER = define(
     "kmod-proprietary-owner",
     REFUTES,
-    "{kmod} mixes GPL-only symbols with those of a proprietary kmod: got {symbols}, expected only one of the two",
-    "Use either GPL-only symbols or the proprietary kmod, but not both in one kmod.",
+    "{kmod} uses GPL-only symbols, and also symbols of a proprietary kmod: {symbols}",
+    "Use either GPL-only symbols or symbols of the proprietary kmod, not both in one kmod.",
 )
 
 KMOD_NAMESPACE = define(
     "kmod-namespace",
     REFUTES,
-    "{kmod} uses symbols of namespaces that it does not import: got {symbols}, expected MODULE_IMPORT_NS of each",
-    "Add MODULE_IMPORT_NS for the namespace to the kmod's source.",
+    "{kmod} uses symbols of namespaces that it does not import: {symbols}",
+    "Add MODULE_IMPORT_NS with each namespace to the source of the kmod.",
 )
 
 KMOD_ORDER = define(
     "kmod-order",
     REFUTES,
-    "{kmod} needs kmods of the image that are not loaded before it: got {symbols}, expected a line of modules.dep.bin "
-    "that loads them first",
-    "Run depmod in the Dockerfile after all kmods are installed, or name them in modulesLoadingOrder.",
+    "{kmod} needs symbols of other kmods in the image, but modprobe does not load these kmods first: {symbols}",
+    "Run depmod in the Dockerfile after all kmods are installed, or list the kmods in modulesLoadingOrder.",
 )
 
 KMOD_NEEDS_IN_TREE = define(
     "kmod-needs-in-tree",
     UNDECIDED,
-    "{kmod} needs in-tree kmods to be loaded before it: got no line of modules.dep.bin that loads {modules}, expected "
-    "one, for {symbols}",
-    "Run depmod with the link host to the node's own modules in place, as KMM's documentation shows, or see to it that "
-    "nodes have them loaded.",
+    "{kmod} needs the in-tree kmods {modules}, but modules.dep.bin does not load them first; the symbols are {symbols}",
+    "Before depmod runs, create the link host to the node's own modules, as KMM's documentation shows. If your nodes "
+    "always load these kmods, pass --assume-loaded.",
 )
 
 KMOD_SYMBOLS_DIFFER = define(
     "kmod-symbols-differ",
     REFUTES,
-    "{kmod} is built with other versions of {count} of its {all} symbols: got {symbols}, expected those of {kernel}",
-    "Build the kmod against the kernel-devel package of {kernel}, and the kmods that it uses together with it.",
+    "{count} of {all} symbols that {kmod} uses have another version than in {kernel}: {symbols}",
+    "Build the kmod with the kernel-devel package of {kernel}, together with the kmods that it uses.",
 )
 
 KMOD_SYMBOLS_UNVERSIONED = define(
     "kmod-symbols-unversioned",
     WARNING,
-    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each",
-    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
+    "{kmod} has no version for some of its symbols: {symbols}",
+    "Build the kmod with the Module.symvers of {kernel} and of the kmods that it uses.",
 )
 
 KMOD_SYMBOLS_UNVERSIONED_REFUSED = define(
     "kmod-symbols-unversioned-refused",
     REFUTES,
-    "{kmod} does not tell which version of some symbols it was built with: got none for {symbols}, expected one each, "
-    "without which {kernel} refuses",
-    "Build the kmod with the Module.symvers of {kernel}, and of the kmods that it uses, at hand.",
+    "{kmod} has no version for some of its symbols, which {kernel} refuses: {symbols}",
+    "Build the kmod with the Module.symvers of {kernel} and of the kmods that it uses.",
 )
 
 KMOD_COMMON = define(
     "kmod-common",
     REFUTES,
-    "{kmod} has tentative definitions, for which the loader has no room: got {symbols}, expected none",
+    "{kmod} has tentative definitions, which the loader refuses: {symbols}",
     "Compile the kmod with -fno-common.",
 )
 
 KMOD_EXPORTS_CLASH = define(
     "kmod-exports-clash",
     REFUTES,
-    "{kmod} exports what is exported already: got {symbols}, expected names of its own",
+    "{kmod} exports symbols that are already exported: {symbols}",
     "Rename the exported functions, or do not load the other kmod before this one.",
 )
 
 KMOD_EXPORTS_IN_TREE = define(
     "kmod-exports-in-tree",
     WARNING,
-    "{kmod} exports what in-tree kmods export: got {symbols}, expected names of its own; one of the two is refused",
-    "Name the in-tree kmod in inTreeModulesToRemove if this one replaces it.",
+    "{kmod} exports symbols that in-tree kmods export too, so only one of the kmods can be loaded: {symbols}",
+    "If this kmod replaces the in-tree kmod, add the in-tree kmod to inTreeModulesToRemove.",
 )
 
 KMOD_BTF = define(
     "kmod-btf",
     UNDECIDED,
-    "{kmod} carries type data (BTF) of another kernel build: got that of {got}, expected that of {kernel}, which "
-    "refuses what does not fit",
-    "Build the kmod beside {kernel}, or without a vmlinux at hand so that it has no .BTF.",
+    "{kmod} has type data (BTF) of another kernel build, which {kernel} refuses if it does not fit: got {got}, "
+    "expected {kernel}",
+    "Build the kmod against {kernel}. Or build it without a vmlinux file, so that it has no .BTF section.",
 )
 
 KMOD_NAME_BUILT_IN = define(
     "kmod-name-built-in",
     REFUTES,
-    "{kmod} has the name of code that {kernel} has built in: got {name}, expected one that is not in /sys/module",
+    "{kmod} has the module name {name}, which {kernel} uses for built-in code",
     "Rename the kmod.",
 )
 
 KMOD_NAME_IN_TREE = define(
     "kmod-name-in-tree",
     WARNING,
-    "{kmod} has the name of an in-tree kmod: got {name}, expected one of its own; while the other is loaded, modprobe "
-    "says that all is well and loads nothing",
-    "Name the in-tree kmod in inTreeModulesToRemove.",
+    "{kmod} has the module name of the in-tree kmod {name}; while that kmod is loaded, modprobe reports success and "
+    "does not load this one",
+    "Add the in-tree kmod to inTreeModulesToRemove.",
 )
 
 SIGNATURE_MISSING = define(
     "signature-missing",
     REFUTES,
-    "/{path} is not signed: got {got}, expected {expected}",
-    "Name the kmod in filesToSign, or sign it with sign-file; strip it before, and change nothing afterwards.",
+    "/{path} is not signed, but {expected} is required: {got}",
+    "Add the kmod to filesToSign, or sign it with sign-file. Strip the kmod before signing, and change nothing "
+    "afterwards.",
 )
 
 SIGNATURE_COMPRESSED = define(
     "signature-compressed",
     REFUTES,
-    "/{path} was signed after it was compressed: got a signature behind {packed} data, expected it inside",
+    "/{path} was signed after it was compressed: the signature is behind the {packed} data, but kernels look for it "
+    "inside",
     "Sign the kmod first, then compress it.",
 )
 
 SIGNATURE_BROKEN = define(
     "signature-broken",
     REFUTES,
-    "the signature of /{path} is broken: got {got}, expected header and CMS message as sign-file appends them",
-    "Build and sign the kmod again: a kernel refuses this one even where it asks for no signature.",
+    "the signature of /{path} cannot be parsed: {got}",
+    "Build and sign the kmod again. Kernels refuse this kmod even if they do not require signatures.",
 )
 
 SIGNATURE_FORM = define(
     "signature-form",
     REFUTES,
-    "/{path} is signed in a form that kernels refuse: got {got}, expected a detached CMS signature without attributes, "
-    "RSA with PKCS#1 v1.5 or ECDSA, over sha1 to sha512",
-    "Sign the kmod with sign-file sha256, with a key that kernels take.",
+    "kernels do not accept the form of the signature of /{path}: it has {got}",
+    "Sign the kmod with sign-file sha256, with an RSA key or with an EC key on P-256 or P-384.",
 )
 
 SIGNATURE_SIGNER = define(
     "signature-signer",
     WARNING,
-    "the signature of /{path} is whole, but not verified: got one by {got}, expected its certificate to verify it with",
-    "Compare the signer with the certificate that nodes trust, or give the suite the Secret of certSecret.",
+    "the signature of /{path} could not be verified, because the certificate of its signer is not available: {got}",
+    "Compare the signer with the certificate that the nodes trust, or make the Secret of certSecret available to "
+    "this run.",
 )
 
 SIGNATURE_FOREIGN = define(
     "signature-foreign",
     REFUTES,
     "/{path} is signed by another certificate: got {got}, expected {expected}",
-    "Sign the kmod with the key of the Module's certSecret, or give the certificate that nodes trust there.",
+    "Sign the kmod with the key of the Module's certSecret. If the nodes trust the other certificate, put that one "
+    "into certSecret.",
 )
 
 SIGNATURE_WRONG = define(
     "signature-wrong",
     REFUTES,
-    "the signature of /{path} does not verify: got bytes that were changed after signing, or a signature by another "
-    "key, expected the {hash} of these bytes signed by {expected}",
-    "Sign the kmod as the last step that touches it, with the key that belongs to the certificate.",
+    "the {hash} signature of /{path} is not valid for {expected}: the kmod was changed after signing, or another key "
+    "signed it",
+    "Sign the kmod in the last step that changes it, with the key that belongs to the certificate.",
 )
 
 SIGNATURE_TWICE = define(
     "signature-twice",
     WARNING,
-    "/{path} is signed more than once: got below the last signature one by {got}, expected none",
-    "Sign the kmod once, in one place: kernels look at the last signature alone, which is the right one.",
+    "/{path} is signed more than once: below the last signature is one by {got}",
+    "Sign the kmod only once. Kernels check only the last signature, and the last one is correct.",
 )

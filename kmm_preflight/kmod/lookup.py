@@ -54,7 +54,7 @@ def look_up(
     exists: True if a path in modprobe's root leads to a file or folder.
     """
     if index is None:
-        got = f"only the text {_TEXT}" if _TEXT in names else "none"
+        got = f"{INDEX} is missing" + (f", and the text file {_TEXT} does not count" if _TEXT in names else "")
         return _finding(findings.INDEX_ABSENT, place, got=got)
     try:
         opened = ModuleIndex(index)
@@ -71,7 +71,7 @@ def _result(
 ) -> LookupResult | Finding:
     paths = tuple(_rooted(place, path) for path in order.paths)
     if not paths or not exists(paths[-1]):
-        got = order.paths[-1] if paths else "no path"
+        got = order.paths[-1] if paths else "an empty path"
         return _finding(findings.INDEX_STALE, place, kmod=name, path=got)
     if not order.missing:
         return LookupResult(paths)

@@ -74,7 +74,9 @@ def has_signature_of_other_type(data: PlainBytes) -> bool:
 def unsigned_end(data: PlainBytes) -> str:
     """Return words for the end of a file that does not end with a signature."""
     at = data.rfind(MAGIC, max(0, len(data) - _BEHIND_BYTES))
-    return f"a signature with {len(data) - at - len(MAGIC)} bytes behind it" if at >= 0 else "no signature at its end"
+    return (
+        f"{len(data) - at - len(MAGIC)} bytes follow its signature" if at >= 0 else "there is no signature at its end"
+    )
 
 
 def compression_below_signature(path: Path) -> str | None:
@@ -106,7 +108,7 @@ def signer_below(body: memoryview) -> str:
     """
     most = 1 + _CMS_BYTES + _HEADER.size + len(MAGIC)
     try:
-        return last_signer(bytes(body[-most:])) or "nobody"
+        return last_signer(bytes(body[-most:])) or "no signer"
     except Malformed:
         return "an unreadable signer"
 

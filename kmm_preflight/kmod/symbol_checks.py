@@ -30,8 +30,8 @@ def _unavailable(case: LoadCase, problems: SymbolProblems) -> CheckResults:
     if problems.absent:
         yield findings.KMOD_SYMBOLS_ABSENT(kmod=name, kernel=kernel, symbols=listed(problems.absent))
     if problems.gpl:
-        own_license = repr(case.kmod.modinfo.license or "")
-        license = own_license if case.kmod.proprietary else "of a proprietary kmod that it uses"
+        own_license = f"its licence is {case.kmod.modinfo.license or ''!r}"
+        license = own_license if case.kmod.proprietary else "it uses a proprietary kmod, so it counts as proprietary"
         yield findings.KMOD_SYMBOLS_GPL(kmod=name, symbols=listed(problems.gpl), license=license)
     if problems.mixed:
         yield findings.KMOD_PROPRIETARY_OWNER(kmod=name, symbols=listed(problems.mixed))

@@ -158,7 +158,8 @@ def _judge_file(image: Image, located: Located) -> Finding | None:
             return findings.KMOD_LINK_BROKEN(path=located.path, target=target.entry.link, problem=problem)
         target = linked
     if target is None or target.entry.kind is not EntryKind.FILE:
-        return worker_findings.KMOD_NOT_A_FILE(path=located.path, kind=kind_words(target or located))
+        kind = kind_words(target or located)
+        return worker_findings.KMOD_NOT_A_FILE(path=located.path, got=kind, expected="a regular file")
     file = image.content(target)
     if packed := compression_below_signature(file):
         return kmod_findings.SIGNATURE_COMPRESSED(path=located.path, packed=packed)

@@ -17,16 +17,16 @@ from kmm_preflight.worker import findings as worker_findings
 
 _NODE_MODULES = "/lib/modules/"
 _KIND_WORDS = {
-    EntryKind.FOLDER: "folder",
-    EntryKind.DEVICE: "device",
-    EntryKind.HARDLINK: "hard link",
-    EntryKind.SYMLINK: "link",
+    EntryKind.FOLDER: "a folder",
+    EntryKind.DEVICE: "a device",
+    EntryKind.HARDLINK: "a hard link",
+    EntryKind.SYMLINK: "a link",
 }
 
 
 def kind_words(located: Located) -> str:
     """Return the kind of a file in words."""
-    return _KIND_WORDS.get(located.entry.kind, "file")
+    return _KIND_WORDS.get(located.entry.kind, "a regular file")
 
 
 def broken_link(exc: LinkBroken) -> Finding:
@@ -69,8 +69,7 @@ class KmodFolder:
             return broken_link(exc)
         if folder is None or folder.entry.kind is EntryKind.FOLDER:
             return folder
-        kind = f"{kind_words(folder)} where the folder should be"
-        return worker_findings.KMOD_NOT_A_FILE(path=folder.path, kind=kind)
+        return worker_findings.KMOD_NOT_A_FILE(path=folder.path, got=kind_words(folder), expected="a folder")
 
     def _is_wanted(self, name: str) -> bool:
         return is_kmod_file(name) and (self._key is None or module_key(name) == self._key)

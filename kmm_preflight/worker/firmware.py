@@ -31,13 +31,13 @@ def judge_firmware_path(plan: Plan, files: FileSystem, worker: Worker) -> Iterat
     folder = _folder(plan.firmware_path, files)
     got = None
     if folder is None:
-        got = "nothing"
+        got = "is not in the image"
     elif folder.entry.kind is not EntryKind.FOLDER:
-        got = "no folder"
+        got = "is not a folder"
     elif worker is Worker.COPIED and f"{folder.path}/".startswith("tmp/"):
-        got = "an empty volume, which KMM mounts over /tmp,"
+        got = "is empty, because KMM mounts an empty volume over /tmp"
     elif worker is not Worker.UNPACKED and all(name.startswith(".") for name in files.children(folder.path)):
-        got = "an empty folder"
+        got = "is an empty folder"
     if got:
         yield findings.FIRMWARE_EMPTY(path=plan.firmware_path, got=got)
 
@@ -51,7 +51,7 @@ def judge_firmware(plan: Plan, files: FileSystem, kmod: str, requested: Iterable
     folder = _folder(plan.firmware_path, files) if plan.firmware_path else None
     absent = [name for name in names if folder is None or not _has(files, folder, plan.kernel.version, name)]
     if absent:
-        place = plan.firmware_path or "the image, which has no firmwarePath"
+        place = f"firmwarePath {plan.firmware_path}" if plan.firmware_path else "the Module, which has no firmwarePath,"
         yield findings.FIRMWARE_ABSENT(kmod=kmod, names=listed(absent), place=place)
 
 

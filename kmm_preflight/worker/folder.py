@@ -44,13 +44,13 @@ class NodeFolder:
         reached = self.reach(self.place.on_node)
         got = None
         if self._worker is Worker.COPIED and f"{self._parent}/".startswith(f"{_VOLUME}/"):
-            got = "an empty volume, which KMM mounts over /tmp"
+            got = "KMM mounts an empty volume over /tmp"
         elif isinstance(reached.file, InTreeFile):
-            got = f"{_link(reached)}the node's own modules"
+            got = f"{_link(reached)} leads to the node's own modules"
         elif reached.file is None:
-            got = f"{_link(reached)}nothing"
+            got = f"{_link(reached)} leads to nothing"
         elif reached.file.entry.kind is not EntryKind.FOLDER:
-            got = f"{_link(reached)}no folder"
+            got = f"{_link(reached)} does not lead to a folder"
         return findings.NODE_FOLDER(folder=self.place.folder, got=got) if got else None
 
     def reach(self, path: str) -> ResolvedPath:
@@ -98,4 +98,4 @@ def _parent(plan: Plan, files: FileSystem) -> str:
 
 
 def _link(reached: ResolvedPath) -> str:
-    return f"a link to {reached.link.entry.link}, which leads on the node to " if reached.link else ""
+    return f"the link to {reached.link.entry.link}" if reached.link else "this path"

@@ -81,7 +81,7 @@ def _places(search_path: str | None, name: str) -> list[str]:
 
 
 def _judge(image: ImageFiles, name: str, places: list[str], machine: Architecture) -> Iterator[Finding]:
-    got = f"none in {':'.join(place.rpartition('/')[0] for place in places)}"
+    got = f"it is not in {':'.join(place.rpartition('/')[0] for place in places)}"
     for place in places:
         located = image.files.file(place)
         if located and located.entry.mode & 0o111:
@@ -95,12 +95,12 @@ def _judge(image: ImageFiles, name: str, places: list[str], machine: Architectur
 def _entry_problem(image: ImageFiles, place: str, located: Located | None) -> str | None:
     """Return words for an entry at the place that is not a program, or None without an entry."""
     if located:
-        return f"{place}, which is not executable"
+        return f"{place} is not executable"
     try:
         entry = image.files.resolve(place)
     except LinkBroken as exc:
-        return f"{place}, a link to {exc.target} ({exc.problem})"
-    return f"{place}, which is not a file" if entry else None
+        return f"{place} is a link to {exc.target} ({exc.problem})"
+    return f"{place} is not a file" if entry else None
 
 
 def _judge_file(
@@ -129,7 +129,7 @@ def _judge_script(image: ImageFiles, place: str, head: bytes, machine: Architect
     if interpreter and located:
         yield from _judge_file(image, interpreter, located, machine, depth + 1)
     else:
-        yield findings.NODE_PROGRAM_INTERPRETER(path=place, interpreter=interpreter or "nothing")
+        yield findings.NODE_PROGRAM_INTERPRETER(path=place, interpreter=interpreter or "an interpreter")
 
 
 def _executable(image: ImageFiles, path: str) -> Located | None:
@@ -163,9 +163,9 @@ def _check_header(head: bytes, machine: Architecture) -> None:
         raise Malformed(f"data that starts {head[:16]!r}" if head else "an empty file")
     (kind,) = struct.unpack_from(f"{machine.order}H", head, 16)
     if machine_word(head) != machine.word:
-        raise Malformed(f"one for {machine_word(head)}")
+        raise Malformed(f"a program for {machine_word(head)}")
     if head[4] != 2:
-        raise Malformed("one of 32 bits")
+        raise Malformed("a 32-bit program")
     if kind not in _EXECUTABLE:
         raise Malformed("an object that is not a program")
 

@@ -66,10 +66,10 @@ class _SequenceBuilder:
         reached = [(path, self._folder.reach(path).file) for path in self._paths]
         for path, file in reached:
             if isinstance(file, Located) and file.entry.kind is not EntryKind.FILE:
-                self._add(findings.KMOD_NOT_A_FILE(path=file.path, kind="folder or device"))
+                self._add(findings.KMOD_NOT_A_FILE(path=file.path, got="a folder or device", expected="a regular file"))
             elif isinstance(file, InTreeFile) and not file.name:
-                kind = "folder or another file of the node's own modules that is not a kmod"
-                self._add(findings.KMOD_NOT_A_FILE(path=path, kind=kind))
+                got = "a folder or another file of the node's own modules"
+                self._add(findings.KMOD_NOT_A_FILE(path=path, got=got, expected="a kmod"))
         files = dict.fromkeys(file for _, file in reached if isinstance(file, Located))
         in_tree = dict.fromkeys(file.name for _, file in reached if isinstance(file, InTreeFile) and file.name)
         return LoadSequence(tuple(files), tuple(in_tree), tuple(self._findings))
@@ -149,7 +149,7 @@ class _SequenceBuilder:
         if missed and not other:
             before = self._order[self._order.index(missed[0]) - 1]
             key = wanted_key(before)
-            got = f"the line of /{self._place.folder}/{SOFTDEPS} for {before}, which it reads first"
+            got = f"it uses the line for {before} in /{self._place.folder}/{SOFTDEPS} instead of KMM's line"
             if not self._indexes.overrule(key, missed[0]):
-                got = f"{before}, which is an alias and not the own name of a kmod"
+                got = f"{before} is an alias, not the own name of a kmod"
             self._add(findings.LOADING_ORDER_OVERRULED(names=listed(missed), got=got))
