@@ -25,6 +25,8 @@ from tests.real.faults import FOREVER_S, MANIFESTS, Fault, FaultyRegistry
 from tests.real.requirement import need_tool
 from tests.runs import ROOT
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 180
 HELLO = f"kmods/hello:{KERNEL}"
 REPORTS = {"preflight.json", "junit_preflight.xml", "preflight.html", "status-patch.yaml"}

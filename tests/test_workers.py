@@ -21,6 +21,8 @@ from tests.real.faults import Fault, FaultyRegistry
 from tests.real.layout import Image, image, layer
 from tests.runs import PYTEST
 
+pytestmark = pytest.mark.slow
+
 MODULES = 6
 HANG_SECONDS = 600.0
 VERIFIED = "verified"
