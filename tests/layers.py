@@ -21,6 +21,7 @@ def image_files(layers: Sequence[Sequence[Member]], folder: Path, search_path: s
     opened = [_opened(members, cache) for members in layers]
 
     def content(located: Located) -> Path:
+        assert located.entry.content, located
         path = cache.file(located.entry.content)
         assert path, located
         return path

@@ -1,4 +1,4 @@
-"""Credentials from auth.json files and pull Secrets; no message ever holds one."""
+"""Credentials from auth.json files and pull Secrets. No message contains a credential."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _keychain(*keys: str) -> Keychain:
 
 
 @pytest.mark.parametrize(
-    ("keys", "host", "repository", "found"),
+    ("keys", "host", "repository", "key"),
     [
         (["quay.io"], "quay.io", "a/b", "quay.io"),
         (["quay.io", "quay.io/a", "quay.io/a/b"], "quay.io", "a/b", "quay.io/a/b"),
@@ -42,9 +42,9 @@ def _keychain(*keys: str) -> Keychain:
         ([], "quay.io", "a", None),
     ],
 )
-def test_find(keys: list[str], host: str, repository: str, found: str | None) -> None:
+def test_find(keys: list[str], host: str, repository: str, key: str | None) -> None:
     credential = _keychain(*keys).find(host, repository)
-    assert credential == (Credential("user", found) if found else None)
+    assert credential == (Credential("user", key) if key else None)
 
 
 @pytest.mark.parametrize(
@@ -93,24 +93,27 @@ HIDDEN = "aHVudGVyMg"
 @pytest.mark.parametrize(
     ("secret", "words"),
     [
-        ({}, "got neither key .dockerconfigjson nor .dockercfg"),
-        ({"data": {"password": HIDDEN}}, "got neither key"),
-        ({"data": {".dockerconfigjson": 5}}, "got neither key"),
-        ({"data": HIDDEN}, "got neither key"),
-        ({"data": [HIDDEN]}, "got neither key"),
-        ({"data": {".dockerconfigjson": f"{HIDDEN}!"}}, "key .dockerconfigjson is no base64 of text"),
-        ({"data": {".dockerconfigjson": base64.b64encode(b"\xff").decode()}}, "is no base64 of text"),
-        ({"stringData": {".dockerconfigjson": HIDDEN}}, "got no JSON"),
-        ({"stringData": {".dockerconfigjson": "[" * 100_000}}, "got no JSON"),
-        ({"stringData": {".dockerconfigjson": json.dumps(HIDDEN)}}, "got no JSON object"),
-        ({"stringData": {".dockerconfigjson": json.dumps([HIDDEN])}}, "got no JSON object"),
-        ({"stringData": {".dockerconfigjson": OLD_CONFIG}}, "got no mapping of registries"),
-        ({"stringData": {".dockerconfigjson": json.dumps({"auths": HIDDEN})}}, "got no mapping of registries"),
-        ({"stringData": {".dockercfg": json.dumps({"quay.io": HIDDEN})}}, "the entry of quay.io is no login"),
-        ({"stringData": {".dockercfg": json.dumps({"quay.io": {"auth": HIDDEN}})}}, "the entry of quay.io is no login"),
+        ({}, "has neither the key .dockerconfigjson nor .dockercfg"),
+        ({"data": {"password": HIDDEN}}, "has neither the key"),
+        ({"data": {".dockerconfigjson": 5}}, "has neither the key"),
+        ({"data": HIDDEN}, "has neither the key"),
+        ({"data": [HIDDEN]}, "has neither the key"),
+        ({"data": {".dockerconfigjson": f"{HIDDEN}!"}}, "key .dockerconfigjson is not text in base64"),
+        ({"data": {".dockerconfigjson": base64.b64encode(b"\xff").decode()}}, "is not text in base64"),
+        ({"stringData": {".dockerconfigjson": HIDDEN}}, "not JSON"),
+        ({"stringData": {".dockerconfigjson": "[" * 100_000}}, "not JSON"),
+        ({"stringData": {".dockerconfigjson": json.dumps(HIDDEN)}}, "not a JSON object"),
+        ({"stringData": {".dockerconfigjson": json.dumps([HIDDEN])}}, "not a JSON object"),
+        ({"stringData": {".dockerconfigjson": OLD_CONFIG}}, "no mapping of registries"),
+        ({"stringData": {".dockerconfigjson": json.dumps({"auths": HIDDEN})}}, "no mapping of registries"),
+        ({"stringData": {".dockercfg": json.dumps({"quay.io": HIDDEN})}}, "the entry of quay.io is not a login"),
+        (
+            {"stringData": {".dockercfg": json.dumps({"quay.io": {"auth": HIDDEN}})}},
+            "the entry of quay.io is not a login",
+        ),
         (
             {"stringData": {".dockercfg": json.dumps({"quay.io": {"auth": _encoded(HIDDEN)}})}},
-            "the entry of quay.io is no login",
+            "the entry of quay.io is not a login",
         ),
     ],
 )
@@ -122,9 +125,9 @@ def test_pull_secret_refused_without_a_value_in_the_message(secret: Manifest, wo
     assert HIDDEN not in caught.value.message
 
 
-def test_nothing_shows_a_credential() -> None:
+def test_repr_and_str_hide_credentials() -> None:
     keychain = parse_auth_file(CONFIG, "auth.json")
-    assert repr(keychain) == "Keychain(source='auth.json', helpers={}, store='', kubelet=False, stand_in=False)"
+    assert repr(keychain) == "Keychain(source='auth.json', helpers={}, store=None, kubelet=False, stand_in=False)"
     assert repr(keychain.find("quay.io", "a")) == "Credential()"
     assert str(Credentials(PullCredentials((keychain,)))) == "auth.json"
     assert str(PullCredentials()) == "no credentials"

@@ -84,12 +84,18 @@ def test_the_environment(tmp_path: Path, variable: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-@pytest.mark.parametrize("value", ["nonsense", "http://u:p455@host:99999999"])
-def test_a_proxy_that_is_none(tmp_path: Path, variable: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("nonsense", "the scheme is not http or https"),
+        ("http://u:p455@host:99999999", "the address has an invalid host or port"),
+    ],
+)
+def test_invalid_proxy_variable(tmp_path: Path, variable: str, value: str, problem: str) -> None:
     run = run_preflight(tmp_path, *DEMO, GREEN, env={variable: value})
     assert run.returncode == 4, run.output
     (line,) = [line for line in run.stderr.splitlines() if line]
-    assert line.startswith(f"ERROR: {variable}: got ")
+    assert line == f"ERROR: {variable}: {problem}, expected http://HOST:PORT or https://HOST:PORT"
     for text in (run.output, *(file.read_text() for file in (tmp_path / "artifacts").iterdir())):
         assert "p455" not in text
 

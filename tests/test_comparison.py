@@ -54,7 +54,7 @@ BOTH = Choice(flavours=(Flavour.STANDARD, Flavour.RT))
 
 def read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice()) -> tuple[Release, Kernels]:  # noqa: B008
     """Read the release from a layout of the images."""
-    layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
+    layout = LayoutReference(write_layout(tmp_path / "layout", images), None, archive=False)
     resolver = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     result, kernels = read_release(resolver, RELEASE, choice, PullCredentials())
     return result, tuple(target.kernel for target in targets_for_any_node(kernels))

@@ -342,7 +342,7 @@ def _judged(row: Row, fault: str, folder: Path) -> StageResult:
     images = ImageResolver(
         Network(),
         Cache(folder / "cache"),
-        LayoutReference(layout, "", archive=False),
+        LayoutReference(layout, None, archive=False),
         keep_rules(kmods=frozenset([kmod.replace("-", "_")])),
     )
     secret = (

@@ -69,8 +69,8 @@ def _problem(problem: str) -> Credentials:
     return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
 
 
-NO_LOGIN = "imageRepoSecret ns/s: got neither key .dockerconfigjson nor .dockercfg, expected one of them"
-BROKEN_WORDS = "got no JSON, expected an auth.json"
+NO_LOGIN = "imageRepoSecret ns/s: has neither the key .dockerconfigjson nor .dockercfg"
+BROKEN_WORDS = "not JSON, expected an auth.json"
 NO_SECRET = "imageRepoSecret ns/s: the cluster has no such Secret"
 AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manifest], Credentials]] = {
     "own": (
@@ -199,7 +199,7 @@ def test_release(secrets: Mapping[Key, Manifest], file: Keychain | None, pull: P
 
 
 def test_release_with_a_broken_pull_secret() -> None:
-    with pytest.raises(Malformed, match=r"pull secret openshift-config/pull-secret: got no JSON"):
+    with pytest.raises(Malformed, match=r"pull secret openshift-config/pull-secret: not JSON"):
         release_credentials(Inventory(secrets={GLOBAL_KEY: BROKEN}), FILE)
 
 
@@ -292,11 +292,11 @@ ANSWERS: dict[str, tuple[list[str], Credential | str | None]] = {
     ),
     "token": (['echo \'{"Username":"<token>","Secret":"t0ken"}\''], Credential("", "", "t0ken")),
     "none": (["echo credentials not found in native keychain", "exit 1"], None),
-    "fails": (["echo hunter2", "echo hunter2 >&2", "exit 1"], "ended with status 1, expected a login"),
-    "empty": (["exit 0"], "got something else than a login"),
-    "no-secret": (['echo \'{"Username":"hunter2"}\''], "got something else than a login"),
-    "no-json": (["echo hunter2"], "got something else than a login"),
-    "slow": (["exec sleep 30"], "got no answer within"),
+    "fails": (["echo hunter2", "echo hunter2 >&2", "exit 1"], "exit status 1, expected a login"),
+    "empty": (["exit 0"], "its output is not a login"),
+    "no-secret": (['echo \'{"Username":"hunter2"}\''], "its output is not a login"),
+    "no-json": (["echo hunter2"], "its output is not a login"),
+    "slow": (["exec sleep 30"], "no answer within"),
 }
 
 
@@ -317,5 +317,5 @@ def test_a_helper_s_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
 
 @pytest.mark.parametrize("name", ["not-there", "../evil", "", "a b"])
 def test_a_helper_that_cannot_be_run(name: str) -> None:
-    with pytest.raises(AccessDenied, match=r"cannot be run|got a name that is none"):
+    with pytest.raises(AccessDenied, match=r"cannot be run|invalid name"):
         run_credential_helper(Helper(name, "r.io"))

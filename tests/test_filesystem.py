@@ -102,9 +102,9 @@ def test_lower_layers_stay_closed_when_the_answer_is_above() -> None:
         raise AssertionError
 
     class Top(Layer):
-        """A layer that has everything."""
+        """A layer with a file at every path."""
 
-        def at(self, path: str) -> LayerEntry:
+        def lookup(self, path: str) -> LayerEntry:
             return LayerEntry(path, EntryKind.FILE)
 
     files = FileSystem([Top(never), Layer(never)])

@@ -152,7 +152,7 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
 }
 SENTENCES = {
     ("login", "own-wrong"): "(with imageRepoSecret shapes/own-wrong)",
-    ("login", "own-malformed"): "imageRepoSecret shapes/own-malformed: got no JSON",
+    ("login", "own-malformed"): "imageRepoSecret shapes/own-malformed: not JSON",
     ("login", "own-not-given"): "own-not-given is not among the manifests, so the image was requested with --authfile ",
     ("login", "missing"): "got 404, the registry does not have it",
     ("nobody", "plain"): "(with no credentials)",
@@ -270,7 +270,7 @@ def test_layer_that_the_registry_lost_is_missed_though_the_cache_has_it(
     without = run_preflight(tmp_path / "fresh", *options)
     assert with_cache.verdicts() == without.verdicts() == dict.fromkeys(names, refuted("image-unreadable"))
     assert f"layer {lost.digest} of image " in with_cache.sentences()["lost"]
-    assert with_cache.sentences()["lost"].endswith(" is not there")
+    assert with_cache.sentences()["lost"].endswith(" is missing from its repository")
 
 
 def _digest(request: Request) -> str:

@@ -56,7 +56,7 @@ DOMAIN_EDGES = {
     "socket": "",
     "pytest": "__main__.py entry/pytest_plugin.py entry/command_plugin.py",
     "_pytest": "",
-    "time": "base/polling.py oci/registry.py oci/cache.py cluster/kubernetes.py build/driver.py trial/qemu.py",
+    "time": "base/polling.py oci/registry.py cluster/kubernetes.py build/driver.py trial/qemu.py",
     "datetime.now": "",
     "datetime.today": "",
     "date.today": "",

@@ -192,7 +192,7 @@ def test_two_states_of_an_object_without_a_later_state(tmp_path: Path, version: 
 
 def chosen_for(tmp_path: Path, options: KernelOptions, objects: Iterable[Object]) -> Selection:
     """Return the kernels of the release for the Modules among the objects."""
-    layout = LayoutReference(write_layout(tmp_path / "images", release_images()), "", archive=False)
+    layout = LayoutReference(write_layout(tmp_path / "images", release_images()), None, archive=False)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES))
     inventory = read_manifests([written(tmp_path / "given", objects)[12:]], "default", io.StringIO())
     return choose_kernels(images, RELEASE, options, PullCredentials(), inventory.modules, inventory.fleet)

@@ -77,7 +77,7 @@ class Place:
     def sources(self) -> KernelSources:
         """Return new kernel sources, as in a worker of a run."""
         resolver = ImageResolver(Network(patience=QUICK), Cache(self.folder), None, keep_rules(matching=KERNEL_FILES))
-        return KernelSources(resolver, PullCredentials(), SymversStore(Cache(self.folder).symvers))
+        return KernelSources(resolver, PullCredentials(), SymversStore(Cache(self.folder).folder("symvers")))
 
     def read(self) -> ReadKernelFiles:
         """Read the kernel's files as a new run does."""

@@ -23,7 +23,7 @@ from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
 from kmm_preflight.oci.mirrors import KINDS, Mirrors, PullSource, merged, parse_mirrors
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.oci.registries import Registries, parse_registries
-from kmm_preflight.oci.resolver import failure
+from kmm_preflight.oci.resolver import combined_error
 
 from .real.authority import Authority
 
@@ -246,13 +246,13 @@ def test_a_host_on_another_port_is_blocked_with_it_and_not_allowed_with_it() -> 
     other_port = _reference("q.io:5000/a")
     assert _registries(blockedRegistries=["q.io"]).refusal(other_port)
     assert _registries(allowedRegistries=["q.io"]).refusal(other_port)
-    assert _registries(allowedRegistries=["q.io", "q.io:5000"]).refusal(other_port) == ""
+    assert _registries(allowedRegistries=["q.io", "q.io:5000"]).refusal(other_port) is None
 
 
 def test_nothing_is_refused_where_nothing_is_set() -> None:
-    assert Registries().refusal(_reference("q.io/a")) == ""
+    assert Registries().refusal(_reference("q.io/a")) is None
     assert parse_registries((), {"kind": "Image", "spec": {}}, {}) == Registries()
-    assert _registries(allowedRegistries=[]).refusal(_reference("q.io/a")) == ""
+    assert _registries(allowedRegistries=[]).refusal(_reference("q.io/a")) is None
 
 
 def test_a_module_s_own_tls_is_not_for_mirrors() -> None:
@@ -261,33 +261,34 @@ def test_a_module_s_own_tls_is_not_for_mirrors() -> None:
     assert Registries().tls(PullSource(place, mirror=True), own) == VERIFIED_HTTPS
 
 
+REFUSED = "image m.io/a:latest: the mirror is in m.io, from which nodes do not pull"
+
+
 @pytest.mark.parametrize(
-    ("mirrors", "sources", "words"),
+    ("mirrors", "sources", "refusal"),
     [
-        (Mirrors(), {}, ""),
-        (Mirrors(), {"blockedRegistries": ["m.io"]}, "lies in m.io, which nodes do not ask"),
-        (mirrors_of(mirror_set(IDMS, ("m.io", ["n.io"]), never=True)), {}, "lies in m.io, which nodes do not ask"),
-        (mirrors_of(mirror_set(IDMS, ("m.io", ["n.io"]))), {}, ""),
+        (Mirrors(), {}, None),
+        (Mirrors(), {"blockedRegistries": ["m.io"]}, REFUSED),
+        (mirrors_of(mirror_set(IDMS, ("m.io", ["n.io"]), never=True)), {}, REFUSED),
+        (mirrors_of(mirror_set(IDMS, ("m.io", ["n.io"]))), {}, None),
         (
             mirrors_of(mirror_set(IDMS, ("m.io", ["n.io"]), never=True), mirror_set(IDMS, ("m.io/a", ["n.io/a"]))),
             {},
-            "",
+            None,
         ),
     ],
 )
-def test_mirrors_that_nodes_do_not_ask(mirrors: Mirrors, sources: dict[str, list[str]], words: str) -> None:
+def test_mirror_refusal(mirrors: Mirrors, sources: dict[str, list[str]], refusal: str | None) -> None:
     registries, place = _registries(mirrors, **sources), _reference("m.io/a")
-    said = registries.mirror_refusal(PullSource(place, mirror=True))
-    assert words in said
-    assert bool(said) is bool(words)
-    assert registries.mirror_refusal(PullSource(place, mirror=False)) == ""
+    assert registries.mirror_refusal(PullSource(place, mirror=True)) == refusal
+    assert registries.mirror_refusal(PullSource(place, mirror=False)) is None
 
 
 SOURCE, MIRROR, OTHER = (_reference(name) for name in ("q.io/a:t", "m.io/a:t", "n.io/a:t"))
 
 
 @pytest.mark.parametrize(
-    ("failed", "kind", "words"),
+    ("failures", "kind", "words"),
     [
         ([(SOURCE, NotFound("no"))], NotFound, "no"),
         ([(MIRROR, NotFound("m")), (SOURCE, NotFound("s"))], NotFound, "s; its mirrors failed too: m"),
@@ -302,9 +303,9 @@ SOURCE, MIRROR, OTHER = (_reference(name) for name in ("q.io/a:t", "m.io/a:t", "
         (
             [(MIRROR, NotFound("m")), (OTHER, AccessDenied("n"))],
             AccessDenied,
-            "n; its mirrors failed too: m; q.io/a itself is never asked (NeverContactSource)",
+            "n; its mirrors failed too: m; nodes never contact q.io/a itself (NeverContactSource)",
         ),
-        ([(MIRROR, Blocked("m"))], Blocked, "m; q.io/a itself is never asked (NeverContactSource)"),
+        ([(MIRROR, Blocked("m"))], Blocked, "m; nodes never contact q.io/a itself (NeverContactSource)"),
         (
             [],
             Blocked,
@@ -312,8 +313,10 @@ SOURCE, MIRROR, OTHER = (_reference(name) for name in ("q.io/a:t", "m.io/a:t", "
         ),
     ],
 )
-def test_failure(failed: list[tuple[Reference, PreflightError]], kind: type[PreflightError], words: str) -> None:
-    error = failure(SOURCE, [(PullSource(place, mirror=place != SOURCE), exc) for place, exc in failed])
+def test_error_of_several_sources(
+    failures: list[tuple[Reference, PreflightError]], kind: type[PreflightError], words: str
+) -> None:
+    error = combined_error(SOURCE, [(PullSource(place, mirror=place != SOURCE), exc) for place, exc in failures])
     assert (type(error), error.message) == (kind, words)
 
 

@@ -48,7 +48,7 @@ LARGE = layer([("usr/share/large", os.urandom(9 << 20))], OCI_LAYER)
 
 
 def _read(tmp_path: Path, os_image: Image, kernel: Callable[[OciImage], ListedKernel] = node_kernel) -> ListedKernel:
-    layout = LayoutReference(write_layout(tmp_path / "layout", {"host.example/os:1": os_image}), "", archive=False)
+    layout = LayoutReference(write_layout(tmp_path / "layout", {"host.example/os:1": os_image}), None, archive=False)
     images = ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=LISTS))
     return kernel(images.image(Reference.parse("host.example/os:1"), None, PullCredentials(), VERIFIED_HTTPS))
 

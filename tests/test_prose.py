@@ -58,7 +58,7 @@ EVERYWHERE = (
     Rule(r"\bis to be (had|told|found|said|seen)\b", "say exists, is reported, is available"),
     Rule(r"\b(comes?|came) to (be|an end|its end|no end)\b", "say becomes, ends"),
     Rule(r"\b(thereof|therein|thereby|wherein|whereby|whom|whereof|hereof|thereupon)\b", "use everyday words"),
-    Rule(r"\bhave it\b|\bhas it\b(?! been)", "say writes, requires, reports"),
+    Rule(r"(?<!not )\bhave it\b|\bhas it\b(?! been)", "say writes, requires, reports"),
     Rule(
         r"\b(stands?|standing|stood) (beside|behind|above|below|in|on|at|there|for|still|alone|around|before|as)\b",
         "say is, or is next to",
@@ -154,7 +154,6 @@ TO_REWRITE = tuple(
         "kmm_preflight/build",
         "kmm_preflight/cluster",
         "kmm_preflight/kmod/findings.py",
-        "kmm_preflight/oci",
         "kmm_preflight/release/findings.py",
         "kmm_preflight/worker/findings.py",
         "fixtures",

@@ -19,7 +19,7 @@ from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.oci.authorities import authorities
 from kmm_preflight.oci.cluster_proxy import with_cluster_proxy
 from kmm_preflight.oci.connections import Network
-from kmm_preflight.oci.proxy import Proxy, passed_by
+from kmm_preflight.oci.proxy import Proxy, is_reached_directly
 from tests import clusters
 from tests.clusters import asked, namespaces, openshift, serve
 from tests.demo import GREEN, KERNEL, RELEASE, demo_images
@@ -86,10 +86,10 @@ def trusting(authority: Authority, **status: str) -> list[dict[str, Any]]:
 
 
 def sentence(host: str) -> str:
-    """What is said of a proxy that was taken."""
+    """Return the note about the cluster's proxy."""
     return (
-        f"registries are asked through the proxy {host}, taken from proxy.config.openshift.io cluster since the "
-        "environment names none (NO_PROXY=* switches it off)"
+        f"requests to registries use the proxy {host} of proxy.config.openshift.io cluster, since the environment "
+        "sets no proxy (NO_PROXY=* switches it off)"
     )
 
 
@@ -147,9 +147,9 @@ r.io                     | 10.0.0.0/8                     | no
 
 
 @pytest.mark.parametrize("row", PASSED_BY.strip().splitlines())
-def test_for_whom_the_proxy_is_passed_by(row: str) -> None:
+def test_servers_that_are_reached_without_the_proxy(row: str) -> None:
     server, entries, want = (cell.strip() for cell in row.split("|"))
-    assert passed_by(server, entries) is (want == "yes")
+    assert is_reached_directly(server, entries) is (want == "yes")
 
 
 @pytest.mark.parametrize(
@@ -172,37 +172,40 @@ def test_a_proxy(text: str, want: Proxy) -> None:
     assert PASSWORD not in repr(proxy)
 
 
-@pytest.mark.parametrize("behind", ["/", "?", "#"])
-def test_a_password_whose_beginning_would_be_taken_for_a_port(behind: str) -> None:
+@pytest.mark.parametrize("separator", ["/", "?", "#"])
+def test_a_password_with_a_separator_is_not_parsed_as_a_port(separator: str) -> None:
     with pytest.raises(Malformed) as caught:
-        Proxy.parse(f"http://u:455{behind}p@host:3128")
-    assert caught.value.message.startswith("got an address with an @ behind its host ")
+        Proxy.parse(f"http://u:455{separator}p@host:3128")
+    assert caught.value.message.startswith("the address has an @ after its host ")
     assert "455" not in caught.value.message
 
 
 BAD: dict[str, tuple[object, str]] = {
-    "no scheme": ({"httpsProxy": f"{LOGIN}@host:1"}, "status.httpsProxy: got no scheme http or https"),
-    "another scheme": ({"httpsProxy": f"socks5://{LOGIN}@host:1"}, "status.httpsProxy: got no scheme http or https"),
+    "no scheme": ({"httpsProxy": f"{LOGIN}@host:1"}, "status.httpsProxy: the scheme is not http or https"),
+    "another scheme": (
+        {"httpsProxy": f"socks5://{LOGIN}@host:1"},
+        "status.httpsProxy: the scheme is not http or https",
+    ),
     "no port": (
         {"httpsProxy": f"http://{LOGIN}@host:x"},
-        "status.httpsProxy: got an address whose host or port is none",
+        "status.httpsProxy: the address has an invalid host or port",
     ),
-    "half a character": ({"httpsProxy": "http://u:\ud800@host"}, "status.httpsProxy: got an address that is no text"),
-    "a mapping": ({"httpsProxy": {"u": PASSWORD}}, "status.httpsProxy: got something that is no text, expected text"),
-    "a list": ({"httpsProxy": "http://host", "noProxy": [PASSWORD]}, "status.noProxy: got something that is no text"),
-    "no status": (f"http://{LOGIN}@host", "status: got something that is no mapping, expected one"),
+    "half a character": ({"httpsProxy": "http://u:\ud800@host"}, "status.httpsProxy: the address is not valid text"),
+    "a mapping": ({"httpsProxy": {"u": PASSWORD}}, "status.httpsProxy: the value is not text"),
+    "a list": ({"httpsProxy": "http://host", "noProxy": [PASSWORD]}, "status.noProxy: the value is not text"),
+    "no status": (f"http://{LOGIN}@host", "status: the value is not a mapping"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_proxy_that_is_none_is_named_without_its_value(name: str) -> None:
+def test_an_invalid_proxy_is_reported_without_its_value(name: str) -> None:
     status, want = BAD[name]
     proxy = {"spec": {}, "status": status}
     with pytest.raises(UsageProblem) as caught:
         with_cluster_proxy(Network(), proxy, {})
     assert caught.value.message.startswith(f"proxy.config.openshift.io cluster, {want}")
     assert not any(text in caught.value.message for text in (PASSWORD, LOGIN, USER))
-    # Of an environment that speaks of proxies nothing else is taken, and so nothing is wrong with it.
+    # If the environment sets a proxy, the cluster's object is not read, so its errors do not count.
     network = Network(proxies={"no": "*"})
     assert with_cluster_proxy(network, proxy, {}) == (network, ())
 
@@ -216,7 +219,7 @@ def test_a_proxy_in_manifests(tmp_path: Path) -> None:
     assert inventory.proxy == proxy
     assert USER not in repr(inventory)
     network, said = with_cluster_proxy(Network(), inventory.proxy, {})
-    elided = "; its password is elided there, so name the proxy in HTTPS_PROXY"
+    elided = "; its password is elided there, so set HTTPS_PROXY"
     assert (network.proxies["https"], said) == (proxy["status"]["httpsProxy"], (sentence("host:3128") + elided,))
     unlike = {**proxy, "status": {"httpsProxy": f"http://{LOGIN}@host:3128"}}
     (tmp_path / "again.json").write_text(json.dumps(unlike))
@@ -260,7 +263,7 @@ def test_a_bundle_with_comments_in_any_language_is_one_for_the_option_too(tmp_pa
 
 # What stands beside the Module, whether its registry is trusted, and what is assumed; @ is the authority's PEM.
 COMPANY = {"spec": {"trustedCA": {"name": "company"}}}
-NOBODY = "nobody is trusted for ConfigMap openshift-config/company"
+NO_CA = "no CA is trusted from ConfigMap openshift-config/company"
 TRUST: dict[str, tuple[list[dict[str, Any]], bool, list[str]]] = {
     "nothing": ([], False, []),
     "no trustedCA": ([proxy_object(), config_map("company", "@")], False, []),
@@ -275,20 +278,20 @@ TRUST: dict[str, tuple[list[dict[str, Any]], bool, list[str]]] = {
         True,
         [],
     ),
-    "not at hand": (
+    "not given": (
         [proxy_object(**COMPANY)],
         False,
-        [f"{NOBODY}, the trustedCA of proxy.config.openshift.io cluster: it is not at hand"],
+        [f"{NO_CA}, the trustedCA of proxy.config.openshift.io cluster: it was not given"],
     ),
     "no PEM": (
         [proxy_object(**COMPANY), config_map("company", "no PEM")],
         False,
-        [f"{NOBODY}: its ca-bundle.crt has no PEM certificate"],
+        [f"{NO_CA}: its ca-bundle.crt has no PEM certificate"],
     ),
     "another key": (
         [proxy_object(**COMPANY), config_map("company", "@", key="ca.crt")],
         False,
-        [f"{NOBODY}: its ca-bundle.crt has no PEM certificate"],
+        [f"{NO_CA}: its ca-bundle.crt has no PEM certificate"],
     ),
 }
 
@@ -428,7 +431,7 @@ def test_the_login_is_told_to_the_proxy_and_to_nobody_else(
         (
             f"socks5://{LOGIN}@127.0.0.1:1",
             4,
-            f"proxy.config.openshift.io cluster, status.httpsProxy: got no scheme http or https, {EXPECTED}",
+            f"proxy.config.openshift.io cluster, status.httpsProxy: the scheme is not http or https, {EXPECTED}",
         ),
     ],
 )

@@ -57,7 +57,7 @@ def _toolkit(body: bytes, label: str = "", architecture: str = "amd64", *more: M
 
 def _read(tmp_path: Path, images: Mapping[str, Image], choice: Choice = Choice()) -> tuple[Release, Kernels]:  # noqa: B008
     """Read the release NAME from a layout of the images."""
-    layout = LayoutReference(write_layout(tmp_path / "layout", images), "", archive=False)
+    layout = LayoutReference(write_layout(tmp_path / "layout", images), None, archive=False)
     return read_release(
         ImageResolver(Network(), Cache(tmp_path / "cache"), layout, KeepRules(paths=FILES)),
         NAME,
@@ -422,7 +422,7 @@ def _sparse(tmp_path: Path, arch: str) -> LayoutReference:
         for number, child in enumerate(image_index.children):
             if number != kept:
                 (layout / "blobs" / "sha256" / child.digest.removeprefix("sha256:")).unlink()
-    return LayoutReference(layout, "", archive=False)
+    return LayoutReference(layout, None, archive=False)
 
 
 @pytest.mark.parametrize(("arch", "kernel"), [("amd64", AMD64), ("arm64", ARM64)])

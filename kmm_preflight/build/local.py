@@ -247,7 +247,7 @@ def _from_here(folder: Path, request: BuildRequest) -> str:
     if not isinstance(layout, LayoutReference):
         return request.dockerfile
     (folder / _INPUT).symlink_to(layout.path)
-    return request.dockerfile.replace(f"FROM {taken}", f"FROM oci:{_INPUT}:{layout.tag}")
+    return request.dockerfile.replace(f"FROM {taken}", f"FROM oci:{_INPUT}:{layout.tag or ''}")
 
 
 def _doing(folder: Path) -> str:

@@ -56,5 +56,5 @@ def _kernels(plan: Plan, image: Image) -> list[str]:
     return image.files.children(located.path) if located else []
 
 
-def _names_kernel(tag: str, plan: Plan) -> bool:
-    return normalized(plan.kernel.version) in tag
+def _names_kernel(tag: str | None, plan: Plan) -> bool:
+    return tag is not None and normalized(plan.kernel.version) in tag

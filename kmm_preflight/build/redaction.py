@@ -57,5 +57,5 @@ def _encoded(token: str) -> Iterator[str]:
 
 def _shapes_of_login(credential: Credential) -> Iterator[str]:
     pair = f"{credential.username}:{credential.password}".encode()
-    words = (credential.password, credential.identity_token)
+    words = (credential.password, credential.identity_token or "")
     yield from (*words, base64.b64encode(pair).decode(), *(shape for word in words for shape in _encoded(word)))

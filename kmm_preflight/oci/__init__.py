@@ -1,1 +1,4 @@
-"""Container images: names, registries, layouts, and the file system that the layers of an image make."""
+"""Images: names, registries, mirrors, layouts, layers, and the file system of an image.
+
+Other rooms open an image only through `resolver.ImageResolver`.
+"""

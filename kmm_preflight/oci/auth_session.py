@@ -1,4 +1,4 @@
-"""Logging in to a repository: by password or by a token of its token server, with one login after the other."""
+"""Log in to a repository with a password or a token of its token server. Try one credential after the other."""
 
 from __future__ import annotations
 
@@ -16,55 +16,61 @@ from kmm_preflight.oci.document import parse_json
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
-class Ask(Protocol):
-    """One question to a token server."""
+class RequestToken(Protocol):
+    """Sends a request to a token server."""
 
     def __call__(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, subject: str
     ) -> tuple[int, bytes]:
-        """Status and body; the body is read of a 2xx answer only. Undecidable when there is no answer."""
+        """Return status and body. The body is empty unless the status is 2xx. Raise Undecidable if no answer comes."""
 
 
-class Login:
-    """What a repository's requests are authorised with: the first of the candidates, after another() the next one."""
+class AuthSession:
+    """The authorization of a repository's requests. It uses the first candidate, and the next one after `use_next`."""
 
-    def __init__(self, candidates: Sequence[Credential | Helper | None], repository: str, ask: Ask) -> None:
-        self._left = list(candidates)
+    def __init__(
+        self, candidates: Sequence[Credential | Helper | None], repository: str, request_token: RequestToken
+    ) -> None:
+        self._candidates = list(candidates)
         self._repository = repository
-        self._ask = ask
-        self.authorization = ""
+        self._request_token = request_token
+        self.authorization: str | None = None
+        """The value of the Authorization header, or None before a login."""
 
     @property
-    def spent(self) -> bool:
-        """Whether the password itself was sent, so that a refusal of it is the last word."""
-        return self.authorization.startswith("Basic")
+    def sent_password(self) -> bool:
+        """True if requests send the password itself: then a refusal of this candidate is final."""
+        return self.authorization is not None and self.authorization.startswith("Basic")
 
-    def another(self) -> bool:
-        """Turns to the next candidate; False when there is none."""
-        if len(self._left) < 2:
+    def use_next(self) -> bool:
+        """Switch to the next candidate. Return False if no candidate is left."""
+        if len(self._candidates) < 2:
             return False
-        del self._left[0]
-        self.authorization = ""
+        del self._candidates[0]
+        self.authorization = None
         return True
 
     def log_in(self, challenge: str, base: str, subject: str) -> None:
-        """Answers a challenge of the server at base; AccessDenied, or what asking a token server raises."""
+        """Answer a challenge of the server at the URL base.
+
+        Raise AccessDenied, or Undecidable if the token server does not answer.
+        """
         scheme, _, rest = challenge.partition(" ")
         credential = self._credential()
         match scheme.lower():
             case "basic" if credential:
                 self.authorization = _basic(credential)
             case "bearer":
-                # Of a name that stands twice the first counts: another challenge may follow.
+                # If a name occurs twice, its first value counts: a second challenge may follow in this header.
                 parameters = dict(reversed(_CHALLENGE.findall(rest)))
                 self.authorization = f"Bearer {self._token(parameters, base, credential, subject)}"
             case "basic":
-                raise AccessDenied(f"{subject}: the registry asks for a login and there is none for it")
+                raise AccessDenied(f"{subject}: the registry requires a login, and no credentials match it")
             case _:
-                raise AccessDenied(f"{subject}: the registry refuses access and names no login that is known")
+                raise AccessDenied(f"{subject}: the registry refuses access and offers no known way to log in")
 
     def _credential(self) -> Credential | None:
-        candidate = self._left[0]
+        candidate = self._candidates[0]
         return run_credential_helper(candidate) if isinstance(candidate, Helper) else candidate
 
     def _token(self, parameters: Mapping[str, str], base: str, credential: Credential | None, subject: str) -> str:
@@ -72,30 +78,30 @@ class Login:
             realm = urljoin(base, parameters.get("realm", ""))
             secure = urlsplit(realm).scheme == "https"
         except ValueError as exc:
-            raise AccessDenied(f"{subject}: the registry sends its login to an address that is none ({exc})") from exc
+            raise AccessDenied(f"{subject}: the registry names an invalid address as its token server ({exc})") from exc
         if not secure and urlsplit(base).scheme == "https":
-            raise AccessDenied(f"{subject}: the registry sends its login to {realm}, expected an https address")
-        asked = {"scope": f"repository:{self._repository}:pull"}
+            raise AccessDenied(f"{subject}: the registry names {realm} as its token server, expected an https address")
+        query = {"scope": f"repository:{self._repository}:pull"}
         if "service" in parameters:
-            asked["service"] = parameters["service"]
-        status, body = self._ask_for_token(realm, asked, credential, subject)
+            query["service"] = parameters["service"]
+        status, body = self._fetch_token(realm, query, credential, subject)
         if status in (400, 401, 403):
-            raise AccessDenied(f"{subject}: the login was refused (status {status} of its token server)")
-        if not 200 <= status < 300:  # 404 too is the token server's trouble and says nothing of the image
+            raise AccessDenied(f"{subject}: the token server refused the login (status {status})")
+        if not 200 <= status < 300:  # 404 too is a problem of the token server, and proves nothing about the image
             raise Unreachable(f"{subject}: got status {status} from its token server, expected 200")
         return _parse_token(body, subject)
 
-    def _ask_for_token(
-        self, realm: str, asked: Mapping[str, str], credential: Credential | None, subject: str
+    def _fetch_token(
+        self, realm: str, query: Mapping[str, str], credential: Credential | None, subject: str
     ) -> tuple[int, bytes]:
         if credential and credential.identity_token:
-            form = {**asked, "grant_type": "refresh_token", "refresh_token": credential.identity_token,
+            form = {**query, "grant_type": "refresh_token", "refresh_token": credential.identity_token,
                     "client_id": "kmm-preflight"}  # fmt: skip
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            return self._ask("POST", realm, headers, urlencode(form).encode(), subject)
+            return self._request_token("POST", realm, headers, urlencode(form).encode(), subject)
         headers = {"Authorization": _basic(credential)} if credential else {}
         separator = "&" if "?" in realm else "?"
-        return self._ask("GET", f"{realm}{separator}{urlencode(asked)}", headers, None, subject)
+        return self._request_token("GET", f"{realm}{separator}{urlencode(query)}", headers, None, subject)
 
 
 def _basic(credential: Credential) -> str:
@@ -106,11 +112,11 @@ def _basic(credential: Credential) -> str:
 def _parse_token(body: bytes, subject: str) -> str:
     try:
         answer = parse_json(body, subject)
-        token = answer["token"].text() or answer["access_token"].text()
+        token = answer["token"].optional_text() or answer["access_token"].optional_text()
     except Malformed as exc:
-        raise Unreachable(f"{subject}: its token server answers with something else than a token") from exc
+        raise Unreachable(f"{subject}: the answer of its token server is not a token") from exc
+    if token is None:
+        raise AccessDenied(f"{subject}: the token server returned no token")
     if not token.isascii() or not token.isprintable():
-        raise Unreachable(f"{subject}: its token server answers with a token that cannot be sent")
-    if not token:
-        raise AccessDenied(f"{subject}: the token server gave no token")
+        raise Unreachable(f"{subject}: its token server returned a token that no header can hold")
     return token

@@ -1,4 +1,4 @@
-"""Certificate authorities as ConfigMaps of OpenShift hold them."""
+"""Certificate authorities in ConfigMaps of OpenShift."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE
 
 
 def authorities(config_map: Manifest) -> dict[str, str]:
-    """PEM by key; a value that is no certificate is left out: it trusts nobody, as on the node."""
+    """Return PEM by key. Leave out values without a certificate: nodes ignore them too."""
     data, binary = (part if isinstance(part := config_map.get(key), dict) else {} for key in ("data", "binaryData"))
-    found = {**data, **{key: _decoded(value) for key, value in binary.items()}}
-    return {str(key): pem for key, value in found.items() if (pem := _pem(value))}
+    values = {**data, **{key: _decoded(value) for key, value in binary.items()}}
+    return {str(key): pem for key, value in values.items() if (pem := _pem(value))}
 
 
 def certificates(text: str) -> str:
-    """The certificates in a text, as PEM and nothing else; "" when there are none.
+    """Return the certificates in a text as PEM. Without a certificate the result is empty.
 
-    What stands between them, and one that cannot be read, is passed over, as Go's AppendCertsFromPEM does.
+    Ignore text between certificates, and invalid certificates, as Go's AppendCertsFromPEM does.
     """
     return "".join(f"{block}\n" for block in _CERTIFICATE.findall(text) if _is_certificate(block))
 
@@ -35,13 +35,13 @@ def _is_certificate(block: str) -> bool:
 
 
 def _pem(value: object) -> str:
-    """The certificates in a value, which may be encoded once more."""
+    """Return the certificates in a value. The value may be encoded a second time."""
     return (certificates(value) or certificates(_decoded(value))) if isinstance(value, str) else ""
 
 
 def _decoded(value: object) -> str:
     try:
-        # Any byte is a character of Latin-1: a comment beside the certificates may be in whatever encoding.
+        # Latin-1 accepts every byte: a comment between certificates may be in any encoding.
         return base64.b64decode(str(value)).decode("latin-1")
     except ValueError:
         return ""

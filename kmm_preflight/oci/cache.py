@@ -1,7 +1,7 @@
-"""What was read of images, kept on disk by digest: layer indexes and the bytes of single files.
+"""The cache on disk: indexes of layers, and the bytes of single files, both by digest.
 
-Nothing here is believed unchecked: an index carries its checksum, a file its digest as its name, and a folder that
-somebody else may write is not used at all.
+Every entry is checked when it is read: an index has a checksum, and the name of a file is its digest. A folder that
+other users can write is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,41 +22,42 @@ from kmm_preflight.oci.index import LayerIndex, write_index
 
 _VERSION = "v1"
 _NEW = ".new-"
-_PARTS = ("layers", "files", "symvers")
-# What is being written is not trimmed; what a killed run left behind is.
+_LAYERS, _FILES, _LOCKS = "layers", "files", "locks"
+# A temporary file of this age is from a run that was killed. A younger one may still be written.
 _ABANDONED_SECONDS = 24 * 3600
 
 
 class Cache:
-    """A folder of this user alone. Every write is atomic; a reader sees a whole entry or none."""
+    """A folder that only this user can write. Every write is atomic: a reader finds a whole entry or no entry."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder where needed; OSError when it cannot be written, PermissionError when others may."""
+        """Create the folder if needed. Raise OSError if it is not writable, PermissionError if others can write it."""
         self._root = folder / _VERSION
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.mkdir(mode=0o700, exist_ok=True)
-        for part in (*_PARTS, "locks"):
+        for part in (_LAYERS, _FILES, _LOCKS):
             (self._root / part).mkdir(mode=0o700, exist_ok=True)
         for path in (folder, self._root):
             status = path.stat()
             if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise PermissionError(f"{path} can be written by others")
-        with self._temporary("locks"):
-            pass  # an OSError here says that the folder is read-only
+        with self._temporary(_LOCKS):
+            pass  # raises OSError if the folder is read-only
 
-    @property
-    def symvers(self) -> Path:
-        """The folder of parsed Module.symvers: kmod/symvers.py writes and checks them."""
-        return self._root / "symvers"
+    def folder(self, name: str) -> Path:
+        """Return a folder for files of another room. That room writes and checks the files; `trim` removes old ones."""
+        path = self._root / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
 
     @contextmanager
     def lock(self, digest: str) -> Iterator[None]:
-        """Held by one process at a time for this digest; freed when the process ends, however it ends."""
-        with FileLock(self._root / "locks" / digest.replace(":", "-"), mode=0o600):
+        """Hold the lock of a digest. One process at a time can hold it. A killed process releases it."""
+        with FileLock(self._root / _LOCKS / digest.replace(":", "-"), mode=0o600):
             yield
 
     def index(self, digest: str) -> LayerIndex | None:
-        """The index of the layer, or None: not there, damaged, or written by another version."""
+        """Return the index of the layer, or None if it is missing, damaged or of another version."""
         path = self._layer(digest)
         try:
             index = LayerIndex(path)
@@ -67,30 +67,30 @@ class Cache:
         return index
 
     def keep_index(self, digest: str, records: list[bytes]) -> LayerIndex:
-        """Writes the records as the layer's index and opens it. The list is sorted in place."""
-        with self._temporary("layers") as out:
+        """Write the records as the layer's index and open it. Sort the list of records in place."""
+        with self._temporary(_LAYERS) as out:
             write_index(out, records)
             out.flush()
-            index = LayerIndex(Path(out.name))  # before it has a name under which somebody may remove it
-            self._settle(out, self._layer(digest))
+            index = LayerIndex(Path(out.name))  # opened first: another run may trim it as soon as it has its name
+            self._rename(out, self._layer(digest))
         return index
 
     def _layer(self, digest: str) -> Path:
-        return self._root / "layers" / digest.replace(":", "-")
+        return self._root / _LAYERS / digest.replace(":", "-")
 
     def keep_file(self, pieces: Iterable[bytes]) -> str:
-        """Writes a file's bytes; gives their sha256, under which file() finds them."""
+        """Write the bytes of a file. Return their sha256, the argument for `file`."""
         checksum = hashlib.sha256()
-        with self._temporary("files") as out:
+        with self._temporary(_FILES) as out:
             for piece in pieces:
                 checksum.update(piece)
                 out.write(piece)
-            self._settle(out, self._root / "files" / checksum.hexdigest())
+            self._rename(out, self._root / _FILES / checksum.hexdigest())
         return checksum.hexdigest()
 
     def file(self, sha256: str) -> Path | None:
-        """Path of the file with these bytes, or None: not there, or damaged."""
-        path = self._root / "files" / sha256
+        """Return the path of the file with this sha256, or None if it is missing or damaged."""
+        path = self._root / _FILES / sha256
         try:
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
@@ -108,19 +108,19 @@ class Cache:
             finally:
                 Path(out.name).unlink(missing_ok=True)
 
-    def _settle(self, out: IO[bytes], path: Path) -> None:
+    def _rename(self, out: IO[bytes], path: Path) -> None:
         out.flush()
         os.replace(out.name, path)
 
-    def trim(self, bound: int) -> None:
-        """Removes what was used longest ago until the rest is within the bound (bytes)."""
+    def trim(self, bound: int, now: float) -> None:
+        """Remove the least recently used entries until the rest is at most `bound` bytes. now: seconds since 1970."""
         entries = []
-        for part in _PARTS:
-            for path in (self._root / part).iterdir():
-                with suppress(FileNotFoundError):  # another run trims or settles at the same time
-                    status = path.stat()
-                    if not path.name.startswith(_NEW) or time.time() - status.st_mtime > _ABANDONED_SECONDS:
-                        entries.append((status.st_mtime, status.st_size, path))
+        for path in self._root.glob("*/*"):
+            with suppress(FileNotFoundError):  # another run trims or renames at the same time
+                status = path.stat()
+                abandoned = now - status.st_mtime > _ABANDONED_SECONDS
+                if path.parent.name != _LOCKS and (abandoned or not path.name.startswith(_NEW)):
+                    entries.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if total <= bound:

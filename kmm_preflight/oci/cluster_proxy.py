@@ -1,4 +1,4 @@
-"""What proxy.config.openshift.io/cluster gives the nodes: a proxy, and certificate authorities for every registry."""
+"""proxy.config.openshift.io/cluster: the proxy of the nodes, and the CAs that nodes trust for every registry."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from kmm_preflight.oci.registries import CONFIG_NAMESPACE
 
 OBJECT = "proxy.config.openshift.io cluster"
 INSTALLED_BUNDLE = "user-ca-bundle"
-"""The additionalTrustBundle of the installation; nodes trust it whether trustedCA names it or not (MCO, sync.go)."""
+"""The additionalTrustBundle of the installation. Nodes trust it even if trustedCA does not name it (MCO, sync.go)."""
 
 _BUNDLE = "ca-bundle.crt"
-# What oc's must-gather writes in place of a proxy's password.
+# oc's must-gather writes this instead of a proxy's password.
 _ELIDED = b":****"
 
 
 def trusted_config_maps(proxy: Manifest | None) -> tuple[str, ...]:
-    """The ConfigMaps of openshift-config whose authorities nodes trust, trustedCA's last; Malformed names the field."""
-    named = _text(proxy or {}, "spec", "trustedCA", "name")
-    return tuple(dict.fromkeys((INSTALLED_BUNDLE, named or INSTALLED_BUNDLE)))
+    """Return the ConfigMaps of openshift-config whose CAs nodes trust, trustedCA's last. Raise Malformed."""
+    name = _text(proxy or {}, "spec", "trustedCA", "name")
+    return tuple(dict.fromkeys((INSTALLED_BUNDLE, name or INSTALLED_BUNDLE)))
 
 
 def with_cluster_proxy(
     network: Network, proxy: Manifest | None, config_maps: Mapping[tuple[str, str], Manifest]
 ) -> tuple[Network, tuple[str, ...]]:
-    """The network with what the cluster's nodes trust, and with their proxy where the environment names none.
+    """Return the network with the CAs of the cluster's nodes, and with their proxy if the environment sets no proxy.
 
-    With it come words about what was taken, or could not be. UsageProblem names the field of an address that is none.
+    Also return notes: the proxy that is used, and CAs that are missing. Raise UsageProblem with the field of an
+    invalid address.
     """
     try:
-        trusted, missed = _trusted(trusted_config_maps(proxy), config_maps)
-        proxies, taken = ({}, ()) if proxy is None or network.sets_proxies else _proxies(proxy)
+        trusted, missing = _trusted(trusted_config_maps(proxy), config_maps)
+        proxies, notes = ({}, ()) if proxy is None or network.sets_proxies else _proxies(proxy)
     except Malformed as exc:
         raise UsageProblem(exc.message) from exc
-    return replace(network, authorities=trusted, proxies={**network.proxies, **proxies}), (*missed, *taken)
+    return replace(network, authorities=trusted, proxies={**network.proxies, **proxies}), (*missing, *notes)
 
 
 def _trusted(names: Iterable[str], config_maps: Mapping[tuple[str, str], Manifest]) -> tuple[str, tuple[str, ...]]:
-    """PEM of all that is trusted; words for a ConfigMap that should give some and does not."""
-    trusted, missed = "", []
+    """Return the trusted CAs as PEM, and notes about ConfigMaps that should have CAs and have no CA."""
+    trusted, missing = "", []
     for name in names:
         config_map = config_maps.get((CONFIG_NAMESPACE, name))
         pem = authorities(config_map or {}).get(_BUNDLE, "")
         trusted += pem
-        subject = f"nobody is trusted for ConfigMap {CONFIG_NAMESPACE}/{name}"
+        subject = f"no CA is trusted from ConfigMap {CONFIG_NAMESPACE}/{name}"
         if config_map and not pem:
-            missed.append(f"{subject}: its {_BUNDLE} has no PEM certificate")
+            missing.append(f"{subject}: its {_BUNDLE} has no PEM certificate")
         elif not pem and name != INSTALLED_BUNDLE:
-            missed.append(f"{subject}, the trustedCA of {OBJECT}: it is not at hand")
-    return trusted, tuple(missed)
+            missing.append(f"{subject}, the trustedCA of {OBJECT}: it was not given")
+    return trusted, tuple(missing)
 
 
 def _proxies(config: Manifest) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Proxies as the environment would name them. The status is what nodes have; without one, the spec is taken."""
+    """Return proxies by the keys of the environment, and notes. Read the status, or the spec if there is no status."""
     section = "spec" if config.get("status") is None else "status"
     address = _text(config, section, "httpsProxy")
     if not address:
@@ -67,21 +68,21 @@ def _proxies(config: Manifest) -> tuple[dict[str, str], tuple[str, ...]]:
         proxy = Proxy.parse(address)
     except Malformed as exc:
         raise Malformed(f"{OBJECT}, {section}.httpsProxy: {exc.message}") from exc
-    elided = "; its password is elided there, so name the proxy in HTTPS_PROXY" if proxy.login.endswith(_ELIDED) else ""
-    said = (
-        f"registries are asked through the proxy {proxy.host}, taken from {OBJECT} since the environment names none "
-        f"(NO_PROXY=* switches it off){elided}"
+    elided = proxy.login is not None and proxy.login.endswith(_ELIDED)
+    note = (
+        f"requests to registries use the proxy {proxy.host} of {OBJECT}, since the environment sets no proxy "
+        f"(NO_PROXY=* switches it off){'; its password is elided there, so set HTTPS_PROXY' if elided else ''}"
     )
-    return {"https": address, "no": _text(config, section, "noProxy")}, (said,)
+    return {"https": address, "no": _text(config, section, "noProxy")}, (note,)
 
 
 def _text(config: Manifest, *keys: str) -> str:
-    """The text of a field, "" when absent; its refusal does not show what stands there, unlike Field's."""
+    """Return the text of a field, empty if absent. Unlike errors of Field, the error here does not show the value."""
     value: object = config
     for depth, key in enumerate(keys):
         if not isinstance(value, dict | None):
-            raise Malformed(f"{OBJECT}, {'.'.join(keys[:depth])}: got something that is no mapping, expected one")
+            raise Malformed(f"{OBJECT}, {'.'.join(keys[:depth])}: the value is not a mapping")
         value = (value or {}).get(key)
     if not isinstance(value, str | None):
-        raise Malformed(f"{OBJECT}, {'.'.join(keys)}: got something that is no text, expected text")
+        raise Malformed(f"{OBJECT}, {'.'.join(keys)}: the value is not text")
     return value or ""

@@ -1,4 +1,4 @@
-"""Logins from credential helpers: docker-credential-NAME, which takes a server on stdin and answers with JSON."""
+"""Logins from credential helpers: docker-credential-NAME reads a server from stdin and writes JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TOKEN_USER = "<token>"
 
 @cache
 def run_credential_helper(helper: Helper, seconds: float = SECONDS) -> Credential | None:
-    """The login that the helper has for the server, None when it has none; asked once in a process.
+    """Return the helper's login for its server, or None if it has no login. Run each helper once in a process.
 
-    AccessDenied when the helper gives no answer. What it printed stands in no message: it may be a login.
+    Raise AccessDenied if the helper fails. No message contains its output, which may be a login.
     """
     subject = f"credential helper docker-credential-{helper.name} for {helper.server}"
     if not _NAME.fullmatch(helper.name):
-        raise AccessDenied(f"{subject}: got a name that is none, expected letters, digits, . _ and -")
+        raise AccessDenied(f"{subject}: invalid name, expected letters, digits, . _ and -")
     try:
         done = subprocess.run(
             [f"docker-credential-{helper.name}", "get"],
@@ -34,23 +34,23 @@ def run_credential_helper(helper: Helper, seconds: float = SECONDS) -> Credentia
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise AccessDenied(f"{subject}: got no answer within {seconds:.0f} s") from None
+        raise AccessDenied(f"{subject}: no answer within {seconds:.0f} s") from None
     except OSError as exc:
         raise AccessDenied(f"{subject}: cannot be run ({exc.strerror})") from exc
     if done.returncode and _NOT_FOUND in done.stdout + done.stderr:
         return None
     if done.returncode:
-        raise AccessDenied(f"{subject}: it ended with status {done.returncode}, expected a login")
+        raise AccessDenied(f"{subject}: exit status {done.returncode}, expected a login")
     return _parsed(done.stdout, subject)
 
 
 def _parsed(body: bytes, subject: str) -> Credential:
-    problem = f"{subject}: got something else than a login, expected JSON with Username and Secret"
+    problem = f"{subject}: its output is not a login, expected JSON with Username and Secret"
     try:
         answer = parse_json(body, subject)
-        user, secret = answer["Username"].text(), answer["Secret"].text()
+        user, secret = answer["Username"].text(), answer["Secret"].optional_text()
     except Malformed:
         raise AccessDenied(problem) from None
     if not secret:
         raise AccessDenied(problem)
-    return Credential("", "", secret) if user == _TOKEN_USER else Credential(user, secret)
+    return Credential("", "", identity_token=secret) if user == _TOKEN_USER else Credential(user, secret)

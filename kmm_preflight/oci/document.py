@@ -1,4 +1,4 @@
-"""Manifests, indexes and configs: JSON of a registry becomes values, or is Malformed."""
+"""Parsers for the JSON documents of a registry: manifests, indexes and configs. Anything else is Malformed."""
 
 from __future__ import annotations
 
@@ -25,71 +25,87 @@ LAYERS_IN_AN_IMAGE = 500
 
 @dataclass(frozen=True)
 class Descriptor:
-    """How a document names a blob; size in bytes."""
+    """The reference of a document to a blob."""
 
-    media_type: str
+    media_type: str | None
+    """The media type, or None if the document has none."""
     digest: str
+    """The digest of the blob."""
     size: int
+    """The size of the blob in bytes."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """An entry of an index; os and arch are "" where it does not say."""
+    """An entry of an index."""
 
     descriptor: Descriptor
-    os: str
-    arch: str
+    """The manifest that the entry names."""
+    os: str | None
+    """The operating system, or None if the entry has none."""
+    arch: str | None
+    """The architecture in Go's spelling, or None if the entry has none."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """An OCI index or docker list, in its order."""
+    """An OCI index or docker manifest list."""
 
     children: tuple[Child, ...]
+    """The entries, in the order of the document."""
 
 
 @dataclass(frozen=True)
 class ImageManifest:
-    """An OCI or docker schema 2 manifest; layers base first."""
+    """An OCI or docker schema 2 manifest."""
 
     config: Descriptor
+    """The config blob."""
     layers: tuple[Descriptor, ...]
+    """The layer blobs, base layer first."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What an image says of itself; "" where it does not. search_path is PATH of its processes."""
+    """The parts of an image's config that this suite reads."""
 
-    os: str
-    arch: str
+    os: str | None
+    """The operating system, or None if the config has none."""
+    arch: str | None
+    """The architecture in Go's spelling, or None if the config has none."""
     labels: Mapping[str, str]
-    search_path: str = ""
+    """The labels whose value is text."""
+    search_path: str | None = None
+    """The PATH of the image's processes, or None if the config sets none."""
 
 
 def digest_of(body: bytes, like: str = "sha256:") -> str:
-    """The digest of the bytes, by the algorithm of the other digest."""
+    """Return the digest of the bytes, by the algorithm of the digest `like`."""
     algorithm = like.partition(":")[0]
     return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
 
 
 def check_digest(body: bytes, digest: str, subject: str) -> None:
-    """DigestMismatch unless the bytes have the digest."""
+    """Raise DigestMismatch unless the bytes have the digest."""
     if (got := digest_of(body, digest)) != digest:
         raise DigestMismatch(f"{subject}: got bytes of digest {got}, expected {digest}")
 
 
 def parse_json(body: bytes, subject: str) -> Field:
-    """The JSON object; Malformed for anything else."""
+    """Return the JSON object as a field. Raise Malformed for anything else."""
     try:
         document = Field(json.loads(body), "")
         document.mapping()
     except (ValueError, RecursionError) as exc:
-        raise Malformed(f"{subject}: got no JSON object") from exc
+        raise Malformed(f"{subject}: not a JSON object") from exc
     return document
 
 
 def parse_manifest(body: bytes, subject: str) -> Index | ImageManifest:
-    """Index or manifest, told apart by structure: mediaType is optional, and wrong now and then."""
+    """Parse an index or a manifest, recognised by its structure: mediaType is optional and sometimes wrong.
+
+    Raise Malformed, or BoundExceeded for too many entries.
+    """
     document = parse_json(body, subject)
     try:
         if document["manifests"].given:
@@ -106,7 +122,11 @@ def _index(entries: Field, subject: str) -> Index:
         raise BoundExceeded(f"{subject}: more than {MANIFESTS_IN_AN_INDEX} manifests in an index")
     return Index(
         tuple(
-            Child(_descriptor(entry), entry["platform"]["os"].text(), entry["platform"]["architecture"].text())
+            Child(
+                _descriptor(entry),
+                entry["platform"]["os"].optional_text(),
+                entry["platform"]["architecture"].optional_text(),
+            )
             for entry in entries
         )
     )
@@ -117,13 +137,15 @@ def _manifest(document: Field, subject: str) -> ImageManifest:
     config = document["config"].present("a config: is this an image?")
     if len(layers.items()) > LAYERS_IN_AN_IMAGE:
         raise BoundExceeded(f"{subject}: more than {LAYERS_IN_AN_IMAGE} layers")
-    made = ImageManifest(_descriptor(config), tuple(_descriptor(layer) for layer in layers))
-    if made.config.media_type and "config" not in made.config.media_type and "image" not in made.config.media_type:
+    manifest = ImageManifest(_descriptor(config), tuple(_descriptor(layer) for layer in layers))
+    media_type = manifest.config.media_type or "image"
+    if "config" not in media_type and "image" not in media_type:
         raise config["mediaType"].refuse("an image's config: this is another artifact")
-    for layer, item in zip(made.layers, layers, strict=True):
-        if layer.media_type and ("tar" not in layer.media_type or "encrypted" in layer.media_type):
-            raise item["mediaType"].refuse("a tar layer")
-    return made
+    for descriptor, layer in zip(manifest.layers, layers, strict=True):
+        media_type = descriptor.media_type or "tar"
+        if "tar" not in media_type or "encrypted" in media_type:
+            raise layer["mediaType"].refuse("a tar layer")
+    return manifest
 
 
 def _descriptor(field: Field) -> Descriptor:
@@ -134,17 +156,18 @@ def _descriptor(field: Field) -> Descriptor:
         digest = parse_digest(field["digest"].text())
     except Malformed as exc:
         raise Malformed(f"{field.path}.digest: {exc.message}") from exc
-    return Descriptor(field["mediaType"].text(), digest, size)
+    return Descriptor(field["mediaType"].optional_text(), digest, size)
 
 
 def parse_config(body: bytes, subject: str) -> Config:
-    """System, architecture, labels and search path of an image's config."""
+    """Parse an image's config. Raise Malformed."""
     document = parse_json(body, subject)
     try:
-        labels = document["config"]["Labels"].mapping()
-        told = {key: text for key, text in labels.items() if isinstance(text, str)}
+        values = document["config"]["Labels"].mapping()
+        labels = {key: value for key, value in values.items() if isinstance(value, str)}
         variables = [item.value for item in document["config"]["Env"] if isinstance(item.value, str)]
         paths = [value.removeprefix("PATH=") for value in variables if value.startswith("PATH=")]
-        return Config(document["os"].text(), document["architecture"].text(), told, paths[-1] if paths else "")
+        search_path = paths[-1] if paths else None
+        return Config(document["os"].optional_text(), document["architecture"].optional_text(), labels, search_path)
     except Malformed as exc:
         raise Malformed(f"{subject}: {exc.message}") from exc

@@ -82,6 +82,6 @@ _OF_ERROR: dict[type[errors.PreflightError], FindingKind] = {
 }
 
 
-def finding_of(trouble: errors.PreflightError, kernel: str) -> Finding:
+def finding_of(error: errors.PreflightError, kernel: str) -> Finding:
     """Return the finding for an error while reading an image. AccessDenied needs the credentials and is not here."""
-    return _OF_ERROR[type(trouble)](problem=trouble.message, kernel=kernel)
+    return _OF_ERROR[type(error)](problem=error.message, kernel=kernel)

@@ -1,4 +1,4 @@
-"""From a name to the one image that a platform pulls: index or manifest, config, layers, file system."""
+"""Images of one platform: from a name to index or manifest, config, layers and file system."""
 
 from __future__ import annotations
 
@@ -28,75 +28,83 @@ from kmm_preflight.oci.layers import KeepRules, ReadBudget, VerifiedStream, laye
 from kmm_preflight.text import listed
 
 INDEX_DEPTH = 3
-READ_AGAIN = 16  # how often layers of an image are read for a file that no plan named: what a kmod links to
+# How many times the layers of an image may be read again, for files that the rules did not keep at first.
+READ_AGAIN = 16
 
 
 class Repository(Protocol):
-    """What reading an image asks of a registry or a layout; errors are those of errors.py."""
+    """A registry's repository or a local layout, as a source of manifests and blobs. It raises PreflightError."""
 
     def manifest(self, reference: str) -> bytes:
-        """The body behind a tag or digest, as it came; NotFound, AccessDenied, Undecidable."""
+        """Return the body for a tag or digest, unverified. Raise NotFound, AccessDenied or Undecidable."""
 
     def has_blob(self, digest: str) -> bool:
-        """Whether the blob can be had here with these credentials."""
+        """True if the blob can be read here with these credentials."""
 
     def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        """The blob's bytes in pieces, unverified."""
+        """Return the blob's bytes in pieces, unverified."""
 
 
 @dataclass(frozen=True)
 class ResolvedImage:
-    """An image of one platform behind a name. digest is that of the index where there is one.
-
-    read_from is the mirror that has it, None when it is at its own name.
-    """
+    """The image of one platform for a name."""
 
     name: str
+    """The name of the image, as written."""
     digest: str
+    """The digest for the name: of the index if there is one, else of the manifest."""
     manifest_digest: str
+    """The digest of the platform's manifest."""
     manifest: ImageManifest
+    """The platform's manifest."""
     read_from: str | None = None
+    """The mirror that the image was read from, or None if it was read from its own name."""
 
     def judged(self) -> JudgedImage:
-        """What a report says of it."""
+        """Return the values that a report shows."""
         return JudgedImage(self.name, self.digest, self.manifest_digest, self.read_from)
 
 
 @dataclass(frozen=True)
 class FetchedManifest:
-    """Where a name was found: the repository, what it was asked for, and the body that it gave.
-
-    mirror names the place when it is another one than the name's own.
-    """
+    """The first manifest or index for a name, with its repository."""
 
     repository: Repository
+    """The repository that returned the body."""
     reference: str
+    """The tag or digest in the request."""
     body: bytes
+    """The body, unverified."""
     mirror: str | None = None
+    """The name at the mirror, or None if the body was read from the image's own name."""
 
 
-def platforms(source: FetchedManifest, name: str) -> tuple[str, ...] | None:
-    """Architectures of the Linux images in an index, in its order; None when the name is a single image."""
-    document = parse_manifest(_checked(source.body, source.reference, name), name)
+def platforms(fetched: FetchedManifest, name: str) -> tuple[str, ...] | None:
+    """Return the architectures of the Linux images in an index, in its order, or None for a single image.
+
+    An entry without an architecture has the empty one.
+    """
+    document = parse_manifest(_checked(fetched.body, fetched.reference, name), name)
     if not isinstance(document, Index):
         return None
-    return tuple(child.arch for child in document.children if child.os == "linux")
+    return tuple(child.arch or "" for child in document.children if child.os == "linux")
 
 
-def find_image(source: FetchedManifest, name: str, arch: str) -> ResolvedImage:
-    """The Linux image for the architecture behind the name.
+def find_image(fetched: FetchedManifest, name: str, arch: str) -> ResolvedImage:
+    """Return the Linux image of the architecture for the name.
 
-    PlatformMissing when an index has none, or its registry lacks the one that it names (a sparse index).
+    Raise PlatformMissing if an index has no such image, or names an image that its registry does not have (a sparse
+    index).
     """
-    body = _checked(source.body, source.reference, name)
-    digest = child_digest = digest_of(body, source.reference if ":" in source.reference else "sha256:")
+    body = _checked(fetched.body, fetched.reference, name)
+    digest = child_digest = digest_of(body, fetched.reference if ":" in fetched.reference else "sha256:")
     for _ in range(INDEX_DEPTH):
         document = parse_manifest(body, name)
         if isinstance(document, ImageManifest):
-            return ResolvedImage(name, digest, child_digest, document, source.mirror)
+            return ResolvedImage(name, digest, child_digest, document, fetched.mirror)
         child_digest = _child(document, name, arch)
         try:
-            body = _checked(source.repository.manifest(child_digest), child_digest, name)
+            body = _checked(fetched.repository.manifest(child_digest), child_digest, name)
         except NotFound as exc:
             problem = f"image {name}: its index names {child_digest} for linux/{arch}, which the registry does not have"
             raise PlatformMissing(problem) from exc
@@ -110,31 +118,32 @@ def _checked(body: bytes, reference: str, name: str) -> bytes:
 
 
 def _child(index: Index, name: str, arch: str) -> str:
-    fits = [child for child in index.children if child.arch == arch and child.os in ("linux", "")]
-    # One without a platform is taken last, as nodes do: its own index or config says what it is for.
-    for child in (*fits, *(child for child in index.children if not child.arch and not child.os)):
+    matching = [child for child in index.children if child.arch == arch and child.os in ("linux", None)]
+    # Nodes try an entry without a platform last: its own index or config names the platform.
+    unspecified = [child for child in index.children if not child.arch and not child.os]
+    for child in (*matching, *unspecified):
         return child.descriptor.digest
-    have = [f"{child.os}/{child.arch}" for child in index.children if child.arch not in ("", "unknown")]
-    raise PlatformMissing(f"image {name}: got an index of {listed(have)}, expected linux/{arch}")
+    available = [f"{child.os or ''}/{child.arch}" for child in index.children if child.arch not in (None, "unknown")]
+    raise PlatformMissing(f"image {name}: got an index of {listed(available)}, expected linux/{arch}")
 
 
 class Image:
-    """An image that was found, with what was read of it; every byte comes verified, from the cache where it can."""
+    """An open image. Every byte that it returns is verified, and comes from the cache if possible."""
 
-    def __init__(self, resolved: ResolvedImage, repository: Repository, cache: Cache, wanted: KeepRules) -> None:
+    def __init__(self, resolved: ResolvedImage, repository: Repository, cache: Cache, keep: KeepRules) -> None:
         self.resolved = resolved
         self._repository = repository
         self._cache = cache
-        self._wanted = wanted
-        self._here: set[str] = set()
-        self._allowance = ReadBudget()
+        self._keep = keep
+        self._available: set[str] = set()
+        self._budget = ReadBudget()
         self._config: Config | None = None
-        self._again: dict[str, LayerIndex] = {}
-        self._asked_again: set[str] = set()
-        self.files = FileSystem([Layer(self._opener(layer)) for layer in reversed(resolved.manifest.layers)])
+        self._reread: dict[str, LayerIndex] = {}
+        self._reread_paths: set[str] = set()
+        self.files = FileSystem([Layer(_Opener(self, layer)) for layer in reversed(resolved.manifest.layers)])
 
     def config(self) -> Config:
-        """Architecture, labels and search path; read once."""
+        """Return the image's config. Read it once."""
         if self._config is None:
             self._config = self._read_config()
         return self._config
@@ -143,9 +152,9 @@ class Image:
         descriptor = self.resolved.manifest.config
         subject = f"config {descriptor.digest} of image {self.resolved.name}"
         if descriptor.size > CONFIG_BYTES:
-            raise BoundExceeded(f"{subject}: got {descriptor.size} bytes, read at most {CONFIG_BYTES}")
+            raise BoundExceeded(f"{subject}: got {descriptor.size} bytes, expected at most {CONFIG_BYTES}")
         with self._cache.lock(descriptor.digest):
-            # By another algorithm than sha256 it is in no cache.
+            # The cache holds files by sha256, so it has no config whose digest uses another algorithm.
             path = self._cache.file(descriptor.digest.removeprefix("sha256:"))
             if path is None:
                 body = self._fetched(descriptor, subject)
@@ -153,7 +162,7 @@ class Image:
             elif self._repository.has_blob(descriptor.digest):
                 body = path.read_bytes()
             else:
-                raise Malformed(f"{subject} is not there")
+                raise _missing(subject)
         return parse_config(body, subject)
 
     def _fetched(self, descriptor: Descriptor, subject: str) -> bytes:
@@ -163,50 +172,51 @@ class Image:
                 body = b"".join(verified)
                 verified.finish()
         except NotFound as exc:
-            raise Malformed(f"{subject} is not there") from exc
+            raise _missing(subject) from exc
         return body
 
-    def _opener(self, descriptor: Descriptor) -> _Opener:
-        return _Opener(self, descriptor)
-
-    def open_layer(self, descriptor: Descriptor, needed: str = "") -> LayerIndex:
-        """The layer's index, with the bytes of the needed path kept; reads the blob where the cache lacks them."""
+    def open_layer(self, descriptor: Descriptor, needed: str | None = None) -> LayerIndex:
+        """Return the layer's index. Keep the bytes of the needed path. Read the blob if the cache lacks them."""
 
         def fetch() -> Iterator[bytes]:
             with self._repository.blob(descriptor) as chunks:
                 yield from chunks
-            self._here.add(descriptor.digest)
+            self._available.add(descriptor.digest)
 
         try:
-            return layer_index(descriptor, fetch, self._wanted, self._cache, self._allowance, needed)
+            return layer_index(descriptor, fetch, self._keep, self._cache, self._budget, needed)
         except NotFound as exc:
-            raise self._gone(descriptor) from exc
+            raise _missing(self._layer_subject(descriptor)) from exc
 
-    def _gone(self, descriptor: Descriptor) -> Malformed:
-        return Malformed(f"layer {descriptor.digest} of image {self.resolved.name} is not there")
+    def _layer_subject(self, descriptor: Descriptor) -> str:
+        return f"layer {descriptor.digest} of image {self.resolved.name}"
 
     def check_layers(self) -> None:
-        """Asks for each layer that was not fetched just now whether it can be had; Malformed when one cannot."""
+        """Check that each layer can be read, except the layers that were just fetched. Raise Malformed if one cannot.
+
+        The content of these layers is not read.
+        """
         for descriptor in self.resolved.manifest.layers:
-            if descriptor.digest in self._here:
+            if descriptor.digest in self._available:
                 continue
             if not self._repository.has_blob(descriptor.digest):
-                raise self._gone(descriptor)
-            self._here.add(descriptor.digest)
+                raise _missing(self._layer_subject(descriptor))
+            self._available.add(descriptor.digest)
 
     def content(self, located: Located) -> Path:
-        """The bytes of a file, as a file; BoundExceeded when it is too large to keep, or sparse."""
+        """Return the path of a local file with the bytes of an entry.
+
+        Raise BoundExceeded if the entry is too large to keep, or sparse.
+        """
         descriptor = self.resolved.manifest.layers[-1 - located.layer]
-        again = self._again.get(descriptor.digest)
-        path = self._kept(again.find(located.path) if again else located.entry)
-        if path is None and len(self._asked_again) < READ_AGAIN:
-            self._asked_again.add(located.path)
-            again = self._again[descriptor.digest] = self.open_layer(descriptor, located.path)
-            path = self._kept(again.find(located.path))
+        index = self._reread.get(descriptor.digest)
+        path = self._kept(index.find(located.path) if index else located.entry)
+        if path is None and len(self._reread_paths) < READ_AGAIN:
+            self._reread_paths.add(located.path)
+            index = self._reread[descriptor.digest] = self.open_layer(descriptor, located.path)
+            path = self._kept(index.find(located.path))
         if path is None:
-            raise BoundExceeded(
-                f"/{located.path} of image {self.resolved.name}: too large, or too sparse, to look into"
-            )
+            raise BoundExceeded(f"/{located.path} of image {self.resolved.name}: too large or too sparse to read")
         return path
 
     def _kept(self, entry: LayerEntry | None) -> Path | None:
@@ -220,3 +230,7 @@ class _Opener:
 
     def __call__(self) -> LayerIndex:
         return self.image.open_layer(self.descriptor)
+
+
+def _missing(subject: str) -> Malformed:
+    return Malformed(f"{subject} is missing from its repository")

@@ -1,4 +1,4 @@
-"""The index of one layer: every name with kind, size, mode, link and kept content, as a table on disk."""
+"""The index of a layer: a table on disk with kind, size, mode, link and kept content of every name."""
 
 from __future__ import annotations
 
@@ -16,17 +16,26 @@ _HEAD = magic("layer", FORMAT_VERSION)
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """A name in a layer; content is the sha256 of the file's bytes where they were kept, else ""."""
+    """A name in a layer."""
 
     path: str
+    """The path from the root of the image, without a leading slash; empty for the root."""
     kind: EntryKind
+    """The kind of entry."""
     size: int = 0
+    """The size of a file in bytes; 0 for other kinds."""
     mode: int = 0o755
+    """The permission bits."""
     link: str = ""
-    content: str = ""
+    """The target of a symbolic or hard link."""
+    content: str | None = None
+    """The sha256 of the file's bytes if they were kept."""
 
     def packed(self, number: int) -> bytes:
-        """The entry as a record. Records sort by path, then by number: the entry's place in the layer."""
+        """Return the entry as a record. number is the position of the entry in the layer.
+
+        Records sort by path, then by number.
+        """
         fields = (
             self.path,
             f"{number:08d}",
@@ -34,49 +43,49 @@ class LayerEntry:
             str(self.size),
             f"{self.mode:o}",
             self.link,
-            self.content,
+            self.content or "",
         )
         return SEPARATOR.join(field.encode("utf-8", "surrogateescape") for field in fields)
 
 
 def _unpacked(fields: list[bytes]) -> LayerEntry:
     path, _, kind, size, mode, link, content = (field.decode("utf-8", "surrogateescape") for field in fields)
-    return LayerEntry(path, EntryKind(kind), int(size), int(mode, 8), link, content)
+    return LayerEntry(path, EntryKind(kind), int(size), int(mode, 8), link, content or None)
 
 
 def write_index(out: IO[bytes], records: list[bytes]) -> None:
-    """Writes packed entries as an index. The list is sorted in place.
+    """Write packed entries as an index. Sort the list of records in place.
 
-    Of a path that stands twice the last one counts, as it would when the layer is unpacked.
+    If a path occurs twice, the last entry counts, as when a node unpacks the layer.
     """
     write_table(out, _HEAD, records)
 
 
 class LayerIndex:
-    """An index that was read back; searches are exact on normalised paths, without following links."""
+    """An index that is open for reading. Searches take normalised paths and follow no links."""
 
     def __init__(self, path: Path) -> None:
-        """Opens and checks the file; Damaged when its checksum, version or size is wrong."""
+        """Open and check the file. Raise TableDamaged if its checksum, version or size is wrong."""
         self._table = Table(path, _HEAD)
 
     def find(self, path: str) -> LayerEntry | None:
-        """The entry at the path, or None."""
+        """Return the entry at the path, or None."""
         key = path.encode("utf-8", "surrogateescape")
-        number, found = self._table.first(key), None
+        number, last = self._table.first(key), None
         while number < len(self._table) and self._table.key(number) == key:
-            found, number = number, number + 1
-        return None if found is None else _unpacked(self._table.fields(found))
+            last, number = number, number + 1
+        return None if last is None else _unpacked(self._table.fields(last))
 
     def kept(self) -> Iterator[str]:
-        """Paths of the files whose bytes were kept."""
+        """Yield the paths of the files whose bytes were kept."""
         return (entry.path for entry in self.below("") if entry.content)
 
     def has_below(self, path: str) -> bool:
-        """Whether any name stands below the path, so that it is a folder even without an entry of its own."""
+        """True if any name is below the path: then the path is a folder, even without an entry of its own."""
         return next(self._numbers_below(path), None) is not None
 
     def below(self, path: str) -> Iterator[LayerEntry]:
-        """All entries below the path, in order; of the root every entry."""
+        """Yield all entries below the path, in order. For the empty path, yield every entry."""
         for number in self._numbers_below(path):
             yield _unpacked(self._table.fields(number))
 

@@ -1,4 +1,4 @@
-"""A layer is read once from end to end: verified, unpacked, walked; what stays is its index and the files asked for."""
+"""Reading of a layer: verify, decompress and walk the whole blob once, then keep its index and the requested files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEPT_FILES = 10_000
 NAMES_IN_AN_IMAGE = 1_000_000
 
 
-def nothing(path: str) -> bool:
+def keep_nothing(path: str) -> bool:
     """Return False: keep no file."""
     return False
 
@@ -32,10 +32,10 @@ class KeepRules:
 
     paths: frozenset[str] = frozenset()
     """Single files."""
-    keeps: Callable[[str], bool] = nothing
+    keeps: Callable[[str], bool] = keep_nothing
     """True if the file at this path is kept."""
-    together: Callable[[str], bool] = nothing
-    """True for files that are kept together: who asks for a single file asks for all such files of its folder."""
+    together: Callable[[str], bool] = keep_nothing
+    """True for files that are kept together: a request for one such file keeps all such files of its folder."""
     folders: frozenset[str] = frozenset()
     """Folders in which all files that are kept together are kept."""
 
@@ -46,7 +46,7 @@ class KeepRules:
             return True
         return self.together(path) and any(path.startswith(f"{folder}/") for folder in self.folders)
 
-    def also(self, path: str, kept: Iterable[str]) -> KeepRules:
+    def with_file(self, path: str, kept: Iterable[str]) -> KeepRules:
         """Return these rules with another file, the files kept before, and the files that belong with the new file."""
         folders = {path.rpartition("/")[0]} if "/" in path and self.together(path) else set[str]()
         return replace(self, paths=self.paths | {path, *kept}, folders=self.folders | folders)
@@ -54,19 +54,21 @@ class KeepRules:
 
 @dataclass
 class ReadBudget:
-    """What reading the layers of one image may still cost: bytes when unpacked, and names."""
+    """The rest of the budget for reading the layers of an image."""
 
     unpacked: int = STREAM_BYTES
+    """Decompressed bytes."""
     names: int = NAMES_IN_AN_IMAGE
+    """Names of entries."""
 
     def spend(self, unpacked: int, names: int) -> None:
-        """Takes off what a layer cost."""
+        """Subtract the cost of a layer."""
         self.unpacked -= unpacked
         self.names -= names
 
 
 class VerifiedStream:
-    """Chunks of a blob on their way, measured and hashed; finish() tells whether they were what was asked for."""
+    """The chunks of a blob, measured and hashed while they pass. `finish` checks size and digest."""
 
     def __init__(self, chunks: Iterable[bytes], descriptor: Descriptor, subject: str) -> None:
         self._chunks = iter(chunks)
@@ -79,14 +81,15 @@ class VerifiedStream:
         for chunk in self._chunks:
             self._size += len(chunk)
             if self._size > self._descriptor.size:
-                raise DigestMismatch(f"{self._subject}: got more bytes than expected, which is {self._descriptor.size}")
+                raise DigestMismatch(f"{self._subject}: got more than {self._descriptor.size} bytes")
             self._hash.update(chunk)
             yield chunk
 
     def finish(self) -> None:
-        """Reads what is left; Truncated or DigestMismatch when the bytes are not those of the descriptor.
+        """Read the rest of the blob and check it.
 
-        Malformed when they are, but the descriptor says that there are more of them.
+        Raise Truncated or DigestMismatch if the bytes do not match the descriptor. Raise Malformed if the digest
+        matches but the descriptor's size is larger.
         """
         for _ in self:
             pass
@@ -95,7 +98,7 @@ class VerifiedStream:
         sizes = f"{self._subject}: got {self._size} bytes, expected {self._descriptor.size}"
         if self._size < self._descriptor.size:
             if got == self._descriptor.digest:
-                raise Malformed(f"{sizes} as the manifest says, which is wrong")
+                raise Malformed(f"{sizes}: the manifest has a wrong size")
             raise Truncated(sizes)
         if got != self._descriptor.digest:
             raise DigestMismatch(f"{self._subject}: got bytes of digest {got}, expected {self._descriptor.digest}")
@@ -104,63 +107,67 @@ class VerifiedStream:
 def layer_index(
     descriptor: Descriptor,
     fetch: Callable[[], Iterator[bytes]],
-    wanted: KeepRules,
+    keep: KeepRules,
     cache: Cache,
-    allowance: ReadBudget,
-    needed: str = "",
+    budget: ReadBudget,
+    needed: str | None = None,
 ) -> LayerIndex:
-    """The layer's index from the cache, or from the blob that fetch opens.
+    """Return the layer's index from the cache, or read the blob that fetch opens.
 
-    needed is a path whose bytes must be among what was kept: a layer without them is read again. One process reads,
-    others wait for it. Raises what fetch and Verified raise, Malformed and BoundExceeded.
+    needed is a path whose bytes must be kept: a cached layer without them is read again. One process reads a layer
+    while others wait for it. Raise Malformed, BoundExceeded, and the errors of fetch and VerifiedStream.
     """
     with cache.lock(descriptor.digest):
         index = cache.index(descriptor.digest)
-        if index and not (needed and _lost(index, needed, cache)):
+        if index and not (needed and _is_lost(index, needed, cache)):
             return index
         if needed:
-            wanted = wanted.also(needed, (*index.kept(), *_linked(index, wanted)) if index else ())
-        return scan(descriptor, fetch(), wanted, cache, allowance)
+            keep = keep.with_file(needed, (*index.kept(), *_link_targets(index, keep)) if index else ())
+        return scan(descriptor, fetch(), keep, cache, budget)
 
 
-def _linked(index: LayerIndex, wanted: KeepRules) -> Iterator[str]:
-    """Files that wanted names are hard links to, as every name of an ostree container is: they come before the name."""
-    return (entry.link for entry in index.below("") if entry.kind is EntryKind.HARDLINK and entry.path in wanted)
+def _link_targets(index: LayerIndex, keep: KeepRules) -> Iterator[str]:
+    """Yield the targets of the hard links that the rules keep.
+
+    A target comes before its link in a layer, so its bytes have passed when the link is read. Every name in an ostree
+    container is such a link.
+    """
+    return (entry.link for entry in index.below("") if entry.kind is EntryKind.HARDLINK and entry.path in keep)
 
 
-def _lost(index: LayerIndex, path: str, cache: Cache) -> bool:
+def _is_lost(index: LayerIndex, path: str, cache: Cache) -> bool:
     entry = index.find(path)
     return entry is not None and (not entry.content or cache.file(entry.content) is None)
 
 
 def scan(
-    descriptor: Descriptor, chunks: Iterable[bytes], wanted: KeepRules, cache: Cache, allowance: ReadBudget
+    descriptor: Descriptor, chunks: Iterable[bytes], keep: KeepRules, cache: Cache, budget: ReadBudget
 ) -> LayerIndex:
-    """Reads the whole blob and keeps its index and the wanted files."""
+    """Read the whole blob. Keep its index, and the files that the rules keep, in the cache."""
     subject = f"layer {descriptor.digest}"
     verified = VerifiedStream(chunks, descriptor, subject)
-    reader = ByteReader(decompress(verified, subject), subject, allowance.unpacked)
+    reader = ByteReader(decompress(verified, subject), subject, budget.unpacked)
     records: list[bytes] = []
     try:
-        _walk_into(records, reader, subject, wanted, cache, min(NAMES_IN_A_LAYER, allowance.names))
-        reader.skip_rest()  # a node unpacks it all, and refuses what is damaged behind the last entry too
+        _walk_into(records, reader, subject, keep, cache, min(NAMES_IN_A_LAYER, budget.names))
+        reader.skip_rest()  # a node unpacks the whole stream, and refuses damage after the last entry too
     except Malformed:
-        # Damage is the image's own only if the bytes are those that its manifest names.
+        # The image itself is damaged only if the bytes match the digest: otherwise finish raises DigestMismatch.
         verified.finish()
         raise
     finally:
-        allowance.spend(reader.position, len(records))
+        budget.spend(reader.position, len(records))
     verified.finish()
     return cache.keep_index(descriptor.digest, records)
 
 
 def _walk_into(
-    records: list[bytes], reader: ByteReader, subject: str, wanted: KeepRules, cache: Cache, names: int
+    records: list[bytes], reader: ByteReader, subject: str, keep: KeepRules, cache: Cache, names: int
 ) -> None:
     total, kept, files = 0, 0, 0
     for number, member in enumerate(walk(reader, subject)):
-        content = ""
-        if member.path in wanted and _keepable(member, kept) and files < KEPT_FILES:
+        content = None
+        if member.path in keep and _is_keepable(member, kept) and files < KEPT_FILES:
             files += 1
             content = cache.keep_file(reader.pieces(member.size))
             kept += member.size
@@ -168,13 +175,13 @@ def _walk_into(
         record = entry.packed(number)
         total += len(record)
         if number >= names or total > RECORD_BYTES:
-            raise BoundExceeded(f"{subject}: more than {names} names, or {RECORD_BYTES >> 20} MiB of them")
+            raise BoundExceeded(f"{subject}: more than {names} names, or more than {RECORD_BYTES >> 20} MiB of names")
         if member.path:
             records.append(record)
 
 
-def _keepable(member: Member, kept: int) -> bool:
-    """Whether the bytes in the stream are the file's own, and not too many."""
+def _is_keepable(member: Member, kept: int) -> bool:
+    """True if the bytes in the stream are the file's content, and within the bounds."""
     if member.kind is not EntryKind.FILE or member.sparse or member.size > KEPT_FILE_BYTES:
         return False
     return kept + member.size <= KEPT_LAYER_BYTES

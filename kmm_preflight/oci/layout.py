@@ -1,4 +1,4 @@
-"""OCI layouts on disk, as folder or tar archive, read as a registry is; and registry names mapped onto one."""
+"""Local OCI layouts, as folder or tar archive: a layout serves manifests and blobs like a registry's repository."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from kmm_preflight.text import listed
 ARCHIVE_NAMES = 100_000
 ARCHIVE_BYTES = 64 << 30
 _PIECE = 1 << 18
-_NAMES = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
+_NAME_ANNOTATIONS = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
 
 
-class Files(Protocol):
+class LayoutFiles(Protocol):
     """The files of a layout."""
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
-        """The file, to be closed by the caller, at its first byte, and its size; FileNotFoundError."""
+        """Return the open file and its size. The caller closes the file. Raise FileNotFoundError."""
 
 
 class FolderFiles:
-    """A layout that is a folder."""
+    """The files of a layout that is a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
-        """See Files."""
+        """Return the open file and its size. Raise FileNotFoundError."""
         file = (self._folder / name).open("rb")
         return file, os.fstat(file.fileno()).st_size
 
 
 class ArchiveFiles:
-    """A layout inside a tar archive, uncompressed as skopeo writes it; contents are read in place."""
+    """The files of a layout in a tar archive. The archive is uncompressed, as skopeo writes it, and read in place."""
 
     def __init__(self, archive: Path) -> None:
         self._archive = archive
@@ -57,7 +57,7 @@ class ArchiveFiles:
                     raise BoundExceeded(f"{subject}: more than {ARCHIVE_NAMES} files")
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
-        """See Files."""
+        """Return the archive, open at the first byte of the file, and the file's size. Raise FileNotFoundError."""
         if name not in self._places:
             raise FileNotFoundError(name)
         position, size = self._places[name]
@@ -67,48 +67,56 @@ class ArchiveFiles:
 
 
 @dataclass(frozen=True)
-class Listed:
+class LayoutEntry:
     """An entry of a layout's index.json."""
 
-    name: str
+    name: str | None
+    """The name of the image, or None if the entry has no name."""
     digest: str
+    """The digest of the image's index or manifest."""
 
 
 class Layout:
-    """One OCI layout; serves its images as a Repository, whatever they are called."""
+    """An OCI layout, as a Repository. Images of all names are in this one repository."""
 
     def __init__(self, reference: LayoutReference) -> None:
-        """NotFound when there is nothing at the path; Malformed when it is no layout."""
+        """Read the layout's index.json. Raise NotFound if the path does not exist, Malformed if it is not a layout."""
         self.path = reference.path
         try:
-            self._files: Files = (ArchiveFiles if reference.archive else FolderFiles)(reference.path)
+            self._files: LayoutFiles = (ArchiveFiles if reference.archive else FolderFiles)(reference.path)
             index = parse_json(self._read("index.json"), f"{reference.path}/index.json")
         except (FileNotFoundError, NotADirectoryError) as exc:
-            raise NotFound(f"{reference}: no OCI layout there, expected a folder or archive with index.json") from exc
+            problem = "not an OCI layout, expected a folder or archive with index.json"
+            raise NotFound(f"{reference}: {problem}") from exc
         except OSError as exc:
             raise Unreachable(f"{reference}: cannot be read ({exc.strerror})") from exc
-        self._listed = [_listed(entry) for entry in index["manifests"]]
+        self._entries = [_parse_entry(entry) for entry in index["manifests"]]
 
     def _read(self, name: str) -> bytes:
         file, size = self._files.open(name)
         with file:
-            body = file.read(min(size, MANIFEST_BYTES + 1))  # behind it an archive has other files
+            body = file.read(min(size, MANIFEST_BYTES + 1))  # in an archive, other files follow
         if len(body) > MANIFEST_BYTES:
             raise BoundExceeded(f"{self.path}/{name}: more than {MANIFEST_BYTES} bytes")
         return body
 
-    def digest(self, names: tuple[str, ...]) -> str:
-        """The digest behind the first of the names that the layout lists; "" stands for its only image."""
+    def digest(self, *names: str) -> str:
+        """Return the digest of the first name that the layout lists. Without names, return that of its only image.
+
+        Raise NotFound if the layout lists none of the names, or if no name is given and it has several images.
+        """
         for name in names:
-            digests = [one.digest for one in self._listed if one.name == name or not name]
-            if len(digests) == 1 or (digests and name):
-                return digests[0]
-        have = [one.name or one.digest for one in self._listed]
-        raise NotFound(f"image {names[0] or 'without a name'}: layout {self.path} has {listed(have)}")
+            for entry in self._entries:
+                if entry.name == name:
+                    return entry.digest
+        if not names and len(self._entries) == 1:
+            return self._entries[0].digest
+        available = [entry.name or entry.digest for entry in self._entries]
+        raise NotFound(f"image {names[0] if names else 'without a name'}: layout {self.path} has {listed(available)}")
 
     def manifest(self, reference: str) -> bytes:
-        """See Repository; reference is a digest, or a name of the layout."""
-        digest = reference if _is_digest(reference) else self.digest((reference,))
+        """Return the body for a digest or a name of the layout, unverified. Raise NotFound or Unreachable."""
+        digest = reference if _is_digest(reference) else self.digest(reference)
         try:
             return self._read(_blob_name(digest))
         except FileNotFoundError as exc:
@@ -117,21 +125,21 @@ class Layout:
             raise Unreachable(f"image {reference}: layout {self.path} cannot be read ({exc.strerror})") from exc
 
     def has_blob(self, digest: str) -> bool:
-        """See Repository."""
+        """True if the layout has the blob."""
         try:
-            with self._blob(digest)[0]:
+            with self._open_blob(digest)[0]:
                 return True
         except NotFound:
             return False
 
     @contextmanager
     def blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-        """See Repository."""
-        file, size = self._blob(descriptor.digest)
+        """Return the blob's bytes in pieces, unverified. Raise NotFound or Unreachable."""
+        file, size = self._open_blob(descriptor.digest)
         with file:
             yield _pieces(file, size)
 
-    def _blob(self, digest: str) -> tuple[BinaryIO, int]:
+    def _open_blob(self, digest: str) -> tuple[BinaryIO, int]:
         try:
             return self._files.open(_blob_name(digest))
         except FileNotFoundError as exc:
@@ -141,7 +149,7 @@ class Layout:
 
 
 def layout_names(reference: Reference) -> tuple[str, ...]:
-    """Return the names under which a layout may list a registry's image: as written, in full."""
+    """Return the names under which a layout may list a registry's image: as written, then in full."""
     return (reference.name, str(reference))
 
 
@@ -164,7 +172,7 @@ def _blob_name(digest: str) -> str:
     return f"blobs/{algorithm}/{hexadecimal}"
 
 
-def _listed(entry: Field) -> Listed:
+def _parse_entry(entry: Field) -> LayoutEntry:
     digest = parse_digest(entry["digest"].text())
-    names = [entry["annotations"][key].text() for key in _NAMES]
-    return Listed(next((name for name in names if name), ""), digest)
+    names = [entry["annotations"][key].optional_text() for key in _NAME_ANNOTATIONS]
+    return LayoutEntry(next((name for name in names if name), None), digest)

@@ -1,4 +1,4 @@
-"""Scopes as a cluster's registry settings have them: host[:port][/path[:tag or @digest]], or *.host."""
+"""Scopes in a cluster's registry settings: host[:port][/path[:tag or @digest]], or *.host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WILDCARD = "*."
 
 
 def parse_scope(field: Field, wildcard: bool = True) -> str:
-    """The scope in a field; Malformed when it is none."""
+    """Return the scope in a field. Raise Malformed."""
     expected = "host[:port][/path]" + (", or *.host" if wildcard else "")
     text = field.present(expected).text()
     name = text.removeprefix(WILDCARD) if wildcard else text
@@ -19,9 +19,9 @@ def parse_scope(field: Field, wildcard: bool = True) -> str:
 
 
 def in_scope(scope: str, reference: Reference) -> bool:
-    """Whether the name lies in a scope of registries.conf; *.host means subdomains of any depth, and not host itself.
+    """True if the name is in a scope of registries.conf. *.host means subdomains of any depth, but not host itself.
 
-    host means every port of it, too: containers' sysregistriesv2 calls that unintended, and does it.
+    host includes all its ports: containers' sysregistriesv2 does this, and calls it unintended.
     """
     if scope.startswith(WILDCARD):
         return bare_host(reference).endswith(scope[1:])
@@ -30,16 +30,16 @@ def in_scope(scope: str, reference: Reference) -> bool:
 
 
 def in_policy_scope(scope: str, reference: Reference) -> bool:
-    """Whether the name lies in a scope of policy.json, where a host with a port is another host."""
+    """True if the name is in a scope of policy.json. There a host with a port is a different host."""
     return in_scope(scope, reference) and not (scope == bare_host(reference) != reference.host)
 
 
 def bare_host(reference: Reference) -> str:
-    """The host without its port."""
+    """Return the host without its port."""
     host, colon, port = reference.host.rpartition(":")
     return host if colon and port.isdigit() else reference.host
 
 
 def weight(scope: str) -> tuple[bool, int]:
-    """How exact a scope is, to be compared: any other one before a wildcard, then the longer one."""
+    """Return the precision of a scope, for comparisons. A wildcard is least precise, a longer scope more precise."""
     return not scope.startswith(WILDCARD), len(scope)

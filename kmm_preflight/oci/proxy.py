@@ -1,4 +1,4 @@
-"""A forward proxy on the way to registries, and for which of them it is passed by."""
+"""The forward proxy for requests to registries, and the registries that are reached without it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ _HTTPS_PORT = "443"
 
 @dataclass(frozen=True)
 class Proxy:
-    """host[:port] of a proxy that speaks HTTP, or HTTPS where secure; login is user:password, empty for none."""
+    """A forward proxy."""
 
     host: str
+    """host[:port] of the proxy."""
     secure: bool = False
-    login: bytes = field(default=b"", repr=False)
+    """True if the proxy itself is reached by HTTPS."""
+    login: bytes | None = field(default=None, repr=False)
+    """user:password, or None if the proxy needs no login."""
 
     @classmethod
     def parse(cls, text: str) -> Proxy:
-        """The proxy at a URL; Malformed tells nothing of the URL, which may hold a password."""
+        """Parse the URL of a proxy. Raise Malformed without the URL, which may contain a password."""
         if problem := _problem(text):
-            raise Malformed(f"got {problem}, expected http://HOST:PORT or https://HOST:PORT")
+            raise Malformed(f"{problem}, expected http://HOST:PORT or https://HOST:PORT")
         url = urlsplit(text)
-        # A password's %40 is its @ (RFC 3986), for Go and curl too.
+        # %40 in a password means @ (RFC 3986), for Go and curl too.
         parts = (unquote_to_bytes(part or "") for part in (url.username, url.password))
         login = b":".join(parts)
-        return cls(url.netloc.rpartition("@")[2], url.scheme == "https", b"" if login == b":" else login)
+        return cls(url.netloc.rpartition("@")[2], url.scheme == "https", None if login == b":" else login)
 
     @property
     def url(self) -> str:
@@ -38,45 +41,46 @@ class Proxy:
         return f"{'https' if self.secure else 'http'}://{self.host}"
 
 
-def _problem(text: str) -> str:
+def _problem(text: str) -> str | None:
     if re.search(r"[\s\x00-\x1f]", text):
-        return "an address with white space in it"
+        return "the address contains white space"
     if re.search(r"[\ud800-\udfff]", text):
-        return "an address that is no text"
+        return "the address is not valid text"
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError:
-        return "an address whose host or port is none"
+        return "the address has an invalid host or port"
     if url.scheme not in ("http", "https"):
-        return "no scheme http or https"
-    return _problem_of_host(url) or ("port 0" if port == 0 else "")
+        return "the scheme is not http or https"
+    return _problem_of_host(url) or ("the port is 0" if port == 0 else None)
 
 
-def _problem_of_host(url: SplitResult) -> str:
+def _problem_of_host(url: SplitResult) -> str | None:
     if not _HOST.fullmatch(url.hostname or ""):
-        return "no host"
-    # Of http://user:12/34@host the host would be user, and be shown with what is a password's beginning.
-    behind = "@" in url.path + url.query + url.fragment
-    return "an address with an @ behind its host (in a password / is %2F, ? is %3F, # is %23)" if behind else ""
+        return "the address has no valid host"
+    # http://user:12/34@host would parse with user as host, and messages would show the start of the password.
+    if "@" in url.path + url.query + url.fragment:
+        return "the address has an @ after its host (in a password, write %2F for /, %3F for ?, %23 for #)"
+    return None
 
 
-def passed_by(server: str, no_proxy: str) -> bool:
-    """Whether host[:port] is reached without a proxy: NO_PROXY as curl and Go read it, names without DNS.
+def is_reached_directly(server: str, no_proxy: str) -> bool:
+    """True if NO_PROXY says that host[:port] is reached without a proxy. Read NO_PROXY as curl and Go do, without DNS.
 
-    Entries are separated by commas: a name with all names below it, an address or a network such as 10.0.0.0/16, each
-    for all ports or with one; * is everything.
+    Entries are separated by commas. An entry is a name (with all names below it), an address or a network such as
+    10.0.0.0/16, each with or without a port; * means every server.
     """
     host, port = _split(server.lower())
     entries = (entry.strip().lower() for entry in no_proxy.split(","))
-    return any(_names(entry, host, port or _HTTPS_PORT) for entry in entries if entry)
+    return any(_matches(entry, host, port or _HTTPS_PORT) for entry in entries if entry)
 
 
-def _names(entry: str, host: str, port: str) -> bool:
+def _matches(entry: str, host: str, port: str) -> bool:
     if entry == "*":
         return True
-    name, wanted = _split(entry)
-    if wanted not in ("", port):
+    name, entry_port = _split(entry)
+    if entry_port not in ("", port):
         return False
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False)
@@ -86,6 +90,6 @@ def _names(entry: str, host: str, port: str) -> bool:
 
 
 def _split(place: str) -> tuple[str, str]:
-    """Host and port, "" for none; an IPv6 address stands in brackets where a port follows."""
-    hit = re.fullmatch(r"\[([^]]*)\](?::(\d+))?|([^:]*):(\d+)", place)
-    return (hit[1] or hit[3] or "", hit[2] or hit[4] or "") if hit else (place, "")
+    """Split host[:port]. A missing port is empty. An IPv6 address with a port is in brackets."""
+    match = re.fullmatch(r"\[([^]]*)\](?::(\d+))?|([^:]*):(\d+)", place)
+    return (match[1] or match[3] or "", match[2] or match[4] or "") if match else (place, "")

@@ -1,4 +1,4 @@
-"""Image names, parsed once at the edge: a registry's reference, or a local OCI layout."""
+"""Image names, parsed once at the edge: a reference to a registry, or to a local OCI layout."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import NewType
 from kmm_preflight.errors import Malformed
 
 Digest = NewType("Digest", str)
-"""A digest that parsed: sha256:… or sha512:…"""
+"""A digest whose form was checked: sha256:… or sha512:…"""
 
-# The grammar of the distribution project (reference.go), as node and registry apply it.
+# The grammar of the distribution project (reference.go), which nodes and registries apply.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -22,50 +22,54 @@ _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::(?P<port
 _REPOSITORY_CHARACTERS = 255
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 _DOCKER_HUB = "docker.io"
-_DOCKER_HUB_OF_OLD = "index.docker.io"
+_DOCKER_HUB_OLD_NAME = "index.docker.io"
 
 
 def parse_digest(text: str) -> Digest:
-    """The digest; Malformed for any other text or algorithm."""
+    """Return the text as a digest. Raise Malformed for another text or algorithm."""
     if not _DIGEST.fullmatch(text):
         raise Malformed(f"digest: got {text!r}, expected sha256: or sha512: and lower case hexadecimal digits")
     return Digest(text)
 
 
 def on_loopback(host: str) -> bool:
-    """Whether host[:port] is this very machine, where a registry may speak plain HTTP."""
+    """True if host[:port] is this machine. A registry on loopback may use plain HTTP."""
     return _LOOPBACK.fullmatch(host) is not None
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A name in a registry. tag is "" only beside a digest; a digest, where given, decides."""
+    """The name of an image in a registry. If both tag and digest are given, the digest decides."""
 
     host: str
+    """host[:port] of the registry."""
     repository: str
-    tag: str
-    digest: str
+    """The path of the repository, without host, tag and digest."""
+    tag: str | None
+    """The tag; None is possible only with a digest."""
+    digest: str | None
+    """The digest, or None if the name has none."""
     written: str | None = field(default=None, compare=False)
     """The text that was parsed, or None if the reference was composed from parts. Two spellings of a name are equal."""
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """host[:port]/repository[:tag][@digest]; without a host docker.io, without tag and digest latest.
+        """Parse [host[:port]/]repository[:tag][@digest]. Without a host, the host is docker.io.
 
-        Malformed says which part is wrong.
+        Without tag and digest, the tag is latest. Raise Malformed with the part that is wrong.
         """
         name, at, digest = text.partition("@")
         if at:
             parse_digest(digest)
         head, slash, rest = name.partition("/")
-        named = bool(slash) and (any(char in head for char in ".:") or head == "localhost" or head != head.lower())
-        host, path = (head, rest) if named else (_DOCKER_HUB, name)
-        host = _DOCKER_HUB if host == _DOCKER_HUB_OF_OLD else host
+        has_host = bool(slash) and (any(char in head for char in ".:") or head == "localhost" or head != head.lower())
+        host, path = (head, rest) if has_host else (_DOCKER_HUB, name)
+        host = _DOCKER_HUB if host == _DOCKER_HUB_OLD_NAME else host
         path, colon, tag = path.partition(":")
         _check(text, host, path, tag if colon else None)
         if host == _DOCKER_HUB and "/" not in path:
             path = f"library/{path}"
-        return cls(host, path, tag or ("" if at else "latest"), digest, text)
+        return cls(host, path, tag or (None if at else "latest"), digest or None, text)
 
     @property
     def name(self) -> str:
@@ -73,9 +77,11 @@ class Reference:
         return self.written or str(self)
 
     @property
-    def wanted(self) -> str:
-        """What the registry is asked for: the digest, else the tag."""
-        return self.digest or self.tag
+    def identifier(self) -> str:
+        """The digest, or the tag if there is no digest: what a request to the registry names."""
+        identifier = self.digest or self.tag
+        assert identifier  # parse sets at least one
+        return identifier
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -83,7 +89,7 @@ class Reference:
 
 
 def _check(text: str, host: str, path: str, tag: str | None) -> None:
-    if not (hit := _HOST.fullmatch(host)) or int(hit["port"] or 1) not in range(1, 65536):
+    if not (match := _HOST.fullmatch(host)) or int(match["port"] or 1) not in range(1, 65536):
         raise Malformed(f"image name {text!r}: got host {host!r}, expected a host name with an optional port")
     if len(path) > _REPOSITORY_CHARACTERS or not _REPOSITORY.fullmatch(path):
         expected = "lower case letters and digits, separated by . _ - and /"
@@ -95,11 +101,14 @@ def _check(text: str, host: str, path: str, tag: str | None) -> None:
 
 @dataclass(frozen=True)
 class LayoutReference:
-    """An image in a local OCI layout: a folder, or a tar archive of one. tag "" means the only image in it."""
+    """The name of an image in a local OCI layout."""
 
     path: Path
-    tag: str
+    """The folder or the tar archive of the layout."""
+    tag: str | None
+    """The image's name or digest in the layout; None names the only image of the layout."""
     archive: bool
+    """True if the layout is a tar archive."""
 
     @property
     def name(self) -> str:
@@ -115,14 +124,11 @@ ImageName = Reference | LayoutReference
 
 
 def parse_name(text: str) -> ImageName:
-    """Return the name that a text such as quay.io/a/b:1, oci:DIR[:TAG] or oci-archive:FILE[:TAG] means.
-
-    Raise Malformed for any other text.
-    """
+    """Parse an image name: a registry reference, oci:DIR[:TAG] or oci-archive:FILE[:TAG]. Raise Malformed."""
     transport, _, rest = text.partition(":")
     if transport not in ("oci", "oci-archive"):
         return Reference.parse(text)
     path, _, tag = rest.partition(":")
     if not path or "\0" in rest:
-        raise Malformed(f"image name {text!r}: got no path, expected {transport}:PATH[:TAG]")
-    return LayoutReference(Path(path), tag, transport == "oci-archive")
+        raise Malformed(f"image name {text!r}: the path is missing, expected {transport}:PATH[:TAG]")
+    return LayoutReference(Path(path), tag or None, transport == "oci-archive")

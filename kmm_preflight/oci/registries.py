@@ -1,4 +1,4 @@
-"""How the nodes of a cluster reach registries: mirrors, what is forbidden, what may be insecure, whom to trust."""
+"""The registry settings of a cluster's nodes: mirrors, allowed, blocked and insecure registries, and CAs."""
 
 from __future__ import annotations
 
@@ -23,58 +23,62 @@ _ANY = RegistryTLS(insecure=True, insecure_skip_tls_verify=True)
 
 @dataclass(frozen=True)
 class Registries:
-    """Without a cluster: no mirrors, nothing forbidden, nobody trusted in addition. authorities are PEM by host[:port].
-
-    allowed counts only where it holds something.
-    """
+    """The registry settings of nodes. The defaults are for a run without a cluster: no mirrors, no limits, no CAs."""
 
     mirrors: Mirrors = field(default_factory=Mirrors)
+    """The mirrors."""
     allowed: tuple[str, ...] = ()
+    """Scopes of allowed names; if empty, every name is allowed."""
     blocked: tuple[str, ...] = ()
+    """Scopes of blocked names."""
     insecure: tuple[str, ...] = ()
+    """Scopes that allow plain HTTP and any certificate."""
     authorities: Mapping[str, str] = field(default_factory=dict)
+    """CAs in PEM by host[:port]."""
 
-    def refusal(self, reference: Reference) -> str:
-        """Why no node pulls this name, wherever a mirror has it; "" when it may."""
-        scope = next((scope for scope in self.blocked if in_scope(scope, reference)), "")
+    def refusal(self, reference: Reference) -> str | None:
+        """Return why no node pulls this name, even from a mirror, or None."""
+        scope = next((scope for scope in self.blocked if in_scope(scope, reference)), None)
         if scope:
             return f"image {reference}: {scope} is in blockedRegistries of image.config.openshift.io/cluster"
         if self.allowed and not any(in_policy_scope(scope, reference) for scope in self.allowed):
             allowed = f"allowedRegistries of image.config.openshift.io/cluster ({listed(list(self.allowed))})"
             return f"image {reference}: the name is not in {allowed}"
-        return ""
+        return None
 
-    def mirror_refusal(self, source: PullSource) -> str:
-        """Why nodes do not ask this mirror, although it is one; "" when they do."""
+    def mirror_refusal(self, source: PullSource) -> str | None:
+        """Return why nodes do not pull from this mirror, or None. None for the name itself."""
         if not source.mirror:
-            return ""
+            return None
         scopes = [scope for scope in self.blocked if in_scope(scope, source.reference)]
         if never := self.mirrors.never(source.reference):
             scopes.append(never)
-        return f"image {source.reference}: the mirror lies in {scopes[0]}, which nodes do not ask" if scopes else ""
+        if not scopes:
+            return None
+        return f"image {source.reference}: the mirror is in {scopes[0]}, from which nodes do not pull"
 
-    def tls(self, source: PullSource, of_module: RegistryTLS) -> RegistryTLS:
-        """How the place may be asked: the Module's settings are for the name that it gives, and not for mirrors."""
+    def tls(self, source: PullSource, of_image: RegistryTLS) -> RegistryTLS:
+        """Return the TLS settings for a source. The settings of the image apply to its own name, not to mirrors."""
         if any(in_scope(scope, source.reference) for scope in self.insecure):
             return _ANY
-        return VERIFIED_HTTPS if source.mirror else of_module
+        return VERIFIED_HTTPS if source.mirror else of_image
 
 
 def parse_registries(
     mirrors: Iterable[Manifest], config: Manifest | None, config_maps: Mapping[tuple[str, str], Manifest]
 ) -> Registries:
-    """From IDMS, ITMS and ICSP objects and image.config.openshift.io/cluster; UsageProblem names object and field."""
-    rules = tuple(rule for manifest in mirrors for rule in _of(manifest, parse_mirrors))
+    """Parse IDMS, ITMS and ICSP objects and image.config.openshift.io/cluster. Raise UsageProblem."""
+    rules = tuple(rule for manifest in mirrors for rule in _parsed(manifest, parse_mirrors))
     registries = Registries(Mirrors(rules))
     if config is None:
         return registries
-    allowed, blocked, insecure = _of(config, _sources)
-    name = _of(config, _trusted)
+    allowed, blocked, insecure = _parsed(config, _sources)
+    name = _parsed(config, _trusted)
     trusted = config_maps.get((CONFIG_NAMESPACE, name)) if name else None
     return Registries(registries.mirrors, allowed, blocked, insecure, _authorities(trusted or {}))
 
 
-def _of(manifest: Manifest, parse: Callable[[Manifest], _T]) -> _T:
+def _parsed(manifest: Manifest, parse: Callable[[Manifest], _T]) -> _T:
     try:
         return parse(manifest)
     except Malformed as exc:
@@ -92,11 +96,11 @@ def _sources(config: Manifest) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(parse_scope(item) for item in sources[key]) for key in keys)
 
 
-def _trusted(config: Manifest) -> str:
-    return Field(config).walk("spec", "additionalTrustedCA", "name").text()
+def _trusted(config: Manifest) -> str | None:
+    return Field(config).walk("spec", "additionalTrustedCA", "name").optional_text()
 
 
 def _authorities(config_map: Manifest) -> dict[str, str]:
-    """PEM by host[:port]."""
-    # A colon cannot stand in a ConfigMap's key.
+    """Return PEM by host[:port]."""
+    # The key of a ConfigMap cannot contain a colon.
     return {key.replace("..", ":"): pem for key, pem in authorities(config_map).items()}

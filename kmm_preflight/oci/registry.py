@@ -1,6 +1,6 @@
-"""One repository of a registry, over HTTP: the distribution protocol with its logins, retries and refusals.
+"""A repository of a registry over HTTP: the distribution protocol with its logins, retries and refusals.
 
-urllib3's errors become ours here and in connections.py, once.
+Only this file and connections.py turn urllib3's errors into errors of this suite.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from kmm_preflight.errors import (
 )
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Keychain
-from kmm_preflight.oci.auth_session import Login
-from kmm_preflight.oci.connections import BUSY, Connections, trouble
+from kmm_preflight.oci.auth_session import AuthSession
+from kmm_preflight.oci.connections import BUSY, Connections, registry_error
 from kmm_preflight.oci.credentials import candidates
 from kmm_preflight.oci.document import MANIFEST_BYTES, MANIFEST_TYPES, Descriptor, digest_of
 from kmm_preflight.oci.reference import Reference, on_loopback, parse_digest
@@ -38,10 +38,7 @@ _HUB = "registry-1.docker.io"
 
 
 class RegistryRepository:
-    """See Repository. Logs in as the registry asks, with one after the other of what the keychains have for this path.
-
-    authority is PEM of a CA that is trusted for this registry beside all others.
-    """
+    """A repository of a registry, as a Repository. It tries the logins of the keychains for this path in order."""
 
     def __init__(
         self,
@@ -49,14 +46,15 @@ class RegistryRepository:
         keychains: Iterable[Keychain],
         tls: RegistryTLS,
         connections: Connections,
-        authority: str = "",
+        authority: str | None = None,
     ) -> None:
+        """authority is PEM of CAs that are trusted for this registry, in addition to all other CAs."""
         self._host = reference.host
         self._repository = reference.repository
         keychains = tuple(keychains)
         self._stand_in = any(keychain.stand_in for keychain in keychains)
         logins = candidates(keychains, reference.host, reference.repository)
-        self._login = Login(logins, reference.repository, self._ask_token_server)
+        self._session = AuthSession(logins, reference.repository, self._request_token)
         self._tls = tls
         self._scheme = "https"
         self._answered = False
@@ -65,7 +63,10 @@ class RegistryRepository:
         self._patience = connections.patience
 
     def manifest(self, reference: str) -> bytes:
-        """See Repository."""
+        """Return the body for a tag or digest. If it breaks off, request it again.
+
+        A body for a digest is unverified. A body for a tag is checked against the digest in the registry's answer.
+        """
         subject = f"image {self._host}/{self._repository}{'@' if ':' in reference else ':'}{reference}"
         for attempt in range(self._patience.resumes + 1):
             try:
@@ -77,14 +78,14 @@ class RegistryRepository:
 
     def _manifest(self, reference: str, subject: str) -> bytes:
         path = f"/v2/{self._repository}/manifests/{reference}"
-        with self._answer("GET", path, subject, {"Accept": ", ".join(MANIFEST_TYPES)}) as response:
-            body = self._whole(response, subject)
-        if ":" not in reference:  # what is asked for by digest is checked against that, by who asked
-            _check_named(body, response, subject)
+        with self._response("GET", path, subject, {"Accept": ", ".join(MANIFEST_TYPES)}) as response:
+            body = self._document(response, subject)
+        if ":" not in reference:  # the caller checks the body for a digest
+            _check_named_digest(body, response, subject)
         return body
 
-    def _whole(self, response: urllib3.BaseHTTPResponse, subject: str) -> bytes:
-        """A body that is to be a small document."""
+    def _document(self, response: urllib3.BaseHTTPResponse, subject: str) -> bytes:
+        """Return the body of a small document. Raise BoundExceeded if it is not small."""
         body, start = bytearray(), time.monotonic()
         try:
             while piece := response.read1(_PIECE):
@@ -93,20 +94,20 @@ class RegistryRepository:
                 if len(body) > MANIFEST_BYTES:
                     raise BoundExceeded(f"{subject}: a document of more than {MANIFEST_BYTES} bytes")
         except (HTTPError, OSError) as exc:
-            raise trouble(exc, self._host, subject) from exc
+            raise registry_error(exc, self._host, subject) from exc
         return bytes(body)
 
     def has_blob(self, digest: str) -> bool:
-        """See Repository."""
+        """True if the registry has the blob and allows this request to read it."""
         try:
-            with self._answer("HEAD", self._blob(digest), self._blob_subject(digest), {}):
+            with self._response("HEAD", self._blob(digest), self._blob_subject(digest), {}):
                 return True
         except NotFound:
             return False
 
     @contextmanager
     def blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-        """See Repository. A body that breaks off is taken up again where it stopped."""
+        """Return the blob's bytes in pieces, unverified. If the body breaks off, request the rest."""
         yield self._pieces(descriptor)
 
     def _blob(self, digest: str) -> str:
@@ -121,7 +122,7 @@ class RegistryRepository:
             if attempt > 1:
                 time.sleep(self._patience.backoff_seconds * attempt)
             headers = {"Range": f"bytes={got}-"} if got and ranges else {}
-            with self._answer("GET", self._blob(descriptor.digest), subject, headers) as response:
+            with self._response("GET", self._blob(descriptor.digest), subject, headers) as response:
                 ranges = response.status != _NO_SUCH_RANGE
                 skip = 0 if response.status == 206 else got
                 try:
@@ -133,7 +134,7 @@ class RegistryRepository:
                             yield new
                 except (HTTPError, OSError) as exc:
                     if attempt == self._patience.resumes:
-                        raise trouble(exc, self._host, subject) from exc
+                        raise registry_error(exc, self._host, subject) from exc
                     continue
             if got >= descriptor.size:
                 return
@@ -144,10 +145,10 @@ class RegistryRepository:
             raise Unreachable(f"{subject}: only {got} bytes in {seconds:.0f} s")
 
     @contextmanager
-    def _answer(
+    def _response(
         self, method: str, path: str, subject: str, headers: Mapping[str, str]
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """A 2xx answer, after login where asked for; every other one as an error of ours."""
+        """Yield a 2xx response, after a login if the registry requires it. Raise PreflightError for other statuses."""
         response = self._accepted(method, path, subject, headers)
         try:
             if not ("Range" in headers and response.status == _NO_SUCH_RANGE):
@@ -156,10 +157,10 @@ class RegistryRepository:
         finally:
             if method == "HEAD":
                 response.drain_conn()
-            response.close()  # a connection whose body was read to its end is back in the pool already
+            response.close()  # after a whole body the connection is already back in the pool
 
     def _accepted(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """An answer to the first login that is not refused; AccessDenied, or AccessUndecided, as the last one was."""
+        """Return the response to the first login that is accepted. Raise AccessDenied or AccessUndecided if none is."""
         while True:
             try:
                 response = self._logged_in(method, path, subject, headers)
@@ -168,7 +169,7 @@ class RegistryRepository:
                 response.drain_conn()
                 _check_status(response.status, subject)
             except AccessDenied as exc:
-                if self._login.another():
+                if self._session.use_next():
                     continue
                 if self._stand_in:
                     raise AccessUndecided(exc.message) from exc
@@ -176,31 +177,31 @@ class RegistryRepository:
 
     def _logged_in(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         response = self._send(method, path, subject, headers)
-        if response.status != 401 or self._login.spent:
+        if response.status != 401 or self._session.sent_password:
             return response
         challenge = response.headers.get("WWW-Authenticate", "")
         response.drain_conn()
-        self._login.log_in(challenge, f"{self._scheme}://{self._server}/", subject)
+        self._session.log_in(challenge, f"{self._scheme}://{self._server}/", subject)
         return self._send(method, path, subject, headers)
 
     def _send(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """One request, first by HTTPS; plain HTTP only where the Module or a loopback address allows it."""
+        """Send a request by HTTPS. Fall back to plain HTTP only if the settings or a loopback address allow it."""
         sent = dict(headers)
-        if self._login.authorization:
-            sent["Authorization"] = self._login.authorization
+        if self._session.authorization:
+            sent["Authorization"] = self._session.authorization
         try:
             response = self._request(method, f"{self._scheme}://{self._server}{path}", sent)
         except HTTPError as exc:
-            cause = trouble(exc, self._host, subject)
-            if not self._may_be_plain() or isinstance(cause, Untrusted):
-                raise cause from exc
+            error = registry_error(exc, self._host, subject)
+            if not self._may_be_plain() or isinstance(error, Untrusted):
+                raise error from exc
             self._scheme = "http"
             return self._send(method, path, subject, headers)
         self._answered = True
         return response
 
     def _may_be_plain(self) -> bool:
-        # What has answered by HTTPS once is not asked otherwise: the login would go in the open.
+        # After an answer by HTTPS, plain HTTP is never used: the login would be readable on the network.
         if self._scheme == "http" or self._answered:
             return False
         return self._tls.insecure or on_loopback(self._host)
@@ -210,20 +211,20 @@ class RegistryRepository:
     ) -> urllib3.BaseHTTPResponse:
         try:
             return self._pool.request(method, url, headers=dict(headers), body=body, preload_content=False)
-        except ValueError as exc:  # the address that a redirect or a login names
+        except ValueError as exc:  # an invalid address in a redirect or a login challenge
             if isinstance(exc, HTTPError):
                 raise
-            raise HTTPError(f"an address that is none: {exc}") from exc
+            raise HTTPError(f"invalid address: {exc}") from exc
 
-    def _ask_token_server(
+    def _request_token(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, subject: str
     ) -> tuple[int, bytes]:
-        """See login.Ask."""
+        """Send a request to a token server. Return status and body; the body is empty unless the status is 2xx."""
         try:
             response = self._request(method, url, headers, body)
         except HTTPError as exc:
-            raise trouble(exc, urlsplit(url).netloc, subject) from exc
-        answer = self._whole(response, f"token for {subject}") if 200 <= response.status < 300 else b""
+            raise registry_error(exc, urlsplit(url).netloc, subject) from exc
+        answer = self._document(response, f"token for {subject}") if 200 <= response.status < 300 else b""
         return response.status, answer
 
 
@@ -235,27 +236,27 @@ def _check_status(status: int, subject: str) -> None:
     if status in (401, 403):
         raise AccessDenied(f"{subject}: got {status}, the registry refuses access")
     if status in BUSY:
-        raise Unreachable(f"{subject}: got {status} from the registry, each time it was asked")
+        raise Unreachable(f"{subject}: got {status} from the registry for every attempt")
     raise Unreachable(f"{subject}: got status {status} from the registry, expected 200")
 
 
 def _next_piece(response: urllib3.BaseHTTPResponse) -> bytes:
-    """What has arrived: read() would wait for a whole piece, however slowly it drips.
+    """Return the bytes that have arrived: read() would wait for a whole piece, however slow the server is.
 
-    As it came, too: a Content-Encoding that was not asked for is a server's mistake about .tar.gz.
+    Do not decode them: a Content-Encoding that no request allowed is a server's mistake about .tar.gz.
     """
     return response.read1(_PIECE, decode_content=False)
 
 
-def _check_named(body: bytes, response: urllib3.BaseHTTPResponse, subject: str) -> None:
-    """What came for a tag, against what the registry says that it sent: a proxy's page is nobody's manifest."""
+def _check_named_digest(body: bytes, response: urllib3.BaseHTTPResponse, subject: str) -> None:
+    """Check a body against the digest in the response. Raise Unreachable for an HTML page, such as a proxy's."""
     named = response.headers.get("Docker-Content-Digest", "")
     try:
         expected = parse_digest(named)
     except Malformed:
         kind = response.headers.get("Content-Type", "")
         if kind.startswith("text/html"):
-            raise Unreachable(f"{subject}: got a page of {kind}, expected a manifest: is this a registry?") from None
+            raise Unreachable(f"{subject}: got a {kind} page, expected a manifest: is this a registry?") from None
         return
     if (got := digest_of(body, expected)) != expected:
-        raise DigestMismatch(f"{subject}: got bytes of digest {got}, expected {expected} as the registry says")
+        raise DigestMismatch(f"{subject}: got bytes of digest {got}, expected {expected} from the registry's header")

@@ -1,4 +1,4 @@
-"""The one door through which every image name goes: to registries as a node asks them, or to a local layout."""
+"""ImageResolver: the only way to open an image by its name, in registries as a node would, or in a local layout."""
 
 from __future__ import annotations
 
@@ -23,103 +23,118 @@ from kmm_preflight.oci.reference import ImageName, LayoutReference, Reference
 from kmm_preflight.oci.registries import Registries
 from kmm_preflight.oci.registry import RegistryRepository
 
-_HERE = Registries()
+_NO_CLUSTER = Registries()
 
 
 class ImageResolver:
-    """Opens images by name. With a layout, registry names are looked up there and nowhere else."""
+    """Opens images by name. If a layout is given, it looks up registry names only in the layout."""
 
     def __init__(
         self,
         network: Network,
         cache: Cache,
         layout: LayoutReference | None,
-        wanted: KeepRules,
-        registries: Registries = _HERE,
+        keep: KeepRules,
+        registries: Registries = _NO_CLUSTER,
     ) -> None:
         self._connections = Connections(network)
         self._cache = cache
         self._layout = Layout(layout) if layout else None
-        self._wanted = wanted
+        self._keep = keep
         self._registries = registries
 
-    def refusal(self, name: ImageName) -> str:
-        """Why the cluster lets no node pull this name, "" when it may be pulled."""
-        return self._registries.refusal(name) if isinstance(name, Reference) else ""
+    def refusal(self, name: ImageName) -> str | None:
+        """Return why the cluster allows no node to pull this name, or None."""
+        return self._registries.refusal(name) if isinstance(name, Reference) else None
 
     def platforms(self, name: ImageName, credentials: PullCredentials) -> tuple[str, ...] | None:
-        """Architectures behind the name; None when it is a single image. Raises what reading the manifest raises."""
-        return platforms(self._open(name, credentials, VERIFIED_HTTPS), f"image {name.name}")
+        """Return the architectures of the index for the name, or None for a single image. Raise PreflightError."""
+        return platforms(self._fetch(name, credentials, VERIFIED_HTTPS), f"image {name.name}")
 
     def image(self, name: ImageName, arch: str | None, credentials: PullCredentials, tls: RegistryTLS) -> Image:
-        """The image for linux/arch; with None the only one there is, of an index that for amd64.
+        """Return the image for linux and the architecture.
 
-        PlatformMissing when a single image says that it is for another architecture.
+        Without an architecture, return the only image, or the image of an index for amd64. Raise PlatformMissing if a
+        single image is for another platform, and any other PreflightError from reading the image.
         """
-        source = self._open(name, credentials, tls)
-        image = Image(find_image(source, name.name, arch or "amd64"), source.repository, self._cache, self._wanted)
+        fetched = self._fetch(name, credentials, tls)
+        image = Image(find_image(fetched, name.name, arch or "amd64"), fetched.repository, self._cache, self._keep)
         config = image.config()
-        if config.os not in ("", "linux") or (arch and config.arch not in ("", arch)):
-            got = config.arch if config.os in ("", "linux") else f"{config.os}/{config.arch}"
+        if config.os not in (None, "linux") or (arch and config.arch not in (None, arch)):
+            got = config.arch if config.os in (None, "linux") else f"{config.os}/{config.arch or ''}"
             raise PlatformMissing(f"image {name.name}: got an image for {got}, expected linux/{arch or 'any'}")
         return image
 
-    def _open(self, name: ImageName, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
+    def _fetch(self, name: ImageName, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
         if isinstance(name, LayoutReference):
             layout = Layout(name)
-            digest = name.tag if name.tag.startswith("sha256:") else layout.digest((name.tag,))
-            return FetchedManifest(layout, digest, layout.manifest(digest))
+            return _from_layout(layout, _layout_digest(layout, name.tag))
         if self._layout is None:
-            return self._first(name, credentials, tls)
-        digest = name.digest or self._layout.digest(layout_names(name))
-        return FetchedManifest(self._layout, digest, self._layout.manifest(digest))
+            return self._from_registries(name, credentials, tls)
+        return _from_layout(self._layout, name.digest or self._layout.digest(*layout_names(name)))
 
-    def _first(self, reference: Reference, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
-        """The first place that has a manifest for the name; whatever comes after is asked of it alone, as on a node."""
-        failed: list[tuple[PullSource, PreflightError]] = []
-        for hop in self._registries.mirrors.pull_sources(reference):
+    def _from_registries(self, reference: Reference, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
+        """Return the first manifest that a source has for the name.
+
+        Later requests for this image go to this source only, as on a node.
+        """
+        failures: list[tuple[PullSource, PreflightError]] = []
+        for source in self._registries.mirrors.pull_sources(reference):
             try:
-                return self._at(hop, reference.host, credentials, tls)
+                return self._from_source(source, reference.host, credentials, tls)
             except PreflightError as exc:
-                failed.append((hop, exc))
-        raise failure(reference, failed)
+                failures.append((source, exc))
+        raise combined_error(reference, failures)
 
-    def _at(self, hop: PullSource, source_host: str, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
-        if problem := self._registries.mirror_refusal(hop):
+    def _from_source(
+        self, source: PullSource, host: str, credentials: PullCredentials, tls: RegistryTLS
+    ) -> FetchedManifest:
+        if problem := self._registries.mirror_refusal(source):
             raise Blocked(problem)
-        place = hop.reference
-        keychains = credentials.keychains(on_other_host=place.host != source_host)
-        authority = self._registries.authorities.get(place.host, "")
-        repository = RegistryRepository(place, keychains, self._registries.tls(hop, tls), self._connections, authority)
-        return FetchedManifest(
-            repository, place.wanted, repository.manifest(place.wanted), str(place) if hop.mirror else None
-        )
+        place = source.reference
+        keychains = credentials.keychains(on_other_host=place.host != host)
+        authority = self._registries.authorities.get(place.host)
+        allowed = self._registries.tls(source, tls)
+        repository = RegistryRepository(place, keychains, allowed, self._connections, authority)
+        body = repository.manifest(place.identifier)
+        return FetchedManifest(repository, place.identifier, body, str(place) if source.mirror else None)
 
 
-def failure(reference: Reference, failed: Sequence[tuple[PullSource, PreflightError]]) -> PreflightError:
-    """One error for all places that failed, in the words of the source and after it of each mirror.
+def _from_layout(layout: Layout, digest: str) -> FetchedManifest:
+    return FetchedManifest(layout, digest, layout.manifest(digest))
 
-    Undecidable when any place is: a mirror that is down may have the image.
+
+def _layout_digest(layout: Layout, tag: str | None) -> str:
+    if tag is None:
+        return layout.digest()
+    return tag if tag.startswith("sha256:") else layout.digest(tag)
+
+
+def combined_error(reference: Reference, failures: Sequence[tuple[PullSource, PreflightError]]) -> PreflightError:
+    """Return one error for all sources that failed: the message of the name itself, then that of each mirror.
+
+    It is Undecidable if the error of any source is: a mirror that is down may have the image.
     """
-    if not failed:
+    if not failures:
         return Blocked(
             f"image {reference}: its mirror set says NeverContactSource, and no mirror serves "
             f"{'digests' if reference.digest else 'tags'}"
         )
-    shown = next((exc for hop, exc in failed if not hop.mirror), failed[-1][1])
-    if len(failed) == 1 and not failed[0][0].mirror:
+    repository = f"{reference.host}/{reference.repository}"
+    shown = next((exc for source, exc in failures if not source.mirror), failures[-1][1])
+    if len(failures) == 1 and not failures[0][0].mirror:
         return shown
-    undecided = [exc for exc in (shown, *(exc for _, exc in failed)) if isinstance(exc, Undecidable)]
-    mirrors = "; ".join(exc.message for hop, exc in failed if hop.mirror and exc is not shown)
+    undecided = [exc for exc in (shown, *(exc for _, exc in failures)) if isinstance(exc, Undecidable)]
+    mirrors = "; ".join(exc.message for source, exc in failures if source.mirror and exc is not shown)
     words = f"{shown.message}; its mirrors failed too: {mirrors}" if mirrors else shown.message
-    if all(hop.mirror for hop, _ in failed):
-        words = f"{words}; {reference.host}/{reference.repository} itself is never asked (NeverContactSource)"
+    if all(source.mirror for source, _ in failures):
+        words = f"{words}; nodes never contact {repository} itself (NeverContactSource)"
     return type(undecided[0] if undecided else shown)(words)
 
 
 def check_layout(layout: LayoutReference) -> None:
-    """Raises NotFound or Malformed unless there is a layout at the path."""
+    """Raise NotFound or Malformed unless the path is an OCI layout."""
     try:
         Layout(layout)
     except Malformed as exc:
-        raise Malformed(f"{layout.path} is no OCI layout: {exc.message}") from exc
+        raise Malformed(f"{layout.path} is not an OCI layout: {exc.message}") from exc

@@ -1,7 +1,7 @@
-"""A walk over the headers of a tar stream: ustar, pax and GNU long names; contents pass by in pieces.
+"""Reader of tar streams: ustar, pax and GNU long names. Contents come in pieces.
 
-The standard library's tarfile reads what a header claims into memory and keeps every member: neither is safe for an
-image of unknown origin.
+The standard library's tarfile reads as many bytes into memory as a header claims, and keeps every member. Neither is
+safe for an image of unknown origin.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ BLOCK = 512
 PATH_BYTES = 4096  # PATH_MAX
 EXTENSION_BYTES = 1 << 20
 STREAM_BYTES = 16 << 30  # an unpacked layer
-# Each costs time, and none of them is a name: a stream of nothing else would go on for hours.
+# Headers and records cost time even if they name no file: without these bounds a stream could take hours.
 HEADERS_IN_A_STREAM = 1_200_000
 PAX_RECORDS_IN_A_STREAM = 8_000_000
 _SPARSE_MAPS = 4096  # blocks of 21 segments
 
 
 class EntryKind(Enum):
-    """What a tar entry is; the value is its letter in a layer's index."""
+    """Kinds of tar entries. The value is the letter in a layer's index."""
 
     FILE = "f"
     FOLDER = "d"
@@ -43,21 +43,24 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Member:
-    """A tar entry. path, and link of a hard link, are normalised to have no leading ./ or /.
-
-    size counts the bytes in the stream; of a sparse file those are not its content.
-    """
+    """An entry of a tar stream."""
 
     path: str
+    """The normalised path, without a leading ./ or /."""
     kind: EntryKind
+    """The kind of entry."""
     size: int
+    """The number of bytes in the stream. For a sparse file these bytes are not its content."""
     mode: int
+    """The permission bits."""
     link: str
+    """The target of a symbolic or hard link. The target of a hard link is normalised."""
     sparse: bool = False
+    """True for a sparse file."""
 
 
 class ByteReader:
-    """Reads and skips in a stream of chunks, forward only, up to a bound."""
+    """A reader of a stream of chunks. It only moves forward, up to a bound in bytes."""
 
     def __init__(self, chunks: Iterator[bytes], subject: str, bound: int = STREAM_BYTES) -> None:
         self._chunks = chunks
@@ -68,7 +71,7 @@ class ByteReader:
         self.position = 0
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """The next size bytes in pieces; Malformed when the stream ends before."""
+        """Yield the next bytes in pieces. Raise Malformed if the stream ends before."""
         while size:
             if self._at == len(self._buffer):
                 self._buffer, self._at = next(self._chunks, b""), 0
@@ -83,21 +86,21 @@ class ByteReader:
             yield piece
 
     def read(self, size: int) -> bytes:
-        """The next size bytes at once."""
+        """Return the next bytes."""
         return b"".join(self.pieces(size))
 
     def skip(self, size: int) -> None:
-        """Passes over size bytes."""
+        """Read and drop the next bytes."""
         for _ in self.pieces(size):
             pass
 
     def skip_rest(self) -> None:
-        """Passes over all that is left, so that damage there is met too."""
+        """Read and drop the rest of the stream. Damage in the rest raises an error too."""
         while not self.at_end():
             self.skip(len(self._buffer) - self._at)
 
     def at_end(self) -> bool:
-        """Whether the stream has ended."""
+        """True if the stream has ended."""
         while self._at == len(self._buffer):
             self._buffer, self._at = next(self._chunks, b""), 0
             if not self._buffer:
@@ -106,9 +109,10 @@ class ByteReader:
 
 
 def walk(reader: ByteReader, subject: str) -> Iterator[Member]:
-    """The members in order. Before the next one, the caller may read member.size bytes of content and no more.
+    """Yield the members in order. After each member the caller may read up to member.size bytes from the reader.
 
-    Malformed for a damaged header or a name that leads out of the image; BoundExceeded for endless names.
+    Raise Malformed for a damaged header or a name that leads out of the image, BoundExceeded for a name that is too
+    long or for too many headers.
     """
     extended = _Extended(subject)
     for header in _headers(reader, subject):
@@ -126,7 +130,7 @@ def walk(reader: ByteReader, subject: str) -> Iterator[Member]:
 
 
 def _headers(reader: ByteReader, subject: str) -> Iterator[bytes]:
-    """Header blocks up to the end mark, which is two blocks of zeros, or to the end of the stream."""
+    """Yield header blocks up to the end mark (two blocks of zeros), or to the end of the stream."""
     count = 0
     while not reader.at_end():
         header = reader.read(BLOCK)
@@ -152,7 +156,7 @@ def _member(header: bytes, flag: bytes, size: int, extended: dict[str, str], sub
     if len(name) > PATH_BYTES or len(link) > PATH_BYTES:
         raise BoundExceeded(f"{subject}: a name of more than {PATH_BYTES} bytes")
     if kind is EntryKind.FILE and name.endswith("/"):
-        kind = EntryKind.FOLDER  # as old tars spell a folder
+        kind = EntryKind.FOLDER  # the spelling of a folder in old tars
     return Member(
         normal_path(name, subject),
         kind,
@@ -164,7 +168,10 @@ def _member(header: bytes, flag: bytes, size: int, extended: dict[str, str], sub
 
 
 def normal_path(name: str, subject: str) -> str:
-    """The name below the image's root, .. taken away as nodes do it, by the text; Malformed when it leads out."""
+    """Return the path below the image's root. Resolve `..` in the text, as nodes do.
+
+    Raise Malformed if the path leads out of the image.
+    """
     parts: list[str] = []
     for part in name.split("/"):
         if part != "..":
@@ -194,16 +201,16 @@ def _number(field: bytes, subject: str) -> int:
         return value
     digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ") or b"0"
     try:
-        if digits.isdigit():  # int() would take a sign, and underscores
+        if digits.isdigit():  # int() also accepts a sign and underscores
             return int(digits, 8)
     except ValueError:
         pass
-    raise Malformed(f"{subject}: a tar header with a number that is none ({field[:20]!r})")
+    raise Malformed(f"{subject}: a tar header with an invalid number ({field[:20]!r})")
 
 
 def _decimal(text: str, subject: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 19:
-        raise Malformed(f"{subject}: a tar header with a size that is none ({text[:20]!r})")
+        raise Malformed(f"{subject}: a tar header with an invalid size ({text[:20]!r})")
     return int(text)
 
 
@@ -213,12 +220,12 @@ def _check_sum(header: bytes, subject: str) -> None:
     got = sum(rest) + 8 * 0x20
     if stated == got:
         return
-    if stated != got - 256 * sum(byte > 127 for byte in rest):  # old tars added up signed bytes
-        raise Malformed(f"{subject}: a tar header with checksum {got}, expected {stated}")
+    if stated != got - 256 * sum(byte > 127 for byte in rest):  # old tars sum signed bytes
+        raise Malformed(f"{subject}: a tar header: got checksum {got}, expected {stated}")
 
 
 class _Extended:
-    """What extension headers say of the member that follows them; only what is used here is kept."""
+    """Fields of extension headers for the next member. Fields that this file does not use are dropped."""
 
     def __init__(self, subject: str) -> None:
         self._subject = subject
@@ -226,7 +233,7 @@ class _Extended:
         self.fields: dict[str, str] = {}
 
     def read(self, reader: ByteReader, flag: bytes, size: int) -> None:
-        """Takes in one extension header, whose body comes next in the stream."""
+        """Read an extension header. Its body comes next in the stream."""
         if size > EXTENSION_BYTES:
             raise BoundExceeded(f"{self._subject}: a tar header of {size} bytes")
         body = reader.read(size)
@@ -239,7 +246,7 @@ class _Extended:
             case b"x":
                 self._take_pax(body)
             case _:
-                pass  # global headers carry comments; paths and sizes in them would name every file alike
+                pass  # global headers hold comments: a path or size would apply to every file
 
     def _take_pax(self, body: bytes) -> None:
         for key, value in _pax_records(body, self._subject):
@@ -253,7 +260,7 @@ class _Extended:
             self.fields[key.decode()] = value.decode("utf-8", "surrogateescape")
 
 
-# GNU tar's formats 0.0 and 0.1 have the one, 1.0 the other.
+# GNU tar's formats 0.0 and 0.1 have the first key, format 1.0 the second.
 _SPARSE_KEYS = (b"GNU.sparse.size", b"GNU.sparse.major")
 _PAX_KEYS = (b"path", b"linkpath", b"size", b"GNU.sparse.name", *_SPARSE_KEYS)
 
@@ -276,4 +283,4 @@ def _skip_sparse_map(reader: ByteReader, header: bytes, subject: str) -> None:
         if not more:
             return
         more = reader.read(BLOCK)[504]
-    raise BoundExceeded(f"{subject}: a sparse file of too many pieces")
+    raise BoundExceeded(f"{subject}: a sparse file with too many pieces")

@@ -88,7 +88,7 @@ def read_toolkit(
     label = config.labels.get(STREAM_LABEL)
     if not (_is_chosen(choice, label, tag) if label else _TOOLKIT.fullmatch(tag)):
         return None
-    arch = arch or config.arch
+    arch = arch or config.arch or ""
     if label and not choice.flavours_for(label, arch) and choice.flavours:
         return None
     json_kernels = _read_json(image, reference)

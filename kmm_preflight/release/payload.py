@@ -42,7 +42,7 @@ def read_release(
     image = _release_image(images, name, arches, choice, credentials)
     references = read_references(image, name)
     version, pull_specs = parse_image_references(references, name)
-    own_arch = image.config().arch
+    own_arch = image.config().arch or ""
     toolkits = [
         (tag, *toolkit)
         for tag, reference in pull_specs.items()

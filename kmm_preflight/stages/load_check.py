@@ -114,7 +114,7 @@ class LoadCheck:
     def _judge_kmod(
         self, plan: Plan, kmod: str, image: Image, signatures: ImageSignatures | None
     ) -> tuple[Finding, ...]:
-        files = ImageFiles(image.files, image.content, image.config().search_path or None)
+        files = ImageFiles(image.files, image.content, image.config().search_path)
         if not self._options.depth.reaches(Depth.KERNEL):
             return prepare_node(plan, files, self._worker).findings
         try:
