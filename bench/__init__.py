@@ -1,1 +1,1 @@
-"""Benchmarks that anyone can run, each with the peer beside us in the same run."""
+"""Benchmarks for everybody. Each measures this suite and its peer in the same run."""

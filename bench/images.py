@@ -1,8 +1,8 @@
-"""Reading images: this suite against the image check of KMM up to 2.3, on a registry on loopback.
+"""Benchmark of reading images: this suite against the image check of KMM up to 2.3, with a local registry.
 
     python -m bench.images [--rounds 5] [--megabytes 40] [--images 20]
 
-Needs docker-registry and Go. Prints a table of medians and ratios (peer / ours) from alternating rounds.
+The benchmark needs docker-registry and Go. It alternates the two programs, and prints medians and ratios (peer / ours).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KMOD = b"\x7fELF" + bytes(4092)
 
 
 def main() -> None:
-    """Runs all cases and prints their table."""
+    """Run all cases and print their table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=110, help="size of the shared base layer, unpacked")
@@ -47,14 +47,14 @@ def main() -> None:
 
 
 def build_peer(folder: Path) -> Path:
-    """The peer's program."""
+    """Build the peer. Return the path of its program."""
     program = folder / "peer"
     subprocess.run(["go", "build", "-o", str(program), "."], cwd=ROOT / "bench/peer", check=True)
     return program
 
 
 def base_layer(megabytes: int) -> Blob:
-    """A layer of files whose bytes are skewed, so that they compress to about two thirds and must be decoded."""
+    """Return a layer of files that compress to about two thirds, so that reading must really decompress them."""
     source = random.Random(1)
     skewed = bytes(min(byte & 0x3F, byte >> 2 & 0x3F) for byte in range(256))
     files = [(f"usr/lib/file{number}", source.randbytes(1 << 20).translate(skewed)) for number in range(megabytes)]
@@ -62,7 +62,7 @@ def base_layer(megabytes: int) -> Blob:
 
 
 def push_images(registry: Registry, base: Blob, count: int, name: str, path: str) -> list[str]:
-    """Images that share the base; each has a top layer of its own."""
+    """Push images that share the base layer, each with its own top layer. Return their names."""
     for number in range(count):
         top = layer([(path, KMOD), (f"etc/{name}{number}", b"")])
         push(registry, f"{name}/m{number}", "1", image([base, top]))
@@ -70,7 +70,7 @@ def push_images(registry: Registry, base: Blob, count: int, name: str, path: str
 
 
 def compare(folder: Path, peer: Path, case: str, names: list[str], rounds: int, warm: bool) -> None:
-    """Alternates the two and prints medians; warm keeps our cache between rounds."""
+    """Alternate the two programs and print medians. If warm, keep the cache of the suite between rounds."""
     cache = folder / "cache"
     documents = [module(f"m{number}", name, "m") for number, name in enumerate(names)]
     command = [sys.executable, "-m", "pytest", "-q", f"--kernel={KERNEL}", manifests(folder, *documents),
@@ -91,14 +91,14 @@ def compare(folder: Path, peer: Path, case: str, names: list[str], rounds: int, 
 
 
 def run(command: list[str]) -> None:
-    """Runs to the end; exit codes 0 and 1 are both an answer."""
+    """Run a command to its end. End the benchmark unless the exit code is 0 or 1."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         sys.exit(f"{command[0]} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 def timed(work: Callable[[], None]) -> float:
-    """Seconds that the work takes."""
+    """Return the seconds that the work takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

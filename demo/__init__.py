@@ -1,1 +1,1 @@
-"""The demo: images, manifests, and the command that makes the images again."""
+"""The demo: images, manifests, and the command that builds the images."""

@@ -1,4 +1,4 @@
-"""Makes demo/images, the OCI layout of the demo, from Debian's packages and demo/sources: python3 -m demo.make."""
+"""Build demo/images, the OCI layout of the demo, from Debian's packages and demo/sources: python3 -m demo.make."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ KMOD_NAME = "registry.example/kmods/"
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "sources"
 IMAGES = HERE / "images"
-NO_DEBUG_INFO = "KCFLAGS=-g0"  # it would name the folder of the build, which is another one every time
+NO_DEBUG_INFO = "KCFLAGS=-g0"  # debug information contains the folder of the build, which differs each time
 ENVIRONMENT = {**os.environ, "LC_ALL": "C", "KCONFIG_NOTIMESTAMP": "1"}
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """The output of a command; one that fails ends the build with all that it said."""
+    """Return the output of a command. If the command fails, end the build with its output."""
     result = subprocess.run(
         command, cwd=cwd, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -45,17 +45,18 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 @dataclass(frozen=True)
 class Headers:
-    """Debian's kernel headers, unpacked below root and not installed."""
+    """Debian's kernel headers, unpacked and not installed."""
 
     root: Path
+    """The folder of the unpacked packages."""
 
     def folder(self, kernel: str) -> Path:
-        """The folder of one kernel, the one that make -C is given."""
+        """Return the headers folder of a kernel, for make -C."""
         return self.root / "usr/src" / f"linux-headers-{kernel}"
 
 
 def unpack_headers(work: Path, kernels: Sequence[str]) -> Headers:
-    """The headers of the kernels, downloaded by apt and made to find each other below work."""
+    """Download the headers of the kernels with apt and unpack them. Adapt their paths to the folder."""
     names = [KBUILD]
     for kernel in kernels:
         names += [f"linux-headers-{kernel}", f"linux-headers-{kernel.rpartition('-')[0]}-common"]
@@ -71,8 +72,8 @@ def unpack_headers(work: Path, kernels: Sequence[str]) -> Headers:
     return headers
 
 
-def compiled(headers: Headers, kernel: str, module: str, work: Path) -> Path:
-    """The kmod of demo/sources/<module> for the kernel."""
+def compile_kmod(headers: Headers, kernel: str, module: str, work: Path) -> Path:
+    """Compile demo/sources/<module> for the kernel. Return the path of the kmod."""
     build = work / "build" / kernel / module
     shutil.copytree(SOURCES / module, build)
     run("make", "-C", headers.folder(kernel), f"M={build}", NO_DEBUG_INFO, "modules")
@@ -80,7 +81,7 @@ def compiled(headers: Headers, kernel: str, module: str, work: Path) -> Path:
 
 
 def tree(root: Path) -> Iterator[Member]:
-    """The folders, links and files below root in the order of their names, as entries of a layer."""
+    """Yield the folders, links and files below root as entries of a layer, sorted by name."""
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.is_symlink():
@@ -92,8 +93,8 @@ def tree(root: Path) -> Iterator[Member]:
 
 
 def image(layers: Sequence[Blob], labels: Mapping[str, str] | None = None) -> Image:
-    """An image that engines take too: unlike the writer's own, its config names what the layers unpack to."""
-    digests = ["sha256:" + hashlib.sha256(gzip.decompress(one.data)).hexdigest() for one in layers]
+    """Return an image that container engines accept: its config has the digests of the decompressed layers."""
+    digests = ["sha256:" + hashlib.sha256(gzip.decompress(blob.data)).hexdigest() for blob in layers]
     body = {
         "architecture": "amd64",
         "os": "linux",
@@ -105,13 +106,13 @@ def image(layers: Sequence[Blob], labels: Mapping[str, str] | None = None) -> Im
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": config.descriptor(),
-        "layers": [one.descriptor() for one in layers],
+        "layers": [blob.descriptor() for blob in layers],
     }
     return Image(Blob(json.dumps(manifest).encode(), OCI_MANIFEST), [config, *layers])
 
 
 def shell_layer(work: Path) -> Blob:
-    """The layer below every kmod: a static busybox that is sh, cp and mkdir, all that a node runs of such an image."""
+    """Return the base layer of the kmod images: a static busybox as sh, cp and mkdir. Nodes need no other programs."""
     source, root = work / "busybox", work / "shell"
     (description,) = (SOURCES / "busybox").glob("*.dsc")
     run("dpkg-source", "--extract", description, source)
@@ -126,7 +127,7 @@ def shell_layer(work: Path) -> Blob:
 
 
 def kmod_layer(kmod: Path, kernel: str, place: str, work: Path) -> Blob:
-    """A layer with the kmod at a place in the kernel's folder, and with the index by which modprobe finds it."""
+    """Return a layer with the kmod at a place in the kernel's folder, and with modprobe's index of the folder."""
     root = work / "stage" / kernel / kmod.stem
     target = root / "opt/lib/modules" / kernel / place
     target.parent.mkdir(parents=True)
@@ -140,23 +141,23 @@ def kmod_layer(kmod: Path, kernel: str, place: str, work: Path) -> Blob:
 
 
 def toolkit_image(headers: Headers) -> Image:
-    """A driver toolkit: the symbols, the configuration and the name of the new kernel."""
+    """Return a driver toolkit image with symbols, configuration and name of the new kernel."""
     source, target = headers.folder(KERNEL), f"usr/src/kernels/{KERNEL}"
     files = ["Module.symvers", ".config", "include/generated/utsrelease.h"]
     parents = ["usr", "usr/src", "usr/src/kernels", target, f"{target}/include", f"{target}/include/generated"]
     kernel = [Member(f"{target}/{name}", (source / name).read_bytes()) for name in files]
-    said = json.dumps({"KERNEL_VERSION": KERNEL, "RT_KERNEL_VERSION": "", "RHEL_VERSION": "12"}) + "\n"
+    toolkit_release = json.dumps({"KERNEL_VERSION": KERNEL, "RT_KERNEL_VERSION": "", "RHEL_VERSION": "12"}) + "\n"
     return image(
         [
             layer([*map(folder, parents), *kernel]),
-            layer([folder("etc"), Member("etc/driver-toolkit-release.json", said.encode())]),
+            layer([folder("etc"), Member("etc/driver-toolkit-release.json", toolkit_release.encode())]),
         ],
         {"name": "driver-toolkit", "io.openshift.os.streamclass": "debian-12"},
     )
 
 
 def release_image(parts: Mapping[str, str]) -> Image:
-    """A release image whose image-references name the parts by digest."""
+    """Return a release image. Its image-references name the parts by digest."""
     tags = [{"name": name, "from": {"kind": "DockerImage", "name": PART_NAME + parts[name]}} for name in sorted(parts)]
     references = {
         "kind": "ImageStream",
@@ -174,22 +175,22 @@ def release_image(parts: Mapping[str, str]) -> Image:
 
 
 def kmod_images(headers: Headers, work: Path) -> dict[str, Image]:
-    """The module images, each under the name by which a manifest calls it."""
+    """Return the module images by the names that manifests use."""
     shell = shell_layer(work)
     kmods = [
         ("hello", KERNEL, "extra/hello.ko"),
         ("hello", OLD_KERNEL, "extra/hello.ko"),
         ("ring-buffer", KERNEL, "ring-buffer.ko.xz"),
     ]
-    found = {}
+    images = {}
     for module, kernel, place in kmods:
-        kmod = compiled(headers, kernel, module, work)
-        found[f"{KMOD_NAME}{module}:{kernel}"] = image([shell, kmod_layer(kmod, kernel, place, work)])
-    return found
+        kmod = compile_kmod(headers, kernel, module, work)
+        images[f"{KMOD_NAME}{module}:{kernel}"] = image([shell, kmod_layer(kmod, kernel, place, work)])
+    return images
 
 
 def main() -> None:
-    """Makes all images and, when every one is made, puts them in place of the old ones."""
+    """Build all images. Replace the old images only after every new image is built."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         headers = unpack_headers(work, [KERNEL, OLD_KERNEL])

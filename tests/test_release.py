@@ -176,9 +176,13 @@ def test_files_are_read_through_a_link(tmp_path: Path) -> None:
             f"image {NAME} is not a release image: it has no {REFERENCES}",
             id="image-references a folder",
         ),
-        pytest.param({NAME: image([layer([(REFERENCES, b"")])])}, f"{REFERENCES} of {NAME}: got no JSON", id="empty"),
         pytest.param(
-            {NAME: image([layer([(REFERENCES, b"[" * 100_000)])])}, f"{REFERENCES} of {NAME}: got no JSON", id="deep"
+            {NAME: image([layer([(REFERENCES, b"")])])}, f"{REFERENCES} of {NAME}: not a JSON object", id="empty"
+        ),
+        pytest.param(
+            {NAME: image([layer([(REFERENCES, b"[" * 100_000)])])},
+            f"{REFERENCES} of {NAME}: not a JSON object",
+            id="deep",
         ),
         pytest.param(
             {NAME: image([layer([(REFERENCES, _references(kind="Pod"))])])},
@@ -198,7 +202,7 @@ def test_files_are_read_through_a_link(tmp_path: Path) -> None:
         ),
         pytest.param(
             {NAME: _release(("driver-toolkit", DTK)), DTK: _toolkit(b"<html>")},
-            f"driver toolkit {DTK}: {TOOLKIT}: got no JSON object",
+            f"driver toolkit {DTK}: {TOOLKIT}: not a JSON object",
             id="no JSON",
         ),
         pytest.param(
