@@ -1,4 +1,4 @@
-"""The shapes of images as a table: what each holds, and what the suite must say of a Module that uses it."""
+"""Shapes of images as a table: the content of each image, and the verdict on a Module that uses it."""
 
 from __future__ import annotations
 
@@ -35,33 +35,41 @@ DIRECTORY = "opt"
 
 @dataclass(frozen=True)
 class Shape:
-    """A Module and its image. want is the verdict and its finding ids; words stand in the findings' sentences.
-
-    name in the registry: {repository} is host and repository, {digest} the image's; more goes into the Module.
-    """
+    """A Module and its image."""
 
     name: str
+    """The name of the Module and of the repository."""
     made: Image | None
+    """The image, or None if the test does not push one."""
     want: tuple[str, ...] = VERIFIED
+    """The verdict and the ids of its findings."""
     words: str = ""
+    """A part of the findings' sentences."""
     kmod: str = "probe"
+    """The moduleName of the Module."""
     reference: str = "{repository}:${{KERNEL_FULL_VERSION}}"
+    """The containerImage; {repository} is host and repository, {digest} the image's digest."""
     more: dict[str, Any] = field(default_factory=dict)
+    """Other fields of the Module."""
 
 
 def refuted(finding: str) -> tuple[str, ...]:
-    """The verdict against an image."""
+    """Return the verdict against an image."""
     return "refuted", finding
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the shapes are made of: the kernel of the upgrade, another one, and a kmod for each."""
+    """Two kernels with a kmod for each."""
 
     kernel: str
+    """The kernel of the upgrade."""
     other: str
+    """Another kernel."""
     kmod: bytes
+    """The kmod for the kernel of the upgrade."""
     other_kmod: bytes
+    """The kmod for the other kernel."""
 
     @property
     def folder(self) -> str:
@@ -70,15 +78,15 @@ class Parts:
 
     @property
     def good(self) -> Member:
-        """The kmod where it must be."""
+        """The kmod at the path where modprobe looks."""
         return self.at("probe.ko")
 
     def at(self, name: str) -> Member:
-        """The kmod under this name in the kernel's folder."""
+        """Return the kmod under this name in the kernel's folder."""
         return Member(f"{self.folder}/{name}", self.kmod)
 
     def image(self, *members: Member) -> Image:
-        """An image of one layer over a base that says nothing."""
+        """Return an image of one layer on a base without kmods."""
         return image([BASE, layer(members)])
 
 
@@ -86,7 +94,7 @@ BASE = layer([folder("etc"), Member("etc/os-release", b"ID=test\n")])
 
 
 def every_shape(parts: Parts) -> list[Shape]:
-    """The table; names are unique."""
+    """Return the table. Names are unique."""
     return [
         *_kmods(parts),
         *_compressed(parts),
@@ -338,7 +346,7 @@ def _folders(parts: Parts) -> list[Shape]:
 
 
 def shape_names(shapes: Sequence[Shape]) -> set[str]:
-    """The names; AssertionError when one stands twice."""
+    """Return the names. Raise AssertionError if a name occurs twice."""
     names = {shape.name for shape in shapes}
     assert len(names) == len(shapes)
     return names

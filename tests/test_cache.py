@@ -1,4 +1,4 @@
-"""The cache on disk: believed only where it proves itself, and never half written."""
+"""The cache on disk: every entry is checked when it is read, and no reader sees a partial entry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYER = layer(
         hardlink("x", "etc/text"),
     ]
 )
-WANTED = keep_rules(kmods=frozenset({"a"}))
+KEEP = keep_rules(kmods=frozenset({"a"}))
 
 
 def _descriptor(blob: Blob) -> Descriptor:
@@ -36,7 +36,7 @@ def _descriptor(blob: Blob) -> Descriptor:
 
 
 class Source:
-    """A blob that counts how often it is fetched."""
+    """A blob that counts its fetches."""
 
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
@@ -46,9 +46,9 @@ class Source:
         self.fetched += 1
         yield self.blob.data
 
-    def index(self, cache: Cache, wanted: KeepRules = WANTED, needed: str = "") -> LayerIndex:
-        """The layer's index, read where need be."""
-        return layer_index(_descriptor(self.blob), self, wanted, cache, ReadBudget(), needed)
+    def index(self, cache: Cache, keep: KeepRules = KEEP, needed: str | None = None) -> LayerIndex:
+        """Return the layer's index. Read the layer if needed."""
+        return layer_index(_descriptor(self.blob), self, keep, cache, ReadBudget(), needed)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_layer_is_read_once(cache: Cache) -> None:
     first, second = source.index(cache), source.index(cache)
     assert source.fetched == 1
     assert list(first.below("")) == list(second.below(""))
-    assert [(one.path, one.kind, one.size, one.link, bool(one.content)) for one in first.below("")] == [
+    assert [(entry.path, entry.kind, entry.size, entry.link, bool(entry.content)) for entry in first.below("")] == [
         ("etc/text", EntryKind.FILE, 4, "", False),
         ("opt/a.ko", EntryKind.FILE, 6, "", True),
         ("opt/b.ko", EntryKind.FILE, 6, "", False),
@@ -132,32 +132,32 @@ def test_a_damaged_file_is_read_again(tmp_path: Path, cache: Cache) -> None:
     assert path.read_bytes() == b"kmod a"
 
 
-def test_what_breaks_off_leaves_nothing(tmp_path: Path, cache: Cache) -> None:
+def test_failed_write_leaves_no_entry(tmp_path: Path, cache: Cache) -> None:
     def broken() -> Iterator[bytes]:
         yield b"half"
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
         cache.keep_file(broken())
-    wrong = Descriptor("", "sha256:" + "0" * 64, len(LAYER.data))
+    wrong = Descriptor(None, "sha256:" + "0" * 64, len(LAYER.data))
     with pytest.raises(DigestMismatch):
         layer_index(wrong, Source(LAYER), KeepRules(), cache, ReadBudget())
     assert _files(tmp_path, "files") == _files(tmp_path, "layers") == []
 
 
-def test_index_is_not_there_until_it_is_whole(tmp_path: Path, cache: Cache) -> None:
-    there: list[bool] = []
+def test_index_appears_only_when_it_is_whole(tmp_path: Path, cache: Cache) -> None:
+    visible: list[bool] = []
 
-    class Late(bytes):
-        """A record that looks what readers see while it is written."""
+    class WatchingRecord(bytes):
+        """A record that notes, while it is written, whether a reader sees the index."""
 
         def __len__(self) -> int:
-            there.append(cache.index(LAYER.digest) is not None)
+            visible.append(cache.index(LAYER.digest) is not None)
             return super().__len__()
 
-    index = cache.keep_index(LAYER.digest, [Late(LayerEntry("a", EntryKind.FILE).packed(0))])
-    assert there
-    assert not any(there)
+    index = cache.keep_index(LAYER.digest, [WatchingRecord(LayerEntry("a", EntryKind.FILE).packed(0))])
+    assert visible
+    assert not any(visible)
     assert index.find("a")
     (path,) = _files(tmp_path, "layers")
     assert path.stat().st_mode & 0o777 == 0o600
@@ -165,13 +165,13 @@ def test_index_is_not_there_until_it_is_whole(tmp_path: Path, cache: Cache) -> N
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o757])
 @pytest.mark.parametrize("place", ["cache", "cache/v1"])
-def test_folder_that_others_may_write_is_refused(tmp_path: Path, cache: Cache, mode: int, place: str) -> None:
+def test_folder_that_others_can_write_is_refused(tmp_path: Path, cache: Cache, mode: int, place: str) -> None:
     (tmp_path / place).chmod(mode)
     with pytest.raises(PermissionError, match="can be written by others"):
         Cache(tmp_path / "cache")
 
 
-def test_folder_is_private_whatever_the_umask(tmp_path: Path) -> None:
+def test_folder_is_private_with_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         Cache(tmp_path / "made/here")
@@ -180,36 +180,36 @@ def test_folder_is_private_whatever_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "made/here").stat().st_mode & 0o777 == 0o700
 
 
-def test_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(FileExistsError):
         Cache(tmp_path / "cache")
 
 
-def test_trim_takes_what_was_used_longest_ago(tmp_path: Path, cache: Cache) -> None:
+def test_trim_removes_the_least_recently_used_entries(tmp_path: Path, cache: Cache) -> None:
     digests = [cache.keep_file([bytes([number]) * 1000]) for number in range(5)]
     files = tmp_path / "cache/v1/files"
     for age, digest in enumerate(digests):
         os.utime(files / digest, (time.time() - 1000 + age,) * 2)
-    assert cache.file(digests[0]), "using it makes it young"
+    assert cache.file(digests[0]), "reading an entry counts as a use"
     cache.trim(2500, time.time())
     assert [digest for digest in digests if cache.file(digest)] == [digests[0], digests[4]]
     cache.trim(0, time.time())
     assert _files(tmp_path, "files") == []
 
 
-def test_trim_leaves_alone_what_is_being_written(tmp_path: Path, cache: Cache) -> None:
+def test_trim_keeps_files_that_are_being_written(tmp_path: Path, cache: Cache) -> None:
     def pieces() -> Iterator[bytes]:
         yield b"half"
         cache.trim(0, time.time())
         yield b"whole"
 
     assert cache.file(cache.keep_file(pieces()))
-    left = tmp_path / "cache/v1/files/.new-abandoned"
-    left.write_bytes(b"by a run that was killed")
-    os.utime(left, (time.time() - 90_000,) * 2)
+    abandoned = tmp_path / "cache/v1/files/.new-abandoned"
+    abandoned.write_bytes(b"by a run that was killed")
+    os.utime(abandoned, (time.time() - 90_000,) * 2)
     cache.trim(0, time.time())
-    assert not left.exists()
+    assert not abandoned.exists()
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_trim_leaves_alone_what_is_being_written(tmp_path: Path, cache: Cache) -
         ([], 3, Truncated),
     ],
 )
-def test_blob_is_what_its_descriptor_says(chunks: list[bytes], size: int, error: type[Exception] | None) -> None:
-    descriptor = Descriptor("", Blob(b"abc", "").digest, size)
+def test_verified_stream(chunks: list[bytes], size: int, error: type[Exception] | None) -> None:
+    descriptor = Descriptor(None, Blob(b"abc", "").digest, size)
 
     def read() -> None:
         verified = VerifiedStream(chunks, descriptor, "it")
@@ -239,13 +239,13 @@ def test_blob_is_what_its_descriptor_says(chunks: list[bytes], size: int, error:
         read()
 
 
-def test_image_has_one_allowance_for_all_its_layers(cache: Cache) -> None:
+def test_layers_of_an_image_share_a_budget(cache: Cache) -> None:
     layers = [layer([Member(f"{number}/{name}") for name in range(30)]) for number in range(3)]
-    allowance = ReadBudget(names=80)
-    for one in layers[:2]:
-        layer_index(_descriptor(one), Source(one), KeepRules(), cache, allowance)
+    budget = ReadBudget(names=80)
+    for blob in layers[:2]:
+        layer_index(_descriptor(blob), Source(blob), KeepRules(), cache, budget)
     with pytest.raises(BoundExceeded, match="more than 20 names"):
-        layer_index(_descriptor(layers[2]), Source(layers[2]), KeepRules(), cache, allowance)
-    layer_index(_descriptor(layers[0]), Source(layers[0]), KeepRules(), cache, allowance)
+        layer_index(_descriptor(layers[2]), Source(layers[2]), KeepRules(), cache, budget)
+    layer_index(_descriptor(layers[0]), Source(layers[0]), KeepRules(), cache, budget)
     with pytest.raises(BoundExceeded, match="when unpacked"):
         layer_index(_descriptor(layers[2]), Source(layers[2]), KeepRules(), cache, ReadBudget(unpacked=1000))

@@ -332,7 +332,7 @@ CASES = {
         MODERN,
         {DTK: toolkit(KERNEL), NODE: node_image(layer([(NODE_LIST, b'{"rpmdb.pkglist": "\x1b[31m')]))},
         [(KERNEL, "")],
-        [f"/{NODE_LIST} of image {NODE}: document: got no JSON object"],
+        [f"/{NODE_LIST} of image {NODE}: document: not a JSON object"],
     ),
     "no OS image": Case(
         {"driver-toolkit": DTK},

@@ -1,4 +1,4 @@
-"""Whose credentials pull an image: as the node, as a build, as the release's reader; a row for each source."""
+"""Credentials of a pull by a node, by a build and for the release image: a row for each source."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
         {},
         Credentials(PullCredentials((OWN,), (GLOBAL,))),
     ),
-    "not at hand": (PLAN, False, {}, {}, _absent("the file")),
+    "not given": (PLAN, False, {}, {}, _absent("the file")),
     "another namespace's": (PLAN, False, {("other", "s"): SECRET}, {}, _absent("the file")),
     "elided by must-gather": (PLAN, False, {("ns", "s"): ELIDED}, {}, _absent("the file")),
     "own without login": (PLAN, False, {("ns", "s"): EMPTY}, {}, _problem(NO_LOGIN)),
@@ -108,7 +108,7 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
         ACCOUNT,
         Credentials(PullCredentials((ONE, TWO), (STAND_IN,), mirrors_only=True)),
     ),
-    "account's not at hand": (PLAIN, False, {}, ACCOUNT, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
+    "account's not given": (PLAIN, False, {}, ACCOUNT, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
     "node's elided": (PLAIN, False, {GLOBAL_KEY: ELIDED}, {}, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
     "node's broken": (
         PLAIN,
@@ -146,14 +146,14 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
 
 
 @pytest.mark.parametrize(("plan", "live", "secrets", "accounts", "want"), AS_NODE.values(), ids=AS_NODE)
-def test_as_the_node(
+def test_image_credentials(
     plan: Plan, live: bool, secrets: Mapping[Key, Manifest], accounts: Mapping[Key, Manifest], want: Credentials
 ) -> None:
     inventory = Inventory(secrets=secrets, service_accounts=accounts, live=live)
     assert image_credentials(plan, inventory, FILE) == want
 
 
-def test_without_a_file_nothing_stands_in() -> None:
+def test_image_credentials_without_an_authfile() -> None:
     assert image_credentials(PLAIN, Inventory(), None) == Credentials()
     assert image_credentials(PLAN, Inventory(secrets={("ns", "s"): SECRET}), None) == Credentials(
         PullCredentials((OWN,))
@@ -178,11 +178,11 @@ BUILDERS: Mapping[Key, Manifest] = {
     ],
     ids=["own Secret", "accounts", "no default account", "no accounts"],
 )
-def test_two_questions_two_answers(plan: Plan, node: list[str], builder: list[str]) -> None:
+def test_secrets_of_node_and_builder(plan: Plan, node: list[str], builder: list[str]) -> None:
     inventory = Inventory(service_accounts=BUILDERS)
     namespace = plan.module.namespace
-    assert [one.key for one in node_secrets(plan, inventory)] == [(namespace, name) for name in node]
-    assert [one.key for one in builder_secrets(plan, inventory)] == [(namespace, name) for name in builder]
+    assert [named.key for named in node_secrets(plan, inventory)] == [(namespace, name) for name in node]
+    assert [named.key for named in builder_secrets(plan, inventory)] == [(namespace, name) for name in builder]
 
 
 @pytest.mark.parametrize(
@@ -194,11 +194,11 @@ def test_two_questions_two_answers(plan: Plan, node: list[str], builder: list[st
         ({}, None, PullCredentials()),
     ],
 )
-def test_release(secrets: Mapping[Key, Manifest], file: Keychain | None, pull: PullCredentials) -> None:
+def test_release_credentials(secrets: Mapping[Key, Manifest], file: Keychain | None, pull: PullCredentials) -> None:
     assert release_credentials(Inventory(secrets=secrets), file) == pull
 
 
-def test_release_with_a_broken_pull_secret() -> None:
+def test_release_credentials_with_a_broken_pull_secret() -> None:
     with pytest.raises(Malformed, match=r"pull secret openshift-config/pull-secret: not JSON"):
         release_credentials(Inventory(secrets={GLOBAL_KEY: BROKEN}), FILE)
 
@@ -226,15 +226,15 @@ def _of_secret(*keys: str) -> Keychain:
         (["quay.io"], "docker.io", "a", []),
     ],
 )
-def test_a_kubelet_tries_all_that_match(keys: list[str], host: str, repository: str, users: list[str]) -> None:
-    found = _of_secret(*keys).every(host, repository)
-    assert found == tuple(Credential(user.replace(":", "+"), "p") for user in users)
+def test_kubelet_tries_all_matching_keys(keys: list[str], host: str, repository: str, users: list[str]) -> None:
+    logins = _of_secret(*keys).every(host, repository)
+    assert logins == tuple(Credential(user.replace(":", "+"), "p") for user in users)
     pull = PullCredentials(node=(_of_secret(*keys),))
     at_a_mirror = candidates(pull.keychains(on_other_host=True), host, repository)
-    assert not [one for one in at_a_mirror if isinstance(one, Credential) and "*" in one.username]
+    assert not [login for login in at_a_mirror if isinstance(login, Credential) and "*" in login.username]
 
 
-def test_candidates_of_several_keychains_in_order_and_each_once() -> None:
+def test_candidates_are_in_order_and_unique() -> None:
     pull = PullCredentials(
         (_keychain("a", "one"), _keychain("b", "two")), (_keychain("c", "one"), _keychain("d", "three"))
     )
@@ -247,7 +247,7 @@ def test_candidates_of_several_keychains_in_order_and_each_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "host", "found"),
+    ("document", "host", "login"),
     [
         ({"credHelpers": {"r.io": "one"}}, "r.io", Helper("one", "r.io")),
         ({"credHelpers": {"r.io": "one"}}, "s.io", None),
@@ -261,20 +261,20 @@ def test_candidates_of_several_keychains_in_order_and_each_once() -> None:
         ({"credsStore": "all", "auths": {"r.io": {}}}, "r.io", Helper("all", "r.io")),
     ],
 )
-def test_helpers_in_an_auth_file(document: dict[str, Any], host: str, found: Credential | Helper | None) -> None:
-    assert parse_auth_file(json.dumps(document), "a file").find(host, "a/b") == found
+def test_helpers_in_an_auth_file(document: dict[str, Any], host: str, login: Credential | Helper | None) -> None:
+    assert parse_auth_file(json.dumps(document), "a file").find(host, "a/b") == login
 
 
 @pytest.mark.parametrize(
     "document", [{}, {"credHelpers": ["one"]}, {"credHelpers": {"r.io": 5}}, {"credsStore": 5}, {"credsStore": ""}]
 )
-def test_an_auth_file_without_any_login(document: dict[str, Any]) -> None:
+def test_auth_file_without_a_login(document: dict[str, Any]) -> None:
     with pytest.raises(Malformed, match=r"^a file: "):
         parse_auth_file(json.dumps(document), "a file")
 
 
 def helper(folder: Path, name: str, lines: Sequence[str]) -> None:
-    """A credential helper as a script on a PATH."""
+    """Write a credential helper as a script into a folder of the PATH."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / f"docker-credential-{name}"
     program.write_text("\n".join(["#!/bin/sh", *lines, ""]))
@@ -301,7 +301,7 @@ ANSWERS: dict[str, tuple[list[str], Credential | str | None]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_helper_s_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_answers_of_a_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     lines, want = ANSWERS[name]
     helper(tmp_path, name, lines)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
@@ -316,6 +316,6 @@ def test_a_helper_s_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
 
 
 @pytest.mark.parametrize("name", ["not-there", "../evil", "", "a b"])
-def test_a_helper_that_cannot_be_run(name: str) -> None:
+def test_helper_that_cannot_run(name: str) -> None:
     with pytest.raises(AccessDenied, match=r"cannot be run|invalid name"):
         run_credential_helper(Helper(name, "r.io"))

@@ -1,4 +1,4 @@
-"""Registries that fail: what is asked again, what is undecided, and what is never taken for an answer."""
+"""Registries that fail: repeated requests, undecided results, and answers that are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ INDEX = index([image([LAYER], architecture="arm64"), GOOD])
 QUICK = Patience(
     connect_seconds=2, read_seconds=0.4, backoff_seconds=0.01, retry_after_seconds=1, grace_seconds=0.4, resumes=2
 )
-WANTED = keep_rules(kmods=frozenset({"probe"}))
+KEEP = keep_rules(kmods=frozenset({"probe"}))
 LOGIN = ("someone", "the-password")
 
 Judge = Callable[..., StageResult]
@@ -46,34 +46,34 @@ Judge = Callable[..., StageResult]
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """TLS for all of them: a server in plain Python may leave the question whether it speaks TLS unanswered."""
+    """The CA of all registries. They use TLS because a plain server in Python may not answer a TLS handshake."""
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
 def faulty(authority: Authority) -> Iterator[FaultyRegistry]:
-    """A registry that has the image and the index; tell() makes it fail."""
+    """A registry with the image and the index; tell() makes it fail."""
     with FaultyRegistry({"team/kmod:v1": GOOD, "team/kmod:both": INDEX}, authority=authority) as registry:
         yield registry
 
 
 @pytest.fixture
 def judge(authority: Authority, tmp_path: Path) -> Judge:
-    """The image stage for an image name."""
+    """A function that runs the image stage for an image name."""
 
     def judge(
         name: str, login: tuple[str, str] | None = None, tls: RegistryTLS | None = None, kmod: str | None = "probe"
     ) -> StageResult:
         kernel = TargetKernel(KERNEL, "amd64", None, Flavour.STANDARD, None, "a test")
         plan = Plan(ModuleName("ns", "a"), kernel, Reference.parse(name), kmod, tls=tls or RegistryTLS())
-        images = ImageResolver(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, WANTED)
+        images = ImageResolver(Network(ca=authority.ca, patience=QUICK), Cache(tmp_path / "cache"), None, KEEP)
         keychain = Keychain("a test", {name.partition("/")[0]: Credential(*login)}) if login else None
         return judge_image(plan, images, Credentials(PullCredentials((keychain,) if keychain else ())))
 
     return judge
 
 
-def _said(result: StageResult) -> tuple[Outcome, str]:
+def _conclusion(result: StageResult) -> tuple[Outcome, str]:
     return result.outcome, result.findings[0].id if result.findings else ""
 
 
@@ -86,53 +86,58 @@ PLATFORM = (Outcome.FAILED, "image-platform-missing")
 
 @dataclass(frozen=True)
 class Case:
-    """Faults, what must be said, words in its sentence, and how often the path of the first fault is asked."""
+    """A registry with faults, and the result of the image stage."""
 
     faults: tuple[Fault, ...]
+    """The faults of the registry."""
     want: tuple[Outcome, str]
+    """The outcome, and the id of the first finding."""
     words: str = ""
-    asked: int | None = None
+    """A part of the finding's sentence."""
+    requests: int | None = None
+    """The number of GET requests for the path of the first fault."""
     name: str = "v1"
+    """The tag or @digest of the image."""
 
 
 def _case(
-    *faults: Fault, want: tuple[Outcome, str], words: str = "", asked: int | None = None, name: str = "v1"
+    *faults: Fault, want: tuple[Outcome, str], words: str = "", requests: int | None = None, name: str = "v1"
 ) -> Case:
-    return Case(faults, want, words, asked, name)
+    return Case(faults, want, words, requests, name)
 
 
 BY_DIGEST = f"@{GOOD.digest}"
 CASES = {
     "nothing": _case(want=GREEN),
-    "503 always": _case(Fault(MANIFESTS, status=503), want=UNREACHABLE, words="got 503", asked=4),
-    "503 twice": _case(Fault(MANIFESTS, times=2, status=503), want=GREEN, asked=3),
-    "500 always": _case(Fault(MANIFESTS, status=500), want=UNREACHABLE, words="got 500", asked=4),
-    "502 of a blob": _case(Fault(LAYER.digest, status=502), want=UNREACHABLE, words="got 502", asked=4),
-    "503 of a blob twice": _case(Fault(LAYER.digest, times=2, status=503), want=GREEN, asked=3),
-    "429 always": _case(Fault(MANIFESTS, status=429), want=UNREACHABLE, words="got 429", asked=4),
-    "405": _case(Fault(MANIFESTS, status=405), want=UNREACHABLE, words="got status 405", asked=1),
+    "503 always": _case(Fault(MANIFESTS, status=503), want=UNREACHABLE, words="got 503", requests=4),
+    "503 twice": _case(Fault(MANIFESTS, times=2, status=503), want=GREEN, requests=3),
+    "500 always": _case(Fault(MANIFESTS, status=500), want=UNREACHABLE, words="got 500", requests=4),
+    "502 of a blob": _case(Fault(LAYER.digest, status=502), want=UNREACHABLE, words="got 502", requests=4),
+    "503 of a blob twice": _case(Fault(LAYER.digest, times=2, status=503), want=GREEN, requests=3),
+    "429 always": _case(Fault(MANIFESTS, status=429), want=UNREACHABLE, words="got 429", requests=4),
+    "405": _case(Fault(MANIFESTS, status=405), want=UNREACHABLE, words="got status 405", requests=1),
     "403": _case(Fault(MANIFESTS, status=403), want=(Outcome.FAILED, "image-access-denied"), words="got 403"),
     "403 of a blob": _case(Fault(LAYER.digest, status=403), want=(Outcome.FAILED, "image-access-denied")),
-    "404": _case(Fault(MANIFESTS, status=404), want=(Outcome.FAILED, "image-not-found"), asked=1),
+    "404": _case(Fault(MANIFESTS, status=404), want=(Outcome.FAILED, "image-not-found"), requests=1),
     "404 of a blob": _case(Fault(LAYER.digest, status=404), want=(Outcome.FAILED, "image-unreadable")),
     "404 of the config": _case(Fault(CONFIG.digest, status=404), want=(Outcome.FAILED, "image-unreadable")),
     "404 of a child": _case(Fault(GOOD.digest, status=404), want=PLATFORM, words="its index names", name="both"),
     "503 of a child": _case(Fault(GOOD.digest, status=503), want=UNREACHABLE, name="both"),
-    "blob cut once": _case(Fault(LAYER.digest, times=1, cut_after=CUT), want=GREEN, asked=2),
-    "blob cut at once": _case(Fault(LAYER.digest, times=1, cut_after=0), want=GREEN, asked=2),
-    "blob cut always": _case(Fault(LAYER.digest, cut_after=10), want=TRUNCATED, words="breaks off", asked=3),
-    "config cut once": _case(Fault(CONFIG.digest, times=1, cut_after=10), want=GREEN, asked=2),
-    "manifest cut once": _case(Fault(MANIFESTS, times=1, cut_after=10), want=GREEN, asked=2),
-    "manifest cut always": _case(Fault(MANIFESTS, cut_after=10), want=TRUNCATED, words="breaks off", asked=3),
+    "blob cut once": _case(Fault(LAYER.digest, times=1, cut_after=CUT), want=GREEN, requests=2),
+    "blob cut at once": _case(Fault(LAYER.digest, times=1, cut_after=0), want=GREEN, requests=2),
+    "blob cut always": _case(Fault(LAYER.digest, cut_after=10), want=TRUNCATED, words="breaks off", requests=3),
+    "config cut once": _case(Fault(CONFIG.digest, times=1, cut_after=10), want=GREEN, requests=2),
+    "manifest cut once": _case(Fault(MANIFESTS, times=1, cut_after=10), want=GREEN, requests=2),
+    "manifest cut always": _case(Fault(MANIFESTS, cut_after=10), want=TRUNCATED, words="breaks off", requests=3),
     "wrong layer": _case(Fault(LAYER.digest, wrong_bytes=True), want=MISMATCH, words=f"expected {LAYER.digest}"),
     "wrong config": _case(Fault(CONFIG.digest, wrong_bytes=True), want=MISMATCH, words=f"expected {CONFIG.digest}"),
     "wrong manifest": _case(Fault(MANIFESTS, wrong_bytes=True), want=MISMATCH, words=f"expected {GOOD.digest}"),
     "wrong manifest by digest": _case(Fault(MANIFESTS, wrong_bytes=True), want=MISMATCH, name=BY_DIGEST),
     "wrong child": _case(Fault(GOOD.digest, wrong_bytes=True), want=MISMATCH, name="both"),
-    "wrong name of the manifest": _case(Fault(MANIFESTS, wrong_digest=True), want=MISMATCH),
-    "wrong name of what was asked for by digest": _case(Fault("/v2/", wrong_digest=True), want=GREEN, name=BY_DIGEST),
-    "silence": _case(Fault(MANIFESTS, hang_s=FOREVER_S), want=UNREACHABLE, words="no answer from", asked=2),
-    "silence once": _case(Fault(MANIFESTS, times=1, hang_s=1), want=GREEN, asked=2),
+    "wrong digest header": _case(Fault(MANIFESTS, wrong_digest=True), want=MISMATCH),
+    "wrong digest header for a request by digest": _case(Fault("/v2/", wrong_digest=True), want=GREEN, name=BY_DIGEST),
+    "silence": _case(Fault(MANIFESTS, hang_s=FOREVER_S), want=UNREACHABLE, words="no answer from", requests=2),
+    "silence once": _case(Fault(MANIFESTS, times=1, hang_s=1), want=GREEN, requests=2),
     "silent blob": _case(Fault(LAYER.digest, hang_s=FOREVER_S), want=UNREACHABLE, words="no answer from"),
     "dripping blob": _case(Fault(LAYER.digest, bytes_per_s=100), want=UNREACHABLE, words="bytes in 0 s"),
     "dripping manifest": _case(Fault(MANIFESTS, bytes_per_s=100), want=UNREACHABLE, words="bytes in 0 s"),
@@ -141,7 +146,7 @@ CASES = {
     "endless manifest": _case(
         Fault(MANIFESTS, endless=True), want=(Outcome.UNDECIDED, "bound-exceeded"), words="more than 4194304 bytes"
     ),
-    "a page": _case(
+    "an HTML page": _case(
         Fault(MANIFESTS, status=200, headers={"Content-Type": "text/html"}),
         want=UNREACHABLE,
         words="is this a registry?",
@@ -158,17 +163,17 @@ CASES = {
     "redirect in circles": _case(
         Fault(LAYER.digest, status=307, headers={"Location": f"/v2/team/kmod/blobs/{LAYER.digest}"}), want=UNREACHABLE
     ),
-    "login at no address": _case(
+    "login at an invalid address": _case(
         Fault(MANIFESTS, status=401, headers={"WWW-Authenticate": 'Bearer realm="https://[::1"'}),
         want=(Outcome.FAILED, "image-access-denied"),
         words="an invalid address as its token server",
     ),
-    "login in the open": _case(
+    "login over plain HTTP": _case(
         Fault(MANIFESTS, status=401, headers={"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:1/"'}),
         want=(Outcome.FAILED, "image-access-denied"),
         words="expected an https address",
     ),
-    "login that is not there": _case(
+    "token server that is missing": _case(
         Fault(MANIFESTS, status=401, headers={"WWW-Authenticate": 'Bearer realm="/token"'}),
         want=UNREACHABLE,
         words="got status 404 from its token server",
@@ -184,7 +189,7 @@ CASES = {
         want=UNREACHABLE,
         words="got status 503 from its token server",
     ),
-    "token server that says something else": _case(
+    "token server without a token": _case(
         Fault(MANIFESTS, status=401, headers={"WWW-Authenticate": 'Bearer realm="/v2/team/kmod/blobs/none"'}),
         Fault("/blobs/none", status=200),
         want=(Outcome.FAILED, "image-access-denied"),
@@ -199,47 +204,48 @@ def test_fault(faulty: FaultyRegistry, judge: Judge, name: str) -> None:
     faulty.tell(*case.faults)
     start = time.monotonic()
     result = judge(f"{faulty.host}/team/kmod{'' if case.name.startswith('@') else ':'}{case.name}")
-    assert _said(result) == case.want, result
+    assert _conclusion(result) == case.want, result
     assert time.monotonic() - start < 5
     if case.words:
         assert case.words in result.findings[0].sentence
-    if case.asked is not None:
+    if case.requests is not None:
         path = case.faults[0].path
-        assert len([seen for seen in faulty.requests() if path in seen.path and seen.method == "GET"]) == case.asked
+        sent = [request for request in faulty.requests() if path in request.path and request.method == "GET"]
+        assert len(sent) == case.requests
 
 
 @pytest.mark.parametrize("ranges", ["honoured", "ignored", "refused"])
-def test_blob_that_broke_off_is_taken_up_where_it_stopped(
+def test_rest_of_a_blob_is_requested_after_it_broke_off(
     authority: Authority, judge: Judge, ranges: Literal["honoured", "ignored", "refused"]
 ) -> None:
     cut = Fault(LAYER.digest, times=1, cut_after=CUT)
     with FaultyRegistry({"team/kmod:v1": GOOD}, cut, authority=authority, ranges=ranges) as registry:
-        assert _said(judge(f"{registry.host}/team/kmod:v1")) == GREEN
-        asked = [seen.headers.get("Range") for seen in registry.requests() if LAYER.digest in seen.path]
-    assert asked == [None, f"bytes={CUT}-", *([None] if ranges == "refused" else [])]
+        assert _conclusion(judge(f"{registry.host}/team/kmod:v1")) == GREEN
+        ranges_sent = [seen.headers.get("Range") for seen in registry.requests() if LAYER.digest in seen.path]
+    assert ranges_sent == [None, f"bytes={CUT}-", *([None] if ranges == "refused" else [])]
 
 
-def test_kmods_behind_a_link_cost_one_reading_more_and_not_one_each(authority: Authority, judge: Judge) -> None:
+def test_layer_is_read_again_once_for_all_kmods_behind_a_link(authority: Authority, judge: Judge) -> None:
     kmods = [Member(f"usr/lib/modules/{KERNEL}/extra/{number}.ko", KMOD) for number in range(20)]
     linked = layer([symlink("opt/lib", "../usr/lib"), *kmods])
     with FaultyRegistry({"team/kmod:v1": image([linked])}, authority=authority) as registry:
         result = judge(f"{registry.host}/team/kmod:v1", kmod=None)
-        assert _said(result) == (Outcome.VERIFIED, "modprobe-arguments-unchecked")
+        assert _conclusion(result) == (Outcome.VERIFIED, "modprobe-arguments-unchecked")
         fetched = [seen for seen in registry.requests() if linked.digest in seen.path and seen.method == "GET"]
         assert len(fetched) == 2
 
 
-def test_retry_after_is_waited_for(faulty: FaultyRegistry, judge: Judge) -> None:
+def test_retry_after_is_honoured(faulty: FaultyRegistry, judge: Judge) -> None:
     faulty.tell(Fault(MANIFESTS, times=1, status=429, headers={"Retry-After": "1"}))
     start = time.monotonic()
-    assert _said(judge(f"{faulty.host}/team/kmod:v1")) == GREEN
+    assert _conclusion(judge(f"{faulty.host}/team/kmod:v1")) == GREEN
     assert 1 <= time.monotonic() - start < 3
 
 
 def test_retry_after_is_bounded(faulty: FaultyRegistry, judge: Judge) -> None:
     faulty.tell(Fault(MANIFESTS, times=1, status=503, headers={"Retry-After": "86400"}))
     start = time.monotonic()
-    assert _said(judge(f"{faulty.host}/team/kmod:v1")) == GREEN
+    assert _conclusion(judge(f"{faulty.host}/team/kmod:v1")) == GREEN
     assert time.monotonic() - start < 3
 
 
@@ -247,60 +253,60 @@ def test_refused_connection(faulty: FaultyRegistry, judge: Judge) -> None:
     name = f"{faulty.host}/team/kmod:v1"
     faulty.stop()
     result = judge(name)
-    assert _said(result) == UNREACHABLE
+    assert _conclusion(result) == UNREACHABLE
     assert "Connection refused" in result.findings[0].sentence
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", f"{'a' * 70}.invalid", "[::1]:9", "127.0.0.1:9"])
-def test_host_that_cannot_be_reached(judge: Judge, host: str) -> None:
-    assert _said(judge(f"{host}/team/kmod:v1")) == UNREACHABLE
+def test_unreachable_host(judge: Judge, host: str) -> None:
+    assert _conclusion(judge(f"{host}/team/kmod:v1")) == UNREACHABLE
 
 
-def test_size_that_the_manifest_gets_wrong_is_the_image_s_own_fault(authority: Authority, judge: Judge) -> None:
-    told = GOOD.manifest.data.replace(f'"size": {len(LAYER.data)}'.encode(), f'"size": {len(LAYER.data) + 7}'.encode())
-    wrong = Image(type(LAYER)(told, GOOD.manifest.media_type), GOOD.blobs)
+def test_wrong_size_in_the_manifest_refutes_the_image(authority: Authority, judge: Judge) -> None:
+    body = GOOD.manifest.data.replace(f'"size": {len(LAYER.data)}'.encode(), f'"size": {len(LAYER.data) + 7}'.encode())
+    wrong = Image(type(LAYER)(body, GOOD.manifest.media_type), GOOD.blobs)
     with FaultyRegistry({"team/kmod:v1": wrong}, authority=authority) as registry:
         result = judge(f"{registry.host}/team/kmod:v1")
-    assert _said(result) == (Outcome.FAILED, "image-unreadable")
+    assert _conclusion(result) == (Outcome.FAILED, "image-unreadable")
     assert "the manifest has a wrong size" in result.findings[0].sentence
 
 
-def test_redirect_to_another_host_goes_without_the_login(authority: Authority, judge: Judge) -> None:
+def test_login_is_not_sent_to_the_host_of_a_redirect(authority: Authority, judge: Judge) -> None:
     images = {"team/kmod:v1": GOOD}
     with (
         FaultyRegistry(images, authority=authority) as storage,
         FaultyRegistry(images, Fault(BLOBS, redirect_to=storage.url), login=LOGIN, authority=authority) as front,
     ):
-        assert _said(judge(f"{front.host}/team/kmod:v1", LOGIN)) == GREEN
+        assert _conclusion(judge(f"{front.host}/team/kmod:v1", LOGIN)) == GREEN
         assert [seen.headers.get("Authorization") for seen in storage.requests() if seen.method == "GET"] == [None] * 2
         assert all(seen.headers.get("Authorization") for seen in front.requests()[1:])
 
 
-def test_login_is_not_sent_before_it_is_asked_for(faulty: FaultyRegistry, judge: Judge) -> None:
-    assert _said(judge(f"{faulty.host}/team/kmod:v1", LOGIN)) == GREEN
+def test_login_is_sent_only_after_a_challenge(faulty: FaultyRegistry, judge: Judge) -> None:
+    assert _conclusion(judge(f"{faulty.host}/team/kmod:v1", LOGIN)) == GREEN
     assert {seen.headers.get("Authorization") for seen in faulty.requests()} == {None}
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_certificate_need_not_be_trusted_where_the_module_says_so(judge: Judge, tmp_path: Path) -> None:
+def test_untrusted_certificate_with_skip_tls_verify(judge: Judge, tmp_path: Path) -> None:
     with FaultyRegistry({"team/kmod:v1": GOOD}, authority=Authority(tmp_path / "other")) as stranger:
         name = f"{stranger.host}/team/kmod:v1"
-        assert _said(judge(name)) == (Outcome.UNDECIDED, "registry-untrusted")
-        assert _said(judge(name, tls=RegistryTLS(insecure=True))) == (Outcome.UNDECIDED, "registry-untrusted")
-        assert _said(judge(name, tls=RegistryTLS(insecure_skip_tls_verify=True))) == GREEN
+        assert _conclusion(judge(name)) == (Outcome.UNDECIDED, "registry-untrusted")
+        assert _conclusion(judge(name, tls=RegistryTLS(insecure=True))) == (Outcome.UNDECIDED, "registry-untrusted")
+        assert _conclusion(judge(name, tls=RegistryTLS(insecure_skip_tls_verify=True))) == GREEN
 
 
-def test_what_answered_by_https_is_never_asked_in_the_open(faulty: FaultyRegistry, judge: Judge) -> None:
+def test_no_plain_http_after_an_answer_by_https(faulty: FaultyRegistry, judge: Judge) -> None:
     faulty.tell(Fault(BLOBS, hang_s=FOREVER_S))
     result = judge(f"{faulty.host}/team/kmod:v1", LOGIN, RegistryTLS(insecure=True))
-    assert _said(result) == UNREACHABLE
+    assert _conclusion(result) == UNREACHABLE
     assert "Read timed out" in result.findings[0].sentence
 
 
 BUILD = {"dockerfileConfigMap": {"name": "dockerfile"}}
 
 
-def test_undecided_image_is_never_built(faulty: FaultyRegistry, authority: Authority, tmp_path: Path) -> None:
+def test_undecided_image_is_not_built(faulty: FaultyRegistry, authority: Authority, tmp_path: Path) -> None:
     faulty.tell(Fault("team/kmod/manifests/v1", status=503))
     image_name = f"{faulty.host}/team/kmod"
     modules = [
@@ -316,7 +322,8 @@ def test_undecided_image_is_never_built(faulty: FaultyRegistry, authority: Autho
         "fine": ("verified",),
         "gone": ("refuted", "image-not-found", "dockerfile-absent"),
     }, run.output
-    stages = {one["name"]: [stage["outcome"] for stage in one["stages"]] for one in run.document["modules"]}
+    modules_of_run = run.document["modules"]
+    stages = {judged["name"]: [stage["outcome"] for stage in judged["stages"]] for judged in modules_of_run}
     assert stages["busy"] == ["undecided", "not needed", "not needed"]
     assert run.returncode == 1
     (tmp_path / "manifests/module-gone.json").unlink()

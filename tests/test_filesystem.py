@@ -1,4 +1,4 @@
-"""Layers merged into one file system: against a plain model of an overlay, and against the kernel's own paths."""
+"""The file system of an image, compared with a simple model of an overlay and with the kernel's path lookup."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _layer(cache: Cache, number: int, tree: Tree) -> Layer:
 
 
 def _merged(cache: Cache, trees: Sequence[Tree]) -> FileSystem:
-    """The file system of layers that are given base first."""
+    """Return the file system of layers. Layers come base first."""
     return FileSystem([_layer(cache, number, tree) for number, tree in reversed(list(enumerate(trees)))])
 
 
@@ -65,9 +65,9 @@ MERGED: dict[str, tuple[list[Tree], set[str]]] = {
     "whiteout": ([_file("a/b") | _file("a/c"), _file("a/.wh.b")], {"a/c"}),
     "whiteout of a folder": ([_file("a/b/c") | _file("a/d"), _file("a/.wh.b")], {"a/d"}),
     "whiteout of nothing": ([_file("a"), _file(".wh.b")], {"a"}),
-    "whiteout beside the new one": ([_file("a/b"), _file(".wh.a") | _file("a/c")], {"a/c"}),
-    "whiteout is not for its own layer": ([_file("a") | _file(".wh.a")], {"a"}),
-    "whiteout is for all below": ([_file("a"), _file("a"), _file(".wh.a")], set()),
+    "whiteout next to a new name": ([_file("a/b"), _file(".wh.a") | _file("a/c")], {"a/c"}),
+    "whiteout does not hide its own layer": ([_file("a") | _file(".wh.a")], {"a"}),
+    "whiteout hides all lower layers": ([_file("a"), _file("a"), _file(".wh.a")], set()),
     "and back again": ([_file("a"), _file(".wh.a"), _file("a")], {"a"}),
     "opaque": ([_file("a/b") | _file("c"), _file("a/.wh..wh..opq") | _file("a/c")], {"a/c", "c"}),
     "opaque root": ([_file("a/b"), _file(".wh..wh..opq") | _file("c")], {"c"}),
@@ -85,19 +85,19 @@ MERGED: dict[str, tuple[list[Tree], set[str]]] = {
 def test_merge(cache: Cache, name: str) -> None:
     trees, want = MERGED[name]
     files = _merged(cache, trees)
-    assert {one.path for one in files.below("", lambda _: True)} == want
+    assert {located.path for located in files.below("", lambda _: True)} == want
     assert files.children("") == sorted({path.partition("/")[0] for path in want})
     for path in ("a", "a/b", "a/b/c", "a/c", "c", "a.b", "a-b"):
-        there = path in want or any(one.startswith(f"{path}/") for one in want)
-        assert (files.entry(path) is not None) == there, path
+        exists = path in want or any(other.startswith(f"{path}/") for other in want)
+        assert (files.entry(path) is not None) == exists, path
 
 
-def test_hidden_is_told_with_its_layer(cache: Cache) -> None:
+def test_hidden_entries_have_their_layer(cache: Cache) -> None:
     files = _merged(cache, [_file("a/b"), _file("c"), _file("a/.wh.b"), _file("d")])
-    assert [(one.path, one.layer) for one in files.hidden("a", lambda name: name == "b")] == [("a/b", 3)]
+    assert [(located.path, located.layer) for located in files.hidden("a", lambda name: name == "b")] == [("a/b", 3)]
 
 
-def test_lower_layers_stay_closed_when_the_answer_is_above() -> None:
+def test_lower_layers_stay_closed_if_a_higher_layer_decides() -> None:
     def never() -> LayerIndex:
         raise AssertionError
 
@@ -112,7 +112,7 @@ def test_lower_layers_stay_closed_when_the_answer_is_above() -> None:
 
 
 def _random_tree(dice: random.Random, lower: bool) -> Tree:
-    """A layer without contradictions of its own; upper ones have whiteouts."""
+    """Return a layer without contradictions. Only layers above the base have whiteouts."""
     tree: Tree = {}
 
     def fill(parent: str, depth: int) -> None:
@@ -144,7 +144,7 @@ def _random_target(dice: random.Random) -> str:
 
 
 def _applied(trees: Sequence[Tree]) -> Tree:
-    """The model: each layer's removals first, then its names, one replacing what is not a folder on both sides."""
+    """Apply the model: for each layer, first its removals, then its names. Only folder on folder does not replace."""
     merged: Tree = {}
     for tree in trees:
         for path in tree:
@@ -170,8 +170,8 @@ def _put(merged: Tree, entry: LayerEntry) -> None:
 
 
 def _remove(merged: Tree, path: str, itself: bool) -> None:
-    for one in [one for one in merged if one.startswith(f"{path}/" if path else "") or (itself and one == path)]:
-        del merged[one]
+    for key in [key for key in merged if key.startswith(f"{path}/" if path else "") or (itself and key == path)]:
+        del merged[key]
 
 
 def _paths(depth: int = 3) -> Iterator[str]:
@@ -185,20 +185,20 @@ def _paths(depth: int = 3) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_merge_is_what_the_model_says(cache: Cache, seed: int) -> None:
+def test_merge_agrees_with_the_model(cache: Cache, seed: int) -> None:
     dice = random.Random(seed)
     trees = [_random_tree(dice, lower=number > 0) for number in range(dice.randint(1, 4))]
     model, files = _applied(trees), _merged(cache, trees)
     for path in _paths():
         located = files.entry(path)
         assert (located and located.entry.kind) == (model[path].kind if path in model else None), (path, trees)
-    named = {one.path for one in files.below("", lambda _: True)}
+    named = {located.path for located in files.below("", lambda _: True)}
     assert named <= set(model)
     assert {path for path, entry in model.items() if entry.kind is not EntryKind.FOLDER} <= named
 
 
 def _kernel_path(root: Path, path: str) -> str | None:
-    """Where the kernel ends in this root, None for no such file or a loop."""
+    """Return the path that the kernel reaches in this root, or None if the file is missing or links go in circles."""
     how = _How(os.O_PATH | os.O_CLOEXEC, 0, _IN_ROOT)
     libc = ctypes.CDLL(None, use_errno=True)
     folder = os.open(root, os.O_PATH)
@@ -228,7 +228,7 @@ def _written(root: Path, model: dict[str, LayerEntry]) -> Path:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_links_lead_where_the_kernel_goes(cache: Cache, tmp_path: Path, seed: int) -> None:
+def test_links_agree_with_the_kernel(cache: Cache, tmp_path: Path, seed: int) -> None:
     dice = random.Random(f"links {seed}")
     trees = [_random_tree(dice, lower=number > 0) for number in range(dice.randint(1, 3))]
     root = _written(tmp_path.resolve() / "root", _applied(trees))
@@ -254,8 +254,8 @@ LINKS = {
     "link with a slash": (_link("a", "b/") | _folder("b"), "a", "b"),
     "file as a folder": (_file("a"), "a/.", None),
     "back from a folder": (_folder("a") | _file("b"), "a/.././b", "b"),
-    "back from behind a link": (_link("a", "b/c") | _folder("b/c") | _file("b/d"), "a/../d", "b/d"),
-    "missing behind a whole link": (_link("a", "b") | _folder("b"), "a/c", None),
+    "back from a link's target": (_link("a", "b/c") | _folder("b/c") | _file("b/d"), "a/../d", "b/d"),
+    "missing below a valid link": (_link("a", "b") | _folder("b"), "a/c", None),
 }
 BROKEN = {
     "nowhere": (_link("a", "b"), "a", ("a", "b", "/b is not in the image")),
@@ -264,7 +264,7 @@ BROKEN = {
     "a file as a folder": (_link("a", "b/") | _file("b"), "a", ("a", "b/", "/b is not in the image")),
     "in circles": (_link("a", "b") | _link("b", "a"), "a/x", ("a", "b", "links go in circles")),
     "second of two": (_link("a", "b") | _link("b", "c"), "a", ("a", "b", "/c is not in the image")),
-    "behind a good one": (
+    "after a valid link": (
         _link("a", "b") | _link("b/c", "d") | _folder("b"),
         "a/c",
         ("b/c", "d", "/b/d is not in the image"),
@@ -288,7 +288,7 @@ def test_broken_link(cache: Cache, name: str) -> None:
 
 
 @pytest.mark.parametrize(("links", "good"), [(40, True), (41, False)])
-def test_as_many_links_as_the_kernel_follows(cache: Cache, links: int, good: bool) -> None:
+def test_bound_of_links_is_the_kernel_s(cache: Cache, links: int, good: bool) -> None:
     tree = _file("0")
     for number in range(links):
         tree |= _link(str(number + 1), str(number))

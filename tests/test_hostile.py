@@ -1,4 +1,4 @@
-"""Images of no good will: each ends with a finding, within seconds, in little memory, and never with a traceback."""
+"""Hostile images: each run ends with a finding, in seconds and little memory, without a traceback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GOOD = Member(f"{AT}/probe.ko", KMOD)
 MIB = 1 << 20
 GIB = 1 << 30
 MOST_BYTES = 100 * MIB
-MOST_SECONDS = 60  # on a busy machine; the slowest takes a quarter of it on a quiet one
+MOST_SECONDS = 60  # for a busy machine: on an idle machine the slowest image takes a quarter of it
 
 VERIFIED = ("verified",)
 UNREADABLE, BROKEN = ("refuted", "image-unreadable"), ("refuted", "kmod-link-broken")
@@ -50,12 +50,12 @@ BOUND, MISMATCH = ("undecided", "bound-exceeded"), ("undecided", "digest-mismatc
 
 
 def _packed(*parts: bytes) -> bytes:
-    """The parts as members of one gzip stream, so that nobody holds it unpacked."""
+    """Return the parts as members of one gzip stream. The test itself never holds the unpacked stream."""
     return b"".join(gzip.compress(part, 1, mtime=0) for part in parts)
 
 
 def _zeros(count: int) -> bytes:
-    """A gzip stream of so many zeros."""
+    """Return a gzip stream of `count` zeros."""
     whole = gzip.compress(bytes(64 * MIB), 9, mtime=0) if count >= 64 * MIB else b""
     return whole * (count // (64 * MIB)) + gzip.compress(bytes(count % (64 * MIB)), 1, mtime=0)
 
@@ -67,7 +67,7 @@ def _header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 
 def _with_size(field: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A header whose size field holds these bytes, under a right checksum."""
+    """Return a header with these bytes in its size field, and a correct checksum."""
     header = bytearray(_header("file", 0, kind))
     header[124:136] = field.ljust(12, b"\0")
     header[148:156] = b" " * 8
@@ -92,7 +92,7 @@ def _big_file() -> Image:
 
 
 def _gzip_bomb() -> Image:
-    """Files of 20 GiB together, in 20 MB."""
+    """Return an image of 20 MB with 20 GiB of files."""
     return _of_gzip((_packed(_header("usr/big", 2 * GIB)) + _zeros(2 * GIB)) * 10 + _packed(tar([GOOD])))
 
 
@@ -106,7 +106,7 @@ def _many_entries() -> Image:
 
 
 def _many_names() -> Image:
-    """As many names as are read, and all different."""
+    """Return an image with nearly the largest number of names, all different."""
     template = bytearray(_header(f"usr/share/a-folder-with-a-long-name/{0:06}", 0))
     start = template.index(b"000000")
     rest = sum(template[:148]) + sum(template[156:]) + 8 * 0x20 - sum(b"000000")
@@ -132,7 +132,7 @@ def _pax(body: bytes) -> bytes:
 
 
 def _unknown_pax_keys() -> Image:
-    """120 MiB of keys that nobody asks for, all different."""
+    """Return an image with 120 MiB of unknown pax keys, all different."""
     value = "v" * 980
     bodies = (
         "".join(f"1000 k{header:04}{number:08}={value}\n"[:999] + "\n" for number in range(1000))
@@ -162,10 +162,10 @@ def _xz_bomb() -> Image:
 
 
 def _nested(depth: int) -> Image:
-    made = _one(GOOD)
+    nested = _one(GOOD)
     for _ in range(depth):
-        made = index([Image(made.manifest, made.blobs, made.children, {})])
-    return made
+        nested = index([Image(nested.manifest, nested.blobs, nested.children, {})])
+    return nested
 
 
 def _document(body: bytes, media_type: str = OCI_MANIFEST) -> Image:
@@ -173,10 +173,10 @@ def _document(body: bytes, media_type: str = OCI_MANIFEST) -> Image:
 
 
 def _many_layers() -> Image:
-    one = layer([GOOD])
+    blob = layer([GOOD])
     config = Blob(b"{}", OCI_CONFIG)
-    body = {"schemaVersion": 2, "config": config.descriptor(), "layers": [one.descriptor()] * 10_000}
-    return Image(Blob(json.dumps(body).encode(), OCI_MANIFEST), [config, one])
+    body = {"schemaVersion": 2, "config": config.descriptor(), "layers": [blob.descriptor()] * 10_000}
+    return Image(Blob(json.dumps(body).encode(), OCI_MANIFEST), [config, blob])
 
 
 def _link_chain() -> Image:
@@ -185,7 +185,7 @@ def _link_chain() -> Image:
 
 
 def _small() -> dict[str, tuple[Image, tuple[str, ...]]]:
-    """Those that cost next to nothing, judged by one run."""
+    """Return the small images, with their verdicts."""
     plain = tar([GOOD])
     deep = "/".join("d" * 1500)
     return {
@@ -226,7 +226,7 @@ def _small() -> dict[str, tuple[Image, tuple[str, ...]]]:
         "nested-json": (_document(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), UNREADABLE),
         "long-number": (_document(b'{"schemaVersion":2,"layers":[],"config":' + b"9" * 10_000 + b"}"), UNREADABLE),
         "index-of-nothing": (_document(b'{"manifests":[]}', OCI_INDEX), ("refuted", "image-platform-missing")),
-        "manifests-that-are-none": (_document(b'{"manifests":7}', OCI_INDEX), UNREADABLE),
+        "manifests-that-are-a-number": (_document(b'{"manifests":7}', OCI_INDEX), UNREADABLE),
         "digest-that-is-a-path": (_document(_with_digest("sha256:../../../../etc/passwd")), UNREADABLE),
         "steering": (_one(Member(f"{AT}/\x1b[31m::error::probe2.ko", KMOD)), ("refuted", "kmod-absent")),
     }  # fmt: skip
@@ -239,15 +239,15 @@ def _with_digest(digest: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """The memory of pytest itself."""
+    """The memory of pytest itself, in bytes."""
     return run_preflight(tmp_path_factory.mktemp("bare"), "--version").peak
 
 
-def _judged(tmp_path: Path, images: Mapping[str, Image]) -> Run:
-    """One run over a layout of the images."""
+def _run(tmp_path: Path, images: Mapping[str, Image]) -> Run:
+    """Run the suite on a layout of the images."""
     layout = tmp_path / "layout"
     if not layout.exists():
-        write_layout(layout, {f"registry.example/hostile/{name}:v1": one for name, one in images.items()})
+        write_layout(layout, {f"registry.example/hostile/{name}:v1": made for name, made in images.items()})
     modules = [module(name, f"registry.example/hostile/{name}:v1") for name in images]
     manifests = write_manifests(tmp_path / "manifests", modules)
     return run_preflight(
@@ -264,9 +264,9 @@ def _check(run: Run, bare: int, want: Mapping[str, tuple[str, ...]]) -> None:
     assert run.peak - bare < MOST_BYTES, f"{(run.peak - bare) / MIB:.0f} MiB above pytest itself"
 
 
-def test_small_ones(tmp_path: Path, bare: int) -> None:
+def test_small_images(tmp_path: Path, bare: int) -> None:
     small = _small()
-    run = _judged(tmp_path, {name: made for name, (made, _) in small.items()})
+    run = _run(tmp_path, {name: made for name, (made, _) in small.items()})
     _check(run, bare, {name: want for name, (_, want) in small.items()})
 
 
@@ -284,12 +284,12 @@ LARGE: dict[str, tuple[Callable[[], Image], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_large_one(tmp_path: Path, bare: int, name: str) -> None:
+def test_large_image(tmp_path: Path, bare: int, name: str) -> None:
     make, want = LARGE[name]
-    _check(_judged(tmp_path, {name: make()}), bare, {name: want})
+    _check(_run(tmp_path, {name: make()}), bare, {name: want})
 
 
-def test_layer_that_is_not_what_its_digest_says(tmp_path: Path, bare: int) -> None:
+def test_layer_that_does_not_match_its_digest(tmp_path: Path, bare: int) -> None:
     made = {"changed": _one(GOOD), "cut": _one(GOOD, Member("a", b"cut")), "gone": _one(GOOD, Member("a", b"gone"))}
     layout = write_layout(tmp_path / "layout", {f"registry.example/hostile/{name}:v1": made[name] for name in made})
     blobs = {name: layout / "blobs/sha256" / made[name].blobs[1].digest.removeprefix("sha256:") for name in made}
@@ -298,4 +298,4 @@ def test_layer_that_is_not_what_its_digest_says(tmp_path: Path, bare: int) -> No
     blobs["cut"].write_bytes(blobs["cut"].read_bytes()[:-20])
     blobs["gone"].unlink()
     want = {"changed": MISMATCH, "cut": ("undecided", "transfer-truncated"), "gone": UNREADABLE}
-    _check(_judged(tmp_path, made), bare, want)
+    _check(_run(tmp_path, made), bare, want)

@@ -1,4 +1,4 @@
-"""The image stage against real registries: each shape of an image, each way of access, and what is asked of them."""
+"""The image stage with real registries: each shape of an image, each way of access, and the requests to a registry."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .shapes import BASE, VERIFIED, Parts, Shape, every_shape, refuted, shape_na
 
 @pytest.fixture(scope="module")
 def parts(kernels: tuple[str, str], kmods: Mapping[str, bytes]) -> Parts:
-    """Real kmods for real kernels; the upgrade goes to the newest."""
+    """Real kmods for real kernels. The upgrade is to the newest kernel."""
     old, new = kernels
     return Parts(new, old, kmods[new], kmods[old])
 
 
 @pytest.fixture(scope="module")
 def shapes(login_registry: Registry, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Shape]:
-    """Every shape, pushed; those that buildah builds too, where it works."""
+    """Every shape, pushed to the registry. If buildah works, also the shapes that it builds."""
     shapes = every_shape(parts)
     for shape in shapes:
         if shape.made:
@@ -61,7 +61,7 @@ def _built(registry: Registry, parts: Parts, scratch: Path) -> list[Shape]:
 
 @pytest.fixture(scope="module")
 def manifests(login_registry: Registry, shapes: Sequence[Shape], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Module for each shape."""
+    """The manifests of a Module for each shape."""
     modules = []
     for shape in shapes:
         repository = f"{login_registry.host}/shapes/{shape.name}"
@@ -85,9 +85,10 @@ def test_every_shape_has_its_verdict(
     options = [f"--kernel={parts.kernel}", f"--manifests={manifests}", f"--numprocesses={workers}"]
     run = run_preflight(tmp_path, *options, _trusted(login_registry), _login(login_registry, tmp_path))
     assert run.verdicts() == {shape.name: shape.want for shape in shapes}, run.output
-    told = run.sentences()
-    assert [(shape.words, told[shape.name]) for shape in shapes if shape.words not in told[shape.name]] == []
-    assert shape_names(shapes) == set(told)
+    sentences = run.sentences()
+    wrong = [(shape.words, sentences[shape.name]) for shape in shapes if shape.words not in sentences[shape.name]]
+    assert wrong == []
+    assert shape_names(shapes) == set(sentences)
     assert run.returncode == 1
     assert "Traceback" not in run.output
     assert len(run.junit.findall(".//testcase")) == 3 * len(shapes)
@@ -102,7 +103,7 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
         {
             "plain": VERIFIED,
             "own": VERIFIED,
-            "own-of-old": VERIFIED,
+            "own-dockercfg": VERIFIED,
             "own-wrong": DENIED,
             "own-for-another": DENIED,
             "own-malformed": refuted("credentials-invalid"),
@@ -110,12 +111,12 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
             "missing": refuted("image-not-found"),
         },
     ),
-    "nobody": (
+    "no login": (
         ["ca"],
         {
             "plain": DENIED,
             "own": VERIFIED,
-            "own-of-old": VERIFIED,
+            "own-dockercfg": VERIFIED,
             "own-wrong": DENIED,
             "own-for-another": DENIED,
             "own-malformed": refuted("credentials-invalid"),
@@ -128,7 +129,7 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
         {
             "plain": UNDECIDED,
             "own": VERIFIED,
-            "own-of-old": VERIFIED,
+            "own-dockercfg": VERIFIED,
             "own-wrong": DENIED,
             "own-for-another": DENIED,
             "own-malformed": refuted("credentials-invalid"),
@@ -141,7 +142,7 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
         {
             "plain": UNTRUSTED,
             "own": UNTRUSTED,
-            "own-of-old": UNTRUSTED,
+            "own-dockercfg": UNTRUSTED,
             "own-wrong": UNTRUSTED,
             "own-for-another": UNTRUSTED,
             "own-malformed": refuted("credentials-invalid"),
@@ -155,7 +156,7 @@ SENTENCES = {
     ("login", "own-malformed"): "imageRepoSecret shapes/own-malformed: not JSON",
     ("login", "own-not-given"): "own-not-given is not among the manifests, so the image was requested with --authfile ",
     ("login", "missing"): "got 404, the registry does not have it",
-    ("nobody", "plain"): "(with no credentials)",
+    ("no login", "plain"): "(with no credentials)",
     ("wrong password", "plain"): "(with --authfile, which nodes do not use)",
     ("no authority", "plain"): "is not trusted (unable to get local issuer certificate)",
 }
@@ -167,15 +168,15 @@ def test_access(request: pytest.FixtureRequest, tmp_path: Path, parts: Parts, ki
     registry: Registry = request.getfixturevalue(kind)
     push(registry, "team/access", "v1", parts.image(parts.good))
     manifests = write_manifests(tmp_path / "manifests", _access_manifests(registry))
-    given = {"ca": _trusted(registry), "login": _login(registry, tmp_path / "right"),
+    options_by_name = {"ca": _trusted(registry), "login": _login(registry, tmp_path / "right"),
              "wrong": _login(registry, tmp_path / "wrong", "wrong")}  # fmt: skip
     names, want = ACCESS[access]
-    options = [f"--kernel={parts.kernel}", f"--manifests={manifests}", *(given[name] for name in names)]
+    options = [f"--kernel={parts.kernel}", f"--manifests={manifests}", *(options_by_name[name] for name in names)]
     run = run_preflight(tmp_path, *options, "--numprocesses=0")
     assert run.verdicts() == want, run.output
-    told = run.sentences()
+    sentences = run.sentences()
     words = {name: text for (where, name), text in SENTENCES.items() if where == access}
-    assert {name: told[name] for name, text in words.items() if text not in told[name]} == {}
+    assert {name: sentences[name] for name, text in words.items() if text not in sentences[name]} == {}
     assert registry.password not in run.output + json.dumps(run.document)
 
 
@@ -185,7 +186,7 @@ def _access_manifests(registry: Registry) -> list[dict[str, Any]]:
     auths = {registry.host: entry}
     secrets = {
         "own": ("dockerconfigjson", {"auths": auths}),
-        "own-of-old": ("dockercfg", auths),
+        "own-dockercfg": ("dockercfg", auths),
         "own-wrong": ("dockerconfigjson", {"auths": {registry.host: {"auth": _base64(f"{registry.user}:wrong")}}}),
         "own-for-another": ("dockerconfigjson", {"auths": {"registry.example": entry}}),
         "own-malformed": ("dockerconfigjson", None),
@@ -202,7 +203,7 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def test_token_registry_lets_everybody_pull_what_is_public(
+def test_public_image_of_a_token_registry_needs_no_login(
     tmp_path: Path, token_registry: Registry, parts: Parts
 ) -> None:
     push(token_registry, "public/kmod", "v1", parts.image(parts.good))
@@ -214,44 +215,46 @@ def test_token_registry_lets_everybody_pull_what_is_public(
 
 @pytest.fixture
 def team(plain_registry: Registry, parts: Parts, tmp_path: Path) -> dict[str, Image]:
-    """Six images on one base; in half of them the kmod is in the base that they share, in one it is missing."""
+    """Six images that share layers. Five have the kmod, in a shared layer or in their own. One has no kmod."""
     shared = layer([parts.good, Member("usr/filler", random.Random(7).randbytes(200_000))])
     empty = layer([Member("etc/nothing", b"here")])
     made = {f"shared-{number}": image([shared, layer([Member("etc/n", bytes([number]))])]) for number in range(3)}
     made |= {f"own-{number}": image([BASE, shared, layer([parts.good])]) for number in range(2)}
     made["none"] = image([BASE, empty])
-    for name, one in made.items():
-        push(plain_registry, f"team/{name}", "v1", one)
+    for name, pushed in made.items():
+        push(plain_registry, f"team/{name}", "v1", pushed)
     plain_registry.forget()
     write_manifests(tmp_path / "manifests", [module(name, f"{plain_registry.host}/team/{name}:v1") for name in made])
     return made
 
 
-def test_each_blob_is_fetched_once_and_by_a_second_run_not_at_all(
+def test_each_blob_is_fetched_once_and_a_second_run_fetches_none(
     tmp_path: Path, plain_registry: Registry, parts: Parts, team: Mapping[str, Image]
 ) -> None:
     options = [f"--kernel={parts.kernel}", f"--manifests={tmp_path / 'manifests'}", "-n", "4"]
     want = {name: refuted("kmod-absent") if name == "none" else VERIFIED for name in team}
     first = run_preflight(tmp_path, *options)
     assert first.verdicts() == want, first.output
-    fetched = Counter(_digest(one) for one in plain_registry.requests() if one.method == "GET" and BLOBS in one.path)
+    fetched = Counter(
+        _digest(sent) for sent in plain_registry.requests() if sent.method == "GET" and BLOBS in sent.path
+    )
     assert fetched
     assert set(fetched.values()) == {1}
     plain_registry.forget()
     second = run_preflight(tmp_path, *options)
     assert second.verdicts() == want, second.output
     requests = plain_registry.requests()
-    assert [one for one in requests if one.method == "GET" and BLOBS in one.path] == []
-    assert Counter(one.path for one in requests if one.method == "GET" and MANIFESTS in one.path) == {
+    assert [sent for sent in requests if sent.method == "GET" and BLOBS in sent.path] == []
+    assert Counter(sent.path for sent in requests if sent.method == "GET" and MANIFESTS in sent.path) == {
         f"/v2/team/{name}/manifests/v1": 1 for name in team
     }
-    asked = {one.path for one in requests if one.method == "HEAD"}
-    assert asked >= {
+    checked = {sent.path for sent in requests if sent.method == "HEAD"}
+    assert checked >= {
         f"/v2/team/{name}/blobs/{blob.digest}" for name in team if name != "none" for blob in team[name].blobs
     }
 
 
-def test_layer_that_the_registry_lost_is_missed_though_the_cache_has_it(
+def test_blob_that_the_registry_lost_refutes_even_if_it_is_cached(
     tmp_path: Path, plain_registry: Registry, parts: Parts, team: Mapping[str, Image]
 ) -> None:
     lost = layer([parts.good, Member("usr/lost", random.Random(8).randbytes(1000))])

@@ -1,4 +1,4 @@
-"""Mirrors as a node applies them, a row for each rule (docs/reference/openshift.md 5.1), and registry settings."""
+"""Mirrors as nodes apply them, a row for each rule (docs/reference/openshift.md 5.1), and registry settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Set = tuple[str, str, list[str]]
 def mirror_set(
     kind: str, *entries: tuple[str, Sequence[str]], name: str = "set", never: bool = False
 ) -> dict[str, Any]:
-    """An IDMS, ITMS or ICSP manifest."""
+    """Return an IDMS, ITMS or ICSP manifest."""
     policy = {"mirrorSourcePolicy": "NeverContactSource"} if never else {}
     body = [{"source": source, "mirrors": list(mirrors), **policy} for source, mirrors in entries]
     group = "operator.openshift.io/v1alpha1" if kind == ICSP else "config.openshift.io/v1"
@@ -43,12 +43,12 @@ def mirror_set(
 
 
 def mirrors_of(*manifests: Mapping[str, Any]) -> Mirrors:
-    """All the rules of the objects."""
+    """Return all rules of the objects."""
     return Mirrors(tuple(rule for manifest in manifests for rule in parse_mirrors(manifest)))
 
 
-# Sets as "KIND source > mirror mirror", with a ! behind the kind for NeverContactSource; then a name, then the hops. %
-# stands for a digest.
+# Sets as "KIND source > mirror mirror", with a ! after the kind for NeverContactSource; then a name, then its pull
+# sources. % means a digest.
 ROWS = """
                                             | q.io/a/b:t           | q.io/a/b:t
                                             | q.io/a/b%            | q.io/a/b%
@@ -121,10 +121,10 @@ _KIND = {"D": IDMS, "T": ITMS, "C": ICSP}
 
 def _rows() -> list[tuple[str, str, str]]:
     rows = [line.split("|") for line in ROWS.strip("\n").splitlines()]
-    return [(sets.strip(), name.strip(), hops.strip()) for sets, name, hops in rows]
+    return [(sets.strip(), name.strip(), sources.strip()) for sets, name, sources in rows]
 
 
-def _named(text: str) -> dict[str, Any]:
+def _parse_set(text: str) -> dict[str, Any]:
     head, _, mirrors = text.partition(">")
     kind, source = head.split()
     return mirror_set(_KIND[kind[0]], (source, mirrors.split()), never=kind.endswith("!"))
@@ -134,12 +134,13 @@ def _reference(text: str) -> Reference:
     return Reference.parse(text.replace("%", DIGEST))
 
 
-@pytest.mark.parametrize(("sets", "name", "hops"), _rows())
-def test_hops(sets: str, name: str, hops: str) -> None:
-    mirrors = mirrors_of(*(_named(one) for one in sets.split(";") if one.strip()))
+@pytest.mark.parametrize(("sets", "name", "expected"), _rows())
+def test_pull_sources(sets: str, name: str, expected: str) -> None:
+    mirrors = mirrors_of(*(_parse_set(text) for text in sets.split(";") if text.strip()))
     reference = _reference(name)
-    assert [str(hop.reference).replace(DIGEST, "%") for hop in mirrors.pull_sources(reference)] == hops.split()
-    assert [hop.reference for hop in mirrors.pull_sources(reference) if not hop.mirror] in ([], [reference])
+    sources = mirrors.pull_sources(reference)
+    assert [str(source.reference).replace(DIGEST, "%") for source in sources] == expected.split()
+    assert [source.reference for source in sources if not source.mirror] in ([], [reference])
 
 
 def test_enough_rows() -> None:
@@ -149,7 +150,7 @@ def test_enough_rows() -> None:
 @pytest.mark.parametrize(
     ("mirror", "name"), [("m.io", "q.io/a/b"), ("mirror/x", "q.io/a/b"), ("m.io/UPPER", "q.io/a/b")]
 )
-def test_a_mirror_that_makes_no_name_ends_the_pull(mirror: str, name: str) -> None:
+def test_mirror_that_makes_an_invalid_name(mirror: str, name: str) -> None:
     with pytest.raises(Blocked, match=r"its mirror|got mirror"):
         mirrors_of(mirror_set(IDMS, ("q.io/a/b", [mirror]))).pull_sources(_reference(f"{name}%"))
 
@@ -170,7 +171,7 @@ def test_a_mirror_that_makes_no_name_ends_the_pull(mirror: str, name: str) -> No
     ],
 )
 def test_merged(lists: list[str], out: str) -> None:
-    assert "".join(merged(tuple(one) for one in lists)) == out
+    assert "".join(merged(tuple(names) for names in lists)) == out
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_merged(lists: list[str], out: str) -> None:
         ({"source": "q.io", "mirrors": ["m.io"], "mirrorSourcePolicy": 5}, "mirrorSourcePolicy: got number 5"),
     ],
 )
-def test_a_set_that_no_api_server_takes(entry: Mapping[str, object], words: str) -> None:
+def test_invalid_mirror_set(entry: Mapping[str, object], words: str) -> None:
     manifest = {"kind": IDMS, "metadata": {"name": "bad"}, "spec": {"imageDigestMirrors": [entry]}}
     with pytest.raises(Malformed) as caught:
         parse_mirrors(manifest)
@@ -196,7 +197,7 @@ def test_a_set_that_no_api_server_takes(entry: Mapping[str, object], words: str)
 
 
 @pytest.mark.parametrize(
-    ("manifests", "said"),
+    ("manifests", "contradict"),
     [
         ([mirror_set(IDMS, ("q.io", ["m.io"]))], False),
         ([mirror_set(IDMS, ("q.io", ["m.io"]), never=True)], False),
@@ -207,8 +208,8 @@ def test_a_set_that_no_api_server_takes(entry: Mapping[str, object], words: str)
         ([mirror_set(IDMS, ("q.io", ["m.io"]), never=True), mirror_set(IDMS, ("q.io/a", ["m.io"]))], False),
     ],
 )
-def test_contradictions(manifests: list[dict[str, Any]], said: bool) -> None:
-    assert bool(mirrors_of(*manifests).contradictions()) is said
+def test_contradictions(manifests: list[dict[str, Any]], contradict: bool) -> None:
+    assert bool(mirrors_of(*manifests).contradictions()) is contradict
 
 
 def _registries(mirrors: Mirrors | None = None, **sources: list[str]) -> Registries:
@@ -242,20 +243,20 @@ def test_scopes(scope: str, name: str, inside: bool) -> None:
     assert tls == (RegistryTLS(True, True) if inside else VERIFIED_HTTPS)
 
 
-def test_a_host_on_another_port_is_blocked_with_it_and_not_allowed_with_it() -> None:
+def test_scope_without_a_port_blocks_every_port_and_allows_only_the_default() -> None:
     other_port = _reference("q.io:5000/a")
     assert _registries(blockedRegistries=["q.io"]).refusal(other_port)
     assert _registries(allowedRegistries=["q.io"]).refusal(other_port)
     assert _registries(allowedRegistries=["q.io", "q.io:5000"]).refusal(other_port) is None
 
 
-def test_nothing_is_refused_where_nothing_is_set() -> None:
+def test_no_settings_refuse_nothing() -> None:
     assert Registries().refusal(_reference("q.io/a")) is None
     assert parse_registries((), {"kind": "Image", "spec": {}}, {}) == Registries()
     assert _registries(allowedRegistries=[]).refusal(_reference("q.io/a")) is None
 
 
-def test_a_module_s_own_tls_is_not_for_mirrors() -> None:
+def test_tls_settings_of_an_image_are_not_for_mirrors() -> None:
     own, place = RegistryTLS(insecure=True), _reference("m.io/a")
     assert Registries().tls(PullSource(place, mirror=False), own) == own
     assert Registries().tls(PullSource(place, mirror=True), own) == VERIFIED_HTTPS
@@ -328,8 +329,8 @@ def test_authorities(tmp_path: Path) -> None:
         "data": {"a.io": pem, "b.io..5000": pem, "c.io": encoded, "bad.io": "no certificate", "worse.io": 5},
         "binaryData": {"d.io": encoded, "worst.io": "!"},
     }
-    found = parse_registries((), config, {("openshift-config", "cas"): config_map}).authorities
-    assert found == {"a.io": pem, "b.io:5000": pem, "c.io": pem, "d.io": pem}
+    authorities = parse_registries((), config, {("openshift-config", "cas"): config_map}).authorities
+    assert authorities == {"a.io": pem, "b.io:5000": pem, "c.io": pem, "d.io": pem}
     assert parse_registries((), config, {("other", "cas"): config_map}).authorities == {}
 
 
@@ -341,7 +342,7 @@ def test_authorities(tmp_path: Path) -> None:
         ({"additionalTrustedCA": "cas"}, "Image cluster: spec.additionalTrustedCA: got text 'cas', expected a mapping"),
     ],
 )
-def test_an_image_config_that_no_api_server_takes(spec: Mapping[str, object], words: str) -> None:
+def test_invalid_image_config(spec: Mapping[str, object], words: str) -> None:
     with pytest.raises(UsageProblem) as caught:
         parse_registries((), {"kind": "Image", "metadata": {"name": "cluster"}, "spec": spec}, {})
     assert caught.value.message.startswith(words)

@@ -101,9 +101,9 @@ def test_not_listed(tmp_path: Path, layers: Sequence[Blob], reason: str) -> None
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "got no JSON object"),
-        (b'{"rpmdb.pkglist": [["kernel-co', "got no JSON object"),
-        (b"[" * 100_000, "got no JSON object"),
+        (b"", "not a JSON object"),
+        (b'{"rpmdb.pkglist": [["kernel-co', "not a JSON object"),
+        (b"[" * 100_000, "not a JSON object"),
         (b"[]", "document: got a list of 0, expected a mapping"),
         (b"{}", "rpmdb.pkglist: missing, expected a list of packages"),
         (b'{"rpmdb.pkglist": {}}', "rpmdb.pkglist: got a mapping, expected a list"),

@@ -1,4 +1,4 @@
-"""proxy.config.openshift.io/cluster: authorities trusted for every registry, and the proxy by which they are asked."""
+"""proxy.config.openshift.io/cluster: CAs trusted for every registry, and the proxy for requests to registries."""
 
 from __future__ import annotations
 
@@ -44,43 +44,43 @@ BUNDLE = "ca-bundle.crt"
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The company's own; its registry goes by public names too."""
+    """The CA of a company. Its registry has public host names too."""
     return Authority(tmp_path_factory.mktemp("authority"), *HOSTS)
 
 
 @pytest.fixture(scope="module")
 def registry(authority: Authority) -> Iterator[FaultyRegistry]:
-    """Release, driver toolkit and images of the demo, and an image of our own."""
+    """A registry with release, driver toolkit and images of the demo, and another image."""
     with FaultyRegistry({**dict(_named(demo_images())), "team/kmod:v1": GOOD}, authority=authority) as registry:
         yield registry
 
 
 def _named(images: Mapping[str, Image]) -> Iterator[tuple[str, Image]]:
-    for name, one in images.items():
+    for name, made in images.items():
         path = name.partition("/")[2]
-        yield (f"{path.partition('@')[0]}:any" if "@" in path else path), one
+        yield (f"{path.partition('@')[0]}:any" if "@" in path else path), made
 
 
 @pytest.fixture
 def forward(registry: FaultyRegistry) -> Iterator[ForwardProxy]:
-    """Asks for a login, and alone knows where the public names lead."""
+    """A proxy with a login. Only this proxy knows the addresses of the public host names."""
     with ForwardProxy((USER, PASSWORD), places={f"{host}:443": registry.host for host in HOSTS}) as forward:
         yield forward
 
 
 def proxy_object(**sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of proxy/cluster."""
+    """Return the manifest of proxy/cluster."""
     return {**openshift("Proxy", "cluster", {}), **sections}
 
 
 def config_map(name: str, text: str, key: str = BUNDLE, part: str = "data") -> dict[str, Any]:
-    """A ConfigMap of openshift-config."""
+    """Return a ConfigMap of openshift-config."""
     metadata = {"namespace": "openshift-config", "name": name}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, part: {key: text}}
 
 
 def trusting(authority: Authority, **status: str) -> list[dict[str, Any]]:
-    """The proxy of a cluster that trusts the authority."""
+    """Return the proxy object of a cluster that trusts the CA, and its ConfigMap."""
     proxy = proxy_object(spec={"trustedCA": {"name": "company"}}, status=status)
     return [proxy, config_map("company", authority.ca.read_text())]
 
@@ -94,18 +94,18 @@ def sentence(host: str) -> str:
 
 
 def run(tmp_path: Path, image_name: str, manifests: list[dict[str, Any]], env: Mapping[str, str] | None = None) -> Run:
-    """A run on one Module."""
+    """Run the suite on one Module."""
     folder = write_manifests(tmp_path / "manifests", [module("kmod", image_name), *manifests])
     return run_preflight(tmp_path, f"--kernel={KERNEL}", f"--manifests={folder}", "-n0", env=env)
 
 
 def encoded(text: str) -> str:
-    """In base64."""
+    """Return the text in base64."""
     return base64.b64encode(text.encode()).decode()
 
 
 # Servers, NO_PROXY, and whether the server is reached without a proxy.
-PASSED_BY = """
+REACHED_DIRECTLY = """
 r.io                     |                                | no
 r.io                     | r.io                           | yes
 R.io                     | r.IO                           | yes
@@ -146,7 +146,7 @@ r.io                     | 10.0.0.0/8                     | no
 """
 
 
-@pytest.mark.parametrize("row", PASSED_BY.strip().splitlines())
+@pytest.mark.parametrize("row", REACHED_DIRECTLY.strip().splitlines())
 def test_servers_that_are_reached_without_the_proxy(row: str) -> None:
     server, entries, want = (cell.strip() for cell in row.split("|"))
     assert is_reached_directly(server, entries) is (want == "yes")
@@ -165,7 +165,7 @@ def test_servers_that_are_reached_without_the_proxy(row: str) -> None:
         ("http://:@host", Proxy("host")),
     ],
 )
-def test_a_proxy(text: str, want: Proxy) -> None:
+def test_proxy_url(text: str, want: Proxy) -> None:
     proxy = Proxy.parse(text)
     assert proxy == want
     assert proxy.url == f"http{'s' * want.secure}://{want.host}"
@@ -218,9 +218,9 @@ def test_a_proxy_in_manifests(tmp_path: Path) -> None:
     inventory = read_manifests([str(tmp_path)], "default", io.StringIO())
     assert inventory.proxy == proxy
     assert USER not in repr(inventory)
-    network, said = with_cluster_proxy(Network(), inventory.proxy, {})
+    network, notes = with_cluster_proxy(Network(), inventory.proxy, {})
     elided = "; its password is elided there, so set HTTPS_PROXY"
-    assert (network.proxies["https"], said) == (proxy["status"]["httpsProxy"], (sentence("host:3128") + elided,))
+    assert (network.proxies["https"], notes) == (proxy["status"]["httpsProxy"], (sentence("host:3128") + elided,))
     unlike = {**proxy, "status": {"httpsProxy": f"http://{LOGIN}@host:3128"}}
     (tmp_path / "again.json").write_text(json.dumps(unlike))
     with pytest.raises(UsageProblem, match=r"Proxy cluster stands twice, and not alike; keep one of them$"):
@@ -245,13 +245,13 @@ def test_authorities_of_a_config_map(authority: Authority) -> None:
         "number": 5,
         "key": pem.replace("CERTIFICATE", "PRIVATE KEY"),
     }
-    found = authorities({"data": data, "binaryData": {"binary": encoded(pem), "latin": latin, "no base64": "é"}})
-    assert found.pop("windows").replace("\r\n", "\n") == pem
-    assert found == {"plain": pem, "comment": pem, "two": pem * 2, "once more": pem, "binary": pem, "latin": pem}
+    pem_by_key = authorities({"data": data, "binaryData": {"binary": encoded(pem), "latin": latin, "no base64": "é"}})
+    assert pem_by_key.pop("windows").replace("\r\n", "\n") == pem
+    assert pem_by_key == {"plain": pem, "comment": pem, "two": pem * 2, "once more": pem, "binary": pem, "latin": pem}
     assert authorities({"data": "text"}) == {}
 
 
-def test_a_bundle_with_comments_in_any_language_is_one_for_the_option_too(tmp_path: Path, authority: Authority) -> None:
+def test_registry_ca_with_comments_in_any_language(tmp_path: Path, authority: Authority) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(f"# Főtanúsítvány\n{authority.ca.read_text()}")
     assert parsers.authorities(str(bundle)) == bundle
@@ -261,7 +261,7 @@ def test_a_bundle_with_comments_in_any_language_is_one_for_the_option_too(tmp_pa
         assert run_preflight(tmp_path, *options).verdicts() == {"kmod": VERIFIED}
 
 
-# What stands beside the Module, whether its registry is trusted, and what is assumed; @ is the authority's PEM.
+# The manifests besides the Module, whether its registry is trusted, and the assumptions; @ means the PEM of the CA.
 COMPANY = {"spec": {"trustedCA": {"name": "company"}}}
 NO_CA = "no CA is trusted from ConfigMap openshift-config/company"
 TRUST: dict[str, tuple[list[dict[str, Any]], bool, list[str]]] = {
@@ -273,7 +273,7 @@ TRUST: dict[str, tuple[list[dict[str, Any]], bool, list[str]]] = {
         True,
         [],
     ),
-    "the bundle of the installation, which nobody names": (
+    "the bundle of the installation, which is not named": (
         [proxy_object(spec={"trustedCA": {"name": ""}}), config_map("user-ca-bundle", "@")],
         True,
         [],
@@ -297,16 +297,16 @@ TRUST: dict[str, tuple[list[dict[str, Any]], bool, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", TRUST)
-def test_trust_is_for_every_registry(tmp_path: Path, registry: FaultyRegistry, authority: Authority, name: str) -> None:
+def test_trusted_authorities(tmp_path: Path, registry: FaultyRegistry, authority: Authority, name: str) -> None:
     manifests, trusted, assumed = TRUST[name]
     whole = json.loads(json.dumps(manifests).replace('"@"', json.dumps(authority.ca.read_text())))
     done = run(tmp_path, f"{registry.host}/team/kmod:v1", whole)
     assert done.verdicts() == {"kmod": VERIFIED if trusted else UNTRUSTED}, done.output
-    assert [said for said in done.document["assumed"] if "trusted" in said] == assumed
+    assert [note for note in done.document["assumed"] if "trusted" in note] == assumed
 
 
-# Sections of the object, the environment, and which proxy is asked: the cluster's, the environment's or none.
-# {here} is the cluster's proxy with its login, {env} that of the environment, {registry} the registry's host:port.
+# Sections of the object, the environment, and the proxy that is used: that of the cluster, of the environment, or none.
+# {here} is the cluster's proxy with its login, {env} the proxy of the environment, {registry} the registry's host:port.
 HERE = {
     "httpProxy": "http://127.0.0.1:1",
     "httpsProxy": "{here}",
@@ -315,8 +315,8 @@ HERE = {
 CHOICES: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "the status counts": ({"status": HERE, "spec": {"httpsProxy": "http://127.0.0.1:1"}}, {}, "here"),
     "the spec, without a status": ({"spec": HERE}, {}, "here"),
-    "the status, though it is empty": ({"spec": HERE, "status": {}}, {}, "none"),
-    "a proxy for http alone": ({"status": {"httpProxy": "{here}"}}, {}, "none"),
+    "the status, even if it is empty": ({"spec": HERE, "status": {}}, {}, "none"),
+    "a proxy for http only": ({"status": {"httpProxy": "{here}"}}, {}, "none"),
     "noProxy names the network": ({"status": {**HERE, "noProxy": ".svc,127.0.0.0/8"}}, {}, "none"),
     "noProxy names the host with its port": ({"status": {**HERE, "noProxy": "{registry}"}}, {}, "none"),
     "noProxy names another port": ({"status": {**HERE, "noProxy": "127.0.0.1:1"}}, {}, "here"),
@@ -334,7 +334,7 @@ CHOICES: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_which_proxy_is_asked(
+def test_choice_of_proxy(
     tmp_path: Path, registry: FaultyRegistry, authority: Authority, forward: ForwardProxy, name: str
 ) -> None:
     sections, env, want = CHOICES[name]
@@ -350,13 +350,13 @@ def test_which_proxy_is_asked(
             "env": (set(), {registry.host}),
             "none": (set(), set()),
         }[want]
-    taken = [said for said in done.document["assumed"] if "proxy" in said]
+    notes = [note for note in done.document["assumed"] if "proxy" in note]
     passed = name.startswith("noProxy names the")
-    assert taken == ([sentence(forward.host)] if want == "here" or passed else [])
-    assert all(said in done.stdout for said in taken)
+    assert notes == ([sentence(forward.host)] if want == "here" or passed else [])
+    assert all(note in done.stdout for note in notes)
 
 
-def test_release_and_images_behind_the_proxy(tmp_path: Path, authority: Authority, forward: ForwardProxy) -> None:
+def test_release_and_images_through_the_proxy(tmp_path: Path, authority: Authority, forward: ForwardProxy) -> None:
     manifests = trusting(authority, httpsProxy=f"http://{LOGIN}@{forward.host}", noProxy=".cluster.local,.svc")
     folder = write_manifests(tmp_path / "manifests", manifests)
     done = run_preflight(tmp_path, f"--release-image={RELEASE}", GREEN, f"--manifests={folder}", "-n2")
@@ -366,21 +366,21 @@ def test_release_and_images_behind_the_proxy(tmp_path: Path, authority: Authorit
     assert sentence(forward.host) in done.document["assumed"]
 
 
-def test_a_layout_needs_no_proxy(tmp_path: Path, forward: ForwardProxy) -> None:
+def test_layout_needs_no_proxy(tmp_path: Path, forward: ForwardProxy) -> None:
     folder = write_manifests(tmp_path / "manifests", [proxy_object(status={"httpsProxy": "no proxy at all"})])
     layout = "--image-layout=demo/images"
     done = run_preflight(tmp_path, f"--release-image={RELEASE}", GREEN, layout, f"--manifests={folder}", "-n0")
     assert done.returncode == 0, done.output
-    assert [said for said in done.document["assumed"] if "proxy" in said] == []
+    assert [note for note in done.document["assumed"] if "proxy" in note] == []
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_a_proxy_under_tls_is_trusted_as_registries_are(
+def test_certificate_of_a_proxy_is_checked(
     tmp_path: Path, registry: FaultyRegistry, authority: Authority, trusted: bool
 ) -> None:
     with ForwardProxy((USER, PASSWORD), authority) as forward:
         proxy, bundle = trusting(authority, httpsProxy=f"https://{LOGIN}@{forward.host}")
-        # What a Module lets its registry do, the proxy may not: it hears a password.
+        # The weaker TLS settings of a Module are not for the proxy: the proxy receives a password.
         kmod = module("kmod", f"{registry.host}/team/kmod:v1", registryTLS={"insecureSkipTLSVerify": True})
         folder = write_manifests(tmp_path / "manifests", [kmod, proxy, *([bundle] if trusted else [])])
         done = run_preflight(tmp_path, f"--kernel={KERNEL}", f"--manifests={folder}", "-n0")
@@ -389,15 +389,15 @@ def test_a_proxy_under_tls_is_trusted_as_registries_are(
 
 
 @pytest.mark.parametrize(("workers", "password"), [(0, "right"), (2, "right"), (0, "wrong")])
-def test_the_login_is_told_to_the_proxy_and_to_nobody_else(
+def test_login_of_the_proxy_reaches_only_the_proxy(
     tmp_path: Path, authority: Authority, forward: ForwardProxy, workers: int, password: str
 ) -> None:
-    told = PASSWORD if password == "right" else f"{PASSWORD}-wr0ng"
-    login = f"{USER}:{quote(told, safe='')}"
+    used = PASSWORD if password == "right" else f"{PASSWORD}-wr0ng"
+    login = f"{USER}:{quote(used, safe='')}"
     given, left, temporary = tmp_path / "given", tmp_path / "left", tmp_path / "left" / "tmp"
     temporary.mkdir(parents=True)
     folder = write_manifests(given, trusting(authority, httpsProxy=f"http://{login}@{forward.host}"))
-    texts = [USER, PASSWORD, quote(PASSWORD, safe=""), encoded(f"{USER}:{told}"), encoded(told)]
+    texts = [USER, PASSWORD, quote(PASSWORD, safe=""), encoded(f"{USER}:{used}"), encoded(used)]
     needles = [text.encode() for text in texts]
     watch = Watch(needles, temporary)
     with watching(watch):
@@ -435,20 +435,20 @@ def test_the_login_is_told_to_the_proxy_and_to_nobody_else(
         ),
     ],
 )
-def test_a_proxy_that_is_of_no_use(tmp_path: Path, address: str, code: int, words: str) -> None:
+def test_useless_proxy(tmp_path: Path, address: str, code: int, words: str) -> None:
     folder = write_manifests(tmp_path / "given", [proxy_object(status={"httpsProxy": address})])
     done = run_preflight(tmp_path / "left", f"--release-image={RELEASE}", GREEN, f"--manifests={folder}", "-n0")
     assert done.returncode == code, done.output
     assert words in done.stderr
     assert set(done.verdicts()) == {"hello", "ring-buffer"}
-    assert [said for said in done.document["assumed"] if "proxy" in said] == [sentence("127.0.0.1:1")] * (code == 10)
+    assert [note for note in done.document["assumed"] if "proxy" in note] == [sentence("127.0.0.1:1")] * (code == 10)
     shown = [done.output.encode(), *(path.read_bytes() for path in (tmp_path / "left").rglob("*") if path.is_file())]
-    assert not any(text.encode() in one for text in (USER, PASSWORD, LOGIN) for one in shown)
+    assert not any(text.encode() in output for text in (USER, PASSWORD, LOGIN) for output in shown)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One that serves what OpenShift does of these kinds."""
+    """A cluster that serves the kinds of OpenShift."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder) as cluster:
         serve(cluster, folder)
@@ -456,7 +456,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-def test_a_cluster_s_own_proxy(tmp_path: Path, cluster: Cluster, authority: Authority, forward: ForwardProxy) -> None:
+def test_proxy_of_a_cluster(tmp_path: Path, cluster: Cluster, authority: Authority, forward: ForwardProxy) -> None:
     cluster.apply(*trusting(authority, httpsProxy=f"http://{LOGIN}@{forward.host}"))
     options = [f"--release-image={RELEASE}", f"--kubeconfig={cluster.kubeconfig()}", "-n0"]
     cluster.forget()
@@ -465,20 +465,20 @@ def test_a_cluster_s_own_proxy(tmp_path: Path, cluster: Cluster, authority: Auth
     assert done.verdicts() == {"hello": VERIFIED}
     assert set(forward.asked) == {f"{host}:443" for host in HOSTS}
     assert sentence(forward.host) in done.document["assumed"]
-    assert [one for one in asked(cluster) if one[1] in ("proxies", "configmaps")] == [
+    assert [request for request in asked(cluster) if request[1] in ("proxies", "configmaps")] == [
         ("get", "proxies", "", "cluster"),
         ("get", "configmaps", "openshift-config", "user-ca-bundle"),
         ("get", "configmaps", "openshift-config", "company"),
     ]
     shown = [done.output.encode(), *(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
-    assert not any(text.encode() in one for text in (USER, PASSWORD, LOGIN) for one in shown)
+    assert not any(text.encode() in output for text in (USER, PASSWORD, LOGIN) for output in shown)
     forward.forget()
     done = run_preflight(tmp_path, *options, env={"NO_PROXY": "*"})
     assert done.returncode in (4, 10), "the names lead nowhere else"
     assert forward.asked == []
 
 
-def test_a_cluster_s_bundle_is_trusted_though_no_proxy_names_it(
+def test_bundle_of_a_cluster_is_trusted_without_a_name_in_the_proxy(
     tmp_path: Path, cluster: Cluster, authority: Authority, registry: FaultyRegistry
 ) -> None:
     image_name = f"{registry.host}/kmods/hello:{KERNEL}"

@@ -1,4 +1,4 @@
-"""Images as a node of the cluster pulls them: mirrors, pull secrets, registry settings, on real registries."""
+"""Images pulled as a node of the cluster does: mirrors, pull secrets and registry settings, with real registries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .shapes import VERIFIED, Parts, refuted
 from .test_credentials import helper
 from .test_mirrors import IDMS, ITMS, mirror_set
 
-# Nothing listens there.
+# No server listens at this address.
 DOWN = "127.0.0.1:1"
 DENIED = refuted("image-access-denied")
 BLOCKED = refuted("registry-blocked")
@@ -29,7 +29,7 @@ BLOCKED = refuted("registry-blocked")
 
 @dataclass(frozen=True)
 class Place:
-    """Two registries with different logins and authorities, one without a login, and an image that all have."""
+    """Two registries with different logins and CAs, a registry without a login, and an image to push to them."""
 
     mirror: Registry
     source: Registry
@@ -39,30 +39,30 @@ class Place:
 
     @property
     def name(self) -> str:
-        """What stands behind a repository: the digest."""
+        """The last part of the image's name, with its digest."""
         return f"kmod@{self.made.digest}"
 
     def push(self, registry: Registry, repository: str) -> None:
-        """The image under team/repository/kmod:v1."""
+        """Push the image as repository/kmod:v1."""
         push(registry, f"{repository}/kmod", "v1", self.made)
 
     def login(self, *registries: Registry) -> str:
-        """An auth.json with the logins for these registries."""
-        pairs = {one.host: f"{one.user}:{one.password}" for one in registries}
+        """Return an auth.json with the logins for these registries."""
+        pairs = {registry.host: f"{registry.user}:{registry.password}" for registry in registries}
         return json.dumps({"auths": {host: {"auth": _base64(pair)} for host, pair in pairs.items()}})
 
     def secret(self, name: str, *registries: Registry, namespace: str = "shapes") -> dict[str, Any]:
-        """A Secret with the logins for these registries."""
+        """Return a Secret with the logins for these registries."""
         return secret(name, "dockerconfigjson", {".dockerconfigjson": _base64(self.login(*registries))}, namespace)
 
     def node(self, *registries: Registry) -> dict[str, Any]:
-        """The pull secret of the nodes."""
+        """Return the pull secret of the nodes."""
         return self.secret("pull-secret", *registries, namespace="openshift-config")
 
     def trusted(self, folder: Path, *registries: Registry) -> str:
-        """The option that trusts these registries."""
+        """Return the option that trusts these registries."""
         bundle = folder / "bundle.pem"
-        bundle.write_text("".join(one.ca.read_text() for one in registries if one.ca))
+        bundle.write_text("".join(registry.ca.read_text() for registry in registries if registry.ca))
         return f"--registry-ca={bundle}"
 
 
@@ -75,7 +75,7 @@ def parts(kernels: tuple[str, str], kmods: Mapping[str, bytes]) -> Parts:
 
 @pytest.fixture(scope="module")
 def place(login_registry: Registry, token_registry: Registry, plain_registry: Registry, parts: Parts) -> Place:
-    """The registries, with the image where a mirror has it."""
+    """The registries, with the image pushed to copy/kmod of the mirror."""
     place = Place(login_registry, token_registry, plain_registry, parts, parts.image(parts.good))
     place.push(place.mirror, "copy")
     return place
@@ -94,7 +94,7 @@ def _run(place: Place, tmp_path: Path, manifests: list[dict[str, Any]], *options
 
 
 def _reasons(run: Run) -> dict[str, str]:
-    return {one["name"]: one["reason"] for one in run.document["modules"]}
+    return {module["name"]: module["reason"] for module in run.document["modules"]}
 
 
 def test_mirrors(tmp_path: Path, place: Place) -> None:
@@ -112,7 +112,7 @@ def test_mirrors(tmp_path: Path, place: Place) -> None:
             (f"{plain.host}/fallback", [f"{mirror.host}/empty", f"{DOWN}/empty"]),
             (f"{plain.host}/nothing", [f"{mirror.host}/empty", f"{plain.host}/empty"]),
             (f"{plain.host}/unsure", [f"{DOWN}/empty", f"{mirror.host}/empty"]),
-            name="hops",
+            name="sources",
         ),
         mirror_set(IDMS, (f"{plain.host}/gone", [f"{mirror.host}/empty"]), name="gone", never=True),
     ]
@@ -134,28 +134,28 @@ def test_mirrors(tmp_path: Path, place: Place) -> None:
     run = _run(place, tmp_path, [*manifests, *sets, place.node(mirror)])
     assert run.verdicts() == {name: want for name, (_, want) in modules.items()}, run.output
     assert source.requests() == []
-    assert {one.path.split("/")[2] for one in mirror.requests()} == {"copy", "empty"}
-    through, told = f", read from its mirror {copy}/", _reasons(run)
-    assert {name for name, reason in told.items() if through in reason} == {"idms", "never", "itms"}
-    assert f"{copy}/{place.name}" in told["idms"]
-    said, missing = run.sentences(), "got 404, the registry does not have it"
-    assert said["nothing"] == (
+    assert {request.path.split("/")[2] for request in mirror.requests()} == {"copy", "empty"}
+    through, reasons = f", read from its mirror {copy}/", _reasons(run)
+    assert {name for name, reason in reasons.items() if through in reason} == {"idms", "never", "itms"}
+    assert f"{copy}/{place.name}" in reasons["idms"]
+    sentences, missing = run.sentences(), "got 404, the registry does not have it"
+    assert sentences["nothing"] == (
         f"image {plain.host}/nothing/{place.name}: {missing}; its mirrors failed too: "
         f"image {mirror.host}/empty/{place.name}: {missing}; image {plain.host}/empty/{place.name}: {missing}"
     )
-    unsure = said["unsure"].split("; ")
+    unsure = sentences["unsure"].split("; ")
     assert unsure[0] == f"image {plain.host}/unsure/{place.name}: {missing}"
     assert unsure[1].startswith(f"its mirrors failed too: image {DOWN}/empty/{place.name}: no answer from {DOWN} (")
     assert unsure[2] == f"image {mirror.host}/empty/{place.name}: {missing}"
-    assert said["gone"] == (
-        f"image {mirror.host}/empty/{place.name}: {missing}; {plain.host}/gone/kmod itself is never asked "
+    assert sentences["gone"] == (
+        f"image {mirror.host}/empty/{place.name}: {missing}; nodes never contact {plain.host}/gone/kmod itself "
         "(NeverContactSource)"
     )
-    assert "no mirror serves tags" in said["never-by-tag"]
+    assert "no mirror serves tags" in sentences["never-by-tag"]
 
 
 FITS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    # Whose login is in the Module's own Secret, whose in the nodes' one, and the verdict.
+    # The registry whose login is in the Module's own Secret, the one in the nodes' pull secret, and the verdict.
     "own fits the mirror only": ("mirror", "", DENIED),
     "own fits the mirror, the node's the source": ("mirror", "source", VERIFIED),
     "own fits the source, which has it": ("source", "", VERIFIED),
@@ -166,7 +166,7 @@ FITS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_a_module_s_own_secret_is_not_for_a_mirror_on_another_host(tmp_path: Path, place: Place, case: str) -> None:
+def test_own_secret_is_not_used_for_a_mirror_on_another_host(tmp_path: Path, place: Place, case: str) -> None:
     own, node, want = FITS[case]
     place.push(place.source, "fits")
     registries = {"mirror": [place.mirror], "source": [place.source], "": []}
@@ -179,13 +179,13 @@ def test_a_module_s_own_secret_is_not_for_a_mirror_on_another_host(tmp_path: Pat
     run = _run(place, tmp_path, manifests)
     assert run.verdicts() == {"fits": want}, run.output
     if want == DENIED:
-        told = run.sentences()["fits"]
-        assert f"image {place.source.host}/fits/" in told
-        assert f"its mirrors failed too: image {place.mirror.host}/copy/" in told
-        assert told.endswith("(with imageRepoSecret shapes/own, then pull secret openshift-config/pull-secret)")
+        sentence = run.sentences()["fits"]
+        assert f"image {place.source.host}/fits/" in sentence
+        assert f"its mirrors failed too: image {place.mirror.host}/copy/" in sentence
+        assert sentence.endswith("(with imageRepoSecret shapes/own, then pull secret openshift-config/pull-secret)")
 
 
-def test_an_authfile_plays_the_pull_secret_of_the_nodes_at_mirrors(tmp_path: Path, place: Place) -> None:
+def test_authfile_replaces_the_pull_secret_of_nodes_for_mirrors(tmp_path: Path, place: Place) -> None:
     manifests = [
         module("own", f"{place.source.host}/absent/{place.name}", imageRepoSecret="own"),
         place.secret("own", place.source),
@@ -211,10 +211,10 @@ def test_pull_secrets_of_the_account(tmp_path: Path, place: Place) -> None:
     assert run.verdicts() == {"plain": VERIFIED, "own": DENIED}, run.output
 
 
-def test_credentials_are_tried_one_after_the_other(tmp_path: Path, place: Place) -> None:
+def test_credentials_are_tried_in_order(tmp_path: Path, place: Place) -> None:
     for registry in (place.source, place.mirror):
         place.push(registry, "union")
-    wrong = {one.host: {"auth": _base64(f"{one.user}:wrong")} for one in (place.source, place.mirror)}
+    wrong = {reg.host: {"auth": _base64(f"{reg.user}:wrong")} for reg in (place.source, place.mirror)}
     own = secret("own", "dockerconfigjson", {".dockerconfigjson": _base64(json.dumps({"auths": wrong}))})
     manifests = [
         module("token", f"{place.source.host}/union/kmod:v1", imageRepoSecret="own"),
@@ -227,7 +227,7 @@ def test_credentials_are_tried_one_after_the_other(tmp_path: Path, place: Place)
 
 
 @pytest.mark.parametrize("variable", [False, True])
-def test_a_credential_helper_and_the_variable_of_containers_tools(tmp_path: Path, place: Place, variable: bool) -> None:
+def test_credential_helper_in_an_authfile(tmp_path: Path, place: Place, variable: bool) -> None:
     place.push(place.source, "helped")
     answer = json.dumps({"Username": place.source.user, "Secret": place.source.password})
     (tmp_path / "answer").write_text(answer)
@@ -258,7 +258,7 @@ def _config(**spec: Any) -> dict[str, Any]:
     ],
     ids=["blocked by its own name", "allowed by its own name", "blocked mirror", "nothing set"],
 )
-def test_blocked_and_allowed(
+def test_blocked_and_allowed_registries(
     tmp_path: Path, place: Place, sources: dict[str, list[str]], want: dict[str, tuple[str, ...]]
 ) -> None:
     hosts = {"mirror": place.mirror.host, "source": place.source.host}
@@ -278,7 +278,7 @@ def test_blocked_and_allowed(
         assert "in blockedRegistries of image.config.openshift.io/cluster" in run.sentences()["source"]
 
 
-def test_trust_is_for_each_host(tmp_path: Path, place: Place) -> None:
+def test_authority_of_a_config_map_is_for_its_host_only(tmp_path: Path, place: Place) -> None:
     place.push(place.source, "trust")
     assert place.mirror.ca
     manifests = [
@@ -321,8 +321,8 @@ def test_release_and_toolkit_through_mirrors(tmp_path: Path, place: Place) -> No
         [module("hello", f"{place.plain.host}/kmods/hello:{KERNEL}"), mirrors, place.node(place.mirror)],
     )
     trust = place.trusted(tmp_path, place.mirror)
-    asked = f"--release-image={RELEASE.partition(':')[0]}@{release}"
-    run = run_preflight(tmp_path, asked, f"--manifests={manifests}", trust, "-n0")
+    option = f"--release-image={RELEASE.partition(':')[0]}@{release}"
+    run = run_preflight(tmp_path, option, f"--manifests={manifests}", trust, "-n0")
     assert run.document["release"]["digest"] == release, run.output
     assert [kernel["version"] for kernel in run.document["kernels"]] == [KERNEL]
     by_tag = run_preflight(tmp_path, f"--release-image={RELEASE}", f"--manifests={manifests}", trust, "-n0")

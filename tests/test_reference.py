@@ -128,5 +128,5 @@ def test_layout_name_refused(text: str) -> None:
         parse_name(text)
 
 
-def test_any_other_name_is_a_reference() -> None:
+def test_unknown_transport_is_part_of_a_reference() -> None:
     assert parse_name("ocix/a:b") == Reference("docker.io", "ocix/a", "b", None)

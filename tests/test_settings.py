@@ -86,24 +86,24 @@ def test_two_spellings_of_an_architecture_are_one() -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("nonsense", "no scheme http or https"),
-        ("u:p455@host:3128", "no scheme http or https"),
-        ("socks5://u:p455@host:3128", "no scheme http or https"),
-        ("http://u:p455@host:99999999", "an address whose host or port is none"),
-        ("http://u:p455@host:port", "an address whose host or port is none"),
-        ("http://u:p455/x@host:3128", "an address whose host or port is none"),
-        ("http://u:p455@[::1", "an address whose host or port is none"),
-        ("http://u:p455@host:0", "port 0"),
-        ("http://u:p455@:3128", "no host"),
-        ("http://", "no host"),
-        ("http://u:p455@ho%st:1", "no host"),
-        ("http://u:p455@ho st:1", "an address with white space in it"),
+        ("nonsense", "the scheme is not http or https"),
+        ("u:p455@host:3128", "the scheme is not http or https"),
+        ("socks5://u:p455@host:3128", "the scheme is not http or https"),
+        ("http://u:p455@host:99999999", "the address has an invalid host or port"),
+        ("http://u:p455@host:port", "the address has an invalid host or port"),
+        ("http://u:p455/x@host:3128", "the address has an invalid host or port"),
+        ("http://u:p455@[::1", "the address has an invalid host or port"),
+        ("http://u:p455@host:0", "the port is 0"),
+        ("http://u:p455@:3128", "the address has no valid host"),
+        ("http://", "the address has no valid host"),
+        ("http://u:p455@ho%st:1", "the address has no valid host"),
+        ("http://u:p455@ho st:1", "the address contains white space"),
     ],
 )
-def test_a_proxy_that_is_none(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str) -> None:
+def test_invalid_proxy(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str) -> None:
     monkeypatch.setenv(variable, value)
     message = _refused({})
-    assert message == f"{variable}: got {problem}, expected http://HOST:PORT or https://HOST:PORT"
+    assert message == f"{variable}: {problem}, expected http://HOST:PORT or https://HOST:PORT"
     assert "p455" not in message
 
 

@@ -1,4 +1,4 @@
-"""The walk over tar streams, against the standard library's tarfile; and the streams that they come in."""
+"""The reader of tar streams, compared with the standard library's tarfile; and decompression of streams."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINDS = {
 
 
 def _chunks(data: bytes, dice: random.Random) -> Iterator[bytes]:
-    """The bytes in pieces of any length."""
+    """Yield the bytes in pieces of random length."""
     start = 0
     while start < len(data):
         size = dice.choice((1, 100, 511, 512, 513, 4096, 100_000))
@@ -53,23 +53,23 @@ def _chunks(data: bytes, dice: random.Random) -> Iterator[bytes]:
 
 
 def _walked(data: bytes, dice: random.Random) -> list[Seen]:
-    """What our walk sees; of some contents it reads only the beginning, or nothing."""
+    """Return the members of our walk. Read all, half or none of each content."""
     reader = ByteReader(_chunks(data, dice), "a test")
     seen: list[Seen] = []
     for member in walk(reader, "a test"):
-        wanted = dice.choice((0, member.size // 2, member.size))
-        body = reader.read(wanted)
+        size = dice.choice((0, member.size // 2, member.size))
+        body = reader.read(size)
         seen.append((member.path, member.kind, member.mode, member.link, body))
     return seen
 
 
 def _listed(data: bytes) -> list[tuple[str, EntryKind, int, str, bytes]]:
-    """What tarfile sees."""
+    """Return the members of tarfile."""
     seen = []
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for one in archive:
-            body = archive.extractfile(one).read() if one.isreg() else b""  # type: ignore[union-attr]  # it is a file
-            seen.append((_normal(one.name), KINDS[one.type], one.mode, _link(one), body))
+        for entry in archive:
+            body = archive.extractfile(entry).read() if entry.isreg() else b""  # type: ignore[union-attr]  # a file
+            seen.append((_normal(entry.name), KINDS[entry.type], entry.mode, _link(entry), body))
     return seen
 
 
@@ -77,14 +77,14 @@ def _normal(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
-def _link(one: tarfile.TarInfo) -> str:
-    return _normal(one.linkname) if one.islnk() else one.linkname
+def _link(entry: tarfile.TarInfo) -> str:
+    return _normal(entry.linkname) if entry.islnk() else entry.linkname
 
 
 def _agree(ours: list[Seen], theirs: list[Seen]) -> None:
-    assert [one[:4] for one in ours] == [one[:4] for one in theirs]
-    for mine, other in zip(ours, theirs, strict=True):
-        assert other[4].startswith(mine[4])
+    assert [member[:4] for member in ours] == [member[:4] for member in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        assert their[4].startswith(our[4])
 
 
 def _name(dice: random.Random, tar_format: int) -> str:
@@ -106,7 +106,7 @@ def _random_member(dice: random.Random, tar_format: int) -> Member:
 
 @pytest.mark.parametrize("tar_format", FORMATS)
 @pytest.mark.parametrize("seed", range(40))
-def test_walk_sees_what_tarfile_sees(tar_format: str, seed: int) -> None:
+def test_walk_agrees_with_tarfile(tar_format: str, seed: int) -> None:
     dice = random.Random(f"{tar_format}-{seed}")
     members = [_random_member(dice, FORMATS[tar_format]) for _ in range(dice.randint(0, 30))]
     data = tar(members, FORMATS[tar_format])
@@ -115,7 +115,7 @@ def test_walk_sees_what_tarfile_sees(tar_format: str, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files that GNU tar writes in all its ways: long names, links of both kinds, holes."""
+    """Files with long names, symbolic and hard links, and holes, for GNU tar."""
     root = tmp_path_factory.mktemp("tree")
     deep = root / ("long-" * 30) / ("longer-" * 20)
     deep.mkdir(parents=True)
@@ -135,7 +135,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("options", [["--format=gnu"], ["--format=posix"], ["--format=oldgnu"]])
 @pytest.mark.parametrize("sparse", [[], ["--sparse"]])
-def test_walk_keeps_in_step_with_gnu_tar(tree: Path, options: list[str], sparse: list[str]) -> None:
+def test_walk_reads_gnu_tar(tree: Path, options: list[str], sparse: list[str]) -> None:
     command = [
         need_tool("tar", "apt-get install tar"),
         *options,
@@ -151,19 +151,22 @@ def test_walk_keeps_in_step_with_gnu_tar(tree: Path, options: list[str], sparse:
     reader = ByteReader(_chunks(data, random.Random(1)), "a test")
     ours = [(member.path, member.kind, member.sparse) for member in walk(reader, "a test")]
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        theirs = [(_normal(one.name), KINDS[one.type], one.issparse()) for one in archive]
+        theirs = [(_normal(entry.name), KINDS[entry.type], entry.issparse()) for entry in archive]
     assert ours == theirs
     assert [path for path, _, is_sparse in ours if is_sparse] == (["holes"] if sparse else [])
 
 
 @pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])
-def test_walk_knows_each_sparse_format_of_pax(tree: Path, version: str) -> None:
+def test_walk_reads_each_sparse_format_of_pax(tree: Path, version: str) -> None:
     command = [need_tool("tar", "apt-get install tar"), "--format=posix", "--sparse", f"--sparse-version={version}"]
     data = subprocess.run(
         [*command, "-cf", "-", "-C", str(tree), "holes", "zzz-after"], check=True, capture_output=True
     )
     reader = ByteReader(iter([data.stdout]), "a test")
-    assert [(one.path, one.sparse) for one in walk(reader, "a test")] == [("holes", True), ("zzz-after", False)]
+    assert [(member.path, member.sparse) for member in walk(reader, "a test")] == [
+        ("holes", True),
+        ("zzz-after", False),
+    ]
 
 
 def _signed(name: bytes) -> bytes:
@@ -181,13 +184,13 @@ GOOD = {
     "end mark only": (bytes(1024), []),
     "half of the end mark": (ONE[:1024] + bytes(512), ["a"]),
     "no end mark": (ONE[:1024], ["a"]),
-    "something behind the end": (ONE + b"rest" * 1000, ["a"]),
+    "bytes after the end": (ONE + b"rest" * 1000, ["a"]),
     "signed checksum": (_signed("é".encode()) + bytes(1024), ["é"]),
     "folder by its slash": (tar([Member("a/")]), ["a"]),
     "root itself": (tar([folder("./"), Member("b")]), ["", "b"]),
     "dots within": (tar([Member("a/./b/../c")]), ["a/c"]),
     "dots above an absolute root": (tar([Member("/../a")]), ["a"]),
-    "bytes that are no text": (tar([Member("a\udcff")]), ["a\udcff"]),
+    "bytes that are not text": (tar([Member("a\udcff")]), ["a\udcff"]),
 }
 BAD: dict[str, tuple[bytes, type[Exception], str]] = {
     "one block of zeros": (bytes(512) + ONE, Malformed, "one block of zeros"),
@@ -242,7 +245,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("packer", PACKERS)
 @pytest.mark.parametrize("size", [0, 1, 5, 100_000, 3_000_000])
-def test_streams_come_out_whole_and_in_pieces(packer: str, size: int) -> None:
+def test_streams_are_decompressed_in_pieces(packer: str, size: int) -> None:
     dice = random.Random(size)
     plain = b"x" + dice.randbytes(size // 2) + bytes(size // 2) if size else b""
     pieces = list(decompress(_chunks(PACKERS[packer](plain), dice), "it"))
