@@ -159,9 +159,7 @@ TO_REWRITE = tuple(
         "fixtures",
         "docs/findings",
         "docs/how-to-add-a-finding.md",
-        "README.md",
         "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
     ]
 )
 
