@@ -20,7 +20,17 @@ from tests.real.push import push
 from tests.real.registry import Registry
 from tests.real.skopeo import access, skopeo
 from tests.runs import Run, module, run_preflight, write_manifests
-from tests.workbench import KMOD, SIGN, KeyPair, Workbench, built, config_map, key_pair, opaque, signing
+from tests.workbench import (
+    KMOD,
+    SIGN,
+    KeyPair,
+    Workbench,
+    build_module,
+    config_map,
+    key_pair,
+    opaque_secret,
+    signing_secrets,
+)
 
 MAGIC = b"~Module signature appended~\n"
 NOTE = (
@@ -105,9 +115,9 @@ def test_a_missing_image_is_compiled_signed_pushed_and_then_good(
     tmp_path: Path, bench: Workbench, pair: KeyPair
 ) -> None:
     manifests = [
-        *built("compiled", bench.made("compiled"), bench.compiled()),
-        *built("signed", bench.made("signed"), bench.compiled(), sign=SIGN),
-        *signing(pair),
+        *build_module("compiled", bench.new_image("compiled"), bench.compile_dockerfile()),
+        *build_module("signed", bench.new_image("signed"), bench.compile_dockerfile(), sign=SIGN),
+        *signing_secrets(pair),
     ]
     run = preflight(tmp_path, bench, manifests, "--push-built-image", "--proof=kernel", "-n", "2")
     assert run.returncode == 0, run.output
@@ -129,8 +139,11 @@ def test_a_missing_image_is_compiled_signed_pushed_and_then_good(
 def test_without_a_push_the_result_is_proved_and_nothing_is_pushed(
     tmp_path: Path, bench: Workbench, pair: KeyPair
 ) -> None:
-    base = bench.kmods(compile_kmod(bench.new), "good")
-    manifests = [*built("kept", bench.made("kept"), bench.copied(base), sign=SIGN), *signing(pair)]
+    base = bench.push_kmods(compile_kmod(bench.new), "good")
+    manifests = [
+        *build_module("kept", bench.new_image("kept"), bench.copy_dockerfile(base), sign=SIGN),
+        *signing_secrets(pair),
+    ]
     run = preflight(tmp_path, bench, manifests)
     assert run.returncode == 0, run.output
     assert outcomes(run, "kept") == ("falls through", "verified", "verified")
@@ -151,7 +164,7 @@ def test_what_compiles_on_the_old_kernel_only_is_refuted_with_the_compilers_line
         f'\tif (__builtin_strcmp(UTS_RELEASE, "6.1.0-{sublevel}-amd64"))\n\t\treturn OLD_KERNEL_ONLY(delay_ms);',
     )
     source = newer + source
-    manifests = built("broken", bench.made("broken"), bench.compiled(source))
+    manifests = build_module("broken", bench.new_image("broken"), bench.compile_dockerfile(source))
     run = preflight(tmp_path, bench, manifests, "--push-built-image")
     assert run.returncode == 1, run.output
     assert outcomes(run, "broken") == ("falls through", "failed", "not needed")
@@ -165,8 +178,8 @@ def test_what_compiles_on_the_old_kernel_only_is_refuted_with_the_compilers_line
 
 
 def test_a_build_for_the_running_kernel_is_refuted_and_not_pushed(tmp_path: Path, bench: Workbench) -> None:
-    base = bench.kmods(compile_kmod(bench.new), "good")
-    manifests = built("today", bench.made("today"), bench.copied(base, installed="$(uname -r)"))
+    base = bench.push_kmods(compile_kmod(bench.new), "good")
+    manifests = build_module("today", bench.new_image("today"), bench.copy_dockerfile(base, installed="$(uname -r)"))
     run = preflight(tmp_path, bench, manifests, "--push-built-image")
     assert run.returncode == 1, run.output
     assert outcomes(run, "today") == ("falls through", "failed", "not needed")
@@ -179,18 +192,18 @@ def test_what_would_fail_anyway_is_found_before_it_is_built(tmp_path: Path, benc
     host = bench.registry.host
 
     def one(name: str, dockerfile: str, **more: Any) -> list[dict[str, Any]]:
-        return built(name, bench.made(name), dockerfile, **more)
+        return build_module(name, bench.new_image(name), dockerfile, **more)
 
     manifests = [
-        module("no-config-map", bench.made("x"), build={"dockerfileConfigMap": {"name": "nothing"}}),
-        module("capital", bench.made("x"), build={"dockerfileConfigMap": {"name": "capital"}}),
+        module("no-config-map", bench.new_image("x"), build={"dockerfileConfigMap": {"name": "nothing"}}),
+        module("capital", bench.new_image("x"), build={"dockerfileConfigMap": {"name": "capital"}}),
         config_map("capital", "FROM scratch", key="Dockerfile"),
-        *one("no-secret", bench.copied(), build={"secrets": [{"name": "nothing"}]}),
+        *one("no-secret", bench.copy_dockerfile(), build={"secrets": [{"name": "nothing"}]}),
         *one("no-base", f"FROM {host}/base/nothing:1"),
         *one("no-name", "ARG BASE\nFROM ${BASE}"),
         *one("own-disk", "FROM oci:/var/lib/images:1"),
         *one("copied-from", f"FROM {bench.base}\nCOPY --from={host}/base/nothing:2 /a /b"),
-        *built("digest", f"{host}/made/digest@sha256:{'0' * 64}", bench.copied()),
+        *build_module("digest", f"{host}/made/digest@sha256:{'0' * 64}", bench.copy_dockerfile()),
     ]
     run = preflight(tmp_path, bench, manifests)
     assert {name: verdict[:3] for name, verdict in run.verdicts().items()} == {
@@ -207,7 +220,9 @@ def test_what_would_fail_anyway_is_found_before_it_is_built(tmp_path: Path, benc
 
 
 def test_the_driver_toolkit_of_an_unknown_release_is_said(tmp_path: Path, bench: Workbench) -> None:
-    folder = write_manifests(tmp_path / "m", built("compiled", bench.made("unknown"), bench.compiled()))
+    folder = write_manifests(
+        tmp_path / "m", build_module("compiled", bench.new_image("unknown"), bench.compile_dockerfile())
+    )
     run = run_preflight(tmp_path, f"--kernel={bench.new}", f"--manifests={folder}")
     assert run.verdicts()["compiled"][:3] == ("refuted", "image-not-found", "driver-toolkit-unknown")
 
@@ -230,15 +245,15 @@ def test_what_is_wrong_with_keys_and_files_to_sign(tmp_path: Path, bench: Workbe
     )
 
     def one(name: str, sign: Mapping[str, Any], unsigned_image: str = source) -> dict[str, Any]:
-        return module(name, bench.made(name), KMOD, sign={**SIGN, "unsignedImage": unsigned_image, **sign})
+        return module(name, bench.new_image(name), KMOD, sign={**SIGN, "unsignedImage": unsigned_image, **sign})
 
     manifests = [
-        *signing(pair),
-        opaque("other-key", {"key": other.key}),
-        opaque("no-cert", {"certificate": pair.cert}),
-        opaque("text", {"key": b"no key", "cert": b"no certificate"}),
-        opaque("past-key", {"key": past.key}),
-        opaque("past-cert", {"cert": past.cert}),
+        *signing_secrets(pair),
+        opaque_secret("other-key", {"key": other.key}),
+        opaque_secret("no-cert", {"certificate": pair.cert}),
+        opaque_secret("text", {"key": b"no key", "cert": b"no certificate"}),
+        opaque_secret("past-key", {"key": past.key}),
+        opaque_secret("past-cert", {"cert": past.cert}),
         one("mismatch", {"keySecret": {"name": "other-key"}}),
         one("key-missing", {"certSecret": {"name": "no-cert"}}),
         one("secret-missing", {"keySecret": {"name": "nothing"}}),
@@ -274,11 +289,15 @@ def test_what_is_wrong_with_keys_and_files_to_sign(tmp_path: Path, bench: Workbe
 def test_a_file_that_is_signed_already_is_signed_again_and_said(
     tmp_path: Path, bench: Workbench, pair: KeyPair
 ) -> None:
-    first = [module("first", f"{bench.registry.host}/made/first:{bench.new}", KMOD,
-                    sign={**SIGN, "unsignedImage": unsigned(bench, "good")}), *signing(key_pair("first"))]  # fmt: skip
+    name = f"{bench.registry.host}/made/first:{bench.new}"
+    sign = {**SIGN, "unsignedImage": unsigned(bench, "good")}
+    first = [module("first", name, KMOD, sign=sign), *signing_secrets(key_pair("first"))]
     assert preflight(tmp_path / "1", bench, first, "--push-built-image").returncode == 0
     taken = f"{bench.registry.host}/made/first:{bench.new}"
-    second = [module("second", bench.made("second"), KMOD, sign={**SIGN, "unsignedImage": taken}), *signing(pair)]
+    second = [
+        module("second", bench.new_image("second"), KMOD, sign={**SIGN, "unsignedImage": taken}),
+        *signing_secrets(pair),
+    ]
     run = preflight(tmp_path / "2", bench, second, "--push-built-image")
     assert run.returncode == 0, run.output
     assert "CN=first" in finding(run, "second", "files-to-sign-signed")["sentence"]
@@ -287,7 +306,7 @@ def test_a_file_that_is_signed_already_is_signed_again_and_said(
 
 
 def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Workbench) -> None:
-    base = bench.kmods(compile_kmod(bench.new), "good")
+    base = bench.push_kmods(compile_kmod(bench.new), "good")
     host = bench.registry.host
 
     def there(repository: str, tag: str, kernel: str) -> None:
@@ -298,10 +317,10 @@ def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Work
     there("taken/shared", "6.1.0", bench.old)
     there("taken/own", bench.new, "nothing-here")
     manifests = [
-        *built("latest", f"{host}/taken/latest:latest", bench.copied(base)),
-        *built("shared", f"{host}/taken/shared:${{KERNEL_XYZ}}", bench.copied(base)),
-        *built("new-latest", f"{host}/taken/new:latest", bench.copied(base)),
-        *built("digest", f"{host}/taken/own@sha256:{'0' * 64}", bench.copied(base)),
+        *build_module("latest", f"{host}/taken/latest:latest", bench.copy_dockerfile(base)),
+        *build_module("shared", f"{host}/taken/shared:${{KERNEL_XYZ}}", bench.copy_dockerfile(base)),
+        *build_module("new-latest", f"{host}/taken/new:latest", bench.copy_dockerfile(base)),
+        *build_module("digest", f"{host}/taken/own@sha256:{'0' * 64}", bench.copy_dockerfile(base)),
     ]
     run = preflight(tmp_path, bench, manifests, "--push-built-image")
     assert {name: (verdict[0], verdict[-1]) for name, verdict in run.verdicts().items()} == {
@@ -318,11 +337,11 @@ def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Work
 
 
 def test_two_that_take_one_name_must_both_find_their_kmod_there(tmp_path: Path, bench: Workbench) -> None:
-    base = bench.kmods(compile_kmod(bench.new), "good")
+    base = bench.push_kmods(compile_kmod(bench.new), "good")
     there = Member(f"opt/lib/modules/{bench.new}/other.ko", compile_kmod(bench.new))
     push(bench.registry, "shared/name", bench.new, image([layer([there])]))
     name = f"{bench.registry.host}/shared/name:${{KERNEL_FULL_VERSION}}"
-    manifests = [*built("maker", name, bench.copied(base)), module("other", name, "other")]
+    manifests = [*build_module("maker", name, bench.copy_dockerfile(base)), module("other", name, "other")]
     run = preflight(tmp_path, bench, manifests, "--push-built-image")
     assert run.verdicts() == {"maker": ("refuted", "kmod-absent", "image-shared"), "other": ("verified",)}
     assert "shapes/other@" in finding(run, "maker", "image-shared")["sentence"]
@@ -334,7 +353,9 @@ def test_a_kmod_that_filestosign_does_not_reach_is_refuted(tmp_path: Path, bench
     kmod = compile_kmod(bench.new)
     source = unsigned(bench, "two", Member(f"{folder}/{KMOD}.ko", kmod), Member(f"kmods/{KMOD}.ko", kmod))
     sign = {**SIGN, "unsignedImage": source, "filesToSign": [f"/kmods/{KMOD}.ko"]}
-    run = preflight(tmp_path, bench, [module("elsewhere", bench.made("elsewhere"), KMOD, sign=sign), *signing(pair)])
+    run = preflight(
+        tmp_path, bench, [module("elsewhere", bench.new_image("elsewhere"), KMOD, sign=sign), *signing_secrets(pair)]
+    )
     assert run.verdicts() == {"elsewhere": ("refuted", "image-not-found", "signature-missing")}
     assert f"/{folder}/{KMOD}.ko" in finding(run, "elsewhere", "signature-missing")["sentence"]
 
@@ -343,11 +364,13 @@ def test_what_no_api_server_would_take_is_refused_and_writes_nowhere(tmp_path: P
     escaped = tmp_path / "escaped"
     up = "../" * 30 + str(escaped)[1:]
     manifests = [
-        *built("key", bench.made("x"), bench.copied(), build={"secrets": [{"name": "key"}]}),
-        opaque("key", {up: b"a secret"}),
-        *built("name", bench.made("x"), bench.copied(), build={"secrets": [{"name": "../../trav"}]}),
-        *built("text", bench.made("x"), "FROM a\n# \ud800"),
-        *built("empty", bench.made("x"), ""),
+        *build_module("key", bench.new_image("x"), bench.copy_dockerfile(), build={"secrets": [{"name": "key"}]}),
+        opaque_secret("key", {up: b"a secret"}),
+        *build_module(
+            "name", bench.new_image("x"), bench.copy_dockerfile(), build={"secrets": [{"name": "../../trav"}]}
+        ),
+        *build_module("text", bench.new_image("x"), "FROM a\n# \ud800"),
+        *build_module("empty", bench.new_image("x"), ""),
     ]
     run = preflight(tmp_path, bench, manifests)
     assert {name: (verdict[0], verdict[-1]) for name, verdict in run.verdicts().items()} == {
@@ -360,7 +383,7 @@ def test_what_no_api_server_would_take_is_refused_and_writes_nowhere(tmp_path: P
 
 
 def test_a_command_that_is_not_there_is_the_dockerfile_s_fault(tmp_path: Path, bench: Workbench) -> None:
-    manifests = built("missing", bench.made("missing"), bench.copied(step="no-such-command"))
+    manifests = build_module("missing", bench.new_image("missing"), bench.copy_dockerfile(step="no-such-command"))
     run = preflight(tmp_path, bench, manifests)
     assert run.verdicts()["missing"][:3] == ("refuted", "image-not-found", "build-failed")
 
@@ -369,7 +392,7 @@ def test_a_registry_that_answers_503_builds_nothing(tmp_path: Path, bench: Workb
     good = image([layer([Member(f"opt/lib/modules/{bench.new}/{KMOD}.ko", compile_kmod(bench.new))])])
     with FaultyRegistry({"team/kmod:v1": good}) as registry:
         registry.tell(Fault(MANIFESTS, status=503))
-        manifests = built("busy", f"{registry.host}/team/kmod:v1", bench.copied())
+        manifests = build_module("busy", f"{registry.host}/team/kmod:v1", bench.copy_dockerfile())
         run = preflight(tmp_path, bench, manifests, "--push-built-image")
     assert run.returncode == 10, run.output
     assert outcomes(run, "busy") == ("undecided", "not needed", "not needed")

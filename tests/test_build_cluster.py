@@ -36,7 +36,7 @@ from tests.runs import PYTEST, ROOT, Run, run_preflight
 from tests.test_build import NOTE, copied_out, finding, openssl_verifies, outcomes, told
 from tests.test_build_job import as_client
 from tests.test_real_kubernetes import eventually
-from tests.workbench import KMOD, NAMESPACE, SIGN, KeyPair, Workbench, built, key_pair, signing
+from tests.workbench import KMOD, NAMESPACE, SIGN, KeyPair, Workbench, build_module, key_pair, signing_secrets
 
 RESOURCE = "preflightvalidationsocp"
 PREFLIGHTS = ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", RESOURCE, namespaced=False)
@@ -61,7 +61,7 @@ class Site:
         logins = bench.registry.authfile(folder / "auth.json").read_text()
         metadata = {"name": "login", "namespace": NAMESPACE}
         login = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/dockerconfigjson"}
-        cluster.apply({**login, "stringData": {".dockerconfigjson": logins}}, *signing(self.pair))
+        cluster.apply({**login, "stringData": {".dockerconfigjson": logins}}, *signing_secrets(self.pair))
         self.api = as_client(cluster.kubeconfig())
         self.kubeconfig = cluster.service_account_kubeconfig("kmm-preflight", "kmm-preflight")
         toolkit = f"--driver-toolkit={bench.toolkits[bench.new]}"
@@ -85,8 +85,8 @@ class Site:
 
     def copied(self, name: str, step: str = "true", **more: Any) -> Manifests:
         """A Module with a build section of a moment."""
-        base = self.bench.kmods(compile_kmod(self.bench.new), "good")
-        return built(name, self.bench.made(name), self.bench.copied(base, step), **LOGIN, **more)
+        base = self.bench.push_kmods(compile_kmod(self.bench.new), "good")
+        return build_module(name, self.bench.new_image(name), self.bench.copy_dockerfile(base, step), **LOGIN, **more)
 
     def entry(self, name: str) -> Mapping[str, Any]:
         """What pf says of a Module."""
@@ -298,7 +298,7 @@ def unpushed(node: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
     """A run that pushes nothing, of Modules whose builds end well and badly, and its folder."""
     folder = tmp_path_factory.mktemp("unpushed")
     source = '#include <linux/module.h>\nint init_module(void) { return no_such_call(); }\nMODULE_LICENSE("GPL");\n'
-    broken = built("broken", node.bench.made("broken"), node.bench.compiled(source), **LOGIN)
+    broken = build_module("broken", node.bench.new_image("broken"), node.bench.compile_dockerfile(source), **LOGIN)
     node.apply(node.copied("kept"), node.copied("both", sign=SIGN), broken)
     return node.run(folder, "-n0"), folder
 

@@ -18,7 +18,7 @@ from tests.real.build import need_buildah
 from tests.real.kmod import compile_kmod
 from tests.real.registry import Registry
 from tests.runs import PYTEST, ROOT, Run, run_preflight
-from tests.workbench import SIGN, Workbench, built, key_pair, opaque, signing
+from tests.workbench import SIGN, Workbench, build_module, key_pair, opaque_secret, signing_secrets
 
 UPTIME = re.compile(r"^(begin|end) (\d+\.\d+)", re.MULTILINE)
 SECONDS = 2
@@ -36,7 +36,9 @@ def slow(bench: Workbench, name: str, seconds: float = SECONDS) -> list[dict[str
     """A Module whose build tells when it began and ended."""
     say = "{{ echo {} $(cat /proc/uptime); }}"
     step = f"{say.format('begin')} && sleep {seconds} && {say.format('end')}"
-    return built(name, bench.made(name), bench.copied(bench.kmods(compile_kmod(bench.new), "good"), step))
+    return build_module(
+        name, bench.new_image(name), bench.copy_dockerfile(bench.push_kmods(compile_kmod(bench.new), "good"), step)
+    )
 
 
 def preflight(tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str, **more: Any) -> Run:
@@ -185,13 +187,21 @@ def test_keys_and_passwords_are_shown_nowhere(tmp_path: Path, tmp_path_factory: 
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": "shapes"},
                   "type": "kubernetes.io/dockerconfigjson",
                   "stringData": {".dockerconfigjson": authfile.read_text()}}  # fmt: skip
-        base = bench.kmods(compile_kmod(bench.new), "good")
+        base = bench.push_kmods(compile_kmod(bench.new), "good")
         step = "cat /run/secrets/token/value && env && ls -R /run/secrets"
         manifests = [
-            *built("shows", bench.made("shows"), bench.copied(base, step), sign=SIGN, imageRepoSecret="login",
-                   build={"secrets": [{"name": "token"}]}),
-            opaque("token", {"value": token.encode()}), *signing(pair), secret,
-        ]  # fmt: skip
+            *build_module(
+                "shows",
+                bench.new_image("shows"),
+                bench.copy_dockerfile(base, step),
+                sign=SIGN,
+                imageRepoSecret="login",
+                build={"secrets": [{"name": "token"}]},
+            ),
+            opaque_secret("token", {"value": token.encode()}),
+            *signing_secrets(pair),
+            secret,
+        ]
         looking = threading.Thread(target=look)
         looking.start()
         try:

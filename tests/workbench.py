@@ -1,4 +1,4 @@
-"""Modules that have to be built and signed, with the registry, toolkits and keys that they need."""
+"""Modules with build and sign sections, and the registry, toolkits and keys that they need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.runs import module, write_manifests
 
 NAMESPACE = "shapes"
 KMOD = "preflight_probe"
-_MAKE = """\
+_COMPILING = """\
 ARG DTK_AUTO
 FROM ${{DTK_AUTO}} AS builder
 ARG KERNEL_FULL_VERSION
@@ -35,7 +35,7 @@ RUN mkdir -p /opt/lib/modules/{installed} && cp {kmod}.ko /opt/lib/modules/{inst
 FROM {base}
 COPY --from=builder /opt/lib/modules /opt/lib/modules
 """
-_COPY = """\
+_COPYING = """\
 FROM {base}
 ARG KERNEL_FULL_VERSION
 RUN mkdir -p /opt/lib/modules/{installed} && {step} && cp /kmods/{kmod}.ko /opt/lib/modules/{installed}/{kmod}.ko
@@ -44,31 +44,33 @@ RUN mkdir -p /opt/lib/modules/{installed} && {step} && cp /kmods/{kmod}.ko /opt/
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key in PEM and its certificate in DER."""
+    """A private key and its certificate."""
 
     key: bytes
+    """The key in PEM."""
     cert: bytes
+    """The certificate in DER."""
 
 
 def key_pair(name: str = "preflight tests", days: int = 30) -> KeyPair:
-    """A new key, with a certificate of its own that ends after these days."""
+    """Return a new key, with a self-signed certificate that expires after these days."""
     key = rsa.generate_private_key(65537, 2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
-    made = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    made = made.serial_number(x509.random_serial_number())
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
     year, days_left = datetime.timedelta(days=365), datetime.timedelta(days=days)
-    made = made.not_valid_before(now - year).not_valid_after(now + days_left)
-    cert = made.sign(key, hashes.SHA256())
+    builder = builder.not_valid_before(now - year).not_valid_after(now + days_left)
+    cert = builder.sign(key, hashes.SHA256())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return KeyPair(pem, cert.public_bytes(serialization.Encoding.DER))
 
 
 class Workbench:
-    """A registry with a base image of a shell and a kmod, and the driver toolkit of the newer of two kernels."""
+    """A registry with base images of a shell and a kmod, and with the driver toolkit of the newer of two kernels."""
 
     def __init__(self, registry: Registry, store: Path) -> None:
-        """Base images are kept in the store, so that only the first build takes the time to unpack them."""
+        """Keep unpacked base images in the store, so that only the first build unpacks them."""
         self.registry, self.store = registry, store
         self.old, self.new = oldest_and_newest()
         self.base = f"{registry.host}/base/shell:1"
@@ -76,28 +78,30 @@ class Workbench:
         self.toolkits = {self.new: push_toolkit(registry, "toolkit", self.new, [self.new])}
 
     def options(self, folder: Path, documents: Iterable[Mapping[str, Any]]) -> list[str]:
-        """The options of a run on these manifests for the newest kernel."""
+        """Return the options of a run on these manifests for the newer kernel."""
         written = write_manifests(folder, documents)
         toolkit = f"--driver-toolkit={self.toolkits[self.new]}"
         return [f"--kernel={self.new}", toolkit, f"--manifests={written}", f"--build-store={self.store}"]
 
-    def kmods(self, data: bytes, tag: str) -> str:
-        """A base image with a shell and /kmods/preflight_probe.ko."""
+    def push_kmods(self, data: bytes, tag: str) -> str:
+        """Push a base image with a shell and /kmods/preflight_probe.ko, and return its name."""
         push(self.registry, "base/kmods", tag, _base(data))
         return f"{self.registry.host}/base/kmods:{tag}"
 
-    def made(self, name: str) -> str:
-        """The name of an image that is not there yet, with the kernel in its tag."""
+    def new_image(self, name: str) -> str:
+        """Return the name of an image that does not exist yet. Its tag is the kernel."""
         return f"{self.registry.host}/made/{name}:${{KERNEL_FULL_VERSION}}"
 
-    def compiled(self, source: str = "", installed: str = "${KERNEL_FULL_VERSION}") -> str:
-        """A Dockerfile that compiles the kmod by the driver toolkit, as KMM's users write it."""
+    def compile_dockerfile(self, source: str | None = None, installed: str = "${KERNEL_FULL_VERSION}") -> str:
+        """Return a Dockerfile that compiles the kmod in the driver toolkit, as users of KMM write it."""
         encoded = base64.b64encode((source or SOURCE.read_text()).encode()).decode()
-        return _MAKE.format(source=encoded, kmod=KMOD, base=self.base, installed=installed)
+        return _COMPILING.format(source=encoded, kmod=KMOD, base=self.base, installed=installed)
 
-    def copied(self, base: str = "", step: str = "true", installed: str = "${KERNEL_FULL_VERSION}") -> str:
-        """A Dockerfile that takes a second: the kmod lies in its base."""
-        return _COPY.format(base=base or self.base, step=step, kmod=KMOD, installed=installed)
+    def copy_dockerfile(
+        self, base: str | None = None, step: str = "true", installed: str = "${KERNEL_FULL_VERSION}"
+    ) -> str:
+        """Return a Dockerfile that takes a second: it copies the kmod of its base image."""
+        return _COPYING.format(base=base or self.base, step=step, kmod=KMOD, installed=installed)
 
 
 def _base(kmod: bytes) -> Image:
@@ -114,20 +118,20 @@ def _shell(kmod: bytes) -> list[Member]:
 
 
 def config_map(name: str, dockerfile: str, key: str = "dockerfile") -> dict[str, Any]:
-    """A ConfigMap with a Dockerfile."""
+    """Return a ConfigMap with a Dockerfile."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE},
             "data": {key: dockerfile}}  # fmt: skip
 
 
-def opaque(name: str, data: Mapping[str, bytes]) -> dict[str, Any]:
-    """A Secret of plain bytes."""
+def opaque_secret(name: str, data: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return a Secret with these bytes by key."""
     encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}, "type": "Opaque",
             "data": encoded}  # fmt: skip
 
 
-def built(name: str, image: str, dockerfile: str, **more: Any) -> list[dict[str, Any]]:
-    """A Module with a build section, and its ConfigMap."""
+def build_module(name: str, image: str, dockerfile: str, **more: Any) -> list[dict[str, Any]]:
+    """Return a Module with a build section, and its ConfigMap. more: other fields for `module`."""
     build = {"dockerfileConfigMap": {"name": f"{name}-dockerfile"}, **more.pop("build", {})}
     return [module(name, image, KMOD, build=build, **more), config_map(f"{name}-dockerfile", dockerfile)]
 
@@ -139,6 +143,6 @@ SIGN = {
 }
 
 
-def signing(pair: KeyPair) -> list[dict[str, Any]]:
-    """The Secrets that SIGN names."""
-    return [opaque("signing-key", {"key": pair.key}), opaque("signing-cert", {"cert": pair.cert})]
+def signing_secrets(pair: KeyPair) -> list[dict[str, Any]]:
+    """Return the Secrets that SIGN names."""
+    return [opaque_secret("signing-key", {"key": pair.key}), opaque_secret("signing-cert", {"cert": pair.cert})]
