@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmm_preflight.build.failure import LAST_LINES, excerpt, failed, failure_of, shortened
+from kmm_preflight.build.failure import LAST_LINES, build_failed, excerpt, failure_of, shortened
 from kmm_preflight.model import Stage
 
 
@@ -20,7 +20,7 @@ def test_a_short_log_is_told_whole() -> None:
 
 def test_lines_are_safe_to_print() -> None:
     assert excerpt("\x1b[31mred\x1b[0m ::error::x") == ("\\x1b[31mred\\x1b[0m : :error: :x",)
-    assert failed("::stop::", "x", Stage.BUILD).lines == (": :stop::",)
+    assert build_failed("::stop::", "x", Stage.BUILD).lines == (": :stop::",)
 
 
 STEP_FAILED = 'Error: building at STEP "RUN make": exit status 2'

@@ -214,7 +214,7 @@ def test_a_build_that_ends_well(controller: BuildController, api: Api, builder: 
         controller.acts = lambda _: (PENDING, RUNNING, *((COMPLETE,) if "Running" in told else ()))
         builder.start(request)
         built = builder.result(request, told.append)
-    assert built == BuildResult(image=PLAN.image_name if push else "", pushed=push)
+    assert built == BuildResult(image=PLAN.image_name if push else None, pushed=push)
     assert told[-1] == "Running"
     assert api.get(BUILDS, REQUEST.id, "demo") is None
 
@@ -228,13 +228,13 @@ GENERIC = {"reason": "GenericBuildFailed"}
         pytest.param(
             Act("Failed", {"reason": "DockerBuildFailed", "message": "Docker build strategy has failed."}),
             "build-failed",
-            "got DockerBuildFailed: Docker build strategy has failed., expected Complete",
+            ": DockerBuildFailed: Docker build strategy has failed.",
             id="failed",
         ),
         pytest.param(
             Act("Failed", {"reason": "OutOfMemoryKilled", "message": "killed"}),
             "builder-failed",
-            "got it ended by the cluster (OutOfMemoryKilled: killed)",
+            "the cluster ended it (OutOfMemoryKilled: killed)",
             id="memory",
         ),
         pytest.param(
@@ -242,7 +242,7 @@ GENERIC = {"reason": "GenericBuildFailed"}
                 "Failed", {"reason": "GenericBuildFailed"}, {"phase": "Failed", "reason": "Evicted", "message": "disk"}
             ),
             "builder-failed",
-            "got it ended by the cluster (Evicted: disk)",
+            "the cluster ended it (Evicted: disk)",
             id="evicted",
         ),
         pytest.param(
@@ -254,13 +254,13 @@ GENERIC = {"reason": "GenericBuildFailed"}
         pytest.param(
             Act("Error", {"reason": "CannotCreateBuildPod", "message": "forbidden"}),
             "builder-failed",
-            "got phase Error (CannotCreateBuildPod: forbidden), expected Complete",
+            "it ended with phase Error (CannotCreateBuildPod: forbidden)",
             id="error",
         ),
         pytest.param(
             Act("Cancelled", {"reason": "CancelledBuild", "message": "by the user"}),
             "builder-failed",
-            "got phase Cancelled (CancelledBuild: by the user), expected Complete",
+            "it ended with phase Cancelled (CancelledBuild: by the user)",
             id="cancelled",
         ),
     ],
@@ -278,7 +278,7 @@ def test_a_build_that_ends_badly(
     assert built.finding
     assert built.finding.lines == ("probe.c:1: error: no such thing", "token ***")
     assert PASSWORD not in built.log
-    assert (built.image, built.pushed) == ("", False)
+    assert (built.image, built.pushed) == (None, False)
     assert api.get(BUILDS, REQUEST.id, "demo") is None
 
 
@@ -292,13 +292,13 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
         pytest.param(
             Act("New", {"reason": "MissingPushSecret", "message": "Missing push secret."}),
             "builder-failed",
-            "got phase New (MissingPushSecret: Missing push secret.), expected it to run within 3 s",
+            "it did not run within 3 s: its phase is New (MissingPushSecret: Missing push secret.)",
             id="new",
         ),
         pytest.param(
             Act("Pending", pod={"phase": "Pending", "conditions": [UNSCHEDULABLE]}),
             "builder-failed",
-            "got phase Pending (Unschedulable: 0/3 nodes), expected it to run within 3 s",
+            "it did not run within 3 s: its phase is Pending (Unschedulable: 0/3 nodes)",
             id="unschedulable",
         ),
     ],
@@ -322,7 +322,7 @@ def test_a_build_that_somebody_deletes(cluster: Cluster, builder: OpenShiftBuild
     cluster.kubectl("delete", "builds.build.openshift.io", REQUEST.id, "-n", "demo")
     id, sentence = told_of(builder.result(REQUEST, print))
     assert id == "builder-failed"
-    assert f"Build demo/{REQUEST.id}: got it deleted by somebody else" in sentence
+    assert f"Build demo/{REQUEST.id}: it was deleted before its end" in sentence
 
 
 def test_what_goes_on_is_adopted_and_anything_else_replaced(
@@ -355,7 +355,7 @@ def test_an_object_of_somebody_else_is_left_alone(cluster: Cluster, api: Api, bu
         }
     )
     try:
-        with pytest.raises(Undecidable, match="got an object that is not of this suite"):
+        with pytest.raises(Undecidable, match="the object exists and is not of this suite"):
             builder.start(REQUEST)
         assert clean_up(api, (BUILDS,), datetime.now(UTC), [REQUEST.id], everything=True) == ()
         assert found(api)["spec"] == {"strategy": {"type": "Docker"}}

@@ -111,7 +111,7 @@ GOOD: dict[str, tuple[Secrets, bool]] = {
 
 def as_signed_with(key: bytes) -> bytes:
     """The key as the sign section's Dockerfile hands it to sign-file."""
-    label = pem_label(key).encode()
+    label = (pem_label(key) or "").encode()
     begin, end = b"-----BEGIN %s-----\n" % label, b"-----END %s-----\n" % label
     return begin + base64.encodebytes(key) + end if label else key
 

@@ -1,1 +1,1 @@
-"""Builders, and what they are told to make."""
+"""Builders, and the build and sign stages."""

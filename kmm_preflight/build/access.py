@@ -1,7 +1,6 @@
-"""How a builder reaches registries, in the files that buildah reads: auth.json, registries.conf, authorities.
+"""Files with which buildah reaches registries: auth.json, registries.conf and certificate authorities.
 
-So a FROM is pulled as the suite itself would pull it: by the cluster's mirrors, with the plan's logins, trusting the
-same authorities.
+With them buildah pulls an image like the suite: from the cluster's mirrors, with the plan's logins and authorities.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _WILDCARD = "*."
 
 
 def auth_json(credentials: PullCredentials, images: Iterable[str], registries: Registries) -> bytes:
-    """The logins of a build: whatever the keychains hold by path, and for these images the one that comes first."""
+    """Return auth.json with all logins of the keychains. For these images, use the login that the suite tries first."""
     auths: dict[str, dict[str, str]] = {}
     for keychain in (*reversed(credentials.node), *reversed(credentials.own)):
         auths |= {path: _entry(credential) for path, credential in keychain.credentials.items() if "*" not in path}
@@ -48,15 +47,15 @@ def _pull_sources(images: Iterable[str], registries: Registries) -> Iterator[tup
         try:
             reference = Reference.parse(name)
         except Malformed:
-            continue  # a layout of our own
+            continue  # an OCI layout of this run
         for source in registries.mirrors.pull_sources(reference):
             yield source, reference
 
 
 def registries_conf(images: Iterable[str], tls: RegistryTLS, registries: Registries) -> str:
-    """The containers-registries.conf(5) of a build that takes these images: mirrors, what is blocked, what is insecure.
+    """Return containers-registries.conf(5) of a build that uses these images: mirrors, blocked and insecure registries.
 
-    A registry is insecure where the section's TLS settings or the cluster's say so, and on loopback.
+    A registry is insecure if the section's or the cluster's TLS settings say so, and on loopback.
     """
     insecure = sorted(
         {
@@ -96,7 +95,7 @@ def _registry(scope: str, insecure: bool) -> list[str]:
 def _mirrors(rule: MirrorRule, insecure: list[str]) -> Iterator[str]:
     for mirror in rule.mirrors:
         if mirror == rule.source:
-            continue  # tried after the mirrors in any case
+            continue  # the source is always tried after its mirrors
         yield "[[registry.mirror]]"
         yield f"location = {json.dumps(mirror)}"
         yield f'pull-from-mirror = "{"digest-only" if rule.by_digest else "tag-only"}"'
@@ -105,6 +104,6 @@ def _mirrors(rule: MirrorRule, insecure: list[str]) -> Iterator[str]:
 
 
 def authorities_pem(network: Network, registries: Registries) -> str:
-    """All certificate authorities that the suite trusts beside the system's."""
+    """Return all certificate authorities, in PEM, that the suite trusts next to those of the system."""
     own = network.ca.read_text() if network.ca else ""
     return "\n".join(part for part in (own, network.authorities, *registries.authorities.values()) if part)

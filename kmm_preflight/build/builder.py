@@ -1,4 +1,4 @@
-"""What a builder is told to make, how it answers, and the protocol that every builder follows."""
+"""Request and result of a build, and the protocol of all builders."""
 
 from __future__ import annotations
 
@@ -14,42 +14,50 @@ from kmm_preflight.planning.plan import Plan
 
 @dataclass(frozen=True)
 class MountedSecret:
-    """A Secret of the Module's namespace that stands at /run/secrets/<folder> while a step runs, and in no layer.
-
-    secret is its name, files what is in it. The folder is the Secret's own name in a build; in a sign it is `key` or
-    `cert`, as KMM has it.
-    """
+    """Secret of the Module's namespace that is mounted at /run/secrets/<folder> during a build, and is in no layer."""
 
     folder: str
+    """Name of the folder: the Secret's name in a build; `key` or `cert` in a signing, as in KMM."""
     secret: str
+    """Name of the Secret."""
     files: Files = field(repr=False)
+    """Content of the Secret by file name."""
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What a builder is to make of a plan: the image of its build section, or of its sign section.
-
-    id is the same for the same plan and stage in every run, and names files and objects. image is the result's name,
-    which is pushed to it only where push says so. images are the names of all images that the Dockerfile takes from,
-    with the arguments in place; platforms has the architecture of those that are taken for one of their own. selector
-    has the labels of nodes that may build; timeout is in seconds.
-    """
+    """Image to build: that of a plan's build section, or of its sign section."""
 
     id: str
+    """Name for files and objects. A plan and a stage have one id in every run."""
     stage: Stage
+    """Build or sign."""
     plan: Plan
+    """Plan of the section."""
     dockerfile: str
+    """Text of the Dockerfile."""
     image: str
+    """Name of the result."""
     push: bool
+    """True if the result is pushed to its name."""
     timeout: float
+    """Deadline in seconds."""
     arguments: tuple[tuple[str, str], ...] = ()
+    """Build arguments as name and value."""
     secrets: tuple[MountedSecret, ...] = ()
+    """Secrets that are mounted during the build."""
     images: tuple[str, ...] = ()
+    """Names of all images that the Dockerfile uses, with arguments replaced."""
     platforms: Mapping[str, str] = field(default_factory=dict)
+    """Architectures of images that the Dockerfile uses for another architecture, by image name."""
     pull_tls: RegistryTLS = VERIFIED_HTTPS
+    """TLS rules for pulls."""
     push_tls: RegistryTLS = VERIFIED_HTTPS
+    """TLS rules for the push."""
     credentials: PullCredentials = field(default_factory=PullCredentials, repr=False)
+    """Credentials for pulls and the push."""
     selector: tuple[tuple[str, str], ...] = ()
+    """Labels of the nodes that may build."""
 
     @property
     def makes_image(self) -> bool:
@@ -59,45 +67,45 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """How a build ended: finding is what speaks against it, None when the builder says that it went well.
-
-    image is where the result can be read, "" when it is nowhere to be had; pushed that it is in its registry by now.
-    log is all that the builder printed, without secrets.
-    """
+    """End of a build."""
 
     finding: Finding | None = None
-    image: str = ""
+    """Failure of the build; None if the builder reports success."""
+    image: str | None = None
+    """Name under which the result can be read; None if it cannot be read."""
     pushed: bool = False
+    """True if the result is in its registry."""
     log: str = field(default="", repr=False)
+    """Output of the builder, without secrets."""
 
 
 Show = Callable[[str], None]
-"""Takes what a build is doing right now, in a few words, for whoever watches."""
+"""Takes the current step of a build, in a few words."""
 
 
 class Builder(Protocol):
-    """Runs builds beside the run: whoever starts one need not be the process that takes its result.
+    """Runs builds next to the run. Another process than the one that starts a build may take its result.
 
-    Both raise what errors.py has for trouble with cluster or machine; that leaves a stage undecided.
+    All methods raise the errors of errors.py if the cluster or the machine fails. The stage is then undecided.
     """
 
     @property
     def name(self) -> str:
-        """As the option --builder has it."""
+        """Value of --builder."""
 
     @property
-    def keeps(self) -> bool:
-        """Whether the result of a build can be signed although it was not pushed."""
+    def keeps_results(self) -> bool:
+        """True if a result can be signed although it is not pushed."""
 
     @property
-    def pushes_first(self) -> bool:
-        """Whether a result is in its registry before it was proved."""
+    def pushes_before_proof(self) -> bool:
+        """True if a result is pushed before it is checked."""
 
     def start(self, request: BuildRequest) -> None:
-        """Starts the build, or adopts the one of that id which goes on already; returns at once."""
+        """Start the build and return. If a build of this id runs already, use that one."""
 
     def result(self, request: BuildRequest, show: Show) -> BuildResult:
-        """Waits for the end of a build that was started, at most until its deadline, and stops it there."""
+        """Wait for the end of a build that was started. Stop the build at its deadline."""
 
-    def publish(self, request: BuildRequest, build_result: BuildResult) -> BuildResult:
-        """Pushes a result that was proved, where it is not in its registry yet; image is then its name there."""
+    def publish(self, request: BuildRequest, result: BuildResult) -> BuildResult:
+        """Push a checked result, unless it is in its registry. Return it with its name there."""

@@ -1,4 +1,4 @@
-"""The end of a run's folder: what builds on this machine have left, running, mounted or stored, however they ended."""
+"""Clean-up of a run's folder: end processes, unmount, and delete what builds on this machine left."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _KILL_SECONDS = 2.5
 
 
 def remove_builds(folder: Path) -> None:
-    """Ends the builds of a run, and removes its folder, whoever owns what in there; a kept storage stays."""
+    """End the builds of a run and delete its folder, with files of other users. Keep the storage of --build-store."""
     store = folder / STORE
     if not (folder / BUILDS).exists():
-        shutil.rmtree(folder, ignore_errors=True)  # nothing was built; another run may be removing it, too
+        shutil.rmtree(folder, ignore_errors=True)  # no build ran; another run may delete the folder too
         return
     _end_processes(folder)
     if store.exists() and (program := find_program(os.defpath)):
         if store.is_symlink():
-            _tidy(program, folder)
+            _delete_from_store(program, folder)
         if os.geteuid() != 0:
-            # A user's builds leave files of his subordinate ids, which are his only in a namespace of his.
-            places = [str(place) for place in (store, folder / BUILDS) if not place.is_symlink()]
-            _quietly(folder, program, "unshare", "rm", "-rf", *places)
+            # Files of subordinate ids belong to the user only inside of a user namespace.
+            folders = [str(path) for path in (store, folder / BUILDS) if not path.is_symlink()]
+            _run(folder, program, "unshare", "rm", "-rf", *folders)
     _unmount(folder, folder)
     for path in _without_lock(folder):
-        with suppress(OSError):  # of another run that removes the same; or it stays, and the folder too
+        with suppress(OSError):  # another run deletes it too; or it stays, and so does the folder
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     if not _without_lock(folder):
-        shutil.rmtree(folder, ignore_errors=True)  # else a later run finds it, by its lock, and tries again
+        shutil.rmtree(folder, ignore_errors=True)  # else a later run finds the folder by its lock and tries again
 
 
 def _without_lock(folder: Path) -> list[Path]:
@@ -43,41 +43,41 @@ def _without_lock(folder: Path) -> list[Path]:
         return []
 
 
-def _tidy(program: str, folder: Path) -> None:
-    """Takes what a run has made out of a storage that stays; and what killed builds have left, unless it is in use."""
+def _delete_from_store(program: str, folder: Path) -> None:
+    """Delete a run's images from a kept storage. If no build uses the storage, delete what killed builds left."""
     store = folder / STORE
     base = base_command(program, store)
-    names = _quietly(folder, *base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
-    if made := [name for name in names if folder.name in name or name.startswith("localhost/input")]:
-        _quietly(folder, *base, "rmi", "--force", *made)
+    names = _run(folder, *base, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
+    if own := [name for name in names if folder.name in name or name.startswith("localhost/input")]:
+        _run(folder, *base, "rmi", "--force", *own)
     with (store / IN_USE).open("a") as in_use:
         if is_free(in_use.fileno()):
-            _quietly(folder, *base, "rm", "--all")
+            _run(folder, *base, "rm", "--all")
             _unmount(folder, store.resolve())
 
 
-def _quietly(folder: Path, *command: str) -> str:
-    """Runs a command of the clean-up, which leaves nothing outside of the run's folder either."""
+def _run(folder: Path, *command: str) -> str:
+    """Run a command and return its output. It writes no files outside of the run's folder."""
     environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    ran = subprocess.run(
+    completed = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120
     )
-    return ran.stdout
+    return completed.stdout
 
 
 def _end_processes(folder: Path) -> None:
-    """Kills every process that was started for a build of this folder, until there is none."""
+    """Kill the processes of builds of this folder until none is left."""
     for _ in polls(_KILL_SECONDS, first=0.05, longest=0.05):
-        found = [process for process in Path("/proc").glob("[0-9]*") if _is_of(process, str(folder))]
-        if not found:
+        processes = [process for process in Path("/proc").glob("[0-9]*") if _is_of(process, str(folder))]
+        if not processes:
             return
-        for process in found:
+        for process in processes:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(int(process.name), 9)
 
 
 def _is_of(process: Path, folder: str) -> bool:
-    """Whether the folder stands in its command line, or it lives in a container of that storage."""
+    """True if the command line names the folder, or if the process runs in a container of its storage."""
     if int(process.name) == os.getpid():
         return False
     with suppress(OSError):
@@ -89,7 +89,7 @@ def _is_of(process: Path, folder: str) -> bool:
 
 
 def _unmount(folder: Path, below: Path) -> None:
-    """What a builder that was killed has left mounted; only root's are to be seen here."""
+    """Unmount what a killed builder left mounted. Only mounts of root are visible here."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for place in reversed([place for place in mounts if place.startswith(f"{below}/")]):
-        _quietly(folder, "umount", "-l", place)
+    for mount in reversed([mount for mount in mounts if mount.startswith(f"{below}/")]):
+        _run(folder, "umount", "-l", mount)

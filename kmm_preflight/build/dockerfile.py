@@ -1,4 +1,4 @@
-"""What a Dockerfile takes from elsewhere, and what in it is of the running kernel instead of the target's."""
+"""Dockerfile of a build section: images that it uses, and commands that use the running kernel."""
 
 from __future__ import annotations
 
@@ -27,46 +27,50 @@ _OPTIONS_WITH_VALUE = {"-b", "--basedir", "-C", "--config", "-E", "--symvers", "
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction, its name in capitals, with continued lines and here-documents joined."""
+    """Instruction with continued lines and here-documents joined."""
 
     name: str
+    """Name in capitals."""
     rest: str
+    """Text after the name."""
 
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """images are the names that are pulled, each once, in order; unresolved are texts that lead to no name.
-
-    platforms has the architecture (Go's spelling) of images that are taken for one by name; stages is their number.
-    running_kernel and depmod are pieces of text that speak of the running kernel, or of none.
-    """
+    """Facts about a Dockerfile."""
 
     images: tuple[str, ...]
+    """Names of the images that are pulled, each once, in order."""
     unresolved: tuple[str, ...]
+    """FROM instructions whose image name has an argument without a value."""
     running_kernel: tuple[str, ...]
+    """Pieces of text that read the version of the running kernel."""
     depmod: tuple[str, ...]
+    """Calls of depmod without a kernel version."""
     platforms: Mapping[str, str]
+    """Architectures, in Go's spelling, of images with --platform, by image name."""
     stages: int
+    """Number of stages."""
 
 
 def read_dockerfile(text: str, arguments: Mapping[str, str], arch: str = "amd64") -> Dockerfile:
-    """What the text takes from elsewhere when it is built with these arguments for linux/arch."""
+    """Read the text as it is built with these arguments for linux/arch."""
     instructions = list(_instructions(text.removeprefix("\ufeff")))
     target = {"TARGETPLATFORM": f"linux/{arch}", "TARGETOS": "linux", "TARGETARCH": arch}
-    images, unresolved, platforms = _images(instructions, {**_here(), **target, **arguments})
-    runs = [one.rest for one in instructions if one.name == "RUN"]
+    images, unresolved, platforms = _images(instructions, {**_build_platform(), **target, **arguments})
+    runs = [instruction.rest for instruction in instructions if instruction.name == "RUN"]
     return Dockerfile(
         images=tuple(dict.fromkeys(images)),
         unresolved=tuple(dict.fromkeys(unresolved)),
         running_kernel=tuple(dict.fromkeys(hit[0] for run in runs for hit in _RUNNING_KERNEL.finditer(run))),
         depmod=tuple(dict.fromkeys(call for run in runs for call in _depmod_without_kernel(run))),
         platforms=platforms,
-        stages=sum(one.name == "FROM" for one in instructions),
+        stages=sum(instruction.name == "FROM" for instruction in instructions),
     )
 
 
-def _here() -> dict[str, str]:
-    """What builders show of the machine that builds: as far as is known, this one."""
+def _build_platform() -> dict[str, str]:
+    """Return the arguments that describe the machine that builds. Assume that it is this machine."""
     arch = architecture(platform.machine()) or "amd64"
     return {"BUILDPLATFORM": f"linux/{arch}", "BUILDOS": "linux", "BUILDARCH": arch}
 
@@ -85,7 +89,7 @@ def _instructions(text: str) -> Iterator[Instruction]:
 
 
 def _escape_character(text: str) -> str:
-    """The character that continues a line: a directive may say so before anything else."""
+    """Return the character that continues a line. A directive in the first lines may change it."""
     for line in text.splitlines():
         if hit := _ESCAPE.fullmatch(line.strip()):
             return hit["char"]
@@ -95,7 +99,7 @@ def _escape_character(text: str) -> str:
 
 
 def _joined(lines: deque[str], escape: str) -> str:
-    """The next line with those that continue it; comments and empty lines among them are no part of it."""
+    """Return the next line with the lines that continue it. Skip comments and empty lines between them."""
     line = lines.popleft()
     if line.lstrip().startswith("#"):
         return ""
@@ -109,7 +113,7 @@ def _joined(lines: deque[str], escape: str) -> str:
 
 
 def _until(lines: deque[str], end: str) -> list[str]:
-    """The lines of a here-document, taken away; none where no line ends it, for then it is none."""
+    """Remove and return the lines of a here-document. If no line ends it, it is not one: return no lines."""
     stripped = [line.strip() for line in lines]
     if end not in stripped:
         return []
@@ -120,35 +124,35 @@ def _until(lines: deque[str], end: str) -> list[str]:
 def _images(
     instructions: list[Instruction], arguments: Mapping[str, str]
 ) -> tuple[list[str], list[str], dict[str, str]]:
-    # Arguments before the first FROM are the only ones that a FROM sees, beside those that show of platforms.
+    # FROM can use only arguments of platforms, and arguments that are declared before the first FROM.
     known = {name: value for name, value in arguments.items() if name.startswith(("TARGET", "BUILD"))}
-    stages: list[str] = []  # buildah, which is in every builder, knows them by their exact names
+    stages: list[str] = []  # every builder uses buildah, which matches exact names
     images: list[str] = []
     unresolved: list[str] = []
     platforms: dict[str, str] = {}
-    for one in instructions:
-        if one.name == "ARG" and not stages:
-            known |= _declared(one.rest, known, arguments)
-        elif one.name == "FROM":
-            name, stage, wanted = _from(one.rest, known)
-            if wanted:
-                platforms[name] = wanted
-            if not name:
-                unresolved.append(f"FROM {one.rest.strip()}")
-            elif name not in stages and name != "scratch":
-                images.append(name)
-            stages.append(stage)
-        elif one.name in ("COPY", "ADD", "RUN"):
-            images += [name for name in _taken(one) if name not in stages and not name.isdecimal()]
+    for instruction in instructions:
+        if instruction.name == "ARG" and not stages:
+            known |= _declared(instruction.rest, known, arguments)
+        elif instruction.name == "FROM":
+            base = _base(instruction.rest, known)
+            if base.image is None:
+                unresolved.append(f"FROM {instruction.rest.strip()}")
+            elif base.image not in stages and base.image != "scratch":
+                images.append(base.image)
+            if base.image and base.arch:
+                platforms[base.image] = base.arch
+            stages.append(base.stage or "")
+        elif instruction.name in ("COPY", "ADD", "RUN"):
+            images += [name for name in _sources(instruction) if name not in stages and not name.isdecimal()]
     return images, unresolved, platforms
 
 
 def _declared(rest: str, known: Mapping[str, str], arguments: Mapping[str, str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    declared: dict[str, str] = {}
     for word in _words(rest):
         name, _, default = word.partition("=")
-        found[name] = arguments.get(name, _expanded(default, {**known, **found}))
-    return found
+        declared[name] = arguments.get(name, _expanded(default, {**known, **declared}) or "")
+    return declared
 
 
 def _words(text: str) -> list[str]:
@@ -158,41 +162,53 @@ def _words(text: str) -> list[str]:
         return text.split()
 
 
-def _from(rest: str, known: Mapping[str, str]) -> tuple[str, str, str]:
-    """The image, "" when its arguments leave nothing, the name of the stage that begins, and its own architecture."""
-    wanted = ""
+@dataclass(frozen=True)
+class _Base:
+    """Content of a FROM instruction."""
+
+    image: str | None
+    """Name of the image or stage; None if an argument has no value."""
+    stage: str | None
+    """Name of the stage that begins."""
+    arch: str | None
+    """Architecture of --platform."""
+
+
+def _base(rest: str, known: Mapping[str, str]) -> _Base:
+    arch: str | None = None
     while hit := _FLAG.match(rest):
         rest = rest[hit.end() :]
         if hit["name"] == "platform":
-            wanted = _expanded((hit["value"] or "").strip("\"'"), known).partition("/")[2].partition("/")[0]
+            platform_name = _expanded((hit["value"] or "").strip("\"'"), known) or ""
+            arch = platform_name.partition("/")[2].partition("/")[0] or None
     name, *more = rest.split() or [""]
-    stage = more[1] if len(more) == 2 and more[0].lower() == "as" else ""
-    return _expanded(name.strip("\"'"), known), stage, wanted
+    stage = more[1] if len(more) == 2 and more[0].lower() == "as" else None
+    return _Base(_expanded(name.strip("\"'"), known), stage, arch)
 
 
-def _expanded(text: str, known: Mapping[str, str]) -> str:
-    """The text with arguments in place; "" where that cannot be."""
+def _expanded(text: str, known: Mapping[str, str]) -> str | None:
+    """Return the text with arguments replaced, or None if nothing is left or an argument is unknown."""
     try:
-        return substitute(text, known)
+        return substitute(text, known) or None
     except Malformed:
-        return ""
+        return None
 
 
-def _taken(one: Instruction) -> list[str]:
-    """Stages or images from which files are copied or mounted."""
-    rest, found = one.rest, list[str]()
-    if one.name == "RUN":
-        found = [hit["image"] for hit in _MOUNT_FROM.finditer(rest)]
+def _sources(instruction: Instruction) -> list[str]:
+    """Return stages and images that files are copied or mounted from."""
+    rest, sources = instruction.rest, list[str]()
+    if instruction.name == "RUN":
+        sources = [hit["image"] for hit in _MOUNT_FROM.finditer(rest)]
         rest = ""
     while hit := _FLAG.match(rest):
         rest = rest[hit.end() :]
         if hit["name"] == "from" and hit["value"]:
-            found.append(hit["value"].strip("\"'"))
-    return [name for name in found if "$" not in name]  # arguments are not seen here, but by some builders
+            sources.append(hit["value"].strip("\"'"))
+    return [name for name in sources if "$" not in name]  # only some builders replace arguments here
 
 
 def _depmod_without_kernel(run: str) -> Iterator[str]:
-    """Calls that name no kernel, so that depmod takes the one that is running."""
+    """Yield calls without a kernel version: depmod then uses the running kernel."""
     for hit in _DEPMOD.finditer(run):
         words = iter(_words(hit["arguments"]))
         positional = []

@@ -1,7 +1,7 @@
-"""One build on this machine, run beside the suite: `python -m kmm_preflight.build.driver FOLDER`.
+"""Process of one build on this machine: `python -m kmm_preflight.build.driver FOLDER`.
 
-It waits for a place among the builds of the run, runs the commands of its specification one after the other, stops them
-at their deadline, and ends by itself when the run is gone, however it went. It knows nothing of what the commands do.
+The process waits for a free slot, runs the commands of its specification one after the other, and stops them at their
+deadline. It ends by itself when the run has ended or was killed. It does not know what the commands do.
 """
 
 from __future__ import annotations
@@ -25,46 +25,51 @@ from filelock import FileLock, Timeout
 
 SPECIFICATION, RESULT, LOG, STATE = "specification", "result", "log", "state"
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 8 << 20, 1 << 20
-_UNABLE = -127
+_NOT_RUN = -127
 _POLL_SECONDS = 0.1
-_LOOK_AFTER_RUN_SECONDS = 2.0
+_CHECK_RUN_SECONDS = 2.0
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 @dataclass(frozen=True)
 class BuildCommands:
-    """What to run, in order; places are lock files of which one must be had; run is held while the run goes on.
-
-    timeout in seconds, counted from the moment that there is a place.
-    """
+    """Specification of a build."""
 
     commands: Sequence[Sequence[str]]
+    """Commands to run, in order."""
     environment: dict[str, str]
+    """Environment of the commands."""
     timeout: float
-    places: Sequence[str]
+    """Deadline in seconds after the slot is free."""
+    slots: Sequence[str]
+    """Paths of lock files: the process needs the lock of one of them."""
     run: str
+    """Path of the lock file that is locked until the run ends."""
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How it ended: the last command's number and exit code; stopped tells that the deadline had passed."""
+    """End of a build."""
 
     command: int
+    """Number of the last command."""
     code: int
+    """Its exit code, or a negative number for a signal."""
     stopped: bool = False
+    """True if it was stopped at the deadline."""
 
 
 class RunGone(Exception):
-    """The run that this build is for has ended, or was killed."""
+    """The run of this build has ended, or was killed."""
 
 
 def write_specification(folder: Path, specification: BuildCommands) -> None:
-    """Leaves it where a driver looks for it."""
+    """Write the specification to a folder, for a driver process."""
     (folder / SPECIFICATION).write_text(json.dumps(asdict(specification)))
 
 
 def read_result(folder: Path) -> CommandResult | None:
-    """The result; None while there is none."""
+    """Return the result, or None if the build has none yet."""
     try:
         return CommandResult(**json.loads((folder / RESULT).read_text()))
     except FileNotFoundError:
@@ -72,49 +77,49 @@ def read_result(folder: Path) -> CommandResult | None:
 
 
 def drive(folder: Path) -> None:
-    """Runs the specification of a folder to its end."""
+    """Run the specification of a folder, and write the result there."""
     specification = BuildCommands(**json.loads((folder / SPECIFICATION).read_text()))
-    # What a command leaves behind becomes our child, and can be ended too.
+    # Processes that a command leaves behind become children of this process, so it can end them.
     ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     run = RunLock(Path(specification.run))
     try:
-        place = _place(specification.places, run)
+        slot = _acquire_slot(specification.slots, run)
         try:
             _write(folder / STATE, "builds")
             result = _run(specification, folder, run)
         finally:
-            place.release()
+            slot.release()
     except RunGone:
         return
     _write(folder / RESULT, json.dumps(asdict(result)))
 
 
 class RunLock:
-    """The run, looked at every now and then: its lock is free once it has ended."""
+    """Lock of the run: another process holds it until the run ends."""
 
     def __init__(self, lock: Path) -> None:
         self._lock = lock
-        self._next = 0.0
+        self._next_check = 0.0
 
-    def look(self) -> None:
-        """Raises RunGone when there is nobody left to build for."""
-        if time.monotonic() < self._next:
+    def check(self) -> None:
+        """Raise RunGone if the run has ended. Check that only every few seconds."""
+        if time.monotonic() < self._next_check:
             return
-        self._next = time.monotonic() + _LOOK_AFTER_RUN_SECONDS
+        self._next_check = time.monotonic() + _CHECK_RUN_SECONDS
         if not self._lock.exists():
             raise RunGone
         with suppress(Timeout), FileLock(self._lock, timeout=0):
             raise RunGone
 
 
-def _place(places: Sequence[str], run: RunLock) -> FileLock:
+def _acquire_slot(slots: Sequence[str], run: RunLock) -> FileLock:
     while True:
-        for path in places:
+        for path in slots:
             lock = FileLock(path)
             with suppress(Timeout):
                 lock.acquire(timeout=0)
                 return lock
-        run.look()
+        run.check()
         time.sleep(_POLL_SECONDS)
 
 
@@ -130,7 +135,7 @@ def _run(specification: BuildCommands, folder: Path, run: RunLock) -> CommandRes
             reader.start()
             try:
                 while (code_now := process.poll()) is None and time.monotonic() < deadline:
-                    run.look()
+                    run.check()
                     time.sleep(_POLL_SECONDS)
             finally:
                 end_children()
@@ -146,7 +151,7 @@ def _run(specification: BuildCommands, folder: Path, run: RunLock) -> CommandRes
 def _begin(
     command: Sequence[str], environment: dict[str, str], folder: Path, log: BinaryIO
 ) -> subprocess.Popen[bytes] | int:
-    """The process, in the build's folder; a code of no process where there is none."""
+    """Start the command in the build's folder. If that fails, log the error and return an exit code."""
     try:
         return subprocess.Popen(
             command,
@@ -158,11 +163,11 @@ def _begin(
         )
     except (OSError, ValueError) as exc:
         log.write(f"Error: {command[0]} cannot be run: {exc}\n".encode("utf-8", "replace"))
-        return _UNABLE
+        return _NOT_RUN
 
 
 def _copy(source: BinaryIO, log: BinaryIO) -> None:
-    """What is printed, as it comes; of more than is worth keeping the beginning and the end."""
+    """Copy the output as it comes. Of very long output, keep the beginning and the end."""
     written, kept, left_out = 0, 0, 0
     tail = deque[bytes]()
     for line in iter(lambda: source.readline(1 << 16), b""):
@@ -181,7 +186,7 @@ def _copy(source: BinaryIO, log: BinaryIO) -> None:
 
 
 def end_children() -> None:
-    """Kills what this process has started and what came of it, until nothing is left."""
+    """Kill all child processes, and their children, until none is left."""
     while children := _children(os.getpid()):
         for child in children:
             with suppress(ProcessLookupError):
@@ -192,19 +197,19 @@ def end_children() -> None:
 
 
 def _children(parent: int) -> list[int]:
-    """Children in every thread of a process; those of a child come to us when it ends."""
-    found: list[int] = []
+    """Return the children of all threads of a process. A grandchild becomes a child when its parent ends."""
+    children: list[int] = []
     for task in Path(f"/proc/{parent}/task").glob("*/children"):
         with suppress(OSError):
-            found += map(int, task.read_text().split())
-    return found
+            children += map(int, task.read_text().split())
+    return children
 
 
 def _write(path: Path, text: str) -> None:
-    """The file as a whole, or not at all."""
-    made = path.with_suffix(".new")
-    made.write_text(text)
-    made.replace(path)
+    """Write a file in one step."""
+    partial = path.with_suffix(".new")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Job of a request, as the API server takes it."""
+"""Manifest of a Job."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from kmm_preflight.build.access import registries_conf
 from kmm_preflight.build.builder import BuildRequest
-from kmm_preflight.build.job_script import SCRIPT, TOLD, WORK
+from kmm_preflight.build.job_script import ARCHIVE_FACTS, SCRIPT, WORK
 from kmm_preflight.build.objects import labels_of, metadata_of
 from kmm_preflight.errors import BoundExceeded
 from kmm_preflight.model import VERIFIED_HTTPS, Manifest, RegistryTLS
 from kmm_preflight.oci.registries import Registries
 
 TEXT_BYTES = 1 << 20
-"""Of what is handed to the Pod as text: etcd takes 1.5 MB of an object, a container's environment 2 MB."""
+"""Limit of all texts in the Pod: an object in etcd has at most 1.5 MB, a container's environment 2 MB."""
 
 LOGINS = 3
-"""Secrets with logins that the script finds a place for."""
+"""Maximal number of Secrets with logins: buildah reads three files."""
 
 CONTAINER = "build"
 KEPT_SECONDS = 600
-# One variable may have 128 KiB, and a character four bytes.
+# A variable has at most 128 KiB, and a character at most four bytes.
 _PIECE_CHARACTERS = 24_000
-# SIGTERM, five seconds in which the log can still be read, then the end.
+# Time after SIGTERM: the script leaves the log readable for five seconds.
 _GRACE_SECONDS = 15
 _STORAGE = "/var/lib/containers"
 _CAPABILITIES = ("SYS_CHROOT", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETFCAP")
@@ -33,19 +33,20 @@ _CAPABILITIES = ("SYS_CHROOT", "SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOW
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What all Jobs of a run share: the builder's image, and the folder for archives that they hand back.
-
-    owners are the PreflightValidationOCPs that are answered, by kernel. authorities is PEM, trusted for every registry;
-    registries is how the cluster reaches them: the image's own configuration does not count. patch is laid over the
-    Pod's template as `kubectl patch` does it: items that have names are found by them, other lists replaced.
-    """
+    """Settings of all Jobs of a run."""
 
     image: str
+    """Image with buildah."""
     folder: Path
+    """Folder of this machine for archives of results."""
     owners: Mapping[str, Manifest] = field(default_factory=dict)
+    """PreflightValidationOCP objects that own the Jobs, by kernel version."""
     authorities: str = ""
+    """Certificate authorities in PEM that are trusted for every registry."""
     registries: Registries = field(default_factory=Registries)
+    """Registry settings of the cluster. They replace those in the image."""
     patch: Manifest = field(default_factory=dict)
+    """Patch of the Pod's template, merged like `kubectl patch` does it: list items are matched by name."""
 
 
 def job_of(request: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
@@ -66,7 +67,7 @@ def job_of(request: BuildRequest, settings: JobSettings, logins: tuple[str, ...]
 def _pod(request: BuildRequest, settings: JobSettings, logins: tuple[str, ...]) -> Manifest:
     own: dict[str, dict[str, object]] = {name: {"emptyDir": {}} for name in ("storage", "work")}
     auth = {f"login-{number}": _secret(name, True) for number, name in enumerate(logins)}
-    secrets = {f"secret-{number}": _secret(one.secret, False) for number, one in enumerate(request.secrets)}
+    secrets = {f"secret-{number}": _secret(mounted.secret, False) for number, mounted in enumerate(request.secrets)}
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -89,7 +90,9 @@ def _container(request: BuildRequest, settings: JobSettings, logins: tuple[str, 
         "REGISTRIES": registries_conf((*request.images, request.image), VERIFIED_HTTPS, settings.registries),
     }
     if (size := sum(len(text.encode()) for text in texts.values())) > TEXT_BYTES:
-        raise BoundExceeded(f"Dockerfile and certificate authorities: got {size} bytes, expected at most {TEXT_BYTES}")
+        raise BoundExceeded(
+            f"Dockerfile and certificate authorities have {size} bytes, at most {TEXT_BYTES} are allowed"
+        )
     flags = {
         "IMAGE": request.image if request.push else "",
         "PULL_TLS": _tls(request.pull_tls),
@@ -98,7 +101,7 @@ def _container(request: BuildRequest, settings: JobSettings, logins: tuple[str, 
     pieces = {name: piece for key, text in texts.items() for name, piece in _pieces(key, text)}
     options = [f"--build-arg={name}={value}" for name, value in request.arguments]
     options += [
-        f"--volume=/secrets/{number}:/run/secrets/{one.folder}:ro" for number, one in enumerate(request.secrets)
+        f"--volume=/secrets/{number}:/run/secrets/{mounted.folder}:ro" for number, mounted in enumerate(request.secrets)
     ]
     mounts = {"storage": _STORAGE, "work": WORK}
     mounts |= {f"login-{number}": f"/auth/{number}" for number in range(len(logins))}
@@ -121,30 +124,30 @@ def _container(request: BuildRequest, settings: JobSettings, logins: tuple[str, 
         ],
     }
     if not request.push:
-        # By this the cluster tells that the archive can be fetched, without a question to the Pod each time.
-        probe = {"exec": {"command": ["test", "-e", TOLD]}, "periodSeconds": 2, "timeoutSeconds": 10}
+        # The Pod becomes ready when the archive can be fetched.
+        probe = {"exec": {"command": ["test", "-e", ARCHIVE_FACTS]}, "periodSeconds": 2, "timeoutSeconds": 10}
         container["readinessProbe"] = probe
     return container
 
 
 def _tls(tls: RegistryTLS) -> str:
-    """Of buildah, which has one word for plain HTTP and for any certificate; without it registries.conf decides."""
+    """Return buildah's option for plain HTTP or an unverified certificate. Without it registries.conf decides."""
     return "--tls-verify=false" if tls.insecure or tls.insecure_skip_tls_verify else ""
 
 
 def _pieces(name: str, text: str) -> Iterator[tuple[str, str]]:
-    """The text as variables NAME_0, NAME_1…"""
+    """Yield the text as variables NAME_0, NAME_1…"""
     for number, start in enumerate(range(0, len(text), _PIECE_CHARACTERS)):
         yield f"{name}_{number}", text[start : start + _PIECE_CHARACTERS]
 
 
 def _literal(text: str) -> str:
-    """As a container's command, arguments and variables have it: there $(NAME) is replaced, and $$ is a dollar."""
+    """Return the text for a container's command or variable: Kubernetes replaces $(NAME) there, and $$ is a dollar."""
     return text.replace("$", "$$")
 
 
 def merged(base: Manifest, patch: Manifest) -> dict[str, object]:
-    """The base with the patch laid over it: null removes, items with names are found by them, other lists replaced."""
+    """Return the base with the patch: null removes a field, named list items are merged, other lists are replaced."""
     result = dict(base)
     for key, value in patch.items():
         if value is None:
@@ -157,15 +160,15 @@ def merged(base: Manifest, patch: Manifest) -> dict[str, object]:
 def _merged(base: object, patch: object) -> object:
     if isinstance(patch, Mapping):
         return merged(base if isinstance(base, Mapping) else {}, patch)
-    named, ours = _by_name(patch), _by_name([] if base is None else base)
-    if named is None or ours is None:
+    patches, items = _by_name(patch), _by_name([] if base is None else base)
+    if patches is None or items is None:
         return patch
-    laid_over = {name: merged(ours.get(name, {}), one) for name, one in named.items()}
-    return list({**ours, **laid_over}.values())
+    changed = {name: merged(items.get(name, {}), item) for name, item in patches.items()}
+    return list({**items, **changed}.values())
 
 
 def _by_name(value: object) -> dict[str, Mapping[str, object]] | None:
-    """The items of a list by their names; None when it is no list of such."""
-    if not isinstance(value, list) or not all(isinstance(one, Mapping) and "name" in one for one in value):
+    """Return the items of a list by name, or None if an item has no name."""
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) and "name" in item for item in value):
         return None
-    return {str(one["name"]): one for one in value}
+    return {str(item["name"]): item for item in value}

@@ -1,6 +1,6 @@
-"""The key and the certificate of a sign section, looked at before anything is signed with them.
+"""Key and certificate of a sign section: check them before anything is signed.
 
-No byte of a key gets into a sentence, a repr or an exception: not even the library's own words are passed on.
+No byte of a key gets into a sentence, a repr or an exception. So the library's own messages are not shown either.
 """
 
 from __future__ import annotations
@@ -34,56 +34,58 @@ from kmm_preflight.stages import findings as stages_findings
 
 KEY_BYTES = 64 << 10
 _SEQUENCE = b"\x30"
-# PKCS#8 has an algorithm there, PKCS#1 a number, SEC 1 bytes.
+# PEM label by the type of the element after the version: an algorithm in PKCS#8, a number in PKCS#1, bytes in SEC 1.
 _LABELS = {0x30: "PRIVATE KEY", 0x02: "RSA PRIVATE KEY", 0x04: "EC PRIVATE KEY"}
 
 
 @dataclass(frozen=True)
 class KeyNames:
-    """The Secrets that hold the two, as namespace/name."""
+    """Names of the two Secrets."""
 
     key_secret: str
+    """namespace/name of the Secret with the key."""
     cert_secret: str
+    """namespace/name of the Secret with the certificate."""
 
 
 def check_keys(
     key: bytes, cert: bytes, names: KeyNames, now: datetime
 ) -> tuple[Certificate | None, tuple[Finding, ...]]:
-    """The certificate, None when there is none to read, and all that makes signing with the two useless.
+    """Return the certificate, or None if it is damaged, and findings about key and certificate. now must be aware.
 
-    A certificate that is not valid on now (aware) is a warning alone: kernels do not look at its dates.
+    A certificate that is not valid now is only a warning: kernels do not check its dates.
     """
-    found: list[Finding] = []
+    problems: list[Finding] = []
     private = certificate = None
     try:
         private = _read_key(key)
     except Malformed as exc:
-        found.append(findings.SIGN_KEY_INVALID(secret=names.key_secret, got=exc.message, expected=FIT_KEY))
+        problems.append(findings.SIGN_KEY_INVALID(secret=names.key_secret, got=exc.message, expected=FIT_KEY))
     try:
         certificate = parse_certificate(cert, f"certificate in Secret {names.cert_secret}")
     except Malformed as exc:
-        found.append(stages_findings.SIGN_CERT_INVALID(problem=exc.message))
+        problems.append(stages_findings.SIGN_CERT_INVALID(problem=exc.message))
     if certificate:
-        found += _check_certificate(certificate, names, now)
+        problems += _check_certificate(certificate, names, now)
     if certificate and private and _public(private) != _public(certificate):
-        found.append(
+        problems.append(
             findings.SIGN_KEY_MISMATCH(key=names.key_secret, cert=names.cert_secret, expected=certificate.subject)
         )
-    return certificate, tuple(found)
+    return certificate, tuple(problems)
 
 
-def pem_label(key: bytes) -> str:
-    """The words between the dashes that make PEM of a key in DER; "" for one that is in PEM.
+def pem_label(key: bytes) -> str | None:
+    """Return the PEM label for a key in DER, or None for a key in PEM.
 
-    sign-file reads keys with PEM_read_bio_PrivateKey alone, so that it refuses DER, which KMM's documentation allows.
+    sign-file reads keys only with PEM_read_bio_PrivateKey, so it refuses DER. KMM's documentation allows DER.
     """
     if not key.startswith(_SEQUENCE):
-        return ""
+        return None
     try:
         inside = parser.parse(key)[4]
-        return _LABELS.get(inside[parser.peek(inside)], "")  # what stands behind the version
+        return _LABELS.get(inside[parser.peek(inside)])  # the element after the version
     except (ValueError, IndexError):
-        return ""
+        return None
 
 
 def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime) -> Iterator[Finding]:
@@ -91,7 +93,7 @@ def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime)
         yield stages_findings.SIGN_CERT_INVALID(
             problem=f"certificate in Secret {names.cert_secret}: got one for {unfit}, expected one for {FIT_KEY}"
         )
-    got = ""
+    got = None
     if now > certificate.not_after:
         got = f"one that expired on {certificate.not_after:%Y-%m-%d}"
     elif now < certificate.not_before:
@@ -101,14 +103,14 @@ def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime)
 
 
 def _read_key(key: bytes) -> PrivateKeyTypes:
-    """The private key; Malformed says what is there instead, and nothing that stands in it."""
+    """Return the private key. Raise Malformed with a description of other content, but never with the content."""
     if len(key) > KEY_BYTES:
         raise Malformed(f"{len(key)} bytes")
     if is_indented(key):
-        raise Malformed(_instead(key))
+        raise Malformed(_described(key))
     load = load_der_private_key if key.startswith(_SEQUENCE) else load_pem_private_key
     try:
-        # Without validation first: it looks for primes, and of a key that no kernel takes these can be very long.
+        # First without validation, which searches primes: they can be very long in a key that no kernel accepts.
         unfit = unfit_key(load(key, None, unsafe_skip_rsa_key_validation=True).public_key())
         if unfit:
             raise Malformed(unfit)
@@ -116,11 +118,11 @@ def _read_key(key: bytes) -> PrivateKeyTypes:
     except TypeError:
         raise Malformed("an encrypted key, for which there is no passphrase here") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise Malformed(_instead(key)) from None
+        raise Malformed(_described(key)) from None
 
 
-def _instead(key: bytes) -> str:
-    """Words for what is no private key: KMM's documentation itself once showed the certificate in its place."""
+def _described(key: bytes) -> str:
+    """Describe content that is not a private key. KMM's documentation once used the certificate as the key."""
     try:
         parse_certificate(key, "key")
     except Malformed:

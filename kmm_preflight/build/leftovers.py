@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.build.objects import SELECTOR, SLACK, delete, ended, object_name
+from kmm_preflight.build.objects import SELECTOR, SLACK, delete, has_ended, object_name
 from kmm_preflight.build.prepare import request_id
 from kmm_preflight.cluster.api import BUILDS, JOBS, Api, ResourceKind
 from kmm_preflight.model import Manifest, Stage
@@ -32,7 +32,7 @@ def clean_up(
         for manifest in api.list(kind, labels=SELECTOR) or ():
             metadata = Field(manifest)["metadata"]
             name, namespace = metadata["name"].text(), metadata["namespace"].text()
-            if everything or name in names or ended(manifest) or _is_overdue(manifest, now):
+            if everything or name in names or has_ended(manifest) or _is_overdue(manifest, now):
                 delete(api, kind, manifest)
                 deleted.append(f"{kind.resource} {namespace}/{name}")
     return tuple(deleted)

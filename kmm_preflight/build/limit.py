@@ -1,4 +1,4 @@
-"""No more than so many builds of a run at a time in a cluster, over all processes of the run."""
+"""Concurrency limit: the maximal number of builds in a cluster at a time, over all processes of a run."""
 
 from __future__ import annotations
 
@@ -19,113 +19,115 @@ _PAUSE_SECONDS = 1.0
 
 
 class RemoteBuilder(Builder, Protocol):
-    """A builder whose builds go on by themselves."""
+    """Builder whose builds run without a process of this suite."""
 
-    def ended(self, request: BuildRequest) -> bool:
-        """Whether a build that was started goes on no longer. Raises as errors.py says."""
+    def has_ended(self, request: BuildRequest) -> bool:
+        """True if a build that was started no longer runs. Raise the errors of errors.py."""
 
 
 class BuildLimit:
-    """See Builder. What finds no place waits, and is started by whichever process sees that there is one.
+    """Builder that starts at most so many builds of another builder at a time.
 
-    So is the result of a build taken that has ended, for its objects do not wait for ever. Orders stand as files in a
-    folder of the run: waiting, going, or refused by the cluster; beside them results that were taken before.
+    A build that has to wait is started by the first process that sees a free slot. The result of a build that has ended
+    is fetched by the first process that sees its end, since Kubernetes deletes the objects after a while. Requests are
+    files in a folder of the run: waiting, running or refused by the cluster. Fetched results are next to them.
     """
 
-    def __init__(self, builder: RemoteBuilder, folder: Path, places: int) -> None:
+    def __init__(self, builder: RemoteBuilder, folder: Path, slots: int) -> None:
         self._builder = builder
         self._folder = folder
-        self._places = places
-        self.name, self.keeps, self.pushes_first = builder.name, builder.keeps, builder.pushes_first
-        self._left: set[str] = set()
-        for state in ("waiting", "going", "refused", "taken"):
+        self._slots = slots
+        self.name = builder.name
+        self.keeps_results, self.pushes_before_proof = builder.keeps_results, builder.pushes_before_proof
+        self._failed_fetches: set[str] = set()
+        for state in ("waiting", "running", "refused", "fetched"):
             (folder / state).mkdir(parents=True, exist_ok=True)
 
     def start(self, request: BuildRequest) -> None:
-        """See Builder."""
+        """Queue the build, and start it if a slot is free."""
         with self._locked():
             # The name has the order of arrival: times of files are too coarse.
             waiting = self._folder / "waiting"
             number = max((int(path.name.partition(".")[0]) for path in waiting.iterdir()), default=0) + 1
             (waiting / f"{number:08}.{request.id}").write_bytes(pickle.dumps(request))
-            self._fill()
+            self._fill_slots()
 
     def result(self, request: BuildRequest, show: Show) -> BuildResult:
-        """See Builder."""
-        self._await_place(request, show)
+        """Wait for a slot, then for the end of the build."""
+        self._await_start(request, show)
         done = threading.Event()
-        # A build that is waited for must keep others neither from free places nor from what they have made.
-        filling = threading.Thread(target=self._keep_filling, args=(done,), daemon=True)
-        filling.start()
+        # Meanwhile, a thread starts other builds in free slots and fetches their results.
+        serving = threading.Thread(target=self._serve_others, args=(done,), daemon=True)
+        serving.start()
         try:
-            with self._taking(request, seconds=-1):
-                return self._taken(request, show)
+            with self._fetch_lock(request, seconds=-1):
+                return self._fetched_or_awaited(request, show)
         finally:
             done.set()
-            filling.join()
+            serving.join()
             with self._locked():
-                self._fill()
+                self._fill_slots()
 
-    def _taken(self, request: BuildRequest, show: Show) -> BuildResult:
-        known = self._folder / "taken" / request.id
+    def publish(self, request: BuildRequest, result: BuildResult) -> BuildResult:
+        """Let the other builder push the result."""
+        return self._builder.publish(request, result)
+
+    def _fetched_or_awaited(self, request: BuildRequest, show: Show) -> BuildResult:
+        file = self._folder / "fetched" / request.id
         try:
-            if known.exists():
-                taken: BuildResult = pickle.loads(known.read_bytes())
-                return taken
+            if file.exists():
+                fetched: BuildResult = pickle.loads(file.read_bytes())
+                return fetched
             return self._builder.result(request, show)
         finally:
-            (self._folder / "going" / request.id).unlink(missing_ok=True)
+            (self._folder / "running" / request.id).unlink(missing_ok=True)
 
-    def publish(self, request: BuildRequest, build_result: BuildResult) -> BuildResult:
-        """See Builder."""
-        return self._builder.publish(request, build_result)
-
-    def _await_place(self, request: BuildRequest, show: Show) -> None:
-        """Until the request has been started; raises what starting it raised."""
-        told = False
+    def _await_start(self, request: BuildRequest, show: Show) -> None:
+        """Wait until the build has started. Raise the error of its start."""
+        is_shown = False
         for _ in polls(first=_PAUSE_SECONDS, longest=_PAUSE_SECONDS):
             with self._locked():
-                self._fill()
+                self._fill_slots()
                 refused = self._folder / "refused" / request.id
                 if refused.exists():
-                    trouble: PreflightError = pickle.loads(refused.read_bytes())
-                    raise trouble
-                if (self._folder / "going" / request.id).exists():
+                    error: PreflightError = pickle.loads(refused.read_bytes())
+                    raise error
+                if (self._folder / "running" / request.id).exists():
                     return
-            if not told:
-                show("waits for a place")
-                told = True
+            if not is_shown:
+                show("waits for a free slot")
+                is_shown = True
 
-    def _keep_filling(self, done: threading.Event) -> None:
+    def _serve_others(self, done: threading.Event) -> None:
         while not done.wait(_PAUSE_SECONDS):
             with self._locked():
-                self._fill()
-            self._take()
+                self._fill_slots()
+            self._fetch_ended()
 
-    def _take(self) -> None:
-        """Takes results for whoever will ask for them."""
-        for request in self._requests("going"):
-            if request.id not in self._left and self._has_ended(request):
-                with suppress(Timeout), self._taking(request, seconds=0):
-                    self._keep(request)
+    def _fetch_ended(self) -> None:
+        """Fetch results of builds that have ended, for the processes that will need them."""
+        for request in self._requests("running"):
+            if request.id not in self._failed_fetches and self._has_ended(request):
+                with suppress(Timeout), self._fetch_lock(request, seconds=0):
+                    self._fetch(request)
 
-    def _keep(self, request: BuildRequest) -> None:
-        known = self._folder / "taken" / request.id
-        if known.exists() or not (self._folder / "going" / request.id).exists():
+    def _fetch(self, request: BuildRequest) -> None:
+        file = self._folder / "fetched" / request.id
+        if file.exists() or not (self._folder / "running" / request.id).exists():
             return
         try:
-            build_result = self._builder.result(request, lambda _: None)
+            result = self._builder.result(request, lambda _: None)
         except PreflightError:
-            self._left.add(request.id)  # whoever waits for it will see what the trouble is
+            self._failed_fetches.add(request.id)  # the process that waits for the build will report the error
             return
-        made = Path(f"{known}.new")
-        made.write_bytes(pickle.dumps(build_result))
-        made.replace(known)
+        partial = Path(f"{file}.new")
+        partial.write_bytes(pickle.dumps(result))
+        partial.replace(file)
 
-    def _fill(self) -> None:
-        """Starts what waits, as far as there are places."""
+    def _fill_slots(self) -> None:
+        """Start waiting builds in free slots."""
         waiting = sorted((self._folder / "waiting").iterdir())
-        while waiting and self._going() < self._places:
+        while waiting and self._running_count() < self._slots:
             path = waiting.pop(0)
             request: BuildRequest = pickle.loads(path.read_bytes())
             path.unlink()
@@ -134,25 +136,25 @@ class BuildLimit:
             except PreflightError as exc:
                 (self._folder / "refused" / request.id).write_bytes(pickle.dumps(exc))
             else:
-                (self._folder / "going" / request.id).write_bytes(pickle.dumps(request))
+                (self._folder / "running" / request.id).write_bytes(pickle.dumps(request))
 
-    def _going(self) -> int:
-        return sum(not self._has_ended(request) for request in self._requests("going"))
+    def _running_count(self) -> int:
+        return sum(not self._has_ended(request) for request in self._requests("running"))
 
     def _requests(self, state: str) -> Iterator[BuildRequest]:
         for path in sorted((self._folder / state).iterdir()):
-            with suppress(FileNotFoundError):  # its end was seen in the meantime
+            with suppress(FileNotFoundError):  # another process has removed it
                 request: BuildRequest = pickle.loads(path.read_bytes())
                 yield request
 
     def _has_ended(self, request: BuildRequest) -> bool:
         try:
-            return self._builder.ended(request)
+            return self._builder.has_ended(request)
         except PreflightError:
-            return False  # whoever waits for it will see what the trouble is
+            return False  # the process that waits for the build will report the error
 
-    def _taking(self, request: BuildRequest, seconds: float) -> FileLock:
-        """Held by whoever takes the result; Timeout when that is another one for so long."""
+    def _fetch_lock(self, request: BuildRequest, seconds: float) -> FileLock:
+        """Return the lock of the process that fetches a result. Raise Timeout if another one holds it for so long."""
         return FileLock(self._folder / f"{request.id}.lock", timeout=seconds, thread_local=False)
 
     @contextmanager

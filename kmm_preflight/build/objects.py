@@ -1,4 +1,4 @@
-"""The objects of builders in a cluster: made once for a request, found again, deleted."""
+"""Objects of builds in a cluster: create, find and delete a Job or a Build and its Pods."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ MODULE_NAME = "kmm.node.kubernetes.io/module.name"
 TARGET_KERNEL = "kmm.node.kubernetes.io/target-kernel"
 SPEC_HASH = "kmm-preflight/spec-hash"
 SELECTOR = f"{MANAGED_BY}={OURS},{STAGE}"
-"""Everything that a builder made, whosever it is."""
+"""Label selector of all objects that builders of this suite made, in any run."""
 
-# 63 for a Pod's name that is <name>-build, as OpenShift gives it.
+# OpenShift names the Pod <name>-build, and a Pod's name has at most 63 characters.
 NAME_CHARACTERS = 57
 LABEL_CHARACTERS = 63
 GONE_SECONDS = 60.0
-# Clocks differ.
+# The clocks of this machine and of the cluster may differ.
 SLACK = timedelta(minutes=5)
 _CREATIONS = 3
 _ENDS = ("Complete", "Failed", "FailureTarget", "Error", "Cancelled")
 
 
 def object_name(id: str) -> str:
-    """The name that the object of a request has: its id, shortened and plain where that cannot be one."""
+    """Return the name of a request's object: its id, or a shorter name if the API server would refuse the id."""
     plain = re.sub(r"[^a-z0-9-]+", "-", id.lower()).strip("-")
     if plain == id and len(id) <= NAME_CHARACTERS:
         return id
@@ -45,7 +45,7 @@ def object_name(id: str) -> str:
 
 
 def labels_of(request: BuildRequest) -> dict[str, str]:
-    """By these an object is found, by a user as by this suite."""
+    """Return the labels of a request's object. This suite and users find it by them."""
     return {
         MANAGED_BY: OURS,
         STAGE: request.stage.value.lower(),
@@ -56,15 +56,15 @@ def labels_of(request: BuildRequest) -> dict[str, str]:
 
 
 def label_value(text: str) -> str:
-    """The text as a label takes it: of a kernel's name the + is refused."""
+    """Return the text as a label value. Replace characters that the API server refuses, such as +."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text)[:LABEL_CHARACTERS].strip("._-")
 
 
 def metadata_of(request: BuildRequest, spec: Manifest, owner: Manifest | None, more: Mapping[str, str]) -> Manifest:
-    """Return the metadata of a request's object. more are labels. If an owner is deleted, the object is too.
+    """Return the metadata of a request's object, with more labels. Kubernetes deletes the object with its owner.
 
-    It is not the controller: by that KMM knows its own. Nor is its deletion blocked, which OpenShift allows only to who
-    may set its finalizers.
+    The owner is not the controller, because KMM recognises its own objects by that. Its deletion is not blocked:
+    OpenShift allows that only to accounts that may set the owner's finalizers.
     """
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
     metadata: dict[str, object] = {
@@ -74,95 +74,95 @@ def metadata_of(request: BuildRequest, spec: Manifest, owner: Manifest | None, m
         "annotations": {SPEC_HASH: digest},
     }
     if owner is not None:
-        known = Field(owner)
-        reference = {key: known[key].text() for key in ("apiVersion", "kind")}
-        reference |= {key: known["metadata"][key].text() for key in ("name", "uid")}
+        fields = Field(owner)
+        reference = {key: fields[key].text() for key in ("apiVersion", "kind")}
+        reference |= {key: fields["metadata"][key].text() for key in ("name", "uid")}
         metadata["ownerReferences"] = [reference]
     return metadata
 
 
-def ended(manifest: Manifest) -> bool:
-    """Whether a Job or Build goes on no longer, well or badly."""
+def has_ended(manifest: Manifest) -> bool:
+    """True if a Job or Build no longer runs."""
     status = Field(manifest)["status"]
     return status["phase"].text() in _ENDS or any(condition(manifest, name) for name in _ENDS)
 
 
 def condition(manifest: Manifest, name: str) -> Field | None:
-    """The condition of that type, if it is true."""
-    for one in Field(manifest)["status"]["conditions"]:
-        if one["type"].text() == name and one["status"].text() == "True":
-            return one
+    """Return the condition of that type if its status is True."""
+    for entry in Field(manifest)["status"]["conditions"]:
+        if entry["type"].text() == name and entry["status"].text() == "True":
+            return entry
     return None
 
 
-def settle(api: Api, kind: ResourceKind, manifest: Manifest) -> None:
-    """Makes the object, unless one like it goes on already; what is there by its name otherwise is deleted before.
+def create_object(api: Api, kind: ResourceKind, manifest: Manifest) -> None:
+    """Create the object. If the same object runs already, keep it. Delete another object of its name first.
 
-    Undecidable when that is not of this suite, or does not go away.
+    Raise Undecidable if this suite did not make that other object, or if it is not deleted in time.
     """
     name, namespace = _name(manifest), _namespace(manifest)
     for _ in range(_CREATIONS):
-        found = api.get(kind, name, namespace)
-        if found is not None and _goes_on(found, manifest):
+        existing = api.get(kind, name, namespace)
+        if existing is not None and _is_same_and_runs(existing, manifest):
             return
-        if found is not None:
-            _remove(api, kind, found)
-        _until(lambda: not _pods_in_the_way(api, kind, manifest), f"Pods of {namespace}/{name}")
-        with suppress(Conflict):  # somebody was faster
+        if existing is not None:
+            _remove(api, kind, existing)
+        _wait_until(lambda: not _has_old_pods(api, kind, manifest), f"Pods of {namespace}/{name}")
+        with suppress(Conflict):  # another process created it first
             api.create(kind, manifest, namespace)
             return
-    raise Undecidable(f"{kind.resource} {namespace}/{name}: got it made by somebody else again and again; run again")
+    raise Undecidable(f"{kind.resource} {namespace}/{name}: another process creates it again and again. Run again.")
 
 
-def _goes_on(found: Manifest, manifest: Manifest) -> bool:
-    """Whether what is there will do; Undecidable when it is not ours to judge."""
-    labels = Field(found)["metadata"]["labels"]
-    if labels[MANAGED_BY].text() != OURS or labels[INSTANCE].text() != _name(found):
+def _is_same_and_runs(existing: Manifest, manifest: Manifest) -> bool:
+    labels = Field(existing)["metadata"]["labels"]
+    if labels[MANAGED_BY].text() != OURS or labels[INSTANCE].text() != _name(existing):
+        kind = Field(existing)["kind"].text()
         raise Undecidable(
-            f"{Field(found)['kind'].text()} {_namespace(found)}/{_name(found)}: got an object that is not of this "
-            "suite, expected none; delete it"
+            f"{kind} {_namespace(existing)}/{_name(existing)}: the object exists and is not of this suite. Delete it."
         )
-    return _spec_hash(found) == _spec_hash(manifest) and not ended(found) and not _leaving(found)
+    is_same = _spec_hash(existing) == _spec_hash(manifest)
+    return is_same and not has_ended(existing) and not Field(existing)["metadata"]["deletionTimestamp"].given
 
 
-def _remove(api: Api, kind: ResourceKind, found: Manifest) -> None:
-    name, namespace = _name(found), _namespace(found)
-    delete(api, kind, found)
+def _remove(api: Api, kind: ResourceKind, existing: Manifest) -> None:
+    name, namespace = _name(existing), _namespace(existing)
+    delete(api, kind, existing)
 
-    def gone() -> bool:
+    def is_gone() -> bool:
         now = api.get(kind, name, namespace, metadata_only=True)
-        return now is None or _uid(now) != _uid(found)
+        return now is None or _uid(now) != _uid(existing)
 
-    _until(gone, f"{kind.resource} {namespace}/{name}")
+    _wait_until(is_gone, f"{kind.resource} {namespace}/{name}")
 
 
-def _pods_in_the_way(api: Api, kind: ResourceKind, manifest: Manifest) -> bool:
-    """Whether Pods of an earlier object are left: two would push the same image, and OpenShift gives them one name."""
+def _has_old_pods(api: Api, kind: ResourceKind, manifest: Manifest) -> bool:
+    """True if Pods of an earlier object exist. Two Pods would push one image, and OpenShift reuses the Pod's name."""
     pods = _pods(api, manifest)
     return any(kind is not JOBS or Field(pod)["status"]["phase"].text() not in ("Succeeded", "Failed") for pod in pods)
 
 
-def _until(gone: Callable[[], bool], what: str) -> None:
+def _wait_until(is_gone: Callable[[], bool], subject: str) -> None:
     for _ in polls(GONE_SECONDS, first=0.1):
-        if gone():
+        if is_gone():
             return
-    raise Undecidable(f"{what}: got them still there {GONE_SECONDS:.0f} s after their deletion, expected none")
+    raise Undecidable(f"{subject}: they still exist {GONE_SECONDS:.0f} s after their deletion")
 
 
-def delete(api: Api, kind: ResourceKind, found: Manifest) -> None:
-    """Deletes this very object."""
-    api.delete(kind, _name(found), _namespace(found), _uid(found))
+def delete(api: Api, kind: ResourceKind, manifest: Manifest) -> None:
+    """Delete this object, but not a later one of its name."""
+    api.delete(kind, _name(manifest), _namespace(manifest), _uid(manifest))
 
 
 def pods_of(api: Api, owner: Manifest) -> tuple[Manifest, ...]:
-    """The Pods that this very Job or Build has made, the newest first."""
+    """Return the Pods of this Job or Build, the newest first."""
     own = [pod for pod in _pods(api, owner) if is_of(pod, owner)]
     return tuple(sorted(own, key=lambda pod: Field(pod)["metadata"]["creationTimestamp"].text(), reverse=True))
 
 
 def is_of(pod: Manifest, owner: Manifest) -> bool:
-    """Whether the Pod was made by this very object, and not by an earlier one of its name."""
-    return any(one["uid"].text() == _uid(owner) for one in Field(pod)["metadata"]["ownerReferences"])
+    """True if the Pod is of this object, and not of an earlier one of its name."""
+    return any(reference["uid"].text() == _uid(owner) for reference in Field(pod)["metadata"]["ownerReferences"])
 
 
 def _pods(api: Api, owner: Manifest) -> tuple[Manifest, ...]:
@@ -184,7 +184,3 @@ def _uid(manifest: Manifest) -> str:
 
 def _spec_hash(manifest: Manifest) -> str:
     return Field(manifest)["metadata"]["annotations"][SPEC_HASH].text()
-
-
-def _leaving(manifest: Manifest) -> bool:
-    return Field(manifest)["metadata"]["deletionTimestamp"].given

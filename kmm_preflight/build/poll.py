@@ -1,4 +1,4 @@
-"""Waiting for a build that goes on somewhere else, with an end in time."""
+"""Polling of a build in a cluster, until its end or its deadline."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ _WORDS_CHARACTERS = 300
 
 
 class RunningBuild(Protocol):
-    """A build that goes on, as it was seen last."""
+    """Build in a cluster, as it was read last."""
 
     def look(self) -> None:
-        """Asks the cluster how it is by now."""
+        """Read the build again."""
 
     @property
     def state(self) -> str:
-        """In a word."""
+        """State in one word."""
 
     @property
-    def step(self) -> str:
-        """What it does, or what it waits for."""
+    def step(self) -> str | None:
+        """Current step, or what the build waits for."""
 
     @property
     def obstacle(self) -> Obstacle:
-        """What keeps it from running."""
+        """Reason why the build does not run yet."""
 
     def end(self) -> BuildResult | None:
-        """The end, if it has come to one."""
+        """Return the result, or None if the build goes on."""
 
-    def given_up(self) -> BuildResult:
-        """What is told of it when it is stopped now."""
+    def stopped(self) -> BuildResult:
+        """Return the result of a build that is stopped now."""
 
     def remove(self) -> None:
-        """Deletes it."""
+        """Delete the build."""
 
 
-def follow(watched: RunningBuild, seconds: float, show: Show) -> BuildResult:
-    """The end of a build, or what is told of one that has come to none in time; nothing is left of it then."""
-    teller, patience = _Teller(show), _ObstacleTimer()
+def follow(build: RunningBuild, seconds: float, show: Show) -> BuildResult:
+    """Wait for the end of a build, at most until the deadline. Delete the build and return its result."""
+    progress, timer = _Progress(show), _ObstacleTimer()
     for left in polls(seconds):
-        watched.look()
-        build_result = watched.end()
-        if build_result is None and (not left or patience.ends(watched.obstacle, left)):
-            build_result = watched.given_up()
-        if build_result is not None:
-            watched.remove()
-            return build_result
-        teller.say(watched.state, watched.step)
-    raise AssertionError  # the last time ends it one way or the other
+        build.look()
+        result = build.end()
+        if result is None and (not left or timer.is_over(build.obstacle, left)):
+            result = build.stopped()
+        if result is not None:
+            build.remove()
+            return result
+        progress.show(build.state, build.step)
+    raise AssertionError("the last poll stops the build")
 
 
-class _Teller:
-    """Tells what changes, on one line."""
+class _Progress:
+    """Shows each new step once, on one line."""
 
     def __init__(self, show: Show) -> None:
-        self._tell = show
-        self._told = ""
+        self._show = show
+        self._last: str | None = None
 
-    def say(self, state: str, step: str) -> None:
+    def show(self, state: str, step: str | None) -> None:
         words = clean(f"{state}: {step}" if step else state)[:_WORDS_CHARACTERS]
-        if words != self._told:
-            self._told = words
-            self._tell(words)
+        if words != self._last:
+            self._last = words
+            self._show(words)
 
 
 class _ObstacleTimer:
-    """Measures how long an obstacle has been there, by the seconds that are left."""
+    """Measures how long an obstacle exists, by the seconds that are left."""
 
     def __init__(self) -> None:
         self._left_at_first: float | None = None
 
-    def ends(self, obstacle: Obstacle, left: float) -> bool:
-        """True if the obstacle has been there for too long."""
+    def is_over(self, obstacle: Obstacle, left: float) -> bool:
+        """True if the obstacle exists for longer than its limit."""
         if obstacle.seconds is None:
             self._left_at_first = None
             return False

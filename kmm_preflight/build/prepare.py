@@ -24,59 +24,62 @@ DRIVER_TOOLKIT_ARGUMENT = "DTK_AUTO"
 
 @dataclass(frozen=True)
 class BuildPolicy:
-    """How things are made in this run: whether results are pushed and overwrite others, the signer, the deadline.
-
-    signer_image is "" where the driver toolkit signs; timeout in seconds.
-    """
+    """Rules for all builds of a run."""
 
     push: bool = False
+    """True if results are pushed."""
     overwrite: bool = False
-    signer_image: str = ""
+    """True if a result may replace an image that nodes of another kernel use."""
+    signer_image: str | None = None
+    """Image with sign-file; None if the driver toolkit signs."""
     timeout: float = 3600.0
+    """Deadline of a build in seconds."""
 
 
 @dataclass(frozen=True)
 class PreparedBuild:
-    """An request with what is to be said of it; without one the first finding says why there is none."""
+    """Request that was made from a section."""
 
     request: BuildRequest | None
+    """Request for the builder; None if the first finding says why there is none."""
     findings: tuple[Finding, ...] = ()
+    """Findings about the section."""
 
 
 def request_id(plan: Plan, stage: Stage) -> str:
-    """The same for the same plan and stage in every run, and another one for every other."""
+    """Return the id of a plan's build or signing. Every run uses this id."""
     text = f"{plan.module}@{plan.kernel.version}@{plan.kernel.arch}"
     return f"{plan.module.name[:40]}-{stage.value.lower()}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def refused(finding: Finding) -> PreparedBuild:
-    """No request."""
+    """Return the result of a section from which no request can be made."""
     return PreparedBuild(None, (finding,))
 
 
 def prepare_build(
     plan: Plan, build: Build, sources: SectionObjects, credentials: PullCredentials, policy: BuildPolicy
 ) -> PreparedBuild:
-    """The request of a plan's build section. Raises what reading its sources raises."""
+    """Return the request of a plan's build section. Raise the errors of reading its ConfigMap and Secrets."""
     text = _dockerfile(plan, build, sources)
     if isinstance(text, Finding):
         return refused(text)
     arguments = injected_args(build.build_args, plan.kernel.version, plan.module)
-    if DRIVER_TOOLKIT_ARGUMENT in text:  # anywhere, be it in a comment: so KMM decides
+    if DRIVER_TOOLKIT_ARGUMENT in text:  # also in a comment, as in KMM
         if not plan.kernel.driver_toolkit:
             return refused(findings.TOOLKIT_UNKNOWN(kernel=plan.kernel.version))
         arguments = override_args(arguments, ((DRIVER_TOOLKIT_ARGUMENT, plan.kernel.driver_toolkit),))
     mounted = _secrets(plan, build, sources)
     if isinstance(mounted, Finding):
         return refused(mounted)
-    read = read_dockerfile(text, dict(arguments), plan.kernel.arch)
-    if read.unresolved:
-        return refused(findings.BASE_IMAGE_UNRESOLVED(got=listed(list(read.unresolved))))
-    if not read.stages:
+    dockerfile = read_dockerfile(text, dict(arguments), plan.kernel.arch)
+    if dockerfile.unresolved:
+        return refused(findings.BASE_IMAGE_UNRESOLVED(got=listed(list(dockerfile.unresolved))))
+    if not dockerfile.stages:
         key = f"{plan.module.namespace}/{build.dockerfile_config_map}"
         return refused(findings.DOCKERFILE_ABSENT(got="a text without FROM", config_map=key))
     name = plan.image.name
-    if plan.image.digest:  # pushed or not: on the node it is never found under this name
+    if plan.image.digest:  # no build can make a given digest
         return refused(findings.PUSH_DIGEST(image=name))
     request = BuildRequest(
         id=request_id(plan, Stage.BUILD),
@@ -88,14 +91,14 @@ def prepare_build(
         timeout=policy.timeout,
         arguments=arguments,
         secrets=mounted,
-        images=read.images,
-        platforms=read.platforms,
+        images=dockerfile.images,
+        platforms=dockerfile.platforms,
         pull_tls=build.base_image_registry_tls,
         push_tls=plan.tls,
         credentials=credentials,
         selector=build.selector or plan.selector,
     )
-    return PreparedBuild(request, _warnings(plan, read))
+    return PreparedBuild(request, _warnings(plan, dockerfile))
 
 
 def _dockerfile(plan: Plan, build: Build, sources: SectionObjects) -> str | Finding:
@@ -115,7 +118,7 @@ def _dockerfile(plan: Plan, build: Build, sources: SectionObjects) -> str | Find
 def _secrets(plan: Plan, build: Build, sources: SectionObjects) -> tuple[MountedSecret, ...] | Finding:
     mounted = []
     for name in dict.fromkeys(build.secrets):
-        if not is_name(name):  # it becomes a folder's
+        if not is_name(name):  # the name becomes a folder name
             raise Malformed(f"the build section names Secret {name!r}: expected lower case letters, digits, - and .")
         key = (plan.module.namespace, name)
         secret = sources.secret(key)
@@ -125,11 +128,11 @@ def _secrets(plan: Plan, build: Build, sources: SectionObjects) -> tuple[Mounted
     return tuple(mounted)
 
 
-def _warnings(plan: Plan, read: Dockerfile) -> tuple[Finding, ...]:
+def _warnings(plan: Plan, dockerfile: Dockerfile) -> tuple[Finding, ...]:
     kernel = plan.kernel.version
-    told = []
-    if read.running_kernel:
-        told.append(findings.DOCKERFILE_RUNNING_KERNEL(got=listed(list(read.running_kernel)), kernel=kernel))
-    if read.depmod:
-        told.append(findings.DOCKERFILE_DEPMOD(got=listed(list(read.depmod)), directory=plan.directory, kernel=kernel))
-    return tuple(told)
+    warnings = []
+    if calls := list(dockerfile.running_kernel):
+        warnings.append(findings.DOCKERFILE_RUNNING_KERNEL(got=listed(calls), kernel=kernel))
+    if calls := list(dockerfile.depmod):
+        warnings.append(findings.DOCKERFILE_DEPMOD(got=listed(calls), directory=plan.directory, kernel=kernel))
+    return tuple(warnings)

@@ -1,9 +1,10 @@
-"""Whether a result may be pushed to its name: never over what another kernel's nodes load."""
+"""Check before a push: a result must not replace an image that nodes of another kernel load."""
 
 from __future__ import annotations
 
 from kmm_preflight.build import findings
-from kmm_preflight.build.builder import BuildRequest
+from kmm_preflight.build.builder import Builder, BuildRequest
+from kmm_preflight.build.context import BuildContext
 from kmm_preflight.errors import AccessDenied, NotFound, PlatformMissing
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import LinkBroken
@@ -15,29 +16,38 @@ from kmm_preflight.planning.template import normalized
 from kmm_preflight.text import listed
 
 
-def why_not_push(request: BuildRequest, images: ImageResolver) -> Finding | None:
-    """Whose the name is, when pushing to it needs --overwrite; None when it may be pushed to.
+def check_push(request: BuildRequest, context: BuildContext, builder: Builder) -> Finding | None:
+    """Return why the result needs --overwrite, or None if it may be pushed. Raise the errors of reading the image."""
+    if context.policy.overwrite:
+        return None
+    if builder.pushes_before_proof:  # then no check of the result can protect the other plan
+        plan = request.plan
+        others = [other for other in context.plans if other.image == plan.image and other.kernel != plan.kernel]
+        if others:
+            problem = f"its name is the same for {others[0].id}, whose nodes would load what is made for another"
+            return findings.PUSH_REFUSED(image=request.image, problem=problem)
+    return why_not_push(request, context.images)
 
-    Raises what asking for the image raises, but not that there is none.
-    """
+
+def why_not_push(request: BuildRequest, images: ImageResolver) -> Finding | None:
+    """Return whose image a push would replace, or None. Raise the errors of reading the image, except NotFound."""
     plan, name = request.plan, Reference.parse(request.image)
     try:
-        there = images.image(name, plan.kernel.arch, request.credentials, request.push_tls)
+        image = images.image(name, plan.kernel.arch, request.credentials, request.push_tls)
     except PlatformMissing as exc:
-        return findings.PUSH_REFUSED(
-            image=request.image, problem=f"nodes of another architecture load it: {exc.message}"
-        )
+        problem = f"nodes of another architecture load it: {exc.message}"
+        return findings.PUSH_REFUSED(image=request.image, problem=problem)
     except NotFound:
         return None
     except AccessDenied as exc:
-        # Many registries say so of what is not there yet; whether it may be pushed, the push itself will show.
+        # Many registries deny access to an absent image. The push itself will show if it is allowed.
         if _names_kernel(name.tag, plan):
             return None
         return findings.PUSH_REFUSED(image=request.image, problem=f"whose it is cannot be seen: {exc.message}")
-    if there.resolved.digest != there.resolved.manifest_digest:
+    if image.resolved.digest != image.resolved.manifest_digest:
         problem = "got an image index there, whose other architectures would be gone"
         return findings.PUSH_REFUSED(image=request.image, problem=problem)
-    kernels = [kernel for kernel in _kernels(plan, there) if kernel != plan.kernel.version]
+    kernels = [kernel for kernel in _kernels(plan, image) if kernel != plan.kernel.version]
     if kernels:
         problem = f"got an image there that has kmods for {listed(kernels)}, whose nodes load them"
         return findings.PUSH_REFUSED(image=request.image, problem=problem)
@@ -48,7 +58,7 @@ def why_not_push(request: BuildRequest, images: ImageResolver) -> Finding | None
 
 
 def _kernels(plan: Plan, image: Image) -> list[str]:
-    """The kernels that the image has kmods for."""
+    """Return the kernels that the image has kmods for."""
     try:
         located = image.files.resolve(plan.folder.rpartition("/")[0])
     except LinkBroken:

@@ -28,69 +28,71 @@ from kmm_preflight.text import listed
 HASH = "sha256"
 KEY = "key"
 _GLOB_PARTS = re.compile(r"[*?]|\[[^\]/]*\]")
-# What stands in a Dockerfile and a shell without meaning something there.
+# Characters without a special meaning in a Dockerfile and in a shell.
 _PLAIN = re.compile(r"[A-Za-z0-9/._+@%=:,~ -]+")
 _PACKED = (".gz", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
 class SignInput:
-    """The image that is signed: the name by which the builder takes it, and what is in it."""
+    """Image to sign."""
 
     name: str
+    """Name under which the builder pulls the image."""
     image: Image
+    """Content of the image."""
 
 
 def prepare_sign(
     plan: Plan,
     sign: Sign,
-    taken: SignInput,
+    sign_input: SignInput,
     sources: SectionObjects,
     credentials: PullCredentials,
     policy: BuildPolicy,
     now: datetime,
 ) -> PreparedBuild:
-    """The request of a plan's sign section. Raises what reading its sources and its input raises."""
+    """Return the request of a plan's sign section. Raise the errors of reading its Secrets and its image."""
     signer = policy.signer_image or plan.kernel.driver_toolkit
     if not signer:
         return refused(
             findings.SIGNER_NONE(image=plan.image.name, why="no driver toolkit of its kernel, no --signer-image")
         )
-    if plan.image.digest:  # pushed or not: on the node it is never found under this name
+    if plan.image.digest:  # no signing can make a given digest
         return refused(findings.PUSH_DIGEST(image=plan.image.name))
     key, cert = (
         _secret(plan, name, part, sources) for name, part in ((sign.key_secret, KEY), (sign.cert_secret, CERT))
     )
-    for one in (key, cert):
-        if isinstance(one, Finding):
-            return refused(one)
-    assert isinstance(key, MountedSecret)  # as the loop has seen
-    assert isinstance(cert, MountedSecret)
+    if isinstance(key, Finding):
+        return refused(key)
+    if isinstance(cert, Finding):
+        return refused(cert)
     namespace = plan.module.namespace
     names = KeyNames(f"{namespace}/{sign.key_secret}", f"{namespace}/{sign.cert_secret}")
-    certificate, told = check_keys(key.files[KEY], cert.files[CERT], names, now)
-    if certificate is None or any(one.severity is Severity.REFUTES for one in told):
-        return PreparedBuild(None, told)
-    files = _files_to_sign(plan, sign, taken.image)
+    certificate, notes = check_keys(key.files[KEY], cert.files[CERT], names, now)
+    if certificate is None or any(note.severity is Severity.REFUTES for note in notes):
+        return PreparedBuild(None, notes)
+    files = _files_to_sign(plan, sign, sign_input.image)
     if isinstance(files, Finding):
         return refused(files)
-    told = (*told, *_signed_already(files, taken.image))
+    notes = (*notes, *_signed_already(files, sign_input.image))
+    signer_image = SignerImage(signer, pem_label(key.files[KEY]))
     request = BuildRequest(
         id=request_id(plan, Stage.SIGN),
         stage=Stage.SIGN,
         plan=plan,
-        dockerfile=dockerfile(taken.name, SignerImage(signer, pem_label(key.files[KEY])), files, plan.kernel.version),
+        dockerfile=sign_dockerfile(sign_input.name, signer_image, files, plan.kernel.version),
         image=plan.image.name,
         push=policy.push,
         timeout=policy.timeout,
         secrets=(key, cert),
-        images=tuple(dict.fromkeys((taken.name, signer))),
+        images=tuple(dict.fromkeys((sign_input.name, signer))),
         pull_tls=sign.unsigned_image_registry_tls,
         push_tls=plan.tls,
         credentials=credentials,
         selector=plan.selector,
     )
-    return PreparedBuild(request, told)
+    return PreparedBuild(request, notes)
 
 
 def _secret(plan: Plan, name: str | None, part: str, sources: SectionObjects) -> MountedSecret | Finding:
@@ -106,57 +108,59 @@ def _secret(plan: Plan, name: str | None, part: str, sources: SectionObjects) ->
 
 @dataclass(frozen=True)
 class SignerImage:
-    """The image with sign-file, and what must stand around a key in DER so that it reads it; "" for one in PEM."""
+    """Image with sign-file, and the format of the key."""
 
     image: str
-    label: str
+    """Name of the image."""
+    label: str | None
+    """PEM label for a key in DER, such as "PRIVATE KEY"; None for a key in PEM."""
 
 
-def dockerfile(taken: str, signer: SignerImage, files: tuple[str, ...], kernel: str) -> str:
-    """A Dockerfile that signs the files of an image with the signer's sign-file; no key is in any of its layers."""
-    out = [f"FROM {taken} AS source", f"FROM {signer.image} AS signer", "USER 0"]
+def sign_dockerfile(unsigned: str, signer: SignerImage, files: tuple[str, ...], kernel: str) -> str:
+    """Return a Dockerfile that signs files of an image with the signer's sign-file. No layer has the key."""
+    out = [f"FROM {unsigned} AS source", f"FROM {signer.image} AS signer", "USER 0"]
     out += [f"COPY --from=source {json.dumps([f'/{path}', f'/signroot/{path}'])}" for path in files]
     tools = (f"/usr/src/kernels/{kernel}/scripts/sign-file", "/usr/local/bin/sign-file")
     find = f'for tool in {shlex.join(tools)}; do [ -x "$tool" ] && break; done'
-    none = 'echo "sign-file is in none of the places where a driver toolkit or a signer image has it" >&2; exit 3'
+    missing = 'echo "the signer image has no sign-file" >&2; exit 3'
     names = shlex.join(f"/signroot/{path}" for path in files)
     sign = f'for file in {names}; do {_sign(signer.label)} "$file" || exit 1; done'
-    out.append(f'RUN {find}; [ -x "$tool" ] || {{ {none}; }}; {sign}')
-    # Not `FROM source`: buildah of old miscounts the layers of a stage that stands on an earlier one.
-    out.append(f"FROM {taken}")
+    out.append(f'RUN {find}; [ -x "$tool" ] || {{ {missing}; }}; {sign}')
+    # Not `FROM source`: old versions of buildah count layers wrongly if a stage is based on an earlier one.
+    out.append(f"FROM {unsigned}")
     out += [f"COPY --from=signer {json.dumps([f'/signroot/{path}', f'/{path}'])}" for path in files]
     return "\n".join(out) + "\n"
 
 
-def _sign(label: str) -> str:
+def _sign(label: str | None) -> str:
     key, cert = f"/run/secrets/{KEY}/{KEY}", f"/run/secrets/{CERT}/{CERT}"
     if not label:
         return f'"$tool" {HASH} {key} {cert}'
-    # In parts: whoever looks through logs for keys would take the words for one.
+    # In two parts, so that a scanner for keys does not take the line for a key.
     pem = f"echo '-----''BEGIN {label}-----'; base64 {key}; echo '-----''END {label}-----'"
     return f'{{ {pem}; }} | "$tool" {HASH} /dev/stdin {cert}'
 
 
 def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Finding:
-    """Paths without their first slash, each once; or what speaks against signing them."""
+    """Return the paths without the first slash, each once, or the finding if they cannot be signed."""
     if not sign.files_to_sign:
         return findings.FILES_TO_SIGN_NONE(got="no filesToSign")
     for entry in sign.files_to_sign:
         if not entry.startswith("/") or not _PLAIN.fullmatch(_GLOB_PARTS.sub("", entry)):
             return findings.FILES_TO_SIGN_NONE(got=f"{entry} in filesToSign")
-    found: list[Located] = []
+    files: list[Located] = []
     for entry in sign.files_to_sign:
         matching = files_matching(entry, image.files)
         if not matching:
             got = neighbours(entry, image.files)
             return stages_findings.FILES_TO_SIGN_ABSENT(path=entry, got=got, folder=f"/{plan.folder}")
-        found += matching
-    for located in found:
+        files += matching
+    for located in files:
         if not _PLAIN.fullmatch(located.path):
             return findings.FILES_TO_SIGN_NONE(got=f"/{located.path}, which filesToSign leads to")
         if located.path.endswith(_PACKED):
             return findings.FILES_TO_SIGN_COMPRESSED(path=located.path)
-    return tuple(dict.fromkeys(located.path for located in found))
+    return tuple(dict.fromkeys(located.path for located in files))
 
 
 def _signed_already(files: Iterable[str], image: Image) -> tuple[Finding, ...]:

@@ -1,4 +1,4 @@
-"""The storage of builds on this machine, in a run's folder: its program, its places, who holds them."""
+"""Storage of builds on this machine, in the private folder of a run: names, programs and locks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 PROGRAMS = ("buildah", "podman")
 HELD = "held"
-"""The file in a run's folder that is locked while the run goes on."""
+"""File in a run's folder that is locked until the run ends."""
 STORE = "store"
-"""The storage in a run's folder; a link where it is kept."""
+"""Storage in a run's folder. With --build-store it is a link."""
 IN_USE = "in-use"
-"""The file in a storage that each build which uses it holds a lock on."""
+"""File in a storage on which each build holds a lock while it uses the storage."""
 BUILDS = "build"
-"""The folder of builds in a run's folder."""
+"""Folder of builds in a run's folder."""
 _PODMAN_CHARACTERS = 50
 
 
 def base_command(program: str, store: Path) -> list[str]:
-    """The program with a storage of its own."""
+    """Return a command of the program with its own storage."""
     return [program, f"--root={store / 'root'}", f"--runroot={store / 'r'}"]
 
 
@@ -31,14 +31,14 @@ def find_program(path: str) -> str | None:
 def why_unfit(program: str, folder: Path) -> str | None:
     """Return why the program cannot build in a run's folder, or None. Builders misread some paths."""
     if {":", ","} & set(str(folder)):
-        return f"got TMPDIR {folder.parent}, expected a path without : and ,"
+        return f"TMPDIR {folder.parent} has a : or a comma, which builders misread"
     if program.endswith("podman") and len(str(folder / STORE / "r")) > _PODMAN_CHARACTERS:
-        return f"got TMPDIR {folder.parent}, expected a shorter one for podman, whose runroot may have 50 characters"
+        return f"TMPDIR {folder.parent} is too long for podman, whose runroot has at most 50 characters"
     return None
 
 
 def is_free(descriptor: int) -> bool:
-    """Whether nobody else holds a lock on the file; this process holds it then."""
+    """Lock the file. Return False if another process holds a lock on it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
