@@ -10,7 +10,7 @@ from itertools import groupby
 from commands import Subcommand
 from fixtures.options.definitions import OPTIONS, Option
 
-_WIDTH_MOST = 120
+_WIDTH_LEAST, _WIDTH_MOST = 80, 120
 _INDENT = 30
 _HEAD = """\
 usage: kmm-preflight [options]
@@ -40,7 +40,7 @@ exit codes:
 
 def text(subcommands: Mapping[str, Subcommand]) -> str:
     """Return the help, as wide as the terminal."""
-    width = min(shutil.get_terminal_size().columns, _WIDTH_MOST)
+    width = min(max(shutil.get_terminal_size().columns, _WIDTH_LEAST), _WIDTH_MOST)
     rows = [(f"{name} {command.arguments}", command.summary) for name, command in subcommands.items()]
     parts = [_HEAD, _section("subcommands", rows, width)]
     for group, options in groupby(OPTIONS, key=lambda option: option.group):
