@@ -218,8 +218,16 @@ BAD: dict[str, tuple[Secrets, dict[str, str], bool]] = {
         {"sign-key-invalid": "got a certificate", "sign-cert-invalid": "got a private key in PEM"},
         False,
     ),
-    "other-key": (lambda: (key_bytes(OTHER), cert_bytes(RSA)), {"sign-key-mismatch": "that of CN=signing key"}, False),
-    "other-kind": (lambda: (key_bytes(EC), cert_bytes(RSA)), {"sign-key-mismatch": "that of CN=signing key"}, False),
+    "other-key": (
+        lambda: (key_bytes(OTHER), cert_bytes(RSA)),
+        {"sign-key-mismatch": "which is for CN=signing key"},
+        False,
+    ),
+    "other-kind": (
+        lambda: (key_bytes(EC), cert_bytes(RSA)),
+        {"sign-key-mismatch": "which is for CN=signing key"},
+        False,
+    ),
 }
 
 
@@ -240,8 +248,8 @@ def test_what_makes_signing_useless(case: str, sign_file: SignFile) -> None:
     [
         (BEGIN, ""),
         (END, ""),
-        (BEGIN - timedelta(seconds=1), "on 2025-12-31: got one that begins on 2026-01-01, expected"),
-        (END + timedelta(days=1), "on 2027-01-01: got one that expired on 2026-12-31, expected"),
+        (BEGIN - timedelta(seconds=1), "is not valid on 2025-12-31: it begins on 2026-01-01"),
+        (END + timedelta(days=1), "is not valid on 2027-01-01: it expired on 2026-12-31"),
     ],
 )
 def test_dates_are_told_and_refute_nothing(now: datetime, words: str) -> None:
@@ -287,8 +295,8 @@ def test_findings_name_their_secrets() -> None:
         Finding(
             "sign-key-mismatch",
             Severity.REFUTES,
-            "the key in Secret kmm-ci/signing-key does not belong to the certificate in Secret kmm-ci/signing-cert: "
-            "got another key, expected that of CN=signing key",
-            "Put a key and the certificate that was made for it into the two Secrets.",
+            "the key in Secret kmm-ci/signing-key does not belong to the certificate in Secret kmm-ci/signing-cert, "
+            "which is for CN=signing key",
+            "Put a key and its own certificate into the two Secrets.",
         ),
     )

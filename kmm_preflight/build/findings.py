@@ -7,139 +7,139 @@ from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 BUILDER_NONE = define(
     "builder-none",
     REFUTES,
-    "the image is not good and the build section would have to make it: got no builder ({why}), expected one that "
-    "runs it",
-    "Choose a builder with --builder, or build and push {image} as the build section says; then run again.",
+    "the image is not good, and no builder can run the build section ({why})",
+    "Choose a builder with --builder. Or build and push {image} as the build section describes, then run again.",
 )
 
 SIGNER_NONE = define(
     "signer-none",
     REFUTES,
-    "the image is not good and the sign section would have to make it: got {why}, expected what signs it",
-    "Choose a builder with --builder, and --signer-image where no driver toolkit is known, or sign and push {image} as "
-    "the sign section says; then run again.",
+    "the image is not good, and nothing can run the sign section ({why})",
+    "Choose a builder with --builder. If no driver toolkit is known, pass --signer-image too. Or sign and push "
+    "{image} as the sign section describes, then run again.",
 )
 
 SOURCE_UNREAD = define(
     "source-unread",
     UNDECIDED,
-    "what the section names could not be read: {problem}",
-    "Let the account of this run read it (deploy/rbac.yaml and deploy/rbac-builds.yaml), then run again.",
+    "an object that the build or sign section needs could not be read: {problem}",
+    "Give the account of this run access to the object (deploy/rbac.yaml and deploy/rbac-builds.yaml), then run again.",
 )
 
 SOURCE_INVALID = define(
     "source-invalid",
     REFUTES,
-    "what the section names cannot be used: {problem}",
-    "Correct the object; an API server would not have taken it.",
+    "an object that the build or sign section names is not valid: {problem}",
+    "Correct the object. An API server rejects it.",
 )
 
 DOCKERFILE_ABSENT = define(
     "dockerfile-absent",
     REFUTES,
-    "there is no Dockerfile to build from: got {got}, expected ConfigMap {config_map} with the key dockerfile",
-    "Put the Dockerfile under the key dockerfile of that ConfigMap, in the Module's namespace; in a manifests run put "
-    "the ConfigMap among the manifests.",
+    "the key dockerfile of ConfigMap {config_map} has no Dockerfile: {got}",
+    "Put the Dockerfile under the key dockerfile of this ConfigMap, in the Module's namespace. In a run with "
+    "--manifests, add the ConfigMap to the manifests.",
 )
 
 DOCKERFILE_KEY = define(
     "dockerfile-key",
     REFUTES,
-    "ConfigMap {config_map} has its Dockerfile under a key that KMM does not read: got {got}, expected dockerfile",
-    "Name the key dockerfile, in lower case: oc create configmap … --from-file=dockerfile=Dockerfile.",
+    "ConfigMap {config_map} has the Dockerfile under a key that KMM does not read: got {got}, expected dockerfile",
+    "Rename the key to dockerfile, in lower case: oc create configmap … --from-file=dockerfile=Dockerfile.",
 )
 
 DOCKERFILE_RUNNING_KERNEL = define(
     "dockerfile-running-kernel",
     WARNING,
-    "the Dockerfile asks for the kernel that is running where it is built: got {got}, expected the argument "
-    "KERNEL_FULL_VERSION",
-    "Declare ARG KERNEL_FULL_VERSION after FROM and use it instead: {kernel} does not run before the upgrade.",
+    "the Dockerfile reads the kernel version of the machine that runs the build: {got}",
+    "Declare ARG KERNEL_FULL_VERSION after FROM and use this argument instead. No machine runs {kernel} before the "
+    "upgrade.",
 )
 
 DOCKERFILE_DEPMOD = define(
     "dockerfile-depmod",
     WARNING,
-    "depmod without a kernel makes the index for the one that is running: got {got}, expected a kernel in it",
+    "the Dockerfile runs depmod without a kernel version, so the index is made for the kernel of the build machine: "
+    "{got}",
     "Write depmod -b {directory} ${{KERNEL_FULL_VERSION}}, so that the index is made for {kernel}.",
 )
 
 BUILD_SECRET_ABSENT = define(
     "build-secret-absent",
     REFUTES,
-    "the build section names Secret {secret}: got none, expected one",
-    "Create the Secret in the Module's namespace; in a manifests run put it among the manifests.",
+    "the build section names Secret {secret}, which does not exist",
+    "Create the Secret in the Module's namespace. In a run with --manifests, add the Secret to the manifests.",
 )
 
 TOOLKIT_UNKNOWN = define(
     "driver-toolkit-unknown",
     REFUTES,
-    "the Dockerfile takes DTK_AUTO: got no driver toolkit for {kernel}, expected the one of its release",
-    "Pass --release-image, or --driver-toolkit beside --kernel.",
+    "the Dockerfile uses DTK_AUTO, but no driver toolkit is known for {kernel}",
+    "Pass --release-image, or pass --driver-toolkit together with --kernel.",
 )
 
 BASE_IMAGE_UNRESOLVED = define(
     "base-image-unresolved",
     REFUTES,
-    "the Dockerfile takes an image whose name cannot be made: got {got}, expected an image name",
-    "Give the argument a default in the Dockerfile, or a value in buildArgs, in a place before the first FROM.",
+    "the Dockerfile uses an image whose name cannot be resolved: {got}",
+    "Declare the argument before the first FROM, with a default value there or a value in buildArgs.",
 )
 
 BASE_IMAGE_ABSENT = define(
     "base-image-absent",
     REFUTES,
-    "{section} takes an image that cannot be pulled: {problem}",
-    "Push that image for the architecture of {kernel}, or correct its name.",
+    "{section} uses an image that does not exist: {problem}",
+    "Push this image for the architecture of {kernel}, or correct its name.",
 )
 
 BASE_IMAGE_DENIED = define(
     "base-image-denied",
     REFUTES,
-    "{section} takes an image that may not be pulled: {problem} (with {credentials})",
-    "Let spec.imageRepoSecret name a Secret that may pull it too; builds have no other login than that, else those of "
-    "the account builder.",
+    "{section} uses an image that this run may not pull: {problem} (with {credentials})",
+    "Set spec.imageRepoSecret to a Secret that may pull this image too. Without this field, a build uses the Secrets "
+    "of the account builder.",
 )
 
 BUILD_FAILED = define(
     "build-failed",
     REFUTES,
     "the build failed: {problem}",
-    "Read the last lines of the log, mend the Dockerfile or the sources for the new kernel, then run again.",
+    "Read the last lines of the log. Fix the Dockerfile or the sources for the new kernel, then run again.",
 )
 
 BUILD_TIMEOUT = define(
     "build-timeout",
     REFUTES,
-    "the build was stopped at its deadline: got no end within {seconds} s, expected one",
-    "Look at the last lines of the log for what it waits for; --build-timeout gives it more time.",
+    "the build was stopped, because it did not finish within {seconds} s",
+    "Read the last lines of the log to see what the build waits for. To allow more time, pass --build-timeout.",
 )
 
 BUILDER_FAILED = define(
     "builder-failed",
     UNDECIDED,
-    "the builder did not come to an end of the build: {problem}",
-    "Mend what is said of the builder, then run again.",
+    "the build did not finish: {problem}",
+    "Fix the builder problem above, then run again.",
 )
 
 BUILD_UNPROVED = define(
     "build-unproved",
     UNDECIDED,
-    "the build ended well and its result is nowhere to be had: got builder {builder} without a push, expected an image "
-    "that can be looked into",
-    "Pass --push-built-image, or choose --builder=local or job, which hand the result back.",
+    "the build succeeded, but its result cannot be checked: builder {builder} does not keep an image that is not "
+    "pushed",
+    "Pass --push-built-image. Or choose --builder=local or --builder=job, which keep the result.",
 )
 
 BUILD_UNPROVED_UNSIGNED = define(
     "build-unproved-unsigned",
     WARNING,
-    "the build ended well and its result was not looked into: got builder {builder} without a push",
+    "the build succeeded, but its result was not checked: builder {builder} did not push it",
     "Pass --push-built-image, or choose --builder=local.",
 )
 
 SIGN_IMAGE_NONE = define(
     "sign-image-none",
     REFUTES,
-    "no image to sign is given: got neither a build section nor unsignedImage, expected one of them",
+    "the sign section has no image to sign: the Module has neither a build section nor unsignedImage",
     "Set unsignedImage in the sign section, or add a build section.",
 )
 
@@ -155,101 +155,103 @@ SIGN_INPUT_ABSENT = define(
 SIGN_SECRET_ABSENT = define(
     "sign-secret-absent",
     REFUTES,
-    "Secret {secret} cannot be signed with: got {got}, expected the key {key}",
-    "Create it in the Module's namespace: oc create secret generic NAME --from-file={key}=FILE; in a manifests run put "
-    "it among the manifests.",
+    "the sign section needs the key {key} in Secret {secret}: {got}",
+    "Create the Secret in the Module's namespace: oc create secret generic NAME --from-file={key}=FILE. In a run "
+    "with --manifests, add the Secret to the manifests.",
 )
 
 SIGN_KEY_INVALID = define(
     "sign-key-invalid",
     REFUTES,
     "the key in Secret {secret} cannot sign kmods: got {got}, expected {expected}, unencrypted, in PEM or DER",
-    "Put the private key itself under `key` of the Secret.",
+    "Put the private key itself into the Secret, under the key named key.",
 )
 
 SIGN_KEY_MISMATCH = define(
     "sign-key-mismatch",
     REFUTES,
-    "the key in Secret {key} does not belong to the certificate in Secret {cert}: got another key, expected that of "
-    "{expected}",
-    "Put a key and the certificate that was made for it into the two Secrets.",
+    "the key in Secret {key} does not belong to the certificate in Secret {cert}, which is for {expected}",
+    "Put a key and its own certificate into the two Secrets.",
 )
 
 SIGN_CERT_EXPIRED = define(
     "sign-cert-expired",
     WARNING,
-    "the certificate in Secret {secret} is not valid on {now}: got {got}, expected one that is valid",
-    "Plan a new certificate, which the nodes must be enrolled with first: kernels load what this one signs.",
+    "the certificate in Secret {secret} is not valid on {now}: {got}",
+    "Plan a new certificate, and enroll it on the nodes first. Kernels still load kmods that this certificate signs.",
 )
 
 FILES_TO_SIGN_NONE = define(
     "files-to-sign-none",
     REFUTES,
-    "nothing would be signed: got {got}, expected filesToSign with absolute paths of kmods in the image",
-    "List the kmods in filesToSign of the sign section.",
+    "filesToSign does not list absolute paths of kmods: {got}",
+    "List the absolute paths of the kmods in filesToSign of the sign section.",
 )
 
 FILES_TO_SIGN_COMPRESSED = define(
     "files-to-sign-compressed",
     REFUTES,
-    "/{path} of filesToSign is compressed: a signature behind compressed data is none for the kernel",
-    "Sign the .ko and compress it afterwards, or install it uncompressed.",
+    "filesToSign names /{path}, which is compressed: kernels do not find a signature behind compressed data",
+    "Sign the .ko file and compress it afterwards, or install it uncompressed.",
 )
 
 FILES_TO_SIGN_SIGNED = define(
     "files-to-sign-signed",
     WARNING,
-    "/{path} of filesToSign is signed already: got a signature by {signer}, expected none; kernels look at the last "
-    "one alone, which will be by the Module's key",
-    "Take the file from filesToSign if that signature is the one that is wanted, else strip it in the Dockerfile.",
+    "filesToSign names /{path}, which {signer} signed already: kernels check only the last signature, which will be "
+    "by the Module's key",
+    "If you want to keep the existing signature, remove the file from filesToSign. Otherwise strip the signature in "
+    "the Dockerfile.",
 )
 
 SIGN_FAILED = define(
     "sign-failed",
     REFUTES,
     "signing failed: {problem}",
-    "Read the last lines of the log, where sign-file says what it refuses; --signer-image names another signer.",
+    "Read the last lines of the log, which show the error of sign-file. To use another signer image, pass "
+    "--signer-image.",
 )
 
 PUSH_DIGEST = define(
     "push-digest",
     REFUTES,
-    "{image} can be the name of nothing that is made: got a digest, expected a tag",
-    "Write containerImage with a tag.",
+    "containerImage {image} names a digest, but a new image gets a new digest",
+    "Write containerImage with a tag instead of a digest.",
 )
 
 PUSH_REFUSED = define(
     "push-refused",
     REFUTES,
     "{image} is not overwritten: {problem}",
-    "Let the tag name the kernel (${{KERNEL_FULL_VERSION}}), or pass --overwrite if no node needs what is there.",
+    "Put the kernel into the tag (${{KERNEL_FULL_VERSION}}). If no node needs the image that is there, pass "
+    "--overwrite.",
 )
 
 PUSH_DENIED = define(
     "push-denied",
     REFUTES,
-    "{image} was proved, and may not be pushed: {problem}",
-    "Let spec.imageRepoSecret name a Secret that may push to it.",
+    "{image} was proved, but this run may not push it: {problem}",
+    "Set spec.imageRepoSecret to a Secret that may push this image.",
 )
 
 PUSH_FAILED = define(
     "push-failed",
     UNDECIDED,
-    "{image} was proved, and could not be pushed: {problem}",
-    "Check network, proxy and registry, then run again.",
+    "{image} was proved, but it could not be pushed: {problem}",
+    "Check the network, the proxy and the registry, then run again.",
 )
 
 PUSHED_BEFORE_PROOF = define(
     "pushed-before-proof",
     NOTE,
-    "builder {builder} pushes before anything is proved: {image} is in its registry whatever this run says of it",
-    "None is needed for a green; after a red, mend the Module before its nodes are upgraded.",
+    "builder {builder} pushes before the proof, so {image} is in its registry whatever the verdict is",
+    "If the Module is verified, no action is needed. If it is refuted, fix the Module before its nodes are upgraded.",
 )
 
 IMAGE_SHARED = define(
     "image-shared",
     REFUTES,
-    "{other} takes the same image {image}, and does not find what it loads in what was made: {problem}",
-    "Give each its own name, with ${{MOD_NAME}} or ${{KERNEL_FULL_VERSION}} in it, or let one build make the kmods of "
-    "all.",
+    "{other} uses the same image {image}, but the new image does not have its kmod: {problem}",
+    "Give each image its own name, with ${{MOD_NAME}} or ${{KERNEL_FULL_VERSION}} in it. Or make the kmods of all in "
+    "one build.",
 )

@@ -95,9 +95,9 @@ def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime)
         )
     got = None
     if now > certificate.not_after:
-        got = f"one that expired on {certificate.not_after:%Y-%m-%d}"
+        got = f"it expired on {certificate.not_after:%Y-%m-%d}"
     elif now < certificate.not_before:
-        got = f"one that begins on {certificate.not_before:%Y-%m-%d}"
+        got = f"it begins on {certificate.not_before:%Y-%m-%d}"
     if got:
         yield findings.SIGN_CERT_EXPIRED(secret=names.cert_secret, now=f"{now:%Y-%m-%d}", got=got)
 

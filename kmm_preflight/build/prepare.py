@@ -77,7 +77,7 @@ def prepare_build(
         return refused(findings.BASE_IMAGE_UNRESOLVED(got=listed(list(dockerfile.unresolved))))
     if not dockerfile.stages:
         key = f"{plan.module.namespace}/{build.dockerfile_config_map}"
-        return refused(findings.DOCKERFILE_ABSENT(got="a text without FROM", config_map=key))
+        return refused(findings.DOCKERFILE_ABSENT(got="its text has no FROM", config_map=key))
     name = plan.image.name
     if plan.image.digest:  # no build can make a given digest
         return refused(findings.PUSH_DIGEST(image=name))
@@ -105,14 +105,16 @@ def _dockerfile(plan: Plan, build: Build, sources: SectionObjects) -> str | Find
     key = (plan.module.namespace, build.dockerfile_config_map or "")
     config_map = sources.config_map(key) if key[1] else None
     if config_map is None:
-        return findings.DOCKERFILE_ABSENT(got="no such ConfigMap", config_map=words_of(key))
+        return findings.DOCKERFILE_ABSENT(got="the ConfigMap does not exist", config_map=words_of(key))
     texts = texts_of(config_map)
     if DOCKERFILE_KEY in texts:
         return text_of(config_map, DOCKERFILE_KEY, f"ConfigMap {words_of(key)}")
     near = [name for name in texts if name.lower() in (DOCKERFILE_KEY, "containerfile")]
     if near:
         return findings.DOCKERFILE_KEY(config_map=words_of(key), got=listed(near))
-    return findings.DOCKERFILE_ABSENT(got=f"keys {listed(sorted(texts))}", config_map=words_of(key))
+    return findings.DOCKERFILE_ABSENT(
+        got=f"its keys are {listed(sorted(texts))}" if texts else "it has no keys", config_map=words_of(key)
+    )
 
 
 def _secrets(plan: Plan, build: Build, sources: SectionObjects) -> tuple[MountedSecret, ...] | Finding:

@@ -24,7 +24,7 @@ def check_push(request: BuildRequest, context: BuildContext, builder: Builder) -
         plan = request.plan
         others = [other for other in context.plans if other.image == plan.image and other.kernel != plan.kernel]
         if others:
-            problem = f"its name is the same for {others[0].id}, whose nodes would load what is made for another"
+            problem = f"{others[0].id} uses the same name, and its nodes would load an image for another kernel"
             return findings.PUSH_REFUSED(image=request.image, problem=problem)
     return why_not_push(request, context.images)
 
@@ -35,7 +35,7 @@ def why_not_push(request: BuildRequest, images: ImageResolver) -> Finding | None
     try:
         image = images.image(name, plan.kernel.arch, request.credentials, request.push_tls)
     except PlatformMissing as exc:
-        problem = f"nodes of another architecture load it: {exc.message}"
+        problem = f"nodes with another architecture use it: {exc.message}"
         return findings.PUSH_REFUSED(image=request.image, problem=problem)
     except NotFound:
         return None
@@ -43,16 +43,20 @@ def why_not_push(request: BuildRequest, images: ImageResolver) -> Finding | None
         # Many registries deny access to an absent image. The push itself will show if it is allowed.
         if _names_kernel(name.tag, plan):
             return None
-        return findings.PUSH_REFUSED(image=request.image, problem=f"whose it is cannot be seen: {exc.message}")
+        return findings.PUSH_REFUSED(
+            image=request.image, problem=f"the registry does not show which nodes use it: {exc.message}"
+        )
     if image.resolved.digest != image.resolved.manifest_digest:
-        problem = "got an image index there, whose other architectures would be gone"
+        problem = "an image index is there, and a push would remove its other architectures"
         return findings.PUSH_REFUSED(image=request.image, problem=problem)
     kernels = [kernel for kernel in _kernels(plan, image) if kernel != plan.kernel.version]
     if kernels:
-        problem = f"got an image there that has kmods for {listed(kernels)}, whose nodes load them"
+        problem = f"the image there has kmods for {listed(kernels)}, and nodes with other kernels load them"
         return findings.PUSH_REFUSED(image=request.image, problem=problem)
     if not _names_kernel(name.tag, plan):
-        problem = f"got an image under tag {name.tag}, which names no kernel, so that nodes of any may load it"
+        problem = (
+            f"an image is there, and its tag {name.tag} does not name a kernel, so nodes with any kernel may use it"
+        )
         return findings.PUSH_REFUSED(image=request.image, problem=problem)
     return None
 

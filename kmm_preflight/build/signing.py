@@ -56,7 +56,9 @@ def prepare_sign(
     signer = policy.signer_image or plan.kernel.driver_toolkit
     if not signer:
         return refused(
-            findings.SIGNER_NONE(image=plan.image.name, why="no driver toolkit of its kernel, no --signer-image")
+            findings.SIGNER_NONE(
+                image=plan.image.name, why="no driver toolkit is known for its kernel, and --signer-image is not set"
+            )
         )
     if plan.image.digest:  # no signing can make a given digest
         return refused(findings.PUSH_DIGEST(image=plan.image.name))
@@ -99,10 +101,12 @@ def _secret(plan: Plan, name: str | None, part: str, sources: SectionObjects) ->
     key = (plan.module.namespace, name or "")
     secret = sources.secret(key) if name else None
     if name is None or secret is None:
-        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got="no such Secret", key=part)
+        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got="the Secret does not exist", key=part)
     files = files_of(secret, f"Secret {words_of(key)}")
     if part not in files:
-        return findings.SIGN_SECRET_ABSENT(secret=words_of(key), got=f"keys {listed(sorted(files))}", key=part)
+        return findings.SIGN_SECRET_ABSENT(
+            secret=words_of(key), got=f"its keys are {listed(sorted(files))}" if files else "it has no keys", key=part
+        )
     return MountedSecret(part, name, {part: files[part]})
 
 
@@ -144,10 +148,10 @@ def _sign(label: str | None) -> str:
 def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Finding:
     """Return the paths without the first slash, each once, or the finding if they cannot be signed."""
     if not sign.files_to_sign:
-        return findings.FILES_TO_SIGN_NONE(got="no filesToSign")
+        return findings.FILES_TO_SIGN_NONE(got="it is empty")
     for entry in sign.files_to_sign:
         if not entry.startswith("/") or not _PLAIN.fullmatch(_GLOB_PARTS.sub("", entry)):
-            return findings.FILES_TO_SIGN_NONE(got=f"{entry} in filesToSign")
+            return findings.FILES_TO_SIGN_NONE(got=f"{entry} is not an absolute path of plain characters")
     files: list[Located] = []
     for entry in sign.files_to_sign:
         matching = files_matching(entry, image.files)
@@ -157,7 +161,9 @@ def _files_to_sign(plan: Plan, sign: Sign, image: Image) -> tuple[str, ...] | Fi
         files += matching
     for located in files:
         if not _PLAIN.fullmatch(located.path):
-            return findings.FILES_TO_SIGN_NONE(got=f"/{located.path}, which filesToSign leads to")
+            return findings.FILES_TO_SIGN_NONE(
+                got=f"/{located.path}, which it matches, has a character that a shell interprets"
+            )
         if located.path.endswith(_PACKED):
             return findings.FILES_TO_SIGN_COMPRESSED(path=located.path)
     return tuple(dict.fromkeys(located.path for located in files))
