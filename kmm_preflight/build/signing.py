@@ -1,4 +1,4 @@
-"""The sign section becomes a request, and what it made is looked at file by file (docs/reference/kmm.md 6)."""
+"""Turn the sign section into a request: key, certificate, files to sign, Dockerfile (docs/reference/kmm.md 6)."""
 
 from __future__ import annotations
 
