@@ -1,4 +1,4 @@
-"""Build and sign sections run for real on this machine, on manifests; what comes out is proved."""
+"""Build and sign sections of manifests, built on this machine, with checked results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOTE = (
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
-    """A registry without a login, what builds take from it, and a storage that keeps what was pulled once."""
+    """Return a registry without a login, images for builds, and a storage that keeps pulled images."""
     need_buildah()
     with Registry.plain(tmp_path_factory.mktemp("registry")) as registry:
         yield Workbench(registry, tmp_path_factory.mktemp("store"))
@@ -49,37 +49,35 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
 
 @pytest.fixture(scope="module")
 def pair() -> KeyPair:
-    """The key that Modules sign with."""
+    """Return the key pair of signings."""
     return key_pair()
 
 
 def preflight(tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str, **more: Any) -> Run:
-    """A run for the newest kernel."""
+    """Run the suite for the newest kernel."""
     shutil.rmtree(tmp_path / "manifests", ignore_errors=True)
     return run_preflight(tmp_path, *bench.options(tmp_path / "manifests", manifests), *options, **more)
 
 
-def told(run: Run, name: str) -> Mapping[str, Any]:
-    """What preflight.json has of a Module."""
-    found: list[dict[str, Any]] = [one for one in run.document["modules"] if one["name"] == name]
-    assert len(found) == 1
-    return found[0]
+def module_of(run: Run, name: str) -> Mapping[str, Any]:
+    """Return the Module in preflight.json."""
+    (entry,) = [module for module in run.document["modules"] if module["name"] == name]
+    return dict(entry)
 
 
 def outcomes(run: Run, name: str) -> tuple[str, ...]:
-    """The outcome of each stage of a Module, in order."""
-    return tuple(stage["outcome"] for stage in told(run, name)["stages"])
+    """Return the outcome of each stage of a Module, in order."""
+    return tuple(stage["outcome"] for stage in module_of(run, name)["stages"])
 
 
 def finding(run: Run, name: str, id: str) -> Mapping[str, Any]:
-    """A finding of a Module."""
-    found: list[dict[str, Any]] = [one for one in told(run, name)["findings"] if one["id"] == id]
-    assert len(found) == 1
-    return found[0]
+    """Return a finding of a Module."""
+    (entry,) = [finding for finding in module_of(run, name)["findings"] if finding["id"] == id]
+    return dict(entry)
 
 
 def copied_out(bench: Workbench, repository: str, tmp_path: Path) -> dict[str, bytes]:
-    """The kmods of an image that was pushed, by their paths; empty when there is no such image."""
+    """Return the kmods of a pushed image by path; nothing if there is no such image."""
     with_login = access(bench.registry, tmp_path / "auth.json", "src-")
     name = f"docker://{bench.registry.host}/{repository}:{bench.new}"
     if skopeo("copy", "--quiet", *with_login, name, f"dir:{tmp_path / 'out'}").returncode:
@@ -96,7 +94,7 @@ def copied_out(bench: Workbench, repository: str, tmp_path: Path) -> dict[str, b
 
 
 def openssl_verifies(data: bytes, cert: bytes, tmp_path: Path) -> bool:
-    """Whether openssl finds the appended signature good, and by this certificate."""
+    """True if openssl verifies the appended signature with this certificate."""
     assert data.endswith(MAGIC)
     body, length = data[: -len(MAGIC)], int.from_bytes(data[-len(MAGIC) - 4 : -len(MAGIC)], "big")
     content, signature = body[: -12 - length], body[-12 - length : -12]
@@ -111,7 +109,7 @@ def openssl_verifies(data: bytes, cert: bytes, tmp_path: Path) -> bool:
     return subprocess.run(verify, capture_output=True).returncode == 0
 
 
-def test_a_missing_image_is_compiled_signed_pushed_and_then_good(
+def test_a_missing_image_is_built_signed_pushed_and_then_verified(
     tmp_path: Path, bench: Workbench, pair: KeyPair
 ) -> None:
     manifests = [
@@ -133,12 +131,10 @@ def test_a_missing_image_is_compiled_signed_pushed_and_then_good(
         "signed": "verified",
     }
     assert outcomes(again, "signed") == ("verified", "not needed", "not needed")
-    assert told(again, "signed")["image"]["digest"] == told(run, "signed")["image"]["digest"]
+    assert module_of(again, "signed")["image"]["digest"] == module_of(run, "signed")["image"]["digest"]
 
 
-def test_without_a_push_the_result_is_proved_and_nothing_is_pushed(
-    tmp_path: Path, bench: Workbench, pair: KeyPair
-) -> None:
+def test_a_result_without_a_push_is_verified_and_not_pushed(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
     base = bench.push_kmods(compile_kmod(bench.new), "good")
     manifests = [
         *build_module("kept", bench.new_image("kept"), bench.copy_dockerfile(base), sign=SIGN),
@@ -147,15 +143,13 @@ def test_without_a_push_the_result_is_proved_and_nothing_is_pushed(
     run = preflight(tmp_path, bench, manifests)
     assert run.returncode == 0, run.output
     assert outcomes(run, "kept") == ("falls through", "verified", "verified")
-    assert told(run, "kept")["image"]["stored"] is False
+    assert module_of(run, "kept")["image"]["stored"] is False
     assert "(made in this run, not pushed)" in run.stdout
     assert copied_out(bench, "made/kept", tmp_path) == {}
     assert "local (auto" in run.document["builder"]
 
 
-def test_what_compiles_on_the_old_kernel_only_is_refuted_with_the_compilers_line(
-    tmp_path: Path, bench: Workbench
-) -> None:
+def test_a_compile_error_is_refuted_with_the_compiler_s_line(tmp_path: Path, bench: Workbench) -> None:
     sublevel = int(re.search(r"6\.1\.0-(\d+)", bench.old)[1])  # type: ignore[index]  # Debian's names are so
     newer = "#include <generated/utsrelease.h>\n#include <linux/string.h>\n"
     source = SOURCE.read_text().replace(
@@ -172,7 +166,7 @@ def test_what_compiles_on_the_old_kernel_only_is_refuted_with_the_compilers_line
     assert any(line in text for text in finding(run, "broken", "build-failed")["lines"])
     for name in ("preflight.html", "junit_preflight.xml"):
         assert line in (tmp_path / "artifacts" / name).read_text()
-    log = told(run, "broken")["stages"][1]["log"]
+    log = module_of(run, "broken")["stages"][1]["log"]
     assert line in (tmp_path / "artifacts" / log).read_text()
     assert f'href="{log}"' in (tmp_path / "artifacts/preflight.html").read_text()
 
@@ -188,7 +182,7 @@ def test_a_build_for_the_running_kernel_is_refuted_and_not_pushed(tmp_path: Path
     assert copied_out(bench, "made/today", tmp_path) == {}
 
 
-def test_what_would_fail_anyway_is_found_before_it_is_built(tmp_path: Path, bench: Workbench) -> None:
+def test_sections_that_cannot_be_built_are_refuted_before_a_build(tmp_path: Path, bench: Workbench) -> None:
     host = bench.registry.host
 
     def one(name: str, dockerfile: str, **more: Any) -> list[dict[str, Any]]:
@@ -219,7 +213,7 @@ def test_what_would_fail_anyway_is_found_before_it_is_built(tmp_path: Path, benc
     assert not (tmp_path / "artifacts/logs").exists()
 
 
-def test_the_driver_toolkit_of_an_unknown_release_is_said(tmp_path: Path, bench: Workbench) -> None:
+def test_a_missing_driver_toolkit_is_reported(tmp_path: Path, bench: Workbench) -> None:
     folder = write_manifests(
         tmp_path / "m", build_module("compiled", bench.new_image("unknown"), bench.compile_dockerfile())
     )
@@ -228,7 +222,7 @@ def test_the_driver_toolkit_of_an_unknown_release_is_said(tmp_path: Path, bench:
 
 
 def unsigned(bench: Workbench, name: str, *members: Member) -> str:
-    """An image with the kmod where modprobe looks, or with these files there."""
+    """Push an image with the kmod where modprobe looks, or with these files. Return its name."""
     folder = f"opt/lib/modules/{bench.new}"
     inside = members or (Member(f"{folder}/{KMOD}.ko", compile_kmod(bench.new)),)
     made = image([layer(list(inside))], history=True)
@@ -236,7 +230,7 @@ def unsigned(bench: Workbench, name: str, *members: Member) -> str:
     return f"{bench.registry.host}/unsigned/{name}:1"
 
 
-def test_what_is_wrong_with_keys_and_files_to_sign(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
+def test_bad_keys_and_bad_files_to_sign_are_refuted(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
     other, past = key_pair("other"), key_pair("past", days=-1)
     folder = f"opt/lib/modules/{bench.new}"
     source = unsigned(bench, "good")
@@ -286,9 +280,7 @@ def test_what_is_wrong_with_keys_and_files_to_sign(tmp_path: Path, bench: Workbe
         assert "PRIVATE KEY" not in text
 
 
-def test_a_file_that_is_signed_already_is_signed_again_and_said(
-    tmp_path: Path, bench: Workbench, pair: KeyPair
-) -> None:
+def test_a_signed_file_is_signed_again_with_a_warning(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
     name = f"{bench.registry.host}/made/first:{bench.new}"
     sign = {**SIGN, "unsignedImage": unsigned(bench, "good")}
     first = [module("first", name, KMOD, sign=sign), *signing_secrets(key_pair("first"))]
@@ -305,7 +297,7 @@ def test_a_file_that_is_signed_already_is_signed_again_and_said(
     assert openssl_verifies(kmod, pair.cert, tmp_path)
 
 
-def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Workbench) -> None:
+def test_an_image_that_other_nodes_load_is_not_overwritten(tmp_path: Path, bench: Workbench) -> None:
     base = bench.push_kmods(compile_kmod(bench.new), "good")
     host = bench.registry.host
 
@@ -330,13 +322,13 @@ def test_a_tag_that_serves_others_is_not_overwritten(tmp_path: Path, bench: Work
         "digest": ("refuted", "push-digest"),
     }
     assert bench.old in finding(run, "shared", "push-refused")["sentence"]
-    two = manifests[:4]  # with their ConfigMaps
+    two = manifests[:4]  # two Modules with their ConfigMaps
     allowed = preflight(tmp_path, bench, two, "--push-built-image", "--overwrite")
     assert allowed.returncode == 0, allowed.output
     assert outcomes(preflight(tmp_path, bench, two), "shared")[0] == "verified"
 
 
-def test_two_that_take_one_name_must_both_find_their_kmod_there(tmp_path: Path, bench: Workbench) -> None:
+def test_two_modules_with_one_image_name_must_both_find_their_kmod(tmp_path: Path, bench: Workbench) -> None:
     base = bench.push_kmods(compile_kmod(bench.new), "good")
     there = Member(f"opt/lib/modules/{bench.new}/other.ko", compile_kmod(bench.new))
     push(bench.registry, "shared/name", bench.new, image([layer([there])]))
@@ -345,10 +337,10 @@ def test_two_that_take_one_name_must_both_find_their_kmod_there(tmp_path: Path, 
     run = preflight(tmp_path, bench, manifests, "--push-built-image")
     assert run.verdicts() == {"maker": ("refuted", "kmod-absent", "image-shared"), "other": ("verified",)}
     assert "shapes/other@" in finding(run, "maker", "image-shared")["sentence"]
-    assert preflight(tmp_path, bench, manifests[2:]).returncode == 0  # what was there is there
+    assert preflight(tmp_path, bench, manifests[2:]).returncode == 0  # the image was not changed
 
 
-def test_a_kmod_that_filestosign_does_not_reach_is_refuted(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
+def test_a_kmod_that_files_to_sign_does_not_name_is_refuted(tmp_path: Path, bench: Workbench, pair: KeyPair) -> None:
     folder = f"opt/lib/modules/{bench.new}"
     kmod = compile_kmod(bench.new)
     source = unsigned(bench, "two", Member(f"{folder}/{KMOD}.ko", kmod), Member(f"kmods/{KMOD}.ko", kmod))
@@ -360,7 +352,7 @@ def test_a_kmod_that_filestosign_does_not_reach_is_refuted(tmp_path: Path, bench
     assert f"/{folder}/{KMOD}.ko" in finding(run, "elsewhere", "signature-missing")["sentence"]
 
 
-def test_what_no_api_server_would_take_is_refused_and_writes_nowhere(tmp_path: Path, bench: Workbench) -> None:
+def test_invalid_names_and_texts_are_refused_and_write_no_file(tmp_path: Path, bench: Workbench) -> None:
     escaped = tmp_path / "escaped"
     up = "../" * 30 + str(escaped)[1:]
     manifests = [
@@ -382,13 +374,13 @@ def test_what_no_api_server_would_take_is_refused_and_writes_nowhere(tmp_path: P
     assert not escaped.exists()
 
 
-def test_a_command_that_is_not_there_is_the_dockerfile_s_fault(tmp_path: Path, bench: Workbench) -> None:
+def test_a_missing_command_is_a_failure_of_the_dockerfile(tmp_path: Path, bench: Workbench) -> None:
     manifests = build_module("missing", bench.new_image("missing"), bench.copy_dockerfile(step="no-such-command"))
     run = preflight(tmp_path, bench, manifests)
     assert run.verdicts()["missing"][:3] == ("refuted", "image-not-found", "build-failed")
 
 
-def test_a_registry_that_answers_503_builds_nothing(tmp_path: Path, bench: Workbench) -> None:
+def test_a_registry_that_answers_503_starts_no_build(tmp_path: Path, bench: Workbench) -> None:
     good = image([layer([Member(f"opt/lib/modules/{bench.new}/{KMOD}.ko", compile_kmod(bench.new))])])
     with FaultyRegistry({"team/kmod:v1": good}) as registry:
         registry.tell(Fault(MANIFESTS, status=503))

@@ -33,7 +33,7 @@ from tests.real.push import push
 from tests.real.registry import Registry
 from tests.real.requirement import need_tool
 from tests.runs import PYTEST, ROOT, Run, run_preflight
-from tests.test_build import NOTE, copied_out, finding, openssl_verifies, outcomes, told
+from tests.test_build import NOTE, copied_out, finding, module_of, openssl_verifies, outcomes
 from tests.test_build_job import as_client
 from tests.test_real_kubernetes import eventually
 from tests.workbench import KMOD, NAMESPACE, SIGN, KeyPair, Workbench, build_module, key_pair, signing_secrets
@@ -207,8 +207,8 @@ class Going:
 def push_signer(bench: Workbench) -> str:
     """An image with sign-file and what it stands on, which a node has sooner than a driver toolkit."""
     tool = headers(bench.new) / "scripts/sign-file"
-    told = subprocess.run(["ldd", tool], capture_output=True, text=True, check=True).stdout
-    files = {path: Path(path) for path in re.findall(r"(/\S+) \(0x", told)}
+    printed = subprocess.run(["ldd", tool], capture_output=True, text=True, check=True).stdout
+    files = {path: Path(path) for path in re.findall(r"(/\S+) \(0x", printed)}
     files |= {"/bin/sh": Path(need_tool("busybox", "apt-get install busybox-static")), "/usr/local/bin/sign-file": tool}
     members = [Member(name.removeprefix("/"), path.read_bytes(), mode=0o755) for name, path in files.items()]
     push(bench.registry, "base/signer", "1", image([layer(members)], history=True))
@@ -289,7 +289,7 @@ def test_jobs_build_and_sign_within_the_bound_and_every_stage_is_told(jobs: Site
     assert again.returncode == 0, again.output
     for name in ("signed", *plain):
         assert outcomes(again, name) == ("verified", "not needed", "not needed")
-        assert told(again, name)["image"]["digest"] == told(run, name)["image"]["digest"]
+        assert module_of(again, name)["image"]["digest"] == module_of(run, name)["image"]["digest"]
     assert watch.uids == {}
 
 
@@ -308,7 +308,7 @@ def test_without_a_push_the_result_is_handed_back_and_not_signed(unpushed: tuple
     run, folder = unpushed
     assert run.returncode == 1, run.output
     assert outcomes(run, "kept") == ("falls through", "verified", "not needed")
-    assert told(run, "kept")["image"]["stored"] is False
+    assert module_of(run, "kept")["image"]["stored"] is False
     assert outcomes(run, "both") == ("falls through", "verified", "failed")
     assert finding(run, "both", "sign-input-absent")["sentence"] == NOTE
     bench.registry.authfile(folder / "auth.json")
@@ -322,7 +322,7 @@ def test_what_does_not_compile_is_told_with_the_compilers_line(unpushed: tuple[R
     failed = finding(run, "broken", "build-failed")
     assert f"Job {NAMESPACE}/broken-build-" in failed["sentence"]
     assert any(COMPILER in line for line in failed["lines"])
-    log = told(run, "broken")["stages"][1]["log"]
+    log = module_of(run, "broken")["stages"][1]["log"]
     for name in ("preflight.html", "junit_preflight.xml", log):
         assert COMPILER in (folder / "artifacts" / name).read_text()
 
@@ -448,7 +448,7 @@ def test_what_openshift_has_pushed_is_proved_and_the_bound_holds(builds: OpenShi
     assert outcomes(run, "os-signed") == ("falls through", "verified", "verified")
     assert outcomes(run, "os-other") == ("falls through", "failed", "not needed")
     assert run.verdicts()["os-other"] == ("refuted", "image-not-found", "kmod-absent", "pushed-before-proof")
-    assert told(run, "os-plain")["image"]["stored"] is True
+    assert module_of(run, "os-plain")["image"]["stored"] is True
     assert watch.stages == {
         "os-plain": ["Image", "Build", "Done"],
         "os-signed": ["Image", "Build", "Sign", "Done"],

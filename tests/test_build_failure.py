@@ -1,4 +1,4 @@
-"""What of a log gets into a finding, and whom it blames."""
+"""Failures of builds: lines of the log in a finding, and whether the build or the builder failed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from kmm_preflight.build.failure import LAST_LINES, build_failed, excerpt, failu
 from kmm_preflight.model import Stage
 
 
-def test_the_last_lines_and_errors_above_them() -> None:
+def test_an_excerpt_has_the_last_lines_and_errors_above_them() -> None:
     log = "\n".join(["first", "x.c:3:1: error: no", *(f"line {number}" for number in range(LAST_LINES)), ""])
     assert excerpt(log) == ("x.c:3:1: error: no", "…", *(f"line {number}" for number in range(LAST_LINES)))
 
 
-def test_a_short_log_is_told_whole() -> None:
+def test_an_excerpt_of_a_short_log_is_the_whole_log() -> None:
     assert excerpt("one\n\n  two  \n") == ("one", "  two")
     assert excerpt("") == ()
 
@@ -35,7 +35,7 @@ OLD = 'STEP 3/6: RUN <<EOF\nSTEP 4/6: mkdir -p /opt\nError: building at STEP "MK
         (f"x.c:1: error: y\n{STEP_FAILED}", Stage.BUILD, "build-failed"),
         (f"sign-file: key\n{STEP_FAILED}", Stage.SIGN, "sign-failed"),
         (PULL, Stage.BUILD, "builder-failed"),
-        (f"Error: initializing source x\n{STEP_FAILED}", Stage.BUILD, "build-failed"),  # a step's own print
+        (f"Error: initializing source x\n{STEP_FAILED}", Stage.BUILD, "build-failed"),  # printed by a step
         (f"cc1: No space left on device\n{STEP_FAILED}", Stage.BUILD, "builder-failed"),
         ('STEP 2/2: RUN echo no space left on device\nError: building at STEP "RUN echo no space left on device"',
          Stage.BUILD, "build-failed"),
@@ -49,11 +49,11 @@ OLD = 'STEP 3/6: RUN <<EOF\nSTEP 4/6: mkdir -p /opt\nError: building at STEP "MK
         ('STEP 1/2: FROM a\nError: building at STEP "FOO ": Unknown instruction: "FOO"', Stage.BUILD, "build-failed"),
     ],
 )  # fmt: skip
-def test_who_is_to_blame(log: str, stage: Stage, id: str) -> None:
+def test_the_log_decides_if_the_build_or_the_builder_failed(log: str, stage: Stage, id: str) -> None:
     assert failure_of(log, "x", stage).id == id
 
 
-def test_of_a_long_last_word_the_reason_is_told() -> None:
+def test_a_long_error_keeps_its_end() -> None:
     assert shortened("short") == "short"
     assert shortened("Error: " + "x" * 1000 + ": unauthorized").endswith("x: unauthorized")
     assert len(shortened("x" * 1000)) < 300

@@ -1,4 +1,4 @@
-"""What happens in the cluster while a run goes on: Modules come and go, others write, the API server is away."""
+"""Changes in the cluster during a run: new and deleted Modules, other writers, an API server that stops."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def images() -> dict[str, Image]:
 
 @pytest.fixture(scope="module", params=["list", "seed", "later"])
 def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """One for each dialect."""
+    """Cluster in each dialect."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder) as running:
         serve(running, folder)
@@ -59,15 +59,15 @@ only_list = pytest.mark.parametrize("cluster", ["list"], indirect=True)
 
 
 @pytest.fixture
-def meanwhile() -> threading.Event:
-    """No manifest is answered before this is set: what a test does until then happens while the runs go on."""
+def continue_runs() -> threading.Event:
+    """Return an event that the registry waits for. A test changes the cluster before it sets the event."""
     return threading.Event()
 
 
 @pytest.fixture
-def registry(cluster: Cluster, images: dict[str, Image], meanwhile: threading.Event) -> Iterator[FaultyRegistry]:
-    """The cluster has a Module for each image."""
-    with FaultyRegistry(images, Fault("/manifests/", until=meanwhile)) as registry:
+def registry(cluster: Cluster, images: dict[str, Image], continue_runs: threading.Event) -> Iterator[FaultyRegistry]:
+    """Return a registry. The cluster has a Module for each image."""
+    with FaultyRegistry(images, Fault("/manifests/", until=continue_runs)) as registry:
         cluster.apply(*(of(registry, name) for name in MODULES))
         yield registry
         cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
@@ -75,12 +75,12 @@ def registry(cluster: Cluster, images: dict[str, Image], meanwhile: threading.Ev
 
 
 def of(registry: FaultyRegistry, name: str, **more: Any) -> Any:
-    """The Module of an image; c has the image of the other kernel under both names."""
+    """Return the Module of an image. c has the image of the other kernel under both names."""
     return module("one", name, containerImage=f"{registry.host}/kmods/{name}:${{KERNEL_FULL_VERSION}}", **more)
 
 
 def make(cluster: Cluster, dialect: Dialect, name: str, kernel: str) -> None:
-    """An object."""
+    """Create an object."""
     spec = {"kernelVersion": kernel} if dialect is Dialect.ONE_KERNEL else {"releaseImage": "registry.example/unused:1"}
     head = {"apiVersion": f"kmm.sigs.x-k8s.io/{dialect.api_version}", "kind": "PreflightValidationOCP"}
     cluster.apply({**head, "metadata": {"name": name}, "spec": spec})
@@ -94,7 +94,7 @@ def object_of(cluster: Cluster, dialect: Dialect, name: str) -> dict[str, Any]:
 
 
 def verified(cluster: Cluster, dialect: Dialect, name: str = "pf") -> dict[str, bool]:
-    """By Module, whether its entry says so."""
+    """Map each Module to True if its entry says verified."""
     status = object_of(cluster, dialect, name).get("status", {})
     several = (
         status.get("crStatuses", {}) if dialect is Dialect.MAP else {m["name"]: m for m in status.get("modules", ())}
@@ -107,17 +107,17 @@ def options(cluster: Cluster, kernel: str = KERNEL, name: str = "pf") -> tuple[s
 
 
 def begun(run: Started, registry: FaultyRegistry) -> None:
-    """Returns when the run asks for images."""
+    """Wait until the run requests images."""
     wait_for(lambda: any("/manifests/" in seen.path for seen in registry.requests()), run.printed)
 
 
 @only_list
 @pytest.mark.parametrize("answers", [True, False], ids=["answering", "only-reading"])
-def test_modules_that_come_change_and_go(
+def test_modules_that_are_created_changed_and_deleted_during_a_run(
     cluster: Cluster,
     dialect: Dialect,
     registry: FaultyRegistry,
-    meanwhile: threading.Event,
+    continue_runs: threading.Event,
     tmp_path: Path,
     answers: bool,
 ) -> None:
@@ -128,7 +128,7 @@ def test_modules_that_come_change_and_go(
         begun(run, registry)
         cluster.apply(of(registry, "late"), of(registry, "b", inTreeModulesToRemove=["x"]))
         cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "leaving")
-        meanwhile.set()
+        continue_runs.set()
         assert run.ended() == 1, run.output
         document = run.document()
     told = {one["name"]: (one["verdict"], *(f["id"] for f in one["findings"])) for one in document["modules"]}
@@ -144,8 +144,8 @@ def test_modules_that_come_change_and_go(
         assert verified(cluster, dialect) == {"a": True, "b": False, "c": False, "late": False}
 
 
-def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+def test_two_runs_for_two_kernels_and_an_operator_that_verifies_everything(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, continue_runs: threading.Event, tmp_path: Path
 ) -> None:
     pairs = {KERNEL: "new", OLD_KERNEL: "old"}
     for kernel, name in pairs.items():
@@ -155,11 +155,11 @@ def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
         started(tmp_path / "new", *options(cluster, KERNEL, "new"), "-n2") as new,
         started(tmp_path / "old", *options(cluster, OLD_KERNEL, "old"), "-n2") as old,
     ):
-        # What the run has told is overwritten, before it has told all.
+        # The operator overwrites entries of the run before the run has written all.
         wait_for(lambda: set(verified(cluster, dialect, "new")) == set(MODULES), new.printed)
         with operator:
             wait_for(lambda: operator.writes > 1, new.printed)
-            meanwhile.set()
+            continue_runs.set()
             codes = new.ended(), old.ended()
         documents = [run.document() for run in (new, old)]
     assert codes == (1, 0), new.output + old.output
@@ -170,7 +170,7 @@ def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
     assert "another writer changed the status of PreflightValidationOCP new: " in documents[0]["answered"]
     assert " by kubectl-patch (Update, 20" in documents[0]["answered"]
     assert "PreflightValidationOCP old shows these verdicts" in documents[1]["answered"]
-    # Nothing is believed of what the operator says: c is judged again, a and b are on record.
+    # Entries of the operator do not count: c is judged again, a and b are on record.
     with started(tmp_path / "again", *options(cluster, KERNEL, "new"), "-n0") as again:
         assert again.ended() == 1, again.output
         stages = {one["name"]: one["stages"][0]["outcome"] for one in again.document()["modules"]}
@@ -180,7 +180,7 @@ def test_two_runs_for_two_kernels_and_an_operator_that_says_yes_to_all(
 
 
 class Operator:
-    """Another writer, in a thread: says yes to all, again and again, and has an entry of its own."""
+    """Other writer in a thread. It calls every Module verified, again and again, and has an entry of its own."""
 
     def __init__(self, cluster: Cluster, dialect: Dialect, name: str) -> None:
         self._cluster, self._dialect, self._name = cluster, dialect, name
@@ -213,8 +213,13 @@ class Operator:
 
 @only_list
 @pytest.mark.parametrize("how", ["made anew", "changed", "deleted"])
-def test_an_object_that_is_another_by_now_is_not_told(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path, how: str
+def test_an_object_that_was_created_again_is_not_written(
+    cluster: Cluster,
+    dialect: Dialect,
+    registry: FaultyRegistry,
+    continue_runs: threading.Event,
+    tmp_path: Path,
+    how: str,
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
     cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "c")
@@ -229,7 +234,7 @@ def test_an_object_that_is_another_by_now_is_not_told(
         if how == "changed":
             body = json.dumps({"spec": {"releaseImage": "registry.example/other:2"}})
             cluster.kubectl("patch", "preflightvalidationsocp", "pf", "--type=merge", f"-p={body}")
-        meanwhile.set()
+        continue_runs.set()
         assert run.ended() == 10, run.output
         document = run.document()
     words = {"deleted": "it was deleted during the run"}.get(
@@ -244,14 +249,14 @@ def test_an_object_that_is_another_by_now_is_not_told(
 
 
 @only_list
-def test_a_module_that_was_changed_does_not_stand_after_an_interruption(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+def test_a_changed_module_is_not_verified_after_an_interruption(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, continue_runs: threading.Event, tmp_path: Path
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
-    meanwhile.set()
+    continue_runs.set()
     with started(tmp_path / "first", *options(cluster), "-n2") as run:
         assert run.ended() == 1, run.output
-    meanwhile.clear()
+    continue_runs.clear()
     seen = len(registry.requests())
     with started(tmp_path / "second", *options(cluster), "-n0", "--revalidate") as run:
         wait_for(lambda: len(registry.requests()) > seen, run.printed)
@@ -262,14 +267,14 @@ def test_a_module_that_was_changed_does_not_stand_after_an_interruption(
 
 
 @only_list
-def test_when_all_modules_go_there_is_nothing_to_validate(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+def test_if_all_modules_are_deleted_there_is_nothing_to_validate(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, continue_runs: threading.Event, tmp_path: Path
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
     with started(tmp_path, *options(cluster), "-n2") as run:
         begun(run, registry)
         cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
-        meanwhile.set()
+        continue_runs.set()
         assert run.ended() == 5, run.output
         assert "Traceback" not in run.output
         assert [one["reason"] for one in run.document()["listed"]] == ["deleted during the run"] * len(MODULES)
@@ -277,16 +282,16 @@ def test_when_all_modules_go_there_is_nothing_to_validate(
 
 
 @only_list
-def test_an_image_that_lost_a_layer_is_not_carried_over(
+def test_a_recorded_image_without_a_layer_is_judged_again(
     cluster: Cluster,
     dialect: Dialect,
     registry: FaultyRegistry,
-    meanwhile: threading.Event,
+    continue_runs: threading.Event,
     images: dict[str, Image],
     tmp_path: Path,
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
-    meanwhile.set()
+    continue_runs.set()
     with started(tmp_path / "first", *options(cluster), "-n2") as run:
         assert run.ended() == 1, run.output
     assert verified(cluster, dialect) == {"a": True, "b": True, "c": False}
@@ -303,15 +308,15 @@ def test_an_image_that_lost_a_layer_is_not_carried_over(
 
 
 @only_list
-def test_an_api_server_that_is_away_for_a_while_is_waited_for(
-    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, meanwhile: threading.Event, tmp_path: Path
+def test_a_run_waits_for_an_api_server_that_stops_for_a_while(
+    cluster: Cluster, dialect: Dialect, registry: FaultyRegistry, continue_runs: threading.Event, tmp_path: Path
 ) -> None:
     make(cluster, dialect, "pf", KERNEL)
     with started(tmp_path, *options(cluster), "-n0") as run:
         begun(run, registry)
         cluster.stop()
         try:
-            meanwhile.set()
+            continue_runs.set()
             wait_for(lambda: any("/kmods/c/" in seen.path for seen in registry.requests()), run.printed)
             time.sleep(AWAY_SECONDS)
             assert run.process.poll() is None, run.output

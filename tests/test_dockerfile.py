@@ -1,4 +1,4 @@
-"""What a Dockerfile takes from elsewhere, and what in it speaks of the running kernel."""
+"""Dockerfiles: images that they use, and commands that use the running kernel."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TOOLKIT = {"DTK_AUTO": "quay.io/dtk@sha256:1", "KERNEL_FULL_VERSION": "5.14.0-57
         ("FROM a\nCOPY <<-'END' /x\nFROM b\n  END\nFROM c", ("a", "c")),
     ],
 )
-def test_images(text: str, images: tuple[str, ...]) -> None:
+def test_the_images_of_a_dockerfile(text: str, images: tuple[str, ...]) -> None:
     assert read_dockerfile(text, TOOLKIT).images == images
     assert read_dockerfile(text, TOOLKIT).unresolved == ()
 
@@ -54,7 +54,7 @@ def test_images(text: str, images: tuple[str, ...]) -> None:
         ("FROM ${BASE", ("FROM ${BASE",)),
     ],
 )
-def test_what_leads_to_no_image(text: str, unresolved: tuple[str, ...]) -> None:
+def test_a_from_without_an_image_name_is_unresolved(text: str, unresolved: tuple[str, ...]) -> None:
     assert read_dockerfile(text, {}).unresolved == unresolved
 
 
@@ -74,16 +74,24 @@ def test_what_leads_to_no_image(text: str, unresolved: tuple[str, ...]) -> None:
         ("echo depmodule", (), ()),
     ],
 )
-def test_what_is_of_the_running_kernel(run: str, running: tuple[str, ...], depmod: tuple[str, ...]) -> None:
-    read = read_dockerfile(f"FROM a\nRUN {run}\n", {})
-    assert (read.running_kernel, read.depmod) == (running, depmod)
+def test_commands_that_use_the_running_kernel_are_found(
+    run: str, running: tuple[str, ...], depmod: tuple[str, ...]
+) -> None:
+    dockerfile = read_dockerfile(f"FROM a\nRUN {run}\n", {})
+    assert (dockerfile.running_kernel, dockerfile.depmod) == (running, depmod)
 
 
-def test_comments_say_nothing() -> None:
-    read = read_dockerfile("FROM a\n# RUN uname -r\nRUN ls \\\n# uname -r\n && true", {})
-    assert (read.running_kernel, read.depmod) == ((), ())
+def test_comments_are_ignored() -> None:
+    dockerfile = read_dockerfile("FROM a\n# RUN uname -r\nRUN ls \\\n# uname -r\n && true", {})
+    assert (dockerfile.running_kernel, dockerfile.depmod) == ((), ())
 
 
-def test_an_image_of_another_architecture() -> None:
-    read = read_dockerfile("FROM --platform=linux/arm64 a AS x\nFROM --platform=$TARGETPLATFORM b\nFROM c", {}, "s390x")
-    assert (read.images, dict(read.platforms), read.stages) == (("a", "b", "c"), {"a": "arm64", "b": "s390x"}, 3)
+def test_platforms_of_images_are_read() -> None:
+    dockerfile = read_dockerfile(
+        "FROM --platform=linux/arm64 a AS x\nFROM --platform=$TARGETPLATFORM b\nFROM c", {}, "s390x"
+    )
+    assert (dockerfile.images, dict(dockerfile.platforms), dockerfile.stages) == (
+        ("a", "b", "c"),
+        {"a": "arm64", "b": "s390x"},
+        3,
+    )

@@ -1,4 +1,4 @@
-"""Keys and certificates as Secrets hold them, and what the kernel's sign-file says to the same bytes."""
+"""Keys and certificates of Secrets: the check agrees with the kernel's sign-file."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ BITS = {RSA: 2048, OTHER: 2048, LARGE: 4160}
 
 
 @cache
-def made(name: str) -> Key:
-    """The key of that name, made when it is first asked for."""
+def key_of(name: str) -> Key:
+    """Return the key of that name. Generate it at the first call."""
     if name in BITS:
         return rsa.generate_private_key(65537, BITS[name])
     return ec.generate_private_key(ec.SECP256R1()) if name == EC else ed25519.Ed25519PrivateKey.generate()
@@ -52,11 +52,11 @@ def made(name: str) -> Key:
 
 def key_bytes(name: str, encoding: Encoding = PEM, form: PrivateFormat = PKCS8, passphrase: bytes = b"") -> bytes:
     hidden: KeySerializationEncryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    return made(name).private_bytes(encoding, form, hidden)
+    return key_of(name).private_bytes(encoding, form, hidden)
 
 
 def cert_bytes(name: str, encoding: Encoding = PEM) -> bytes:
-    key = made(name)
+    key = key_of(name)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "signing key")])
     builder = x509.CertificateBuilder(subject, subject, key.public_key(), 77, BEGIN, END)
     return builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()).public_bytes(
@@ -71,14 +71,14 @@ def damaged(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class SignFile:
-    """The real one, with a kmod to sign."""
+    """Kernel's sign-file, with a kmod to sign."""
 
     program: Path
     kmod: bytes
     folder: Path
 
     def __call__(self, key: bytes, cert: bytes) -> bytes | None:
-        """The signed kmod, or None when it refuses."""
+        """Return the signed kmod, or None if sign-file refuses."""
         for name, data in (("key", key), ("cert", cert), ("kmod", self.kmod)):
             (self.folder / name).write_bytes(data)
         command: list[str | Path] = [self.program, "sha256", "key", "cert", "kmod"]
@@ -110,7 +110,7 @@ GOOD: dict[str, tuple[Secrets, bool]] = {
 
 
 def as_signed_with(key: bytes) -> bytes:
-    """The key as the sign section's Dockerfile hands it to sign-file."""
+    """Return the key as the Dockerfile of a signing passes it to sign-file."""
     label = (pem_label(key) or "").encode()
     begin, end = b"-----BEGIN %s-----\n" % label, b"-----END %s-----\n" % label
     return begin + base64.encodebytes(key) + end if label else key
@@ -144,7 +144,7 @@ BAD: dict[str, tuple[Secrets, dict[str, str], bool]] = {
         False,
     ),
     "public-key": (
-        lambda: (made(RSA).public_key().public_bytes(PEM, PublicFormat.SubjectPublicKeyInfo), cert_bytes(RSA)),
+        lambda: (key_of(RSA).public_key().public_bytes(PEM, PublicFormat.SubjectPublicKeyInfo), cert_bytes(RSA)),
         {"sign-key-invalid": "got a public key in PEM,"},
         False,
     ),
@@ -232,7 +232,7 @@ BAD: dict[str, tuple[Secrets, dict[str, str], bool]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_makes_signing_useless(case: str, sign_file: SignFile) -> None:
+def test_bad_keys_and_certificates_are_refuted(case: str, sign_file: SignFile) -> None:
     secrets, expected, taken = BAD[case]
     key, cert = secrets()
     _, found = check_keys(key, cert, NAMES, NOW)
@@ -252,7 +252,7 @@ def test_what_makes_signing_useless(case: str, sign_file: SignFile) -> None:
         (END + timedelta(days=1), "is not valid on 2027-01-01: it expired on 2026-12-31"),
     ],
 )
-def test_dates_are_told_and_refute_nothing(now: datetime, words: str) -> None:
+def test_a_certificate_that_is_not_valid_now_is_a_warning(now: datetime, words: str) -> None:
     certificate, found = check_keys(key_bytes(RSA), cert_bytes(RSA), NAMES, now)
     assert certificate is not None
     assert [(one.id, one.severity) for one in found] == ([("sign-cert-expired", Severity.WARNING)] if words else [])
@@ -268,20 +268,20 @@ SPOILERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def pieces(key: bytes) -> list[str]:
-    """What of a key must stand nowhere: its parts as text, as reprs and dumps show them."""
+    """Return the parts of a key as text, repr and dump show them."""
     parts = [key[start : start + 12] for start in range(40, len(key) - 40, 12)]
     return [shown for part in parts for shown in (repr(part)[2:-1], part.hex(), part.decode("latin-1"))]
 
 
 @pytest.mark.parametrize("spoil", SPOILERS)
 @pytest.mark.parametrize("encoding", [PEM, DER])
-def test_no_byte_of_a_key_is_told(spoil: str, encoding: Encoding) -> None:
+def test_no_finding_shows_a_byte_of_a_key(spoil: str, encoding: Encoding) -> None:
     key = SPOILERS[spoil](key_bytes(OTHER, encoding))
     told = [repr(check_keys(key, cert_bytes(RSA), NAMES, NOW)), repr(check_keys(key, key, NAMES, NOW))]
     assert [piece for piece in pieces(key) for text in told if piece in text] == []
 
 
-def test_a_certificate_of_an_unknown_version_is_none() -> None:
+def test_a_certificate_of_an_unknown_version_is_refuted() -> None:
     version = bytes.fromhex("a003020102")
     certificate, found = check_keys(
         key_bytes(RSA), cert_bytes(RSA, DER).replace(version, version[:-1] + b"\x0a"), NAMES, NOW
@@ -289,7 +289,7 @@ def test_a_certificate_of_an_unknown_version_is_none() -> None:
     assert (certificate, [one.id for one in found]) == (None, ["sign-cert-invalid"])
 
 
-def test_findings_name_their_secrets() -> None:
+def test_findings_name_the_secrets() -> None:
     _, found = check_keys(key_bytes(EC), cert_bytes(RSA), NAMES, NOW)
     assert found == (
         Finding(

@@ -1,4 +1,4 @@
-"""An object over several runs on a real API server: made, answered, carried over, judged again, forgotten."""
+"""PreflightValidationOCP over several runs on a real API server: created, updated, recalled, judged again, removed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 class Object:
-    """The cluster in one dialect, with two Modules, both good, and no object yet."""
+    """Cluster in one dialect, with two good Modules and no object."""
 
     def __init__(self, cluster: Cluster, dialect: Dialect, tmp_path: Path) -> None:
         self.cluster = cluster
@@ -44,7 +44,7 @@ class Object:
         self.resource = f"{RESOURCE}.{dialect.api_version}.kmm.sigs.x-k8s.io"
 
     def run(self, *options: str, account: Path | None = None) -> Run:
-        """A run that answers pf, on the demo's images."""
+        """Run with --preflight=pf on the demo's images."""
         kubeconfig = account or self.cluster.kubeconfig("runner")
         given = (LAYOUT, "--preflight=pf", f"--kubeconfig={kubeconfig}", "-n0", *options)
         if not any(one.startswith("--kernel") for one in options):
@@ -52,29 +52,29 @@ class Object:
         return run_preflight(self._folder, *given)
 
     def manifest(self, name: str = "pf") -> dict[str, Any]:
-        """As kubectl reads it, with everything that belongs to it."""
+        """Return the object as kubectl reads it, with managedFields."""
         told = self.cluster.kubectl("get", self.resource, name, "-o", "json", "--show-managed-fields")
         return dict(json.loads(told.stdout)) if told.returncode == 0 else {}
 
     def names(self) -> list[str]:
-        """All objects of the kind."""
+        """Return the names of all objects."""
         told = json.loads(self.cluster.kubectl("get", self.resource, "-o", "json").stdout)
         return [one["metadata"]["name"] for one in told["items"]]
 
     def entries(self, name: str = "pf") -> dict[str, Mapping[str, str]]:
-        """By Module name."""
+        """Return the entries by Module name."""
         status = self.manifest(name).get("status", {})
         if self.dialect is Dialect.MAP:
             return dict(status.get("crStatuses", {}))
         return {one["name"]: one for one in status.get("modules", ())}
 
     def verified(self, name: str = "pf") -> dict[str, bool]:
-        """By Module name, whether it stands as verified."""
+        """Map each Module name to True if its entry says verified."""
         said = {key: (one["verificationStatus"], one["verificationStage"]) for key, one in self.entries(name).items()}
         return {key: one in (("True", "Done"), ("Success", "Done")) for key, one in said.items()}
 
     def claim(self, *names: str) -> None:
-        """Somebody else says that these are verified."""
+        """Write entries that say verified as another writer."""
         yes = "Success" if self.dialect is Dialect.ONE_KERNEL else "True"
         fields = {"verificationStatus": yes, "verificationStage": "Done", "lastTransitionTime": "2026-01-01T00:00:00Z"}
         several = [{"namespace": names_of(name), "name": name, **fields} for name in names]
@@ -93,7 +93,7 @@ class Object:
         assert done.returncode == 0, done.stderr
 
     def written(self) -> list[tuple[str, str]]:
-        """What was written since forget(): verb and resource."""
+        """Return verb and resource of each write since forget()."""
         return [
             (one.verb, one.resource)
             for one in self.cluster.requests()
@@ -102,7 +102,7 @@ class Object:
 
 
 def names_of(module: str) -> str:
-    """The namespace of a Module of these tests."""
+    """Return the namespace of a Module of these tests."""
     return {"a": "one", "b": "two"}[module]
 
 
@@ -110,7 +110,7 @@ def names_of(module: str) -> str:
 def dialect(
     running: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Dialect]:
-    """The generation that the cluster serves; tests of the same one stand in a row, so that each is served once."""
+    """Return the dialect that the cluster serves. Tests of one dialect run in a row, so each is served once."""
     whose, name, *_ = request.param
     running.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
     yield DIALECTS.get(name, Dialect.ONE_KERNEL)
@@ -135,12 +135,12 @@ before_an_upgrade = pytest.mark.parametrize("dialect", [("own", "list", "of one 
 
 
 def object_name(pf: Object) -> str:
-    """The object that answers the demo's release: where it has one kernel, its name tells which."""
+    """Return the name of the object for the demo's release. Since KMM 2.4 the name has the kernel's stream."""
     return "pf-debian-12-standard" if pf.dialect is Dialect.ONE_KERNEL else "pf"
 
 
 @every_dialect
-def test_made_answered_and_carried_over(pf: Object) -> None:
+def test_an_object_is_created_updated_and_its_verdicts_are_recalled(pf: Object) -> None:
     first = pf.run("--create-preflight")
     assert first.returncode == 0, first.output
     name = object_name(pf)
@@ -159,7 +159,7 @@ def test_made_answered_and_carried_over(pf: Object) -> None:
 
 
 @first_and_last
-def test_what_changed_is_judged_again_and_the_rest_is_not(pf: Object) -> None:
+def test_only_a_changed_module_is_judged_again(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     run = pf.run()
@@ -176,7 +176,7 @@ def test_what_changed_is_judged_again_and_the_rest_is_not(pf: Object) -> None:
 
 
 @first_and_last
-def test_a_claim_without_a_record_is_judged_and_its_author_named(pf: Object) -> None:
+def test_a_verified_entry_without_a_record_is_judged_and_its_writer_named(pf: Object) -> None:
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     assert pf.run("--create-preflight").returncode == 1
     pf.claim("a", "b")
@@ -188,7 +188,7 @@ def test_a_claim_without_a_record_is_judged_and_its_author_named(pf: Object) -> 
     assert pf.verified(object_name(pf)) == {"a": True, "b": False}
 
 
-def test_revalidate_judges_all_again(pf: Object) -> None:
+def test_revalidate_judges_every_module_again(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     run = pf.run("--revalidate")
     assert run.returncode == 0, run.output
@@ -197,7 +197,7 @@ def test_revalidate_judges_all_again(pf: Object) -> None:
 
 
 @first_and_last
-def test_vanished_modules_are_forgotten_by_a_whole_run_and_foreign_entries_stay(pf: Object) -> None:
+def test_a_whole_run_removes_deleted_modules_and_keeps_entries_of_others(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     name = object_name(pf)
     entry = {
@@ -220,7 +220,7 @@ def test_vanished_modules_are_forgotten_by_a_whole_run_and_foreign_entries_stay(
 
 
 @first_and_last
-def test_a_partial_run_leaves_what_it_does_not_judge(pf: Object) -> None:
+def test_a_partial_run_keeps_entries_that_it_does_not_judge(pf: Object) -> None:
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     assert pf.run("--create-preflight").returncode == 1
     name = object_name(pf)
@@ -237,7 +237,7 @@ def test_a_partial_run_leaves_what_it_does_not_judge(pf: Object) -> None:
 
 
 @pytest.mark.parametrize("dialect", [("own", "seed"), ("own", "list")], indirect=True, ids="-".join)
-def test_an_entry_that_stands_for_several_is_verified_in_parts(pf: Object) -> None:
+def test_an_entry_for_two_kernels_is_verified_after_both_runs(pf: Object) -> None:
     kernels = [f"--kernel={KERNEL}", f"--kernel={OLD_KERNEL}"]
     options = ["--create-preflight", f"--release-image={RELEASE}", *kernels]
     first = pf.run(*options, "-k", f"one/a and {KERNEL}")
@@ -250,7 +250,7 @@ def test_an_entry_that_stands_for_several_is_verified_in_parts(pf: Object) -> No
     assert pf.verified() == {"a": True}
 
 
-def test_what_an_early_end_did_not_reach_stays_as_it_was(pf: Object) -> None:
+def test_entries_that_a_stopped_run_did_not_reach_stay(pf: Object) -> None:
     pf.cluster.apply(module("one", "a", containerImage=OLD), module("two", "b", containerImage=OLD))
     assert pf.run("--create-preflight").returncode == 1
     before = pf.entries()["b"]
@@ -259,7 +259,7 @@ def test_what_an_early_end_did_not_reach_stays_as_it_was(pf: Object) -> None:
     assert {**after, "lastTransitionTime": ""} == {**before, "lastTransitionTime": ""}
 
 
-def test_the_last_module_s_entry_goes_too(pf: Object) -> None:
+def test_the_entry_of_the_last_deleted_module_is_removed(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "--all-namespaces")
     assert pf.run().returncode == 5
@@ -276,7 +276,7 @@ def test_an_object_of_an_older_kmm_is_one_line_after_its_upgrade(pf: Object) -> 
         assert "--preflight pf: got an object without spec.kernelVersion" in run.stderr
 
 
-def test_what_options_say_against_the_spec_is_told(pf: Object) -> None:
+def test_options_that_differ_from_the_spec_are_reported(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     run = pf.run(f"--kernel={OLD_KERNEL}", "-k", "two/b")
@@ -284,7 +284,7 @@ def test_what_options_say_against_the_spec_is_told(pf: Object) -> None:
     assert f"pf names {RELEASE}; its status shows verdicts on {OLD_KERNEL}, as the options say" in run.stdout
 
 
-def test_a_partial_run_forgets_nothing(pf: Object) -> None:
+def test_a_partial_run_removes_no_entry(pf: Object) -> None:
     pf.cluster.apply(module("one", "c"))
     assert pf.run("--create-preflight").returncode == 0
     pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "two", "b")
@@ -295,7 +295,7 @@ def test_a_partial_run_forgets_nothing(pf: Object) -> None:
     pf.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "one", "c")
 
 
-def test_a_record_that_is_damaged_is_none_and_said(pf: Object) -> None:
+def test_a_damaged_record_is_reported_and_does_not_count(pf: Object) -> None:
     assert pf.run("--create-preflight").returncode == 0
     for text in ("no record", "eJwDAAAAAAE=", "x" * 1000):
         pf.cluster.kubectl("annotate", pf.resource, "pf", f"{ANNOTATION}={text}", "--overwrite")
@@ -306,7 +306,7 @@ def test_a_record_that_is_damaged_is_none_and_said(pf: Object) -> None:
     assert pf.run().document["modules"][0]["stages"][0]["outcome"] == "not needed"
 
 
-def test_the_record_holds_versions_of_what_serves_the_module(pf: Object) -> None:
+def test_a_changed_secret_or_config_map_is_judged_again(pf: Object) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "one", "name": "pull"}}
     secret |= {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": '{"auths": {}}'}}
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "one", "name": "file"}}
@@ -335,7 +335,7 @@ def test_a_missing_object_is_one_line_that_names_the_option(pf: Object) -> None:
 
 
 @later
-def test_an_object_a_kernel(pf: Object) -> None:
+def test_each_kernel_has_an_object(pf: Object) -> None:
     kernels = (f"--kernel={KERNEL}", f"--kernel={OLD_KERNEL}")
     pf.cluster.apply(module("two", "b", containerImage=OLD))
     run = pf.run("--create-preflight", *kernels)
@@ -352,7 +352,7 @@ def test_an_object_a_kernel(pf: Object) -> None:
 
 
 @later
-def test_an_existing_object_answers_its_own_kernel_only(pf: Object) -> None:
+def test_an_existing_object_shows_verdicts_on_its_own_kernel(pf: Object) -> None:
     manifest = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP", "metadata": {"name": "pf"}}
     pf.cluster.apply({**manifest, "spec": {"kernelVersion": OLD_KERNEL}})
     both = pf.run(f"--kernel={KERNEL}", f"--kernel={OLD_KERNEL}")
@@ -378,7 +378,7 @@ def test_an_existing_object_answers_its_own_kernel_only(pf: Object) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_options_that_do_not_go_with_the_object(
+def test_options_that_contradict_the_object_are_refused(
     pf: Object, tmp_path: Path, options: tuple[str, ...], words: str
 ) -> None:
     manifest = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP", "metadata": {"name": "pf"}}
@@ -390,7 +390,7 @@ def test_options_that_do_not_go_with_the_object(
 
 
 @later
-def test_a_spec_that_asks_for_nonsense_is_named(pf: Object, tmp_path: Path) -> None:
+def test_an_object_with_an_invalid_spec_is_named(pf: Object, tmp_path: Path) -> None:
     manifest = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP", "metadata": {"name": "pf"}}
     pf.cluster.apply({**manifest, "spec": {"kernelVersion": "a.b.c"}})
     run = run_preflight(tmp_path, LAYOUT, f"--kubeconfig={pf.cluster.kubeconfig()}", "--preflight=pf")
@@ -399,7 +399,7 @@ def test_a_spec_that_asks_for_nonsense_is_named(pf: Object, tmp_path: Path) -> N
 
 
 def operator(image: str, owner: str = "", replicas: int = 1) -> Mapping[str, Any]:
-    """The Deployment of KMM's operator; owner as OLM names it."""
+    """Return the Deployment of KMM's operator. owner is OLM's label."""
     pod = {"metadata": {"labels": {"app": "kmm"}}, "spec": {"containers": [{"name": "manager", "image": image}]}}
     return {
         "apiVersion": "apps/v1",
@@ -430,7 +430,7 @@ def with_operator(pf: Object) -> Iterator[Object]:
     ],
     ids=["owner", "tag", "unknown"],
 )
-def test_where_an_operator_would_push_it_must_be_allowed(
+def test_an_operator_that_always_pushes_must_be_allowed(
     with_operator: Object, deployment: Mapping[str, Any], words: str
 ) -> None:
     with_operator.cluster.apply(deployment)
@@ -446,7 +446,7 @@ def test_where_an_operator_would_push_it_must_be_allowed(
 
 
 @pytest.mark.parametrize("dialect", [("own", "list"), ("own", "later")], indirect=True, ids="-".join)
-def test_what_an_operator_will_do_is_said_first(with_operator: Object) -> None:
+def test_a_warning_says_what_the_operator_will_do(with_operator: Object) -> None:
     version = "2.5.1" if with_operator.dialect is Dialect.ONE_KERNEL else "2.3.0"
     with_operator.cluster.apply(operator("r/kmm", f"kernel-module-management.v{version}"))
     run = with_operator.run("--create-preflight")
@@ -461,6 +461,6 @@ def test_what_an_operator_will_do_is_said_first(with_operator: Object) -> None:
 
 
 @later
-def test_an_operator_of_no_replicas_is_none(with_operator: Object) -> None:
+def test_an_operator_without_replicas_does_not_count(with_operator: Object) -> None:
     with_operator.cluster.apply(operator("r/kmm:v2.4.0", replicas=0))
     assert with_operator.run("--create-preflight").returncode == 0

@@ -1,4 +1,4 @@
-"""Builds on this machine, where the machine is in trouble."""
+"""Builds on a machine with errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kmm_preflight.oci.registries import Registries
 from .test_redaction import REQUEST
 
 
-def test_what_the_machine_refuses_is_told_and_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "build").touch()  # no folder can be made below it, be it by root
+def test_an_error_of_the_machine_leaves_the_stage_undecided(tmp_path: Path) -> None:
+    (tmp_path / "build").touch()  # not even root can create a folder below a file
     builder = LocalBuilder(LocalSettings("buildah", tmp_path, None, 1, Network(), Registries(), {}))
     for step in (lambda: builder.start(REQUEST), lambda: builder.publish(REQUEST, BuildResult())):
         with pytest.raises(Undecidable, match=f"{tmp_path}/build/m-build-1.*: Not a directory"):

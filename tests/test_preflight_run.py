@@ -1,4 +1,4 @@
-"""Whole runs that answer a PreflightValidationOCP on a real API server, in each of its generations."""
+"""Whole runs that update a PreflightValidationOCP on a real API server, in each dialect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KMM = [("kmm", "1.1"), ("kmm", "2.3"), ("kmm", "main")]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two Modules, one of them pinned to the image of yesterday's kernel."""
+    """Cluster with two Modules. The second one always uses the image of the old kernel."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder) as running:
         serve(running, folder)
@@ -36,17 +36,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def dialect(
     cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Dialect]:
-    """Of KMM's own definitions and our short ones; both runs of the same one stand in a row."""
+    """Return the dialect of the CRD that the cluster serves: one of KMM's own, or a short one of these tests."""
     whose, name = request.param
     cluster.apply_crds(PREFLIGHTS[name] if whose == "own" else released(f"kmm-{name}") / f"{RESOURCE}.yaml")
-    told = {"seed": Dialect.MAP, "1.1": Dialect.MAP, "list": Dialect.LIST, "2.3": Dialect.LIST}
-    yield told.get(name, Dialect.ONE_KERNEL)
+    dialects = {"seed": Dialect.MAP, "1.1": Dialect.MAP, "list": Dialect.LIST, "2.3": Dialect.LIST}
+    yield dialects.get(name, Dialect.ONE_KERNEL)
     cluster.remove_crds()
     serve(cluster, tmp_path_factory.mktemp("cluster"))
 
 
 def create(cluster: Cluster, dialect: Dialect) -> None:
-    """An object that nobody has answered."""
+    """Create an object without a status."""
     cluster.kubectl("delete", RESOURCE, "--all")
     spec = {"kernelVersion": KERNEL} if dialect is Dialect.ONE_KERNEL else {"releaseImage": RELEASE}
     cluster.apply(
@@ -60,13 +60,13 @@ def create(cluster: Cluster, dialect: Dialect) -> None:
 
 
 def status(cluster: Cluster, dialect: Dialect) -> dict[str, Any]:
-    """By Module name, as kubectl reads it."""
+    """Return the entries by Module name, as kubectl reads them."""
     resource = f"{RESOURCE}.{dialect.api_version}.kmm.sigs.x-k8s.io"
-    told = json.loads(cluster.kubectl("get", resource, "pf", "-o", "json").stdout)["status"]
-    entries = told["crStatuses"] if dialect is Dialect.MAP else {one["name"]: one for one in told["modules"]}
+    fields = json.loads(cluster.kubectl("get", resource, "pf", "-o", "json").stdout)["status"]
+    entries = fields["crStatuses"] if dialect is Dialect.MAP else {entry["name"]: entry for entry in fields["modules"]}
     return {
-        name: (one["verificationStatus"], one["verificationStage"], one.get("statusReason", ""))
-        for name, one in entries.items()
+        name: (entry["verificationStatus"], entry["verificationStage"], entry.get("statusReason", ""))
+        for name, entry in entries.items()
     }
 
 
@@ -76,26 +76,26 @@ def status(cluster: Cluster, dialect: Dialect) -> dict[str, Any]:
     indirect=["dialect"],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
-def test_the_run_answers_the_object(cluster: Cluster, dialect: Dialect, tmp_path: Path, workers: str) -> None:
+def test_a_run_updates_the_status(cluster: Cluster, dialect: Dialect, tmp_path: Path, workers: str) -> None:
     cluster.apply(module("one", "good"), module("two", "old", containerImage=OLD))
     create(cluster, dialect)
     options = (f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=pf", "-n", workers)
     run = run_preflight(tmp_path, *options)
     assert run.returncode == 1, run.output
     assert "the status of PreflightValidationOCP pf shows these verdicts" in run.stdout
-    told = status(cluster, dialect)
+    entries = status(cluster, dialect)
     later = dialect is Dialect.ONE_KERNEL
-    assert told["good"][:2] == (("Success" if later else "True"), "Done")
-    assert told["old"][:2] == (("Failure", "Done") if later else ("False", "Requeued"))
-    assert f"{KERNEL}: image accessible and verified" in told["good"][2]
-    assert "6.1.0-47-amd64" in told["old"][2]
+    assert entries["good"][:2] == (("Success" if later else "True"), "Done")
+    assert entries["old"][:2] == (("Failure", "Done") if later else ("False", "Requeued"))
+    assert f"{KERNEL}: image accessible and verified" in entries["good"][2]
+    assert "6.1.0-47-amd64" in entries["old"][2]
     cluster.apply(module("two", "old", containerImage=GOOD))
     again = run_preflight(tmp_path, *options)
     assert again.returncode == 0, again.output
     assert status(cluster, dialect)["old"][:2] == (("Success" if later else "True"), "Done")
 
 
-def test_an_object_that_is_not_there_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+def test_an_absent_object_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
     cluster.apply_crds(PREFLIGHTS["seed"])
     run = run_preflight(tmp_path, f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=none")
     assert run.returncode == 4, run.output

@@ -1,4 +1,4 @@
-"""What of a log nobody may see."""
+"""Redaction of logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REQUEST = BuildRequest(
 )
 
 
-def test_no_part_of_a_secret_or_a_login_is_shown() -> None:
+def test_secrets_and_logins_are_hidden_in_every_encoding() -> None:
     whole = base64.b64encode(KEY).decode()
     pair = base64.b64encode(b"someone:a pass word").decode()
     text = f"{KEY.decode()} {whole} a pass word {pair} an-identity-token MIIEvQIBADANBgkq"

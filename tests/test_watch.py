@@ -1,4 +1,4 @@
-"""--watch on a real cluster and a real registry: what is mended becomes verified; a signal leaves the truth."""
+"""Option --watch on a real cluster and a real registry: fixed Modules become verified, signals leave whole reports."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def good() -> Image:
-    """An image with the kmod hello for the demo's kernel."""
+    """Return an image with the kmod hello for the demo's kernel."""
     return demo_images()[f"registry.example/kmods/hello:{KERNEL}"]
 
 
 @pytest.fixture
 def name(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A new object, and no Modules but the test's own."""
-    made = f"pf-{abs(hash(request.node.name)) % 10**9}"
+    """Return the name of a new object. Delete the test's Modules at the end."""
+    unique = f"pf-{abs(hash(request.node.name)) % 10**9}"
     cluster.apply(
         {
             "apiVersion": "kmm.sigs.x-k8s.io/v1beta2",
             "kind": "PreflightValidationOCP",
-            "metadata": {"name": made},
+            "metadata": {"name": unique},
             "spec": {"releaseImage": "registry.example/unused:1"},
         }
     )
-    yield made
+    yield unique
     cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "-n", "one")
 
 
 class Started:
-    """A run that goes on, with what it has printed by now."""
+    """Running process of the suite, with its output so far."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.process = process
@@ -80,21 +80,21 @@ class Started:
 
     @property
     def output(self) -> str:
-        """Everything that was printed."""
+        """Return the output."""
         return "".join(self._lines)
 
     def printed(self) -> str:
-        """The same, when it is asked for."""
+        """Return the output so far."""
         return self.output
 
     def ended(self, seconds: float = 180) -> int:
-        """The exit code."""
+        """Wait for the end, and return the exit code."""
         code = self.process.wait(seconds)
         self._reader.join()
         return code
 
     def document(self) -> dict[str, Any]:
-        """preflight.json, with the others beside it whole."""
+        """Return preflight.json. Check that the other reports are whole."""
         assert (self._artifacts / "preflight.html").exists(), self.output
         page = (self._artifacts / "preflight.html").read_text()
         assert page.rstrip().endswith("</html>")
@@ -105,7 +105,7 @@ class Started:
 
 @contextmanager
 def started(tmp_path: Path, *options: str) -> Iterator[Started]:
-    """A run in a process of its own, killed at the end if it still goes on."""
+    """Start a run in a process of its own. Kill it at the end."""
     command = [*PYTEST, f"--artifact-dir={tmp_path / 'artifacts'}",
                f"--cache-dir={tmp_path / 'cache'}", "-p", "no:cacheprovider", *options]  # fmt: skip
     temporary = tmp_path / "tmp"
@@ -120,29 +120,29 @@ def started(tmp_path: Path, *options: str) -> Iterator[Started]:
         run.ended()
 
 
-def wait_for(condition: Callable[[], bool], told: Callable[[], str], seconds: float = 180) -> None:
-    """Returns when the condition holds; fails after the seconds, with what was told."""
+def wait_for(condition: Callable[[], bool], output: Callable[[], str], seconds: float = 180) -> None:
+    """Wait until the condition is true. After the seconds, fail with the output."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, told()
+        assert time.monotonic() < end, output()
         time.sleep(0.05)
 
 
 def entries(cluster: Cluster, name: str) -> dict[str, tuple[str, str]]:
-    """Status and stage by Module."""
+    """Return status and stage by Module."""
     manifest = json.loads(cluster.kubectl("get", RESOURCE, name, "-o", "json").stdout)
-    several = manifest.get("status", {}).get("modules", [])
-    return {one["name"]: (one["verificationStatus"], one["verificationStage"]) for one in several}
+    modules = manifest.get("status", {}).get("modules", [])
+    return {one["name"]: (one["verificationStatus"], one["verificationStage"]) for one in modules}
 
 
-def test_modules_that_are_mended_become_verified_without_a_restart(
+def test_fixed_modules_become_verified_without_a_restart(
     cluster: Cluster, plain_registry: Registry, good: Image, name: str, tmp_path: Path
 ) -> None:
     host = plain_registry.host
     push(plain_registry, "watch/good", "v1", good)
-    mended = {"containerImage": f"{host}/watch/good:v1"}
+    fixed = {"containerImage": f"{host}/watch/good:v1"}
     cluster.apply(
-        module("one", "ready", **mended),
+        module("one", "ready", **fixed),
         module("one", "mapped", containerImage=f"{host}/watch/wrong:v1"),
         module("one", "pushed", containerImage=f"{host}/watch/{name}:v1"),
     )
@@ -154,7 +154,7 @@ def test_modules_that_are_mended_become_verified_without_a_restart(
             "mapped": ("False", "Requeued"),
             "pushed": ("False", "Requeued"),
         }
-        cluster.apply(module("one", "mapped", **mended))
+        cluster.apply(module("one", "mapped", **fixed))
         wait_for(lambda: "round 2 ended with 1" in run.output, run.printed)
         assert "--watch: changed: Module one/mapped" in run.output
         assert entries(cluster, name) == {"ready": DONE, "mapped": DONE, "pushed": ("False", "Requeued")}
@@ -163,7 +163,7 @@ def test_modules_that_are_mended_become_verified_without_a_restart(
         push(plain_registry, f"watch/{name}", "v1", good)
         cluster.kubectl(
             "label", "modules.kmm.sigs.x-k8s.io", "-n", "one", "ready", "looked=at"
-        )  # no change that counts
+        )  # a label is not a change
         run.process.send_signal(signal.SIGTERM)
         assert run.ended() == 2
         assert run.document()["exitCode"] == 1, "the last round's report is left as it was"
@@ -173,7 +173,7 @@ def test_modules_that_are_mended_become_verified_without_a_restart(
     assert set(entries(cluster, name).values()) == {DONE}
 
 
-def test_an_image_that_is_pushed_is_seen_after_the_interval(
+def test_a_pushed_image_is_seen_after_the_interval(
     cluster: Cluster, plain_registry: Registry, good: Image, name: str, tmp_path: Path
 ) -> None:
     cluster.apply(module("one", "pushed", containerImage=f"{plain_registry.host}/watch/{name}:v1"))
@@ -185,7 +185,7 @@ def test_an_image_that_is_pushed_is_seen_after_the_interval(
     assert entries(cluster, name) == {"pushed": DONE}
 
 
-def test_a_secret_that_is_made_starts_a_round(
+def test_a_new_secret_starts_a_round(
     cluster: Cluster, plain_registry: Registry, good: Image, name: str, tmp_path: Path
 ) -> None:
     push(plain_registry, "watch/good", "v1", good)
@@ -194,7 +194,7 @@ def test_a_secret_that_is_made_starts_a_round(
     cluster.forget()
     with started(tmp_path, *options, "--watch", "--interval=600", "--deadline=600") as run:
         wait_for(lambda: "round 1 ended with 1" in run.output, run.printed)
-        # The round has looked for the Secret, and so has the watch after it.
+        # The round and the watch after it have read the Secret.
         wait_for(lambda: [one.name for one in cluster.requests()].count("pull") > 1, run.printed)
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "one", "name": "pull"}}
         kind = {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": '{"auths": {}}'}}
@@ -204,7 +204,9 @@ def test_a_secret_that_is_made_starts_a_round(
     cluster.kubectl("delete", "secret", "-n", "one", "pull")
 
 
-def test_the_deadline_ends_it_with_the_last_round_s_code(cluster: Cluster, name: str, tmp_path: Path) -> None:
+def test_the_deadline_ends_the_watch_with_the_last_round_s_exit_code(
+    cluster: Cluster, name: str, tmp_path: Path
+) -> None:
     cluster.apply(module("one", "none", containerImage="127.0.0.1:1/watch/none:v1"))
     options = (f"--kernel={KERNEL}", f"--kubeconfig={cluster.kubeconfig()}", f"--preflight={name}", "-n0", "--watch")
     run = run_preflight(tmp_path, *options, "--interval=1", "--deadline=4")
@@ -224,15 +226,17 @@ def test_the_deadline_ends_it_with_the_last_round_s_code(cluster: Cluster, name:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_makes_no_sense_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_options_that_contradict_are_refused_in_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     run = run_preflight(tmp_path, f"--kernel={KERNEL}", *options)
     assert run.returncode == 4, run.output
     assert words in run.stderr
     assert run.document["exitCode"] == 4
 
 
-def test_a_signal_at_any_moment_leaves_the_truth(cluster: Cluster, good: Image, name: str, tmp_path: Path) -> None:
-    """Ten times: whatever the status calls verified was proved, and the reports are whole."""
+def test_a_signal_at_any_moment_leaves_proved_verdicts_and_whole_reports(
+    cluster: Cluster, good: Image, name: str, tmp_path: Path
+) -> None:
+    """Stop ten runs at a random moment. Each verified entry was proved, and the reports are whole."""
     dice = random.Random(SEED)
     names = [f"m{number}" for number in range(4)]
     images = {f"kmods/{one}:v1": good for one in names if one != "m3"}
@@ -253,13 +257,13 @@ def test_a_signal_at_any_moment_leaves_the_truth(cluster: Cluster, good: Image, 
                 time.sleep(moment)
                 run.process.send_signal(dice.choice([signal.SIGTERM, signal.SIGINT]))
                 assert run.ended() == 2, run.output
-                told = f"seed {SEED}, turn {turn} at {moment:.2f} s:\n{run.output}"
+                details = f"seed {SEED}, turn {turn} at {moment:.2f} s:\n{run.output}"
                 document = run.document()
             verified = {one["name"] for one in document["modules"] if one["verdict"] == "verified"}
             claimed = {one for one, fields in entries(cluster, name).items() if fields == DONE}
-            # What an earlier turn has proved is on record, and stands until it is looked at again.
-            assert "m3" not in claimed, told
-            assert verified <= claimed | {"m3"}, told
-            assert not list((folder / "tmp").glob("kmm-preflight-*")), told
-            # A worker that is just being started when its run ends says so in its own way.
-            assert workers != "-n0" or "Traceback" not in run.output, told
+            # A verdict of an earlier turn is on record, and stays until the Module is judged again.
+            assert "m3" not in claimed, details
+            assert verified <= claimed | {"m3"}, details
+            assert not list((folder / "tmp").glob("kmm-preflight-*")), details
+            # A worker that starts while its run ends prints a traceback.
+            assert workers != "-n0" or "Traceback" not in run.output, details
