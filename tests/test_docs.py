@@ -1,4 +1,4 @@
-"""The pages say what the code does: findings, fields, options, commands, links."""
+"""Pages agree with the code: findings, fields, options, commands and links."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from .demo import DEMO, GREEN, RED
 from .runs import ROOT, run_preflight
 
 FINDINGS = ROOT / "docs" / "findings"
+SECTIONS = ["What it means", "Why it matters", "How to fix it", "How it is checked", "Limits"]
+"""Headings of a finding's page, in their order. The last two may be absent."""
 REPORT = (ROOT / "docs" / "report.md").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PYTEST_OPTIONS = {"--collect-only", "--dist", "--help", "--html", "--junitxml", "--lf"}
 SUBCOMMAND_OPTIONS = {"--output", "--with-pull-secret"}
-# Whatever follows one of these on a line is that program's own.
+# The options after one of these words on a line are those of the program.
 PROGRAMS = {
     "COPY",
     "apt-get",
@@ -130,6 +132,24 @@ def is_example(kind: FindingKind, line: str) -> bool:
     return bool(re.fullmatch(".+".join(re.escape(piece) for piece in words), line.strip()))
 
 
+@EVERY_FINDING
+def test_a_page_of_a_finding_has_the_sections_that_readers_search_for(kind: FindingKind) -> None:
+    headings = re.findall(r"^## (.+)$", (FINDINGS / f"{kind.id}.md").read_text(), re.M)
+    assert headings[:3] == SECTIONS[:3]
+    assert headings == [heading for heading in SECTIONS if heading in headings]
+
+
+def test_the_guide_for_new_findings_names_functions_that_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)`: `(\w+)`", (ROOT / "docs" / "how-to-add-a-finding.md").read_text())
+    assert {Path(name).parent.name for name, _ in named} == {module.__name__.split(".")[1] for module in ROOMS}
+    assert [(name, function) for name, function in named if function not in functions(ROOT / name)] == []
+
+
+def functions(path: Path) -> set[str]:
+    """Return the names of the functions and methods of a file."""
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
 def test_the_tables_have_each_finding_once_with_its_weight_and_each_room_in_its_order() -> None:
     text = (FINDINGS / "README.md").read_text()
     rows = re.findall(r"^\| \[([\w-]+)\]\(([\w-]+)\.md\) \| (\w+) \| .+ \|$", text, re.M)
@@ -145,13 +165,13 @@ def test_every_field_of_a_report_is_documented(tmp_path: Path) -> None:
     section = REPORT.partition("\n## preflight.json\n")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| `([\w.\[\]]+)` \| ", section, re.M)
     assert len(documented) == len(set(documented))
-    told = set(fields(run.document))
-    assert told <= set(documented)
-    assert set(documented) - told == {"problem.sentence", "problem.finding"}, "fields of a run that ended early"
+    written = set(fields(run.document))
+    assert written <= set(documented)
+    assert set(documented) - written == {"problem.sentence", "problem.finding"}, "fields of a run that ended early"
 
 
 def fields(value: object, path: str = "") -> Iterator[str]:
-    """The paths of all fields, as docs/report.md spells them: modules[].name."""
+    """Return the paths of all fields, as docs/report.md spells them: modules[].name."""
     match value:
         case dict():
             for name, below in value.items():
@@ -202,13 +222,13 @@ def test_options_exist(page: Path) -> None:
 
 
 def commands(text: str) -> Iterator[str]:
-    """What can be one command: pieces of lines between the signs that begin or end one, in shell or Markdown."""
+    """Return the pieces of lines that may be one command: a sign of shell or Markdown ends a piece."""
     for line in text.splitlines():
         yield from re.split(r"`|&&|[|;]", line)
 
 
 def options(command: str) -> list[str]:
-    """The long options in a piece of text, unless it calls another program."""
+    """Return the long options in a piece of text, or no options if the text calls another program."""
     words = command.lstrip(" #-").removeprefix("run: ").removeprefix("RUN ").split()
     program = words[0].rpartition("/")[2] if words else ""
     return [] if program in PROGRAMS else re.findall(r"(?<![\w-])--[a-z][a-z-]*", command)
