@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-from kmm_preflight.kmod.configuration import parse_release
-from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
 from kmm_preflight.kmod.loader import judge_chain, read_kmod
 from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import KernelObject
-from kmm_preflight.kmod.packed import unpacked
-from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.model import Finding, Severity
 
+from .debian_kernels import arm64_kernel_files, build_kernels, in_tree_bytes, kernel_files
 from .real import foreign, kernels
-from .real.cache import cache_folder
 from .real.defects import DEFECTS
 from .real.drivers import drivers, small_kmods
-from .real.kernels import in_tree, in_tree_dependencies
-from .real.kmod import headers
+from .real.kernels import in_tree_dependencies
 from .real.qemu import Answer, LoadTrial, answers
 from .runs import ROOT
 
@@ -121,50 +113,6 @@ class JudgedPair:
         return f"`{line[:100].replace('|', '/')}`" if line else None
 
 
-@cache
-def kernel_files(release: str) -> KernelFiles:
-    """Return a kernel of Debian as its packages describe it."""
-    folder, tree = headers(release), in_tree(release)
-    symvers = symvers_of(folder)
-    own_release = parse_release((folder / "include/generated/utsrelease.h").read_bytes())
-    raw = RawFiles(
-        configuration=(folder / ".config").read_bytes(),
-        in_tree=in_tree_bytes(release, "dummy"),
-        order=(tree / "modules.order").read_bytes(),
-        built_in=(tree / "modules.builtin").read_bytes(),
-        built_in_tags=(tree / "modules.builtin.modinfo").read_bytes(),
-    )
-    return read_kernel_files(own_release, "amd64", symvers, raw)
-
-
-@cache
-def in_tree_bytes(release: str, key: str) -> bytes:
-    """Return the object of an in-tree kmod, unpacked."""
-    with unpacked(in_tree_dependencies(release)[key][0]) as data:
-        return data[:]
-
-
-@cache
-def arm64_kernel_files() -> KernelFiles:
-    """Return the newest kernel for arm64 as its packages describe it."""
-    folder, tree = foreign.headers("arm64"), foreign.in_tree("arm64")
-    with unpacked(sorted(tree.rglob("*.ko"))[0]) as own:
-        raw = RawFiles(
-            configuration=(folder / ".config").read_bytes(),
-            in_tree=own[:],
-            order=(tree / "modules.order").read_bytes(),
-            built_in_tags=(tree / "modules.builtin.modinfo").read_bytes(),
-        )
-    return read_kernel_files(foreign.release("arm64"), "arm64", symvers_of(folder), raw)
-
-
-def symvers_of(folder: Path) -> Symvers:
-    """Return the symbols of the kernel with these headers, parsed once and cached."""
-    text = (folder / "Module.symvers").read_bytes()
-    store, digest = SymversStore(cache_folder() / "symvers"), f"sha256:{hashlib.sha256(text).hexdigest()}"
-    return store.find(digest) or store.keep(digest, [text])
-
-
 def arm64_pairs() -> Iterator[Pair]:
     """Yield the pairs on arm64: small kmods, those with one defect, and some in-tree kmods."""
     release, kmods = foreign.release("arm64"), foreign.small_kmods()
@@ -194,17 +142,6 @@ def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, 
         # The init of libcrc32c needs this algorithm, which no index names.
         names.insert(0, "crc32c_generic")
     return Pair(kernel, build, label, kmod, tuple(dict.fromkeys(before)), tuple(dict.fromkeys(names)))
-
-
-def build_kernels() -> tuple[str, ...]:
-    """Return the kernels that the drivers are built for.
-
-    They are the kernels before and after an upgrade, the newest plain 6.1, real-time kernels, and 6.12.
-    """
-    releases = kernels.upgrade_kernels()
-    newest = next(release for release in reversed(releases) if release.startswith("6.1.") and release.count("-") == 2)
-    others = [release for release in releases if "-rt-" in release or release.startswith("6.12")]
-    return (releases[0], releases[1], newest, *others)
 
 
 def pairs(kernel: str) -> Iterator[Pair]:

@@ -22,7 +22,7 @@ ACCEPTED = 300
 @pytest.fixture(scope="module")
 def kernel() -> KernelFiles:
     """Return the newest plain kernel."""
-    from .loader_truth import build_kernels, kernel_files
+    from .debian_kernels import build_kernels, kernel_files
 
     return kernel_files(build_kernels()[2])
 

@@ -39,7 +39,7 @@ AMD64 = MACHINES["amd64"]
 @pytest.fixture(scope="module")
 def small() -> Mapping[str, bytes]:
     """Return the small kmods for the newest plain kernel, by name."""
-    from .loader_truth import build_kernels
+    from .debian_kernels import build_kernels
     from .real.drivers import small_kmods
 
     return small_kmods(build_kernels()[2])
@@ -125,7 +125,7 @@ def test_the_first_value_of_a_tag_counts_and_all_namespaces() -> None:
 @pytest.mark.parametrize("arch", MACHINES)
 def test_a_kernel_accepts_all_of_its_own_kmods(arch: str, tmp_path: Path) -> None:
     """Each in-tree kmod fits its kernel, and its exports are those in Module.symvers."""
-    from .loader_truth import build_kernels
+    from .debian_kernels import build_kernels
     from .real import foreign, kernels
     from .real.kmod import headers
 

@@ -26,7 +26,7 @@ else:
 @pytest.fixture(scope="module")
 def small() -> Mapping[str, bytes]:
     """Return the small kmods for the newest plain kernel, by name."""
-    from .loader_truth import build_kernels
+    from .debian_kernels import build_kernels
     from .real.drivers import small_kmods
 
     return small_kmods(build_kernels()[2])

@@ -29,7 +29,7 @@ AMD64 = MACHINES["amd64"]
 @pytest.fixture(scope="module")
 def small() -> Mapping[str, bytes]:
     """Return the small kmods for the newest plain kernel, by name."""
-    from .loader_truth import build_kernels
+    from .debian_kernels import build_kernels
     from .real.drivers import small_kmods
 
     return small_kmods(build_kernels()[2])
@@ -38,7 +38,7 @@ def small() -> Mapping[str, bytes]:
 @pytest.fixture(scope="module")
 def kernel() -> KernelFiles:
     """Return the newest plain kernel."""
-    from .loader_truth import build_kernels, kernel_files
+    from .debian_kernels import build_kernels, kernel_files
 
     return kernel_files(build_kernels()[2])
 

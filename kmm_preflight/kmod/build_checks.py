@@ -74,7 +74,7 @@ def check_vermagic(case: LoadCase) -> CheckResults:
 
 
 def check_livepatch(case: LoadCase) -> CheckResults:
-    """Check that the kernel supports live patches if the kmod is one (step 9)."""
+    """If the kmod is a live patch, check that the kernel supports live patches (step 9)."""
     if case.kmod.modinfo.first("livepatch") is None:
         return
     if case.kernel.configuration is None:
