@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _collect(folder: Path, kubeconfig: str | None, context: str | None, node_logins: bool) -> list[str]:
     # The library behind it takes half a second, which `collect --help` must not pay.
-    from kmm_preflight.cluster.kubernetes import connect
+    from kmm_preflight.cluster.login import connect
 
     _check(folder)
     api = connect(cluster_access(kubeconfig, context, _API_SECONDS))

@@ -1,4 +1,4 @@
-"""What clusters of tests hold: Modules, what serves them, and short definitions of OpenShift's kinds."""
+"""Objects of the tests' clusters: Modules, objects that they need, and short definitions of OpenShift's kinds."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _MACHINES = (
 
 
 def serve(cluster: Cluster, folder: Path) -> None:
-    """Let the cluster serve Modules and OpenShift's kinds, by short definitions of our own."""
+    """Add Modules and OpenShift's kinds to the cluster, by our own short definitions."""
     cluster.apply_crds(MODULES, _definitions(folder, _OPENSHIFT))
 
 
 def serve_machines(cluster: Cluster, folder: Path, *released: Path) -> None:
-    """Let the cluster serve what tells of its nodes' kernels: released definitions, and short ones of the others."""
+    """Add the kinds that decide kernels of nodes: by released definitions, else by our own short definitions."""
     short = [kind for kind in _MACHINES if f"{kind[3]}.yaml" not in {file.name for file in released}]
     cluster.apply_crds(*released, _definitions(folder, short))
 
@@ -62,12 +62,12 @@ def _definition(group: str, version: str, kind: str, plural: str) -> Object:
 
 
 def namespaces(*names: str) -> list[Object]:
-    """Namespace manifests."""
+    """Return Namespaces."""
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
 
 
 def module(namespace: str, name: str, secret: str = "", **mapping: object) -> Object:
-    """A Module that is good on the demo's images, unless its mapping says otherwise."""
+    """Return a Module that is good on the demo's images. mapping changes its kernel mapping."""
     (document,) = yaml.safe_load_all((ROOT / "demo/modules/hello.yaml").read_text())
     document["metadata"] = {"namespace": namespace, "name": name}
     document["spec"]["moduleLoader"]["container"]["kernelMappings"][0] |= mapping
@@ -77,27 +77,27 @@ def module(namespace: str, name: str, secret: str = "", **mapping: object) -> Ob
 
 
 def pull_secret(namespace: str, name: str) -> Object:
-    """A Secret without logins."""
+    """Return a Secret without logins."""
     metadata = {"namespace": namespace, "name": name}
     kind = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson"}
     return {**kind, "metadata": metadata, "stringData": {".dockerconfigjson": '{"auths": {}}'}}
 
 
 def account(namespace: str, *secrets: str) -> Object:
-    """The ServiceAccount default, which a cluster with controllers makes by itself."""
+    """Return the ServiceAccount default. A cluster with controllers creates it in each namespace."""
     metadata = {"namespace": namespace, "name": "default"}
     pulls = [{"name": secret} for secret in secrets]
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, "imagePullSecrets": pulls}
 
 
 def openshift(kind: str, name: str, spec: Object) -> Object:
-    """An object of one of OpenShift's kinds."""
+    """Return an object of a kind of OpenShift."""
     (api,) = (f"{group}/{version}" for group, version, known, _ in _OPENSHIFT if known == kind)
     return {"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
 def demo_manifests(*folders: str) -> list[Object]:
-    """The manifests of the demo."""
+    """Return the manifests of the demo."""
     files = (file for folder in folders for file in sorted((ROOT / "demo" / folder).glob("*.yaml")))
     return [document for file in files for document in yaml.safe_load_all(file.read_text())]
 
@@ -109,15 +109,15 @@ def empty(cluster: Cluster) -> None:
 
 
 def one_line(run: Run, *named: str) -> str:
-    """The only line of a run that could not begin; it names these."""
+    """Return the only line of a run that could not start. Check that it has these texts."""
     lines = [line for line in run.output.splitlines() if line.strip()]
     assert len(lines) == 1, run.output
     assert [name for name in named if name not in lines[0]] == [], lines[0]
     return lines[0]
 
 
-def asked(cluster: Cluster, user: str | None = None) -> list[tuple[str, str, str, str]]:
-    """Verb, resource, namespace and name of all requests, of one user where one is given."""
+def requests_of(cluster: Cluster, user: str | None = None) -> list[tuple[str, str, str, str]]:
+    """Return verb, resource, namespace and name of all requests, or of one user's requests."""
     events: Iterable[Any] = cluster.requests()
     return [
         (event.verb, event.resource, event.namespace, event.name)

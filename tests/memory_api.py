@@ -27,21 +27,23 @@ class MemoryApi:
         return kind in self._served
 
     def list(
-        self, kind: ResourceKind, namespace: str = "", name: str = "", labels: str = ""
+        self, kind: ResourceKind, namespace: str | None = None, name: str | None = None, labels: str | None = None
     ) -> tuple[Manifest, ...] | None:
         """Return the objects of a kind, of a namespace or a name."""
         assert not labels
         return tuple(
             manifest
             for (resource, in_namespace, called), manifest in self.objects.items()
-            if resource == kind.resource and namespace in ("", in_namespace) and name in ("", called)
+            if resource == kind.resource and namespace in (None, in_namespace) and name in (None, called)
         )
 
-    def get(self, kind: ResourceKind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
+    def get(
+        self, kind: ResourceKind, name: str, namespace: str | None = None, metadata_only: bool = False
+    ) -> Manifest | None:
         """Return an object, or None."""
-        return self.objects.get((kind.resource, namespace, name))
+        return self.objects.get((kind.resource, namespace or "", name))
 
-    def create(self, kind: ResourceKind, manifest: Manifest, namespace: str = "") -> Manifest:
+    def create(self, kind: ResourceKind, manifest: Manifest, namespace: str | None = None) -> Manifest:
         """Store a new object with a uid. Raise Conflict if the name is taken."""
         key = self._key(kind, manifest)
         if key in self.objects:
@@ -51,22 +53,24 @@ class MemoryApi:
         self.objects[key] = created
         return created
 
-    def delete(self, kind: ResourceKind, name: str, namespace: str = "", uid: str = "") -> None:
+    def delete(self, kind: ResourceKind, name: str, namespace: str | None = None, uid: str | None = None) -> None:
         """Delete an object."""
-        self.objects.pop((kind.resource, namespace, name), None)
+        self.objects.pop((kind.resource, namespace or "", name), None)
 
-    def log(self, pod: str, namespace: str, most: int, last_lines: int = 0, container: str = "") -> bytes:
+    def log(
+        self, pod: str, namespace: str, most: int, last_lines: int | None = None, container: str | None = None
+    ) -> bytes:
         """Raise: no Pod runs here."""
         raise NotImplementedError
 
     def execute(
-        self, pod: str, namespace: str, command: Sequence[str], most: int, container: str = ""
+        self, pod: str, namespace: str, command: Sequence[str], most: int, container: str | None = None
     ) -> Iterator[bytes]:
         """Raise: no Pod runs here."""
         raise NotImplementedError
 
     def patch(
-        self, kind: ResourceKind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False
+        self, kind: ResourceKind, name: str, body: Manifest, subresource: str | None = None, dry_run: bool = False
     ) -> Manifest:
         """Raise: a merge patch needs a server."""
         raise NotImplementedError

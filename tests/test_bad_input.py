@@ -51,7 +51,7 @@ RELEASE = DEMO[0]
         ((RELEASE, GREEN, "--kmm-version=0.5"), "0.5"),
         ((RELEASE, "--manifests=/no/such/file.yaml"), "/no/such/file.yaml"),
         ((RELEASE, "--manifests=demo/images/blobs"), "demo/images/blobs"),
-        ((RELEASE, GREEN, f"{GREEN}/hello.yaml"), "demo/hello stands twice"),
+        ((RELEASE, GREEN, f"{GREEN}/hello.yaml"), "demo/hello exists twice"),
         ((RELEASE, GREEN, "--artifact-dir=/proc/nothing"), "/proc/nothing"),
     ],
     ids=lambda value: " ".join(part.rpartition("/")[2] for part in value) if isinstance(value, tuple) else None,

@@ -22,7 +22,7 @@ from kmm_preflight.build.job_manifest import TEXT_BYTES, JobSettings, job_of, me
 from kmm_preflight.build.leftovers import clean_up
 from kmm_preflight.build.objects import object_name
 from kmm_preflight.cluster.api import JOBS, Access, Api, Forbidden, ResourceKind
-from kmm_preflight.cluster.kubernetes import connect
+from kmm_preflight.cluster.login import connect
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Undecidable
 from kmm_preflight.model import Flavour, ModuleName, RegistryTLS, Stage, TargetKernel
 from kmm_preflight.oci.mirrors import MirrorRule, Mirrors

@@ -21,7 +21,7 @@ from kmm_preflight.build.leftovers import clean_up
 from kmm_preflight.build.objects import SPEC_HASH, label_value, object_name
 from kmm_preflight.build.openshift import OpenShiftBuilder, OpenShiftSettings
 from kmm_preflight.cluster.api import BUILDS, JOBS, Access, Api, Forbidden, ResourceKind
-from kmm_preflight.cluster.kubernetes import connect
+from kmm_preflight.cluster.login import connect
 from kmm_preflight.errors import Undecidable, Unreachable
 from kmm_preflight.model import Flavour, ModuleName, Stage, TargetKernel
 from kmm_preflight.oci.reference import Reference

@@ -1,4 +1,4 @@
-"""Modules of a live cluster: how it is reached, what is asked of it, what happens when it does not answer."""
+"""Modules of a live cluster: the connection, the requests, and a cluster that does not answer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import yaml
 
 from kmm_preflight.cluster.api import MODULES, Access
 from kmm_preflight.cluster.api_reader import read_cluster
-from kmm_preflight.cluster.kubernetes import PAGE, connect
+from kmm_preflight.cluster.kubernetes import PAGE
+from kmm_preflight.cluster.login import connect
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import PreflightError, Unreachable, Untrusted, UsageProblem
 from tests.clusters import (
     account,
-    asked,
     demo_manifests,
     empty,
     module,
@@ -30,6 +30,7 @@ from tests.clusters import (
     one_line,
     openshift,
     pull_secret,
+    requests_of,
     serve,
 )
 from tests.demo import DEMO
@@ -46,7 +47,7 @@ NOWHERE = "https://127.0.0.1:1"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One for all tests of the file."""
+    """Start a cluster for all tests of the file."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder) as cluster:
         serve(cluster, folder)
@@ -56,7 +57,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(served: Cluster) -> Cluster:
-    """The same, running and without Modules."""
+    """Return the running cluster without Modules."""
     served.start()
     empty(served)
     served.forget()
@@ -64,7 +65,7 @@ def cluster(served: Cluster) -> Cluster:
 
 
 def access(kubeconfig: Path, seconds: float = 60, context: str | None = None) -> Access:
-    """As the option --kubeconfig gives it."""
+    """Return the access that the option --kubeconfig gives."""
     return Access((kubeconfig,), "--kubeconfig", context, seconds)
 
 
@@ -81,9 +82,10 @@ def test_modules_of_the_cluster_are_verified_and_nothing_is_written(
     definition = MODULES_DEFINITION if generation == "own" else released(generation) / "modules.yaml"
     try:
         cluster.apply_crds(definition)
-        # Until KMM 2.4 a Module had to have a moduleLoader.
+        # Until KMM 2.4 a Module without a moduleLoader was refused.
         loads = generation in ("own", "kmm-main")
-        cluster.apply(*(one for one in demo_manifests("modules", "red") if loads or "moduleLoader" in one["spec"]))
+        manifests = demo_manifests("modules", "red")
+        cluster.apply(*(manifest for manifest in manifests if loads or "moduleLoader" in manifest["spec"]))
         cluster.forget()
         workers = "-n2" if generation == "own" else "-n0"
         run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={cluster.kubeconfig('reader')}", workers)
@@ -93,14 +95,14 @@ def test_modules_of_the_cluster_are_verified_and_nothing_is_written(
             "hello-pinned": ("refuted", "kmod-absent"),
             "ring-buffer": ("verified",),
         }
-        assert [one["name"] for one in run.document["listed"]] == ["plugin-only"] * loads
+        assert [module["name"] for module in run.document["listed"]] == ["plugin-only"] * loads
         assert "every kernel read from the release: the cluster has no nodes" in " ".join(run.document["assumed"])
-        assert {verb for verb, *_ in asked(cluster, "reader")} == {"list", "get"}
+        assert {verb for verb, *_ in requests_of(cluster, "reader")} == {"list", "get"}
     finally:
         cluster.apply_crds(MODULES_DEFINITION)
 
 
-def test_what_modules_need_is_read_and_each_secret_once(cluster: Cluster) -> None:
+def test_objects_that_modules_need_are_read_and_each_secret_once(cluster: Cluster) -> None:
     mirror = {"source": "registry.example/kmods", "mirrors": ["mirror.example/kmods"]}
     cluster.apply(
         module("demo", "own", secret="pull"),
@@ -128,7 +130,7 @@ def test_what_modules_need_is_read_and_each_secret_once(cluster: Cluster) -> Non
     try:
         cluster.forget()
         inventory = read_cluster(connect(access(cluster.kubeconfig())))
-        assert asked(cluster) == [
+        assert requests_of(cluster) == [
             ("list", "modules", "", ""),
             ("list", "serviceaccounts", "", "default"),
             ("get", "secrets", "openshift-config", "pull-secret"),
@@ -143,7 +145,7 @@ def test_what_modules_need_is_read_and_each_secret_once(cluster: Cluster) -> Non
             ("get", "configmaps", "openshift-config", "authorities"),
             ("get", "proxies", "", "cluster"),
         ]
-        names = [str(one.name) for one in inventory.modules]
+        names = [str(module.name) for module in inventory.modules]
         assert names == ["demo/lost", "demo/own", "demo/same", "storage/by-account", "storage/by-account-too"]
         assert set(inventory.secrets) == {
             ("openshift-config", "pull-secret"),
@@ -152,7 +154,7 @@ def test_what_modules_need_is_read_and_each_secret_once(cluster: Cluster) -> Non
         }
         assert {secret["kind"] for secret in inventory.secrets.values()} == {"Secret"}
         assert list(inventory.service_accounts) == [("storage", "default")]
-        assert [one["kind"] for one in inventory.mirrors] == [
+        assert [mirror["kind"] for mirror in inventory.mirrors] == [
             "ImageDigestMirrorSet",
             "ImageTagMirrorSet",
             "ImageContentSourcePolicy",
@@ -184,7 +186,7 @@ def test_manifests_give_the_same_inventory(tmp_path: Path) -> None:
     assert inventory.service_accounts == {("demo", "default"): account("demo", "pull")}
     assert (inventory.live, inventory.source) == (False, "the manifests")
     file.write_text(json.dumps({"kind": "List", "items": [config, {**config, "spec": {}}]}))
-    with pytest.raises(UsageProblem, match="Image cluster stands twice, and not alike"):
+    with pytest.raises(UsageProblem, match="Image cluster exists twice with different contents"):
         read_manifests([str(file)], "default", io.StringIO())
 
 
@@ -199,7 +201,7 @@ def test_more_modules_than_a_page_are_few_requests(tmp_path: Path, cluster: Clus
         inventory = read_cluster(connect(access(kubeconfig)))
         assert len(inventory.modules) == many
         assert len(inventory.service_accounts) == 40
-        resources = [resource for _, resource, *_ in asked(cluster)]
+        resources = [resource for _, resource, *_ in requests_of(cluster)]
         assert resources.count("modules") == 2
         assert len(resources) == 9
         run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0", "-k", "m500")
@@ -210,14 +212,14 @@ def test_more_modules_than_a_page_are_few_requests(tmp_path: Path, cluster: Clus
         cluster.forget()
         first = run_preflight(tmp_path, *options)
         assert first.returncode == 0, first.output
-        told = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "pf", "-o", "json").stdout)
-        assert [one["verificationStatus"] for one in told["status"]["modules"]] == ["True"] * many
-        # Beside pages of Modules: one patch in half a second at most, whatever their number.
-        assert len(asked(cluster)) < 30 + 2 * first.seconds
+        preflight = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "pf", "-o", "json").stdout)
+        assert [module["verificationStatus"] for module in preflight["status"]["modules"]] == ["True"] * many
+        # In addition to pages of Modules there is at most one patch in half a second, whatever their number.
+        assert len(requests_of(cluster)) < 30 + 2 * first.seconds
         cluster.forget()
         second = run_preflight(tmp_path, *options)
         assert f"{many} verified, all of these by an earlier run" in second.document["sentence"]
-        assert {verb for verb, *_ in asked(cluster)} == {"get", "list"}
+        assert {verb for verb, *_ in requests_of(cluster)} == {"get", "list"}
     finally:
         replace_modules_definition(cluster)
 
@@ -232,7 +234,7 @@ def test_a_module_that_the_webhook_would_refuse_is_refuted_and_the_others_are_ju
     assert "kernelMappings[0]: got both literal and regexp, expected one of them" in run.sentences()["both"]
 
 
-def test_no_modules_and_no_kmm_are_told_apart(tmp_path: Path, cluster: Cluster) -> None:
+def test_no_modules_and_no_kmm_have_different_messages(tmp_path: Path, cluster: Cluster) -> None:
     option = f"--kubeconfig={cluster.kubeconfig()}"
     run = run_preflight(tmp_path, *DEMO, option)
     assert run.returncode == 5
@@ -259,7 +261,7 @@ def test_an_api_server_that_is_down_is_10_with_reports(tmp_path: Path, cluster: 
     assert (tmp_path / "artifacts" / "preflight.html").exists()
 
 
-def test_an_api_server_that_is_back_in_time_is_waited_for(tmp_path: Path, cluster: Cluster) -> None:
+def test_a_run_waits_for_an_api_server_that_starts_in_time(tmp_path: Path, cluster: Cluster) -> None:
     cluster.apply(module("demo", "good"))
     kubeconfig = cluster.kubeconfig()
     cluster.stop()
@@ -270,7 +272,7 @@ def test_an_api_server_that_is_back_in_time_is_waited_for(tmp_path: Path, cluste
     assert run.returncode == 0, run.output
 
 
-def test_an_api_server_that_stops_while_it_is_asked_is_waited_for(cluster: Cluster) -> None:
+def test_a_run_waits_for_an_api_server_that_restarts(cluster: Cluster) -> None:
     reader = cluster.service_account_kubeconfig("demo", "reader")
     everything = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
     cluster.apply(
@@ -290,7 +292,7 @@ def test_an_api_server_that_stops_while_it_is_asked_is_waited_for(cluster: Clust
     starter.start()
     inventory = read_cluster(api)
     starter.join()
-    assert [one.name.name for one in inventory.modules] == ["good"]
+    assert [module.name.name for module in inventory.modules] == ["good"]
 
 
 @pytest.mark.parametrize(
@@ -298,10 +300,10 @@ def test_an_api_server_that_stops_while_it_is_asked_is_waited_for(cluster: Clust
     [
         pytest.param(None, ("--kubeconfig", "no such file"), id="missing"),
         pytest.param("folder", ("cannot be read (Is a directory)",), id="folder"),
-        pytest.param("a: [", ("got no YAML",), id="no YAML"),
-        pytest.param("just text", ("got no mapping",), id="no mapping"),
+        pytest.param("a: [", ("invalid YAML",), id="no YAML"),
+        pytest.param("just text", ("the YAML is not a mapping",), id="no mapping"),
         pytest.param({"contexts": 5, "current-context": "a"}, ("contexts: got number 5, expected a list",), id="type"),
-        pytest.param({}, ("got no current-context", "--context NAME"), id="empty"),
+        pytest.param({}, ("it has no current-context", "Pass --context"), id="empty"),
         pytest.param({"current-context": "gone"}, ("current-context gone", "expected one of test"), id="current"),
         pytest.param({"clusters": []}, ("got cluster test, expected one of nothing",), id="no cluster"),
         pytest.param(
@@ -321,7 +323,7 @@ def test_an_api_server_that_stops_while_it_is_asked_is_waited_for(cluster: Clust
         ),
     ],
 )
-def test_a_kubeconfig_that_leads_nowhere(tmp_path: Path, document: object, named: tuple[str, ...]) -> None:
+def test_a_kubeconfig_that_cannot_be_used(tmp_path: Path, document: object, named: tuple[str, ...]) -> None:
     file = tmp_path / "kubeconfig"
     if document == "folder":
         file.mkdir()
@@ -340,16 +342,16 @@ def test_a_kubeconfig_that_leads_nowhere(tmp_path: Path, document: object, named
 @pytest.mark.parametrize(
     ("options", "env", "named"),
     [
-        ((), {}, "--manifests: got none, and no cluster"),
+        ((), {}, "no --manifests and no cluster"),
         ((), {"KUBECONFIG": "/no/such/a:/no/such/b"}, "/no/such/a and /no/such/b (KUBECONFIG)"),
         (("--namespace=team",), {}, "--namespace team: got no --manifests"),
         (("--api-timeout=0",), {}, "--api-timeout 0: expected seconds"),
         ((), {"PREFLIGHT_API_TIMEOUT": "soon"}, "--api-timeout soon: expected seconds"),
-        (("--context=",), {}, "--context: got nothing"),
+        (("--context=",), {}, "--context: the value is empty"),
         ((), {"PREFLIGHT_KUBECONFIG": "/no/such/c"}, "--kubeconfig /no/such/c: no such file"),
     ],
 )
-def test_options_that_lead_to_no_cluster(
+def test_options_without_a_cluster(
     tmp_path: Path, options: tuple[str, ...], env: Mapping[str, str], named: str
 ) -> None:
     run = run_preflight(tmp_path, *DEMO, *options, env=env)
@@ -357,11 +359,11 @@ def test_options_that_lead_to_no_cluster(
     one_line(run, named)
 
 
-def test_a_context_that_is_not_there(tmp_path: Path) -> None:
+def test_a_context_that_does_not_exist(tmp_path: Path) -> None:
     kubeconfig = write_kubeconfig(tmp_path / "k", NOWHERE, Authority(tmp_path).ca, {"token": "t"})
     run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "--context=staging")
     assert run.returncode == 4
-    one_line(run, "--context staging: no such context", str(kubeconfig), "expected one of test")
+    one_line(run, "--context staging: ", str(kubeconfig), "does not have this context, expected one of test")
 
 
 def test_a_login_that_the_server_refuses(tmp_path: Path, cluster: Cluster) -> None:
@@ -431,7 +433,7 @@ def test_tokens_from_files_and_programs(tmp_path: Path, cluster: Cluster) -> Non
             connect(access(file)).list(MODULES)
 
 
-def test_inside_a_pod_it_is_the_pod_s_account(
+def test_inside_a_pod_the_pod_s_account_is_used(
     tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = yaml.safe_load(cluster.service_account_kubeconfig("demo", "pod").read_text())
@@ -445,9 +447,7 @@ def test_inside_a_pod_it_is_the_pod_s_account(
         connect(Access((tmp_path / "no-kubeconfig",))).list(MODULES)
 
 
-def test_proxies_are_taken_as_kubectl_takes_them(
-    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_are_chosen_as_in_kubectl(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     kubeconfig = cluster.kubeconfig()
@@ -467,13 +467,13 @@ def test_proxies_are_taken_as_kubectl_takes_them(
 
 
 class Shaky(BaseHTTPRequestHandler):
-    """An API server in trouble: each answer is the next of `answers`, a status with a document; None hangs up."""
+    """An API server in trouble. `answers` has the next answers: a status and a document. None closes the connection."""
 
     answers: list[tuple[int, object] | None]
     paths: list[str]
 
     def do_GET(self) -> None:
-        """The next answer."""
+        """Send the next answer."""
         type(self).paths.append(self.path)
         answer = type(self).answers.pop(0)
         if answer is None:
@@ -486,18 +486,18 @@ class Shaky(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 def page(*names: str, more: str = "") -> tuple[int, object]:
-    """A page of Modules."""
+    """Return a page of Modules."""
     items = [{"metadata": {"name": name}} for name in names]
     head = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta1", "kind": "ModuleList"}
     return 200, {**head, "metadata": {"continue": more}, "items": items}
 
 
 def refusal(status: int) -> tuple[int, object]:
-    """A Status object."""
+    """Return a Status object."""
     return status, {"kind": "Status", "message": "not now"}
 
 
@@ -506,13 +506,18 @@ def refusal(status: int) -> tuple[int, object]:
     [
         pytest.param([page("a", more="x"), page("b")], ["a", "b"], 2, id="two pages"),
         pytest.param(
-            [page("a", more="x"), refusal(410), page("b", more="y"), page("c")], ["b", "c"], 4, id="expired: anew"
+            [page("a", more="x"), refusal(410), page("b", more="y"), page("c")], ["b", "c"], 4, id="expired: read again"
         ),
         pytest.param([refusal(503), refusal(429), None, page("a")], ["a"], 4, id="busy, cut off"),
         pytest.param([None, refusal(403), refusal(401), page("a")], ["a"], 4, id="not ready yet"),
-        pytest.param([(200, [])], "got no object for /apis/kmm.sigs.x-k8s.io/v1beta1/modules", 1, id="no object"),
+        pytest.param(
+            [(200, [])],
+            "the answer for /apis/kmm.sigs.x-k8s.io/v1beta1/modules is not a JSON object",
+            1,
+            id="no object",
+        ),
         pytest.param([refusal(403)], "got 403 (not now); grant the verb", 1, id="forbidden"),
-        pytest.param([refusal(418)], "got 418 (not now)", 1, id="no answer that is known"),
+        pytest.param([refusal(418)], "got 418 (not now)", 1, id="an unknown status"),
         pytest.param([page("a", more="x"), refusal(410)] * 3, "the list expired 3 times", 6, id="always expired"),
     ],
 )
@@ -530,7 +535,7 @@ def test_a_server_in_trouble(
                 api.list(MODULES)
         else:
             listed: Any = api.list(MODULES)
-            assert [(one["kind"], one["metadata"]["name"]) for one in listed] == [("Module", name) for name in names]
+            assert [(item["kind"], item["metadata"]["name"]) for item in listed] == [("Module", name) for name in names]
     finally:
         server.stop()
     assert len(handler.paths) == requests
@@ -538,7 +543,7 @@ def test_a_server_in_trouble(
 
 
 def eventually(met: Callable[[], bool], within_s: float = 10) -> None:
-    """Wait until it is so; a refusal is not yet."""
+    """Wait until the condition is true. An error means: not yet."""
     deadline = time.monotonic() + within_s
     while True:
         try:

@@ -25,7 +25,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from kmm_preflight.stages import report
-from tests.clusters import account, asked, demo_manifests, module, namespaces, serve
+from tests.clusters import account, demo_manifests, module, namespaces, requests_of, serve
 from tests.demo import KERNEL, RELEASE
 from tests.inside import NAMESPACE, PATIENCE_S, Inside
 from tests.pages import block
@@ -177,7 +177,7 @@ def test_a_job_on_the_cluster_s_own_modules_completes(inside: Inside) -> None:
     pod = inside.waiting("kmm-preflight")
     assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert_green(inside.node.run(pod), inside.node.volume(pod, "reports"))
-    assert ("list", "modules", "", "") in asked(inside.cluster, SUBJECT)
+    assert ("list", "modules", "", "") in requests_of(inside.cluster, SUBJECT)
     assert inside.concluded("kmm-preflight")[0] == "Complete"
     (command,) = (line for line in block(PAGE, "kubectl logs").splitlines() if line.startswith("kubectl get"))
     assert inside.typed(command).splitlines()[-1].split()[0] == "Complete"

@@ -49,14 +49,14 @@ SEEN_BY_REPORTS = {"fixtures.run", "fixtures.artifacts"}
 
 # What only an edge may use, and the files that are edges for it. A name with a dot is an attribute or a call.
 DOMAIN_EDGES = {
-    "urllib3": "oci/registry.py oci/connections.py cluster/kubernetes.py",
-    "kubernetes": "cluster/kubernetes.py",
+    "urllib3": "oci/registry.py oci/connections.py cluster/transport.py cluster/login.py",
+    "kubernetes": "cluster/transport.py cluster/login.py",
     "websocket": "cluster/stream.py",
     "subprocess": "oci/credential_helper.py build/local.py build/cleanup.py build/driver.py trial/qemu.py",
     "socket": "",
     "pytest": "__main__.py entry/pytest_plugin.py entry/command_plugin.py",
     "_pytest": "",
-    "time": "base/polling.py oci/registry.py cluster/kubernetes.py build/driver.py trial/qemu.py",
+    "time": "base/polling.py oci/registry.py build/driver.py trial/qemu.py",
     "datetime.now": "",
     "datetime.today": "",
     "date.today": "",

@@ -186,7 +186,7 @@ def test_kernels_from_several_must_gathers(tmp_path: Path, release: tuple[str, s
 def test_two_states_of_an_object_without_a_later_state(tmp_path: Path, version: str) -> None:
     two = [with_version(7, node("n")), node("n", kernel="5.0.0")]
     two[1]["metadata"]["resourceVersion"] = version
-    with pytest.raises(UsageProblem, match="Node n stands twice, and not alike; keep one of them"):
+    with pytest.raises(UsageProblem, match="Node n exists twice with different contents; keep one of them"):
         read_manifests([written(tmp_path / "a", two)[12:]], "default", io.StringIO())
 
 

@@ -1,4 +1,4 @@
-"""Manifests in files, folders and standard input: what is found, and what trouble says where it is."""
+"""Manifests from files, folders and standard input: the objects, and errors with their place."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _bare(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "names"),
     [
         pytest.param(_module(), ["ns/m"], id="one"),
         pytest.param(f"{_module('b')}---\n{_module('a')}", ["ns/a", "ns/b"], id="two, in order of names"),
@@ -75,7 +75,7 @@ def _bare(name: str) -> str:
         pytest.param(
             _listed("ModuleList", _bare("a"), _bare("b"), api="kmm.sigs.x-k8s.io/v1beta1"),
             ["ns/a", "ns/b"],
-            id="ModuleList whose items say no kind",
+            id="ModuleList with items without a kind",
         ),
         pytest.param(_listed("List", _listed("List", _module())), ["ns/m"], id="List in a List"),
         pytest.param(_items(_module("a"), CONFIG_MAP, _module("b")), ["ns/a", "ns/b"], id="list of objects"),
@@ -83,24 +83,24 @@ def _bare(name: str) -> str:
         pytest.param(_items(_listed("List", _module())), ["ns/m"], id="List in a list"),
         pytest.param("- a\n- {kind: x}\n---\n" + _module(), ["ns/m"], id="list of something else"),
         pytest.param("[a, {kind: x}]\n---\n" + _module(), ["ns/m"], id="list in flow style"),
-        pytest.param("[]", [], id="list of nothing"),
+        pytest.param("[]", [], id="empty list"),
         pytest.param(f"{_one('a')}\n{_one('b')}\n", ["ns/a", "ns/b"], id="JSON lines"),
-        pytest.param(f"{_one('a')}{_one('b')} 5 [{_one('c')}]", ["ns/a", "ns/b", "ns/c"], id="JSON side by side"),
+        pytest.param(f"{_one('a')}{_one('b')} 5 [{_one('c')}]", ["ns/a", "ns/b", "ns/c"], id="JSON values on one line"),
         pytest.param(f"{_one('a')}\n---\n{_one('b')}\n", ["ns/a", "ns/b"], id="JSON in YAML documents"),
         pytest.param("apiVersion: example.com/v1\nkind: module\n", [], id="another project's module"),
-        pytest.param("kind: ModuleList\nitems:\n", [], id="List of nothing"),
+        pytest.param("kind: ModuleList\nitems:\n", [], id="empty List"),
         pytest.param("apiVersion: example.com/v1\nkind: Module\nspec: 5\n", [], id="another project's Module"),
         pytest.param("just text\n---\n- a\n- b\n---\n5\n---\nkind: 7\n", [], id="no objects"),
-        pytest.param(f"{CONFIG_MAP}---\n{SECRET}---\n{_module()}", ["ns/m"], id="other kinds beside"),
+        pytest.param(f"{CONFIG_MAP}---\n{SECRET}---\n{_module()}", ["ns/m"], id="other kinds too"),
         pytest.param("a: 2026-01-01\nb: =\n---\n" + _module(), ["ns/m"], id="plain date and ="),
         pytest.param(_module().replace("selector: {}", "selector: {since: 2026-01-01}"), ["ns/m"], id="date is text"),
         pytest.param("a: &x {b: c}\nd: {<<: *x, b: e}\n---\n" + _module(), ["ns/m"], id="anchor and merge key"),
     ],
 )
-def test_found(tmp_path: Path, text: str, found: list[str]) -> None:
+def test_modules_of_a_file(tmp_path: Path, text: str, names: list[str]) -> None:
     (tmp_path / "a.yaml").write_text(text, newline="")
-    assert _names(str(tmp_path / "a.yaml")) == found
-    assert _names("-", stdin=io.StringIO(text)) == found
+    assert _names(str(tmp_path / "a.yaml")) == names
+    assert _names("-", stdin=io.StringIO(text)) == names
 
 
 def test_inventory(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_must_gather_is_walked(tmp_path: Path) -> None:
 
 
 def test_the_volume_of_a_config_map(tmp_path: Path) -> None:
-    """Each file stands there as a link into a hidden folder, which is itself a link to another."""
+    """Each file is a link into a hidden folder, which is a link to another hidden folder."""
     real = tmp_path / "..2026_01_01"
     real.mkdir()
     (real / "a.yaml").write_text(_module())
@@ -137,7 +137,7 @@ def test_the_volume_of_a_config_map(tmp_path: Path) -> None:
     assert _names(str(tmp_path / "..data")) == ["ns/m"]
 
 
-def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_folders_are_ignored(tmp_path: Path) -> None:
     for folder in (".git", "x/.terraform/y", "x/y"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.yaml").write_text(_module())
@@ -145,11 +145,11 @@ def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
     assert _names(str(tmp_path / "x" / ".terraform")) == ["ns/m"]
 
 
-def test_only_files_are_read_in_a_folder(tmp_path: Path) -> None:
+def test_pipes_and_devices_of_a_folder_are_ignored(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").symlink_to("a.yaml")
     (tmp_path / "c.json").symlink_to("/dev/zero")
-    with pytest.raises(UsageProblem, match="got a folder without"):
+    with pytest.raises(UsageProblem, match="the folder has no"):
         _names(str(tmp_path))
     (tmp_path / "d.yaml").write_text(_module())
     assert _names(str(tmp_path)) == ["ns/m"]
@@ -179,30 +179,36 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("a: b\nc: [1\n", "{file}, line 3, column 1: got no YAML (did not find", id="syntax error"),
-        pytest.param("a: b\n\tc: d\n", "{file}, line 2, column 1: got no YAML (found a tab", id="tab"),
+        pytest.param("a: b\nc: [1\n", "{file}, line 3, column 1: invalid YAML: did not find", id="syntax error"),
+        pytest.param("a: b\n\tc: d\n", "{file}, line 2, column 1: invalid YAML: found a tab", id="tab"),
         pytest.param(
-            "a: b\nc: {a: 1, b: 2, a: 3}\n", "{file}, line 2, column 17: got no YAML (key a stands", id="twice"
+            "a: b\nc: {a: 1, b: 2, a: 3}\n",
+            "{file}, line 2, column 17: invalid YAML: duplicate key a",
+            id="duplicate key",
         ),
-        pytest.param('{"a": 1, "b": {"c": 1, "c": 2}}', "{file}: got no YAML (key c stands twice)", id="twice in JSON"),
-        pytest.param("kind: Module\nname: {{ .Values.name }}\n", "{file}, line 2, column 8: got no YAML", id="Helm"),
-        pytest.param("{{- if .Values.x }}\nkind: x\n", "{file}, line 1, column 3: got no YAML", id="Helm at the start"),
-        pytest.param("a: !Ref b\n", "{file}, line 1, column 4: got no YAML (could not determine", id="tag"),
-        pytest.param("a: *b\n", "{file}, line 1, column 4: got no YAML (found undefined alias)", id="alias"),
-        pytest.param("a: \x07\n", "{file}: got no YAML", id="control character"),
+        pytest.param(
+            '{"a": 1, "b": {"c": 1, "c": 2}}', "{file}: invalid YAML: duplicate key c", id="duplicate key in JSON"
+        ),
+        pytest.param("kind: Module\nname: {{ .Values.name }}\n", "{file}, line 2, column 8: invalid YAML", id="Helm"),
+        pytest.param(
+            "{{- if .Values.x }}\nkind: x\n", "{file}, line 1, column 3: invalid YAML", id="Helm at the start"
+        ),
+        pytest.param("a: !Ref b\n", "{file}, line 1, column 4: invalid YAML: could not determine", id="tag"),
+        pytest.param("a: *b\n", "{file}, line 1, column 4: invalid YAML: found undefined alias", id="alias"),
+        pytest.param("a: \x07\n", "{file}: invalid YAML", id="control character"),
         # PyYAML since 6.0.4 has a bound of its own, and reaches it first: its words and its column differ from ours.
         pytest.param("[" * 100_000, "{file}, line 1, column ", id="deep"),
         pytest.param(
-            "- " * 100_000, f"{{file}}, line 1, column {2 * NESTING + 1}: got no YAML (nested", id="deep list"
+            "- " * 100_000, f"{{file}}, line 1, column {2 * NESTING + 1}: invalid YAML: nested", id="deep list"
         ),
         pytest.param(
-            '{"a":' * 100_000, f"{{file}}, line 1, column {5 * NESTING + 1}: got no YAML (nested more", id="deep JSON"
+            '{"a":' * 100_000, f"{{file}}, line 1, column {5 * NESTING + 1}: invalid YAML: nested more", id="deep JSON"
         ),
         pytest.param(
-            f"{JSON}\n{JSON}\n{JSON[:-1]}", "{file}, line 3, column ", id="JSON lines, of which the last breaks off"
+            f"{JSON}\n{JSON}\n{JSON[:-1]}", "{file}, line 3, column ", id="JSON lines with an incomplete last line"
         ),
         pytest.param(
-            f"{JSON}\n{JSON}", "Module ns/m stands twice: in {file}, document 1 and in {file}, document 2", id="lines"
+            f"{JSON}\n{JSON}", "Module ns/m exists twice: in {file}, document 1 and in {file}, document 2", id="lines"
         ),
         pytest.param(
             f"a: b\n---\n- 5\n- {JSON.replace('kmod', 'a/b')}",
@@ -237,7 +243,7 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
             "{file}, document 1, items[0]: kind: got module, expected Module",
             id="moduleList",
         ),
-        pytest.param(NO_API, "{file}, document 1: apiVersion: got none, expected kmm", id="no apiVersion"),
+        pytest.param(NO_API, "{file}, document 1: apiVersion is missing, expected kmm", id="no apiVersion"),
         pytest.param(
             f"a: b\n---\n{_module(api='kmm.sigs.k8s.io/v1beta1')}",
             "{file}, document 2: apiVersion: got kmm.sigs.k8s.io/v1beta1, expected kmm.sigs.x-k8s.io/v1beta1",
@@ -258,7 +264,7 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
             "{file}, document 1, items[0].items[0]: Module m: metadata.namespace: got text 'A'",
             id="in a List in a List",
         ),
-        pytest.param("kind: List\nitems: {a: b}\n", "{file}, document 1: items: got no list", id="items a mapping"),
+        pytest.param("kind: List\nitems: {a: b}\n", "{file}, document 1: items is not a list", id="items a mapping"),
         pytest.param(
             "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\nspec: {}\nmetadata: x\n",
             "{file}, document 1: Module without a name: spec.selector: missing",
@@ -266,12 +272,12 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
         ),
         pytest.param(
             f"{_module()}---\n{_module()}",
-            "Module ns/m stands twice: in {file}, document 1 and in {file}, document 2; keep one of them",
+            "Module ns/m exists twice: in {file}, document 1 and in {file}, document 2; keep one of them",
             id="Module twice",
         ),
         pytest.param(
             f"{CONFIG_MAP}---\n{CONFIG_MAP.replace('FROM x', 'FROM y')}",
-            "{file}, document 2: ConfigMap ns/d stands twice, and not alike",
+            "{file}, document 2: ConfigMap ns/d exists twice with different contents",
             id="ConfigMap twice",
         ),
         pytest.param(
@@ -281,7 +287,7 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
         ),
     ],
 )
-def test_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_manifests_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)
     for path, name, stdin in ((str(file), str(file), NO_INPUT), ("-", "standard input", io.StringIO(text))):
@@ -296,36 +302,36 @@ def test_a_module_twice_names_both_files(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem) as caught:
         _names(str(tmp_path))
     first, second = f"{tmp_path}/a.yaml, document 1", f"{tmp_path}/b.yaml, document 1"
-    assert caught.value.message == f"Module ns/m stands twice: in {first} and in {second}; keep one of them"
+    assert caught.value.message == f"Module ns/m exists twice: in {first} and in {second}; keep one of them"
 
 
-def test_namespace_of_the_run_counts_for_what_stands_twice() -> None:
+def test_the_namespace_of_the_run_makes_two_modules_the_same() -> None:
     text = f"{_module(namespace='default')}---\n{_module(namespace='')}"
-    with pytest.raises(UsageProblem, match="Module default/m stands twice"):
+    with pytest.raises(UsageProblem, match="Module default/m exists twice"):
         _names("-", stdin=io.StringIO(text))
 
 
-def test_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_bytes(b"a: \xff\n")
     with pytest.raises(UsageProblem) as caught:
         _names(str(file))
-    assert caught.value.message == f"--manifests {file}: got bytes that are no UTF-8, expected manifests"
+    assert caught.value.message == f"--manifests {file}: the file is not UTF-8 text"
     with pytest.raises(UsageProblem) as caught:
         _names("-", stdin=io.TextIOWrapper(io.BytesIO(b"a: \xff\n"), encoding="utf-8"))
-    assert caught.value.message == "--manifests -: got bytes that are no text, expected manifests"
+    assert caught.value.message == "--manifests -: standard input is not UTF-8 text"
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("missing", "no such file or folder"),
-        ("empty", "got a folder without .yaml, .yml, .json files"),
+        ("empty", "the folder has no .yaml, .yml, .json files"),
         ("a.yaml/b", "no such file or folder"),
         ("x" * 300, "no such file or folder"),
     ],
 )
-def test_no_such_path(tmp_path: Path, name: str, words: str) -> None:
+def test_a_path_without_manifests(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     (tmp_path / "a.yaml").touch()
@@ -334,18 +340,18 @@ def test_no_such_path(tmp_path: Path, name: str, words: str) -> None:
     assert caught.value.message == f"--manifests {tmp_path / name}: {words}"
 
 
-def test_a_link_to_nowhere(tmp_path: Path) -> None:
+def test_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").symlink_to("nowhere")
     with pytest.raises(UsageProblem, match=r"a\.yaml: cannot be read \(No such file or directory\)"):
         _names(str(tmp_path))
 
 
-def test_too_much(tmp_path: Path) -> None:
+def test_too_large_manifests(tmp_path: Path) -> None:
     with (tmp_path / "a.yaml").open("wb") as file:
         file.truncate(FILE_BYTES + 1)
-    with pytest.raises(UsageProblem, match=r"a\.yaml: got more than 64 MiB, expected manifests"):
+    with pytest.raises(UsageProblem, match=r"a\.yaml: the file has more than 64 MiB"):
         _names(str(tmp_path))
-    with pytest.raises(UsageProblem, match="--manifests -: got more than 64 MiB, expected manifests"):
+    with pytest.raises(UsageProblem, match="--manifests -: standard input has more than 64 MiB"):
         _names("-", stdin=io.StringIO("#" * (FILE_BYTES + 1)))
 
 
@@ -367,7 +373,7 @@ def test_an_object_that_holds_itself() -> None:
         _names("-", stdin=io.StringIO(text))
 
 
-def test_documents_are_numbered_as_they_stand() -> None:
+def test_documents_are_numbered_in_their_order() -> None:
     text = "kind: A\n---\nplain\n---\n---\nkind: BList\nitems: [{x: 1}, 5, {kind: C}]\n"
     assert list(read_documents(text, "f")) == [
         (DocumentPlace("f", 1), {"kind": "A"}),

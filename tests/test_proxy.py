@@ -21,7 +21,7 @@ from kmm_preflight.oci.cluster_proxy import with_cluster_proxy
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.proxy import Proxy, is_reached_directly
 from tests import clusters
-from tests.clusters import asked, namespaces, openshift, serve
+from tests.clusters import namespaces, openshift, requests_of, serve
 from tests.demo import GREEN, KERNEL, RELEASE, demo_images
 from tests.real.authority import Authority
 from tests.real.faults import FaultyRegistry
@@ -223,7 +223,7 @@ def test_a_proxy_in_manifests(tmp_path: Path) -> None:
     assert (network.proxies["https"], notes) == (proxy["status"]["httpsProxy"], (sentence("host:3128") + elided,))
     unlike = {**proxy, "status": {"httpsProxy": f"http://{LOGIN}@host:3128"}}
     (tmp_path / "again.json").write_text(json.dumps(unlike))
-    with pytest.raises(UsageProblem, match=r"Proxy cluster stands twice, and not alike; keep one of them$"):
+    with pytest.raises(UsageProblem, match=r"Proxy cluster exists twice with different contents; keep one of them$"):
         read_manifests([str(tmp_path)], "default", io.StringIO())
     assert Inventory().proxy is None
 
@@ -465,7 +465,7 @@ def test_proxy_of_a_cluster(tmp_path: Path, cluster: Cluster, authority: Authori
     assert done.verdicts() == {"hello": VERIFIED}
     assert set(forward.asked) == {f"{host}:443" for host in HOSTS}
     assert sentence(forward.host) in done.document["assumed"]
-    assert [request for request in asked(cluster) if request[1] in ("proxies", "configmaps")] == [
+    assert [request for request in requests_of(cluster) if request[1] in ("proxies", "configmaps")] == [
         ("get", "proxies", "", "cluster"),
         ("get", "configmaps", "openshift-config", "user-ca-bundle"),
         ("get", "configmaps", "openshift-config", "company"),

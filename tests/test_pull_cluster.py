@@ -1,4 +1,4 @@
-"""Images as a node pulls them, on a live cluster that a run answers: mirrors, Secrets, and no value of these told."""
+"""Images pulled as a node pulls them, on a live cluster: mirrors, Secrets, and no output with a Secret's value."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .shapes import VERIFIED, Parts, refuted
 from .test_mirrors import IDMS, mirror_set
 from .test_secrets import Watch, watching
 
-# Nothing listens there.
+# No server listens at this address.
 DOWN = "127.0.0.1:1"
 MARK = "s3cret-that-nobody-prints-4711"
 
 
-# With these numbers of workers.
+# Definitions of OpenShift's kinds, and the numbers of workers.
 DEFINITIONS = {"own": "-n0", "openshift": "-n2"}
 
 
 @pytest.fixture(scope="module", params=DEFINITIONS)
 def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """One with our own short definitions, and one with those that KMM and OpenShift have released."""
+    """Start a cluster with our own short definitions, or with the released definitions of KMM and OpenShift."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder) as running:
         if request.param == "own":
@@ -45,8 +45,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 
 def login(*registries: Registry) -> dict[str, str]:
-    """The data of a Secret with the logins for these registries."""
-    pairs = {one.host: base64.b64encode(f"{one.user}:{one.password}".encode()).decode() for one in registries}
+    """Return the data of a Secret with logins for these registries."""
+    pairs = {
+        registry.host: base64.b64encode(f"{registry.user}:{registry.password}".encode()).decode()
+        for registry in registries
+    }
     body = json.dumps({"auths": {host: {"auth": pair} for host, pair in pairs.items()} | {"r.io": {"auth": mark()}}})
     return {".dockerconfigjson": base64.b64encode(body.encode()).decode()}
 
@@ -55,7 +58,7 @@ def mark() -> str:
     return base64.b64encode(f"user:{MARK}".encode()).decode()
 
 
-def test_as_the_node_and_without_a_word_of_any_secret(
+def test_images_are_pulled_as_on_the_node_and_no_secret_is_printed(
     cluster: Cluster,
     login_registry: Registry,
     token_registry: Registry,
@@ -103,9 +106,9 @@ def test_as_the_node_and_without_a_word_of_any_secret(
         "own": VERIFIED,
         "unreachable": VERIFIED,
     }, run.output
-    reasons = {one["name"]: one["reason"] for one in run.document["modules"]}
+    reasons = {case["name"]: case["reason"] for case in run.document["modules"]}
     assert all(f"read from its mirror {copy}/kmod" in reasons[name] for name in ("never", "unreachable"))
-    assert not [one for one in source.requests() if "/never/" in one.path]
+    assert not [request for request in source.requests() if "/never/" in request.path]
     assert watch.processes, "the run was not watched"
     assert watch.found == set()
     shown = cluster.kubectl("get", "preflightvalidationsocp", "pf", "-o", "yaml", "--show-managed-fields").stdout
@@ -117,7 +120,7 @@ def test_as_the_node_and_without_a_word_of_any_secret(
     cluster.kubectl("delete", "preflightvalidationsocp", "--all")
 
 
-def test_a_module_s_own_secret_does_not_reach_a_mirror_on_another_host(
+def test_a_module_s_own_secret_is_not_sent_to_a_mirror_on_another_host(
     cluster: Cluster, login_registry: Registry, token_registry: Registry, kernels: tuple[str, str], tmp_path: Path
 ) -> None:
     mirror, source = login_registry, token_registry
@@ -137,7 +140,7 @@ def test_a_module_s_own_secret_does_not_reach_a_mirror_on_another_host(
 
 
 def of(name: str, reference: str) -> Mapping[str, Any]:
-    """A Module of the kmod probe with a Secret of its own where its name has one."""
-    made = module("shapes", name, secret=name if name == "own" else "", containerImage=reference)
-    made["spec"]["moduleLoader"]["container"]["modprobe"]["moduleName"] = "probe"
-    return made
+    """Return a Module with the kmod probe. The Module named own has a Secret of its own."""
+    manifest = module("shapes", name, secret=name if name == "own" else "", containerImage=reference)
+    manifest["spec"]["moduleLoader"]["container"]["modprobe"]["moduleName"] = "probe"
+    return manifest

@@ -15,8 +15,18 @@ import yaml
 
 from kmm_preflight.cluster.api import Access
 from kmm_preflight.cluster.fleet import read_fleet
-from kmm_preflight.cluster.kubernetes import connect
-from tests.clusters import account, asked, module, namespaces, one_line, openshift, pull_secret, serve, serve_machines
+from kmm_preflight.cluster.login import connect
+from tests.clusters import (
+    account,
+    module,
+    namespaces,
+    one_line,
+    openshift,
+    pull_secret,
+    requests_of,
+    serve,
+    serve_machines,
+)
 from tests.demo import DEMO, KERNEL
 from tests.fleets import config, node, pool, rendered
 from tests.real.kubernetes.cluster import Cluster
@@ -158,7 +168,7 @@ def test_the_role_is_enough_and_all_of_it_is_used(tmp_path: Path, cluster: Clust
     assert run.returncode == 0, run.output
     assert not any("could not be read" in said for said in run.document["assumed"])
     assert {event.code for event in cluster.requests() if event.user == SUBJECT} <= {200, 404}
-    used = {(verb, resource) for verb, resource, *_ in asked(cluster, SUBJECT)}
+    used = {(verb, resource) for verb, resource, *_ in requests_of(cluster, SUBJECT)}
     of_preflights = {*OF_PREFLIGHTS, OF_THE_RECORD}
     assert used == granted() - of_preflights == {*REQUIRED, *OPTIONAL, *OF_NODES}
     settled(cluster, kubeconfig, dict.fromkeys(of_preflights, True))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kmm_preflight.cluster.api import CRDS, Access, Api
-from kmm_preflight.cluster.kubernetes import connect
+from kmm_preflight.cluster.login import connect
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import ModuleName
 from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, StatusEntry, parse_entries

@@ -22,7 +22,6 @@ TO_DOCUMENT = (
     "fixtures/plans.py",
     "fixtures/run.py",
     "kmm_preflight/build",
-    "kmm_preflight/cluster",
     "kmm_preflight/oci",
 )
 # Texts that can really be empty: the empty text is a value, not a sign of an unknown one.

@@ -22,7 +22,13 @@ class Clock(Protocol):
         """Wait."""
 
 
-def polls(seconds: float = math.inf, first: float = 1.0, longest: float = 5.0, clock: Clock = time) -> Iterator[float]:
+SYSTEM_CLOCK: Clock = time
+"""The clock of this machine."""
+
+
+def polls(
+    seconds: float = math.inf, first: float = 1.0, longest: float = 5.0, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[float]:
     """Yield the seconds that are left: at once, then after each pause, and last of all 0.0 at the deadline.
 
     Each pause is longer than the one before, from first up to longest. A random part of up to a third is added, so

@@ -1,1 +1,1 @@
-"""Where Modules, ConfigMaps and Secrets come from."""
+"""Read Modules, and the objects that they need, from a cluster or from manifests."""

@@ -1,4 +1,4 @@
-"""What is asked of a Kubernetes API server; cluster/kubernetes.py answers it."""
+"""A Kubernetes API server as a protocol: resources, requests and errors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from kmm_preflight.model import Manifest
 
 @dataclass(frozen=True)
 class ResourceKind:
-    """A resource as the API server addresses it; group "" is the core group."""
+    """A resource of the Kubernetes API."""
 
     group: str
+    """The API group. The core group has the empty name."""
     version: str
+    """The version of the group."""
     plural: str
+    """The name of the resource in URLs."""
     namespaced: bool
+    """True if its objects are in namespaces."""
 
     @property
     def resource(self) -> str:
-        """The name as RBAC and error messages spell it: plural.group."""
+        """The name in RBAC rules and error messages: plural.group."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
@@ -52,21 +56,25 @@ BUILDS = ResourceKind("build.openshift.io", "v1", "builds", namespaced=True)
 
 
 class Conflict(PreflightError):
-    """Somebody else has written the object since it was read."""
+    """Another client has changed the object since it was read, or has created an object of its name."""
 
 
 class Forbidden(AccessDenied):
-    """The account is known, and lacks the verb on this resource."""
+    """The account is known, but may not use the verb on this resource."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How the API server is found. kubeconfig: files, merged as kubectl does; named_by: option or variable, or ""."""
+    """Options of the connection to an API server."""
 
     kubeconfig: tuple[Path, ...]
-    named_by: str = ""
+    """Kubeconfig files, which are merged as in kubectl."""
+    named_by: str | None = None
+    """The option or variable that names the files. None for the default file."""
     context: str | None = None
+    """The context of the kubeconfig, or None for its current context."""
     api_seconds: float = 60.0
+    """The time in which a request must be answered, with all retries."""
 
 
 class ReadApi(Protocol):
@@ -80,45 +88,54 @@ class ReadApi(Protocol):
         """The API server's URL, for messages."""
 
     def serves(self, kind: ResourceKind) -> bool:
-        """Whether the server has this resource, in this version of its group."""
+        """True if the server has this resource in this version."""
 
     def list(
-        self, kind: ResourceKind, namespace: str = "", name: str = "", labels: str = ""
+        self, kind: ResourceKind, namespace: str | None = None, name: str | None = None, labels: str | None = None
     ) -> tuple[Manifest, ...] | None:
-        """All objects of a kind, or those of a namespace, a name or a label selector; asked by pages.
+        """Return all objects of a kind, or those of a namespace, a name or a label selector. Read page by page.
 
-        None where the API is not served.
+        Return None if the server does not have the resource.
         """
 
-    def get(self, kind: ResourceKind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
-        """The object, or of it nothing but apiVersion, kind and metadata; None when there is none."""
+    def get(
+        self, kind: ResourceKind, name: str, namespace: str | None = None, metadata_only: bool = False
+    ) -> Manifest | None:
+        """Return the object, or None if it does not exist.
+
+        With metadata_only, return apiVersion, kind and metadata of the object.
+        """
 
 
 class Api(ReadApi, Protocol):
     """An API server that can also be changed. Each method raises the errors of ReadApi."""
 
-    def create(self, kind: ResourceKind, manifest: Manifest, namespace: str = "") -> Manifest:
-        """The object as the server made it; Malformed when its schema refuses it."""
+    def create(self, kind: ResourceKind, manifest: Manifest, namespace: str | None = None) -> Manifest:
+        """Create an object. Return it as the server stored it. Raise Malformed if the schema refuses it."""
 
-    def delete(self, kind: ResourceKind, name: str, namespace: str = "", uid: str = "") -> None:
-        """Deletes the object, if it is there and has this uid, and what it owns a little later."""
+    def delete(self, kind: ResourceKind, name: str, namespace: str | None = None, uid: str | None = None) -> None:
+        """Delete the object if it exists and has this uid. The server deletes its dependents later."""
 
-    def log(self, pod: str, namespace: str, most: int, last_lines: int = 0, container: str = "") -> bytes:
-        """The first bytes of what a container has printed, or of its last lines; none when it has no log.
+    def log(
+        self, pod: str, namespace: str, most: int, last_lines: int | None = None, container: str | None = None
+    ) -> bytes:
+        """Return the first bytes of a container's log, or of its last lines. Without a log, return no bytes.
 
-        Without a name it is the Pod's only container. Tried again for a few seconds only: whoever follows a log asks
-        anyway.
+        Without a name, read the Pod's only container. Retry for a few seconds only: callers poll logs.
         """
 
     def execute(
-        self, pod: str, namespace: str, command: Sequence[str], most: int, container: str = ""
+        self, pod: str, namespace: str, command: Sequence[str], most: int, container: str | None = None
     ) -> Iterator[bytes]:
-        """What a command prints that is run in a container, in pieces; not tried again.
+        """Run a command in a container. Yield pieces of its standard output. Do not retry.
 
-        Malformed when the command fails, BoundExceeded beyond so many bytes.
+        Raise Malformed if the command fails, BoundExceeded after more bytes than most.
         """
 
     def patch(
-        self, kind: ResourceKind, name: str, body: Manifest, subresource: str = "", dry_run: bool = False
+        self, kind: ResourceKind, name: str, body: Manifest, subresource: str | None = None, dry_run: bool = False
     ) -> Manifest:
-        """The cluster-wide object after a JSON merge patch; Conflict when body names another resourceVersion."""
+        """Apply a JSON merge patch to a cluster-wide object and return the object.
+
+        Raise Conflict if the body has an old resourceVersion.
+        """

@@ -1,4 +1,4 @@
-"""The inventory of a live cluster: all its Modules, and of the rest only what they need."""
+"""Read the inventory of a live cluster: all Modules, and the other objects that the Modules need."""
 
 from __future__ import annotations
 
@@ -35,56 +35,63 @@ _T = TypeVar("_T")
 
 
 def read_cluster(api: ReadApi) -> Inventory:
-    """The inventory: pages of Modules and accounts, then each Secret that they name once, mirrors and trust.
+    """Read Modules and ServiceAccounts, then each Secret that they name, mirrors, certificates and the proxy.
 
-    Where no Module loads a kmod only the Modules are asked for. What is optional and forbidden is told in `assumed`.
+    If no Module loads a kmod, read only Modules. `assumed` names optional objects that are forbidden.
     """
-    listed = api.list(MODULES)
+    manifests = api.list(MODULES)
     inventory = Inventory(source=f"the cluster {api.server}", live=True)
-    if listed is None:
-        said = f"{inventory.source} serves no {MODULES.resource}: KMM is not installed there"
-        return replace(inventory, assumed=(said,))
-    modules, refused = _parsed(listed)
+    if manifests is None:
+        return replace(
+            inventory,
+            assumed=(f"{inventory.source} serves no {MODULES.resource}: KMM is not installed there",),
+        )
+    modules, refused = _parse_modules(manifests)
     inventory = replace(inventory, modules=modules, refused=refused)
-    judged = [module for module in modules if module.container and not module.deleting]
-    if not judged:
+    loading = [module for module in modules if has_case(module)]
+    if not loading:
         return inventory
-    accounts = _accounts(api, {module.name.namespace for module in judged if not module.secret})
-    inventory = replace(inventory, service_accounts=accounts, secrets=_secrets(api, _named(judged, accounts)))
+    accounts = _accounts(api, {module.name.namespace for module in loading if not module.secret})
+    secrets = _secrets(api, _pull_secrets(loading, accounts))
+    inventory = replace(inventory, service_accounts=accounts, secrets=secrets)
     return _with_proxy(api, _with_trust(api, _with_mirrors(api, inventory)))
 
 
 def with_fleet(api: ReadApi, inventory: Inventory) -> Inventory:
-    """The inventory with nodes and pools, where a Module has a case: else nothing depends on them."""
-    if not any(has_case(one) for one in inventory.every()):
+    """Return the inventory with nodes and pools. If no Module must be checked, do not read them."""
+    if not inventory.judged():
         return inventory
     return replace(inventory, fleet=read_fleet(api))
 
 
 def with_sources(api: ReadApi, inventory: Inventory, config_maps: Iterable[Key], secrets: Iterable[Key]) -> Inventory:
-    """The inventory with these ConfigMaps and Secrets too, each asked for once."""
-    maps = {key: api.get(CONFIG_MAPS, key[1], key[0]) for key in sorted(set(config_maps) - set(inventory.config_maps))}
-    found = {key: one for key, one in maps.items() if one}
-    more = _secrets(api, sorted(set(secrets) - set(inventory.secrets)))
-    return replace(inventory, config_maps={**inventory.config_maps, **found}, secrets={**inventory.secrets, **more})
+    """Return the inventory with these ConfigMaps and Secrets, each read once."""
+    read = {key: api.get(CONFIG_MAPS, key[1], key[0]) for key in sorted(set(config_maps) - set(inventory.config_maps))}
+    more_maps = {key: config_map for key, config_map in read.items() if config_map}
+    more_secrets = _secrets(api, sorted(set(secrets) - set(inventory.secrets)))
+    return replace(
+        inventory,
+        config_maps={**inventory.config_maps, **more_maps},
+        secrets={**inventory.secrets, **more_secrets},
+    )
 
 
 def with_builders(api: ReadApi, inventory: Inventory, namespaces: Collection[str]) -> Inventory:
-    """The inventory with the accounts of builds of these namespaces, where they have one, and their Secrets."""
+    """Return the inventory with the accounts of builds in these namespaces, and the Secrets of these accounts."""
     accounts: dict[Key, Manifest] = {}
     for namespace in sorted(namespaces):
-        ask = partial(api.get, SERVICE_ACCOUNTS, BUILD_ACCOUNT, namespace)
-        found, assumed = _optional(ask, SERVICE_ACCOUNTS, f"no login of builds in namespace {namespace}")
+        read = partial(api.get, SERVICE_ACCOUNTS, BUILD_ACCOUNT, namespace)
+        account, assumed = _optional(read, SERVICE_ACCOUNTS, f"builds in namespace {namespace} have no login")
         inventory = replace(inventory, assumed=(*inventory.assumed, *assumed))
-        accounts |= {(namespace, BUILD_ACCOUNT): found} if found else {}
-    named = {
+        accounts |= {(namespace, BUILD_ACCOUNT): account} if account else {}
+    names = {
         (namespace, name)
         for (namespace, _), account in accounts.items()
         for part in ("imagePullSecrets", "secrets")
         for item in Field(account)[part]
         if (name := item["name"].text())
     }
-    secrets = _secrets(api, sorted(named - set(inventory.secrets)))
+    secrets = _secrets(api, sorted(names - set(inventory.secrets)))
     return replace(
         inventory,
         service_accounts={**inventory.service_accounts, **accounts},
@@ -94,94 +101,106 @@ def with_builders(api: ReadApi, inventory: Inventory, namespaces: Collection[str
 
 @dataclass(frozen=True)
 class ModuleChanges:
-    """What became of Modules that have a case, since they were listed; changed has the generation of now.
-
-    leaving ones are still there, and being deleted.
-    """
+    """Changes of Modules since they were listed."""
 
     appeared: tuple[ModuleName, ...] = ()
+    """New Modules, and Modules that must be checked now and did not before."""
     changed: Mapping[ModuleName, int] = field(default_factory=dict)
+    """Modules with a new generation, and the generation."""
     leaving: frozenset[ModuleName] = frozenset()
+    """Modules that still exist and need no check any more, for example because they are being deleted."""
     gone: frozenset[ModuleName] = frozenset()
+    """Modules that do not exist any more."""
 
 
 def changes_since(api: ReadApi, inventory: Inventory) -> ModuleChanges:
-    """The Modules of the cluster against those of the inventory."""
-    modules, refused = _parsed(api.list(MODULES) or ())
-    before = {one.name: one for one in inventory.every()}
-    now = {one.name: one for one in Inventory(modules, refused=refused).every()}
-    loading = {name for name, one in now.items() if has_case(one)}
-    judged = {name for name, one in before.items() if has_case(one)}
-    same = {name for name in judged & loading if _identity(before[name]) == _identity(now[name])}
+    """Compare the Modules of the cluster with those of the inventory."""
+    modules, refused = _parse_modules(api.list(MODULES) or ())
+    before = {module.name: module for module in inventory.all_modules()}
+    now = {module.name: module for module in Inventory(modules, refused=refused).all_modules()}
+    judged_now = {name for name, module in now.items() if has_case(module)}
+    judged_before = {name for name, module in before.items() if has_case(module)}
+    both = judged_before & judged_now
     return ModuleChanges(
-        appeared=tuple(sorted(loading - judged)),
-        changed={name: now[name].generation for name in sorted(judged & loading - same)},
-        leaving=frozenset((judged & set(now)) - loading),
+        appeared=tuple(sorted(judged_now - judged_before)),
+        changed={
+            name: now[name].generation for name in sorted(both) if _identity(before[name]) != _identity(now[name])
+        },
+        leaving=frozenset((judged_before & set(now)) - judged_now),
         gone=frozenset(set(before) - set(now)),
     )
 
 
-Snapshot = dict[str, str]
-"""Versions by kind and name, such as "Module ns/a"; "" for what is not there."""
+Snapshot = dict[str, str | None]
+"""Versions of objects by kind and name, such as "Module ns/a". None for an object that does not exist."""
 
 
 def snapshot(api: ReadApi, unverified: Collection[ModuleName]) -> Snapshot:
-    """What verdicts may change with: all Modules, and the ConfigMaps and Secrets that the unverified ones name."""
-    modules, refused = _parsed(api.list(MODULES) or ())
-    every = Inventory(modules, refused=refused).every()
-    seen = {f"Module {one.name}": f"{one.uid} {one.generation} {has_case(one)}" for one in every}
+    """Return the versions of all objects that can change a verdict.
+
+    The objects are all Modules, and the ConfigMaps and Secrets that unverified Modules name.
+    """
+    modules, refused = _parse_modules(api.list(MODULES) or ())
+    all_modules = Inventory(modules, refused=refused).all_modules()
+    versions: Snapshot = {
+        f"Module {module.name}": f"{module.uid} {module.generation} {has_case(module)}" for module in all_modules
+    }
     watched = [module for module in modules if module.name in unverified and has_case(module)]
     if not watched:
-        return seen
+        return versions
     accounts = _accounts(api, {module.name.namespace for module in watched if not module.secret})
-    secrets = {*_named(watched, accounts), *(key for module in watched for key in module.build_and_sign_secrets())}
+    of_sections = (key for module in watched for key in module.build_and_sign_secrets())
+    secrets = {*_pull_secrets(watched, accounts), *of_sections}
     config_maps = {key for module in watched for key in module.dockerfiles()}
     for kind, word, keys in ((SECRETS, "Secret", secrets), (CONFIG_MAPS, "ConfigMap", config_maps)):
-        with suppress(Forbidden):  # what may be read is looked at all the same
-            seen |= {f"{word} {'/'.join(key)}": _version(api, kind, key) for key in sorted(keys)}
-    return seen
+        with suppress(Forbidden):  # watch the other kind
+            versions |= {f"{word} {'/'.join(key)}": _version(api, kind, key) for key in sorted(keys)}
+    return versions
 
 
-def _version(api: ReadApi, kind: ResourceKind, key: Key) -> str:
+def _version(api: ReadApi, kind: ResourceKind, key: Key) -> str | None:
     manifest = api.get(kind, key[1], key[0], metadata_only=True)
-    return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else ""
+    return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else None
 
 
 def _identity(module: Module | RefusedModule) -> tuple[str | None, int]:
     return module.uid, module.generation
 
 
-def _parsed(listed: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[RefusedModule, ...]]:
+def _parse_modules(manifests: Iterable[Manifest]) -> tuple[tuple[Module, ...], tuple[RefusedModule, ...]]:
     modules, refused = [], []
-    for manifest in listed:
+    for manifest in manifests:
         try:
             modules.append(parse_module(manifest, ""))
         except Malformed as exc:
             metadata = Field(manifest)["metadata"]
             name = ModuleName(metadata["namespace"].text(), metadata["name"].text())
-            uid, generation = metadata["uid"].text(), metadata["generation"].number()
+            uid, generation = metadata["uid"].optional_text(), metadata["generation"].number()
             refused.append(RefusedModule(name, exc.message, metadata["deletionTimestamp"].given, uid, generation))
-    return tuple(sorted(modules, key=lambda one: one.name)), tuple(sorted(refused, key=lambda one: one.name))
+    return (
+        tuple(sorted(modules, key=lambda module: module.name)),
+        tuple(sorted(refused, key=lambda module: module.name)),
+    )
 
 
 def _accounts(api: ReadApi, namespaces: set[str]) -> dict[Key, Manifest]:
-    """The accounts of these namespaces: asked by one list of that name, whatever their number."""
+    """Return the default accounts of these namespaces. List all accounts of that name in one request."""
     if not namespaces:
         return {}
-    found = ((_key(manifest), manifest) for manifest in api.list(SERVICE_ACCOUNTS, name=NODE_ACCOUNT) or ())
-    return {key: manifest for key, manifest in found if key[0] in namespaces}
+    accounts = {_key(manifest): manifest for manifest in api.list(SERVICE_ACCOUNTS, name=NODE_ACCOUNT) or ()}
+    return {key: manifest for key, manifest in accounts.items() if key[0] in namespaces}
 
 
-def _named(modules: Iterable[Module], accounts: dict[Key, Manifest]) -> list[Key]:
-    """The Secrets to read: the nodes' own, then those that Modules and accounts name, each once."""
-    own = {(module.name.namespace, module.secret) for module in modules if module.secret}
-    theirs = {
+def _pull_secrets(modules: Iterable[Module], accounts: dict[Key, Manifest]) -> list[Key]:
+    """Return the nodes' pull secret, then the Secrets that Modules and accounts name."""
+    of_modules = {(module.name.namespace, module.secret) for module in modules if module.secret}
+    of_accounts = {
         (namespace, name)
         for (namespace, _), account in accounts.items()
         for item in Field(account)["imagePullSecrets"]
         if (name := item["name"].text())
     }
-    return [PULL_SECRET, *sorted((own | theirs) - {PULL_SECRET})]
+    return [PULL_SECRET, *sorted((of_modules | of_accounts) - {PULL_SECRET})]
 
 
 def _secrets(api: ReadApi, keys: Iterable[Key]) -> dict[Key, Manifest]:
@@ -191,53 +210,54 @@ def _secrets(api: ReadApi, keys: Iterable[Key]) -> dict[Key, Manifest]:
 
 def _with_mirrors(api: ReadApi, inventory: Inventory) -> Inventory:
     for kind in (DIGEST_MIRRORS, TAG_MIRRORS, CONTENT_POLICIES):
-        found, assumed = _optional(partial(api.list, kind), kind, "no such mirrors")
+        mirrors, assumed = _optional(partial(api.list, kind), kind, "no such mirrors are assumed")
         inventory = replace(
             inventory,
-            mirrors=(*inventory.mirrors, *(found or ())),
+            mirrors=(*inventory.mirrors, *(mirrors or ())),
             assumed=(*inventory.assumed, *assumed),
         )
     return inventory
 
 
 def _with_trust(api: ReadApi, inventory: Inventory) -> Inventory:
-    """The image configuration of the cluster, and the ConfigMap of certificate authorities that it names."""
-    config, assumed = _optional(partial(api.get, IMAGE_CONFIGS, "cluster"), IMAGE_CONFIGS, "no registry settings")
+    """Return the inventory with the image configuration and the ConfigMap of certificates that it names."""
+    read = partial(api.get, IMAGE_CONFIGS, "cluster")
+    config, assumed = _optional(read, IMAGE_CONFIGS, "no registry settings are assumed")
     inventory = replace(inventory, image_config=config, assumed=(*inventory.assumed, *assumed))
-    name = _trusted(config) if config else ""
-    if not name:
-        return inventory
-    ask = partial(api.get, CONFIG_MAPS, name, _CONFIG_NAMESPACE)
-    found, assumed = _optional(ask, CONFIG_MAPS, "no additional certificate authorities")
-    config_maps = {(_CONFIG_NAMESPACE, name): found} if found else {}
-    return replace(inventory, config_maps=config_maps, assumed=(*inventory.assumed, *assumed))
+    name = _trusted_config_map(config) if config else None
+    return _with_authorities(api, inventory, name, "no additional certificate authorities") if name else inventory
 
 
 def _with_proxy(api: ReadApi, inventory: Inventory) -> Inventory:
-    """The proxy of the nodes, and the ConfigMaps of certificate authorities that they trust for every registry."""
-    proxy, assumed = _optional(partial(api.get, PROXIES, "cluster"), PROXIES, "no proxy of the nodes, and no trustedCA")
+    """Return the inventory with the proxy, and the ConfigMaps of certificates for every registry."""
+    read = partial(api.get, PROXIES, "cluster")
+    proxy, assumed = _optional(read, PROXIES, "no proxy of the nodes and no trustedCA are assumed")
     inventory = replace(inventory, proxy=proxy, assumed=(*inventory.assumed, *assumed))
-    for name in trusted_config_maps(proxy) if proxy else ():  # every OpenShift has one
-        key = (_CONFIG_NAMESPACE, name)
-        if key not in inventory.config_maps:
-            ask = partial(api.get, CONFIG_MAPS, name, _CONFIG_NAMESPACE)
-            found, assumed = _optional(ask, CONFIG_MAPS, "no certificate authorities for every registry")
-            config_maps = {**inventory.config_maps, **({key: found} if found else {})}
-            inventory = replace(inventory, config_maps=config_maps, assumed=(*inventory.assumed, *assumed))
+    for name in trusted_config_maps(proxy) if proxy else ():  # every OpenShift cluster has one proxy object
+        if (_CONFIG_NAMESPACE, name) not in inventory.config_maps:
+            inventory = _with_authorities(api, inventory, name, "no certificate authorities for every registry")
     return inventory
 
 
-def _trusted(config: Manifest) -> str:
+def _with_authorities(api: ReadApi, inventory: Inventory, name: str, instead: str) -> Inventory:
+    """Return the inventory with a ConfigMap of certificate authorities."""
+    read = partial(api.get, CONFIG_MAPS, name, _CONFIG_NAMESPACE)
+    config_map, assumed = _optional(read, CONFIG_MAPS, f"{instead} are assumed")
+    more = {(_CONFIG_NAMESPACE, name): config_map} if config_map else {}
+    return replace(inventory, config_maps={**inventory.config_maps, **more}, assumed=(*inventory.assumed, *assumed))
+
+
+def _trusted_config_map(config: Manifest) -> str | None:
     try:
-        return Field(config).walk("spec", "additionalTrustedCA", "name").text()
+        return Field(config).walk("spec", "additionalTrustedCA", "name").optional_text()
     except Malformed as exc:
         raise Malformed(f"{IMAGE_CONFIGS.resource} cluster: {exc.message}") from exc
 
 
-def _optional(ask: Callable[[], _T], kind: ResourceKind, instead: str) -> tuple[_T | None, tuple[str, ...]]:
-    """What was asked for; None with words when the account may not ask for it."""
+def _optional(read: Callable[[], _T], kind: ResourceKind, instead: str) -> tuple[_T | None, tuple[str, ...]]:
+    """Return what was read. If it is forbidden, return None and a sentence about the assumption."""
     try:
-        return ask(), ()
+        return read(), ()
     except Forbidden as exc:
         return None, (f"{instead}, because {kind.resource} could not be read: {exc.message}",)
 

@@ -1,4 +1,4 @@
-"""With which credentials images are pulled: as the node that loads a kmod, as KMM's builds, as the release's reader."""
+"""Choose the credentials of a pull: as the node that loads a kmod, as KMM's builds, or for the release image."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kmm_preflight.oci.auth import Keychain, holds_login, parse_pull_secret
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.planning.plan import Case, Plan
 
-# What `oc adm inspect` writes in place of each value of a Secret.
+# `oc adm inspect` replaces each value of a Secret by its length.
 _ELIDED = "bytes long"
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a Module's image is pulled with.
-
-    note tells of a Secret that is not at hand; problem of one that cannot be used.
-    """
+    """The credentials with which a Module's image is pulled."""
 
     pull: PullCredentials = field(default_factory=PullCredentials)
+    """The credentials."""
     note: Finding | None = None
+    """A finding about a Secret that was not given, or None."""
     problem: Finding | None = None
+    """A finding about a Secret that cannot be used, or None."""
 
     def __str__(self) -> str:
         return str(self.pull)
@@ -35,31 +35,34 @@ class Credentials:
 
 @dataclass(frozen=True)
 class NamedSecret:
-    """A Secret by the words for whose it is; needed when a Module names it itself."""
+    """A Secret that a Module or a ServiceAccount names."""
 
     key: Key
+    """Namespace and name."""
     source: str
-    needed: bool = False
+    """The Secret and the object that names it, in words."""
+    required: bool = False
+    """True if the pull fails without a login in the Secret."""
 
 
 def node_secrets(case: Case, inventory: Inventory) -> tuple[NamedSecret, ...]:
-    """The Secrets of the Pod that KMM has pull the image: the Module's own, else those of the account `default`."""
+    """Return the Secrets of the Pod that pulls the image: the Module's own, else those of the account `default`."""
     return _secrets(case, inventory, NODE_ACCOUNT)
 
 
 def builder_secrets(plan: Plan, inventory: Inventory) -> tuple[NamedSecret, ...]:
-    """The Secrets that a build pulls and pushes with: the Module's own, else those of the account `builder`."""
+    """Return the Secrets of a build: the Module's own, else those of the account `builder`."""
     return _secrets(plan, inventory, BUILD_ACCOUNT)
 
 
 def _secrets(case: Case, inventory: Inventory, account: str) -> tuple[NamedSecret, ...]:
     namespace = case.module.namespace
     if case.secret is not None:
-        return (NamedSecret((namespace, case.secret), f"imageRepoSecret {namespace}/{case.secret}", needed=True),)
-    manifest = inventory.service_accounts.get((namespace, account), {})
-    # Of the account of builds the Secrets that are not for pulling count too: with them it pushes.
+        return (NamedSecret((namespace, case.secret), f"imageRepoSecret {namespace}/{case.secret}", required=True),)
+    manifest = Field(inventory.service_accounts.get((namespace, account), {}))
+    # A build also uses the mountable Secrets of its account, to push.
     lists = ("imagePullSecrets", "secrets") if account == BUILD_ACCOUNT else ("imagePullSecrets",)
-    names = dict.fromkeys(item["name"].text() for one in lists for item in Field(manifest)[one])
+    names = dict.fromkeys(item["name"].text() for list_name in lists for item in manifest[list_name])
     words = f"of ServiceAccount {account}"
     return tuple(
         NamedSecret((namespace, name), f"imagePullSecret {namespace}/{name} {words}") for name in names if name
@@ -67,17 +70,17 @@ def _secrets(case: Case, inventory: Inventory, account: str) -> tuple[NamedSecre
 
 
 def image_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None) -> Credentials:
-    """The credentials of a plan, as the node has them. A Secret that is there but unusable refutes, as on the node.
+    """Return the credentials of a plan, as on the node. A Secret that cannot be used refutes the plan, as there.
 
-    Without a cluster --authfile stands in for Secrets that are not at hand; in a cluster it never does.
+    Without a cluster, --authfile replaces Secrets that were not given. In a cluster it never does.
     """
     return _credentials(plan, inventory, authfile, node_secrets(plan, inventory))
 
 
 def build_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None, in_job: bool) -> Credentials:
-    """The credentials with which a plan's sections pull and push; the same rules as for its image.
+    """Return the credentials with which the sections of a plan pull and push, by the rules of image_credentials.
 
-    A Job is a Pod as any other: it has the account `default`, and none of the nodes' own logins.
+    A Job has a Pod of the account `default`, without the logins of nodes.
     """
     if not in_job:
         return _credentials(plan, inventory, authfile, builder_secrets(plan, inventory))
@@ -86,21 +89,21 @@ def build_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | Non
 
 
 def _credentials(
-    plan: Plan, inventory: Inventory, authfile: Keychain | None, named: tuple[NamedSecret, ...]
+    plan: Plan, inventory: Inventory, authfile: Keychain | None, secrets: tuple[NamedSecret, ...]
 ) -> Credentials:
     stand_in = () if inventory.live or authfile is None else (replace(authfile, stand_in=True),)
     try:
-        own = tuple(_keychains(named, inventory))
-        node = _node(inventory)
+        own = tuple(_keychains(secrets, inventory))
+        node = _node_keychains(inventory)
     except Malformed as exc:
         return Credentials(problem=findings.CREDENTIALS_INVALID(problem=exc.message))
     if own:
-        # Beside the Module's own Secrets the file plays the node's pull secret, and that at mirrors only.
+        # With own Secrets, the file replaces the pull secret of the nodes, which nodes use at mirrors only.
         return Credentials(
             PullCredentials(own, node) if node else PullCredentials(own, stand_in, mirrors_only=bool(stand_in))
         )
     if plan.secret is not None and inventory.live:
-        problem = f"{named[0].source}: the cluster has no such Secret"
+        problem = f"{secrets[0].source}: the cluster has no such Secret"
         return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
     pull = PullCredentials(stand_in, node or stand_in)
     note = findings.MAPPING_SECRET_ABSENT(secret=plan.secret, used=pull) if plan.secret is not None else None
@@ -108,25 +111,24 @@ def _credentials(
 
 
 def release_credentials(inventory: Inventory, authfile: Keychain | None) -> PullCredentials:
-    """What release and driver toolkit are pulled with: the nodes' own pull secret, else --authfile."""
-    return PullCredentials(node=_node(inventory) or ((authfile,) if authfile else ()))
+    """Return the credentials for release, driver toolkits and OS images: the nodes' pull secret, else --authfile."""
+    return PullCredentials(node=_node_keychains(inventory) or ((authfile,) if authfile else ()))
 
 
-def _node(inventory: Inventory) -> tuple[Keychain, ...]:
-    return tuple(
-        _keychains((NamedSecret(PULL_SECRET, f"pull secret {'/'.join(PULL_SECRET)}", needed=True),), inventory)
-    )
+def _node_keychains(inventory: Inventory) -> tuple[Keychain, ...]:
+    secret = NamedSecret(PULL_SECRET, f"pull secret {'/'.join(PULL_SECRET)}", required=True)
+    return tuple(_keychains((secret,), inventory))
 
 
-def _keychains(named: tuple[NamedSecret, ...], inventory: Inventory) -> Iterator[Keychain]:
-    """Those that are at hand. Of an account's Secrets a kubelet passes over those that hold no login."""
-    for one in named:
-        secret = inventory.secrets.get(one.key)
-        if secret is not None and not is_elided(secret) and (one.needed or holds_login(secret)):
-            yield parse_pull_secret(secret, one.source)
+def _keychains(secrets: tuple[NamedSecret, ...], inventory: Inventory) -> Iterator[Keychain]:
+    """Yield the logins of the Secrets that were given. A kubelet ignores an account's Secret without a login."""
+    for secret in secrets:
+        manifest = inventory.secrets.get(secret.key)
+        if manifest is not None and not is_elided(manifest) and (secret.required or holds_login(manifest)):
+            yield parse_pull_secret(manifest, secret.source)
 
 
 def is_elided(secret: Manifest) -> bool:
-    """Whether a must-gather has the Secret without what is in it."""
+    """True for a Secret of a must-gather, which has no values."""
     data = secret.get("data")
     return isinstance(data, dict) and any(str(value).endswith(_ELIDED) for value in data.values())

@@ -1,4 +1,4 @@
-"""YAML and JSON text becomes Kubernetes objects, each with the place where it stands."""
+"""Read Kubernetes objects from YAML and JSON text, each with its place."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ import yaml
 from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import Manifest
 
-# libyaml's loader goes down by recursion, in C: far deeper than this it would end the process.
+# libyaml's loader recurses in C: much deeper text would end the process.
 NESTING = 500
 
 
 @dataclass(frozen=True)
 class DocumentPlace:
-    """A file and the number of the document in it, from 1; item is set inside a list."""
+    """The place of an object."""
 
     file: str
+    """The file, for messages."""
     document: int
-    item: str = ""
+    """The number of the document in the file, from 1."""
+    item: str | None = None
+    """The item of a list, such as items[0], or None outside a list."""
 
     def __str__(self) -> str:
         return f"{self.file}, document {self.document}{', ' + self.item if self.item else ''}"
 
 
 class _Loader(yaml.CSafeLoader):
-    """The safe loader, which refuses a key that stands twice: the API server would not say which one it took."""
+    """The safe loader. It refuses a duplicate key: the API server would take one of its values without a warning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen = set()
+        keys = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value} stands twice", key.start_mark)
-                seen.add(key.value)
+                if key.value in keys:
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
+                keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -45,15 +48,15 @@ def _as_written(_: _Loader, node: yaml.ScalarNode) -> str:
     return str(node.value)
 
 
-# Kubernetes reads a plain date, and a plain =, as text.
+# Kubernetes reads an unquoted date, and an unquoted =, as text.
 for _tag in ("timestamp", "value"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_written)
 
 
 def read_documents(text: str, file: str) -> Iterator[tuple[DocumentPlace, Manifest]]:
-    """The objects in the text; List kinds and lists of objects are taken apart, what has no kind is passed over.
+    """Yield the objects of a text. Yield the items of lists one by one, and ignore values without a kind.
 
-    UsageProblem with file, line and column for what is neither YAML nor JSON.
+    Raise UsageProblem with file, line and column if the text is neither YAML nor JSON.
     """
     try:
         for number, document in enumerate(_documents(text), 1):
@@ -61,16 +64,16 @@ def read_documents(text: str, file: str) -> Iterator[tuple[DocumentPlace, Manife
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageProblem(f"{file}{where}: got no YAML ({exc.problem or exc.context}), expected manifests") from exc
+        raise UsageProblem(f"{file}{where}: invalid YAML: {exc.problem or exc.context}") from exc
     except json.JSONDecodeError as exc:
         where = f", line {exc.lineno}, column {exc.colno}"
-        raise UsageProblem(f"{file}{where}: got no JSON ({exc.msg}), expected manifests") from exc
+        raise UsageProblem(f"{file}{where}: invalid JSON: {exc.msg}") from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise UsageProblem(f"{file}: got no YAML ({exc}), expected manifests") from exc
+        raise UsageProblem(f"{file}: invalid YAML: {exc}") from exc
 
 
 def _documents(text: str) -> Iterable[object]:
-    """The documents, decoded. What is JSON is read as such: YAML knows no surrogate pairs, and no JSON lines."""
+    """Return the decoded documents. Read JSON as JSON: YAML has no surrogate pairs, and no JSON lines."""
     values = _json_values(text)
     if values is not None:
         return values
@@ -79,7 +82,7 @@ def _documents(text: str) -> Iterable[object]:
 
 
 def _json_values(text: str) -> list[object] | None:
-    """The JSON values that stand one after the other; None for what may be YAML."""
+    """Return the JSON values of a text, one after the other, or None if the text may be YAML."""
     values: list[object] = []
     position = _skip(text, 0)
     if text[position : position + 1] not in ("{", "["):
@@ -90,26 +93,26 @@ def _json_values(text: str) -> list[object] | None:
             values.append(value)
             position = _skip(text, end)
     except json.JSONDecodeError:
-        if len(values) > 1:  # no YAML has two mappings side by side
+        if len(values) > 1:  # YAML does not allow two mappings one after the other
             raise
-        return None  # YAML in its flow style
+        return None  # YAML in flow style
     except RecursionError:
-        return None  # refused with its place below
+        return None  # the check of the nesting reports the place
     return values
 
 
 def _skip(text: str, position: int) -> int:
-    """Where what follows the white space begins."""
-    hit = _SPACE.match(text, position)
-    return hit.end() if hit else position
+    """Return the position after white space."""
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in made if names.count(name) > 1)} stands twice")
-    return made
+        raise ValueError(f"duplicate key {next(name for name in mapping if names.count(name) > 1)}")
+    return mapping
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
@@ -140,12 +143,12 @@ def _objects(document: object, place: DocumentPlace) -> Iterator[tuple[DocumentP
         return
     items = document.get("items")
     if items is not None and not isinstance(items, list):
-        raise UsageProblem(f"{place}: items: got no list, expected the items of a {kind}")
+        raise UsageProblem(f"{place}: items is not a list, expected the items of a {kind}")
     for index, item in enumerate(items or []):
-        here = f"{place.item}.items[{index}]".lstrip(".")
+        here = f"{place.item}.items[{index}]" if place.item else f"items[{index}]"
         if isinstance(item, dict):
-            # The items of a typed list need not repeat what the list says.
-            own = (
+            # Items of a typed list may lack kind and apiVersion.
+            head = (
                 {"kind": kind.removesuffix("List"), "apiVersion": document.get("apiVersion")} if kind != "List" else {}
             )
-            yield from _objects({**own, **item}, DocumentPlace(place.file, place.document, here))
+            yield from _objects({**head, **item}, DocumentPlace(place.file, place.document, here))

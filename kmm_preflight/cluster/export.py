@@ -102,7 +102,7 @@ class _Recording:
         return self.api.serves(kind)
 
     def list(
-        self, kind: ResourceKind, namespace: str = "", name: str = "", labels: str = ""
+        self, kind: ResourceKind, namespace: str | None = None, name: str | None = None, labels: str | None = None
     ) -> tuple[Manifest, ...] | None:
         """Return the objects, and keep them. Raise Forbidden, and keep its words.
 
@@ -126,7 +126,9 @@ class _Recording:
         except Forbidden:
             return  # its words are kept
 
-    def get(self, kind: ResourceKind, name: str, namespace: str = "", metadata_only: bool = False) -> Manifest | None:
+    def get(
+        self, kind: ResourceKind, name: str, namespace: str | None = None, metadata_only: bool = False
+    ) -> Manifest | None:
         """Return the object, and keep it. Raise Forbidden, and keep its words.
 
         If a Secret or a ConfigMap is forbidden, return None, as for an object that does not exist.

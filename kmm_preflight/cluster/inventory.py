@@ -1,4 +1,4 @@
-"""What a cluster, or manifests in its stead, hold of what concerns a preflight."""
+"""The objects that a run reads, from a cluster or from manifests."""
 
 from __future__ import annotations
 
@@ -7,45 +7,55 @@ from dataclasses import dataclass, field
 
 from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.planning.module import Module, RefusedModule
+from kmm_preflight.planning.module import Module, RefusedModule, has_case
 
 Key = tuple[str, str]
-"""Namespace and name."""
+"""Namespace and name of an object. The namespace of a cluster-wide object is an empty text."""
 
 PULL_SECRET: Key = ("openshift-config", "pull-secret")
-"""The Secret that every node pulls with."""
+"""The Secret with which every node pulls."""
 
 NODE_ACCOUNT = "default"
-"""The ServiceAccount whose imagePullSecrets a Pod of KMM pulls with where a Module names no Secret."""
+"""The ServiceAccount of KMM's Pods: its imagePullSecrets pull images of Modules that name no Secret."""
 
 BUILD_ACCOUNT = "builder"
-"""The one with whose Secrets a build of KMM pulls and pushes there."""
+"""The ServiceAccount of KMM's builds: its Secrets pull and push images of Modules that name no Secret."""
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """Modules and refused ones in order of namespace and name; what serves them by namespace and name.
-
-    mirrors are IDMS, ITMS and ICSP objects; image_config and proxy the image.config.openshift.io and the
-    proxy.config.openshift.io named cluster; fleet is what was read of nodes and pools, None where nothing was. source
-    names what was read, for messages; assumed what could not be read, and what was taken instead. live says that a
-    cluster answered: a Secret or ServiceAccount that a Module names and that is not here does not exist.
-    """
+    """The objects that a run reads."""
 
     modules: tuple[Module, ...] = ()
+    """Modules, by namespace and name."""
     config_maps: Mapping[Key, Manifest] = field(default_factory=dict)
+    """ConfigMaps."""
     secrets: Mapping[Key, Manifest] = field(default_factory=dict, repr=False)
+    """Secrets."""
     service_accounts: Mapping[Key, Manifest] = field(default_factory=dict)
+    """ServiceAccounts."""
     mirrors: tuple[Manifest, ...] = ()
+    """ImageDigestMirrorSets, ImageTagMirrorSets and ImageContentSourcePolicies."""
     image_config: Manifest | None = None
+    """The image.config.openshift.io named cluster, or None."""
     proxy: Manifest | None = field(default=None, repr=False)
+    """The proxy.config.openshift.io named cluster, or None."""
     fleet: Fleet | None = None
+    """Nodes and pools, or None if they were not read."""
     refused: tuple[RefusedModule, ...] = ()
+    """Modules of a cluster that cannot be read, by namespace and name."""
     source: str = "the manifests"
+    """The place that was read, for messages."""
     assumed: tuple[str, ...] = ()
+    """Sentences about objects that could not be read, and what the run assumes instead."""
     live: bool = False
+    """True if a cluster was read: a Secret or ServiceAccount that is missing here does not exist."""
 
-    def every(self) -> list[Module | RefusedModule]:
-        """Modules and refused ones in one order."""
-        every: list[Module | RefusedModule] = [*self.modules, *self.refused]
-        return sorted(every, key=lambda module: module.name)
+    def all_modules(self) -> list[Module | RefusedModule]:
+        """Return all Modules, also those that cannot be read, by namespace and name."""
+        modules: list[Module | RefusedModule] = [*self.modules, *self.refused]
+        return sorted(modules, key=lambda module: module.name)
+
+    def judged(self) -> list[Module | RefusedModule]:
+        """Return the Modules that must be checked, by namespace and name."""
+        return [module for module in self.all_modules() if has_case(module)]

@@ -1,4 +1,4 @@
-"""Which kubeconfig, context and user count, as kubectl chooses them; cluster/kubernetes.py logs in with them."""
+"""Choose kubeconfig files, context and user as kubectl does."""
 
 from __future__ import annotations
 
@@ -17,91 +17,96 @@ from kmm_preflight.text import listed
 
 @dataclass(frozen=True)
 class KubeconfigContext:
-    """What of which files. plugin is the program that gives the credentials, proxy the cluster's own; "" for none."""
+    """A context of merged kubeconfig files."""
 
     files: tuple[Path, ...]
-    context: str
-    user: str
-    plugin: str
-    proxy: str
+    """The files."""
+    name: str
+    """The name of the context."""
+    user: str | None
+    """The user of the context, or None."""
+    plugin: str | None
+    """The program that gives the user's credentials, or None."""
+    proxy: str | None
+    """The proxy of the context's cluster, or None."""
 
     def __str__(self) -> str:
-        return f"context {self.context} of {listed([str(file) for file in self.files])}"
+        return f"context {self.name} of {listed([str(file) for file in self.files])}"
 
 
-def choose(access: Access) -> KubeconfigContext | None:
-    """What the access leads to; None where there is no file and nothing demands one, as inside a Pod.
+def choose_context(access: Access) -> KubeconfigContext | None:
+    """Return the context, or None if no file exists and no option names a file, as inside a Pod.
 
-    The first of several files that has a context, a current context or a user of a name wins. UsageProblem names the
-    file, and what stands or lacks there.
+    The first file with a current context, or with a context, cluster or user of a name, wins. Raise UsageProblem with
+    the file and the problem.
     """
     files = tuple(file for file in access.kubeconfig if file.exists())
     if not files:
         if access.named_by == "--kubeconfig":
-            raise UsageProblem(f"--kubeconfig {access.kubeconfig[0]}: no such file; expected a kubeconfig")
+            raise UsageProblem(f"--kubeconfig {access.kubeconfig[0]}: no such file")
         return None
     documents = [(file, _read(file)) for file in files]
     try:
-        return _chosen(access, documents)
+        return _context(access, documents)
     except Malformed as exc:
         raise UsageProblem(f"kubeconfig {listed([str(file) for file in files])}: {exc.message}") from exc
 
 
-def _chosen(access: Access, documents: list[tuple[Path, Field]]) -> KubeconfigContext:
+def _context(access: Access, documents: list[tuple[Path, Field]]) -> KubeconfigContext:
     files = tuple(file for file, _ in documents)
     where = f"kubeconfig {listed([str(file) for file in files])}"
-    name = access.context or next((text for _, one in documents if (text := one["current-context"].text())), "")
-    contexts = _named(documents, "contexts")
-    if not name:
-        raise UsageProblem(f"{where}: got no current-context, expected one, or --context NAME; has {_names(contexts)}")
+    name = access.context or next((name for _, file in documents if (name := file["current-context"].text())), None)
+    contexts = _by_name(documents, "contexts")
+    if name is None:
+        raise UsageProblem(f"{where}: it has no current-context. Pass --context with one of {_names(contexts)}.")
     if name not in contexts:
         source = "--context" if access.context else "current-context"
-        raise UsageProblem(f"{source} {name}: no such context in {where}; expected one of {_names(contexts)}")
+        raise UsageProblem(f"{source} {name}: {where} does not have this context, expected one of {_names(contexts)}")
     context = contexts[name]["context"]
     cluster = context["cluster"].present("the name of a cluster").text()
-    if cluster not in (clusters := _named(documents, "clusters")):
+    if cluster not in (clusters := _by_name(documents, "clusters")):
         raise UsageProblem(f"{where}: context {name}: got cluster {cluster}, expected one of {_names(clusters)}")
     fields = clusters[cluster]["cluster"]
     fields["server"].present(f"the URL of cluster {cluster}").text()
-    user = context["user"].text()
-    users = _named(documents, "users")
-    plugin = users[user].walk("user", "exec", "command").text() if user in users else ""
-    return KubeconfigContext(files, name, user, plugin, fields["proxy-url"].text())
+    user = context["user"].optional_text()
+    users = _by_name(documents, "users")
+    plugin = users[user].walk("user", "exec", "command").optional_text() if user in users else None
+    return KubeconfigContext(files, name, user, plugin, fields["proxy-url"].optional_text())
 
 
 def _read(file: Path) -> Field:
     try:
         document = yaml.safe_load(file.read_text())
     except OSError as exc:
-        raise UsageProblem(f"kubeconfig {file}: cannot be read ({exc.strerror}); expected a kubeconfig") from exc
+        raise UsageProblem(f"kubeconfig {file}: cannot be read ({exc.strerror})") from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise UsageProblem(f"kubeconfig {file}: got no YAML, expected a kubeconfig") from exc
+        raise UsageProblem(f"kubeconfig {file}: invalid YAML") from exc
     if not isinstance(document, dict):
-        raise UsageProblem(f"kubeconfig {file}: got no mapping, expected a kubeconfig")
+        raise UsageProblem(f"kubeconfig {file}: the YAML is not a mapping")
     return Field(document)
 
 
-def _named(documents: list[tuple[Path, Field]], section: str) -> dict[str, Field]:
-    """The items of a section by name; what stands first wins."""
-    found: dict[str, Field] = {}
+def _by_name(documents: list[tuple[Path, Field]], section: str) -> dict[str, Field]:
+    """Return the items of a section by name. Of two items of a name the first wins."""
+    items: dict[str, Field] = {}
     for _, document in documents:
         for item in document[section]:
-            found.setdefault(item["name"].text(), item)
-    return found
+            items.setdefault(item["name"].text(), item)
+    return items
 
 
 def _names(section: dict[str, Field]) -> str:
     return listed(sorted(section))
 
 
-def token_subject(authorization: str) -> str:
-    """Whom a bearer token says to be, such as system:serviceaccount:ns:name; "" when it does not say."""
+def token_subject(authorization: str) -> str | None:
+    """Return the account in a bearer token, such as system:serviceaccount:ns:name, or None if the token has none."""
     parts = authorization.rpartition(" ")[2].split(".")
     if len(parts) != 3:
-        return ""
+        return None
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except ValueError:
-        return ""
+        return None
     subject = claims.get("sub") if isinstance(claims, dict) else None
-    return subject if isinstance(subject, str) else ""
+    return subject if isinstance(subject, str) and subject else None

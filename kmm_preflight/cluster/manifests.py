@@ -1,4 +1,4 @@
-"""Manifests in files and folders, must-gather trees among them, in the place of a cluster."""
+"""Read manifests from files and folders, such as must-gather trees, instead of a cluster."""
 
 from __future__ import annotations
 
@@ -25,37 +25,38 @@ _MIRRORS = {
     "ImageTagMirrorSet": _CONFIG,
     "ImageContentSourcePolicy": "operator.openshift.io/v1alpha1",
 }
-# What serves Modules: the API version by kind. Another project's kind of that name is passed over.
-_SERVING = {**_NAMESPACED, **_MIRRORS, "Image": _CONFIG, "Proxy": _CONFIG}
-# Kinds that someone may have written for one of KMM's, in lower case.
+# Objects that Modules need, with their API versions. Other versions of a kind are ignored.
+_NEEDED = {**_NAMESPACED, **_MIRRORS, "Image": _CONFIG, "Proxy": _CONFIG}
+# Misspelt kinds of KMM, in lower case.
 _MISSPELT = {"module": "Module", "modules": "Module", "modulelist": "ModuleList"}
 
 
 def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inventory:
-    """The inventory in files, folders (all YAML and JSON below) and - (stdin); other kinds are passed over.
+    """Return the inventory of files, of folders with all YAML and JSON files below, and of - (standard input).
 
-    namespace counts where a manifest has none. UsageProblem names file, document and field of what the CRD or KMM's
-    webhook would refuse, and both places of a Module that stands twice.
+    Ignore other kinds. namespace applies if a manifest has none. Raise UsageProblem with file, document and field if
+    the CRD or KMM's webhook would refuse a Module, and with both places of a Module that exists twice.
     """
     modules: dict[Key, tuple[Module, DocumentPlace]] = {}
-    serving: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_SERVING, *KINDS)}
+    objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *KINDS)}
     for path in paths:
         for place, manifest in _objects(path, stdin):
+            kind, api = str(manifest["kind"]), manifest.get("apiVersion")
             if _is_module(manifest, place):
                 _add_module(modules, manifest, place, namespace)
-            elif manifest.get("apiVersion") == _SERVING.get(str(manifest["kind"]), ""):
-                _add_serving(serving[str(manifest["kind"])], manifest, place, namespace)
-            elif manifest.get("apiVersion") in KINDS.get(str(manifest["kind"]), ()):
-                _add_newest(serving[str(manifest["kind"])], manifest, place, namespace)
-    fleet = given_fleet({kind: tuple(serving[kind].values()) for kind in KINDS}, serving["ConfigMap"])
+            elif kind in _NEEDED and api == _NEEDED[kind]:
+                _add_object(objects[kind], manifest, place, namespace)
+            elif kind in KINDS and api in KINDS[kind]:
+                _add_newest_state(objects[kind], manifest, place, namespace)
+    fleet = given_fleet({kind: tuple(objects[kind].values()) for kind in KINDS}, objects["ConfigMap"])
     return Inventory(
         modules=tuple(module for _, (module, _) in sorted(modules.items())),
-        config_maps=serving["ConfigMap"],
-        secrets=serving["Secret"],
-        service_accounts=serving["ServiceAccount"],
-        mirrors=tuple(manifest for kind in _MIRRORS for manifest in serving[kind].values()),
-        image_config=serving["Image"].get(("", "cluster")),
-        proxy=serving["Proxy"].get(("", "cluster")),
+        config_maps=objects["ConfigMap"],
+        secrets=objects["Secret"],
+        service_accounts=objects["ServiceAccount"],
+        mirrors=tuple(manifest for kind in _MIRRORS for manifest in objects[kind].values()),
+        image_config=objects["Image"].get(("", "cluster")),
+        proxy=objects["Proxy"].get(("", "cluster")),
         fleet=fleet,
     )
 
@@ -76,14 +77,14 @@ def _files(path: Path) -> list[Path]:
         return [path]
     found = sorted(_walk(path))
     if not found:
-        raise UsageProblem(f"--manifests {path}: got a folder without {', '.join(SUFFIXES)} files")
+        raise UsageProblem(f"--manifests {path}: the folder has no {', '.join(SUFFIXES)} files")
     return found
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """The files below a folder, without pipes and the like, which would be waited for; a link to nowhere is one."""
+    """Yield the files below a folder, also broken links. Leave out pipes and devices: reading them may block."""
     for folder, folders, names in os.walk(path, onerror=_unreadable):
-        # A ConfigMap's volume keeps its files in such a folder, and links to them beside it.
+        # The volume of a ConfigMap has its files in a hidden folder, and links to them in the folder above.
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             file = Path(folder) / name
@@ -99,9 +100,9 @@ def _input(stdin: TextIO) -> str:
     try:
         text = stdin.read(FILE_BYTES + 1)
     except UnicodeDecodeError as exc:
-        raise UsageProblem("--manifests -: got bytes that are no text, expected manifests") from exc
+        raise UsageProblem("--manifests -: standard input is not UTF-8 text") from exc
     if len(text) > FILE_BYTES:
-        raise UsageProblem(f"--manifests -: got more than {FILE_BYTES >> 20} MiB, expected manifests")
+        raise UsageProblem(f"--manifests -: standard input has more than {FILE_BYTES >> 20} MiB")
     return text.removeprefix("\ufeff")
 
 
@@ -112,15 +113,15 @@ def _text(file: Path) -> str:
     except OSError as exc:
         raise UsageProblem(f"--manifests {file}: cannot be read ({exc.strerror})") from exc
     if len(body) > FILE_BYTES:
-        raise UsageProblem(f"--manifests {file}: got more than {FILE_BYTES >> 20} MiB, expected manifests")
+        raise UsageProblem(f"--manifests {file}: the file has more than {FILE_BYTES >> 20} MiB")
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise UsageProblem(f"--manifests {file}: got bytes that are no UTF-8, expected manifests") from exc
+        raise UsageProblem(f"--manifests {file}: the file is not UTF-8 text") from exc
 
 
 def _is_module(manifest: Manifest, place: DocumentPlace) -> bool:
-    """Whether this is a Module of KMM. A group or kind that KMM never had would be missed in silence: refused."""
+    """True for a Module of KMM. Raise UsageProblem for a misspelt group or kind, which would be ignored silently."""
     api, kind = manifest.get("apiVersion"), str(manifest["kind"])
     group = api.partition("/")[0] if isinstance(api, str) else ""
     if kind != "Module":
@@ -128,7 +129,7 @@ def _is_module(manifest: Manifest, place: DocumentPlace) -> bool:
             raise UsageProblem(f"{place}: kind: got {kind}, expected {_MISSPELT[kind.casefold()]}")
         return False
     if not isinstance(api, str):
-        raise UsageProblem(f"{place}: apiVersion: got none, expected {GROUP}/v1beta1")
+        raise UsageProblem(f"{place}: apiVersion is missing, expected {GROUP}/v1beta1")
     if group != GROUP and group.startswith("kmm."):
         raise UsageProblem(f"{place}: apiVersion: got {api}, expected {GROUP}/v1beta1")
     return group == GROUP
@@ -143,7 +144,7 @@ def _add_module(
         raise UsageProblem(f"{place}: Module {_name(manifest)}: {exc.message}") from exc
     key = (module.name.namespace, module.name.name)
     if key in modules:
-        raise UsageProblem(f"Module {module.name} stands twice: in {modules[key][1]} and in {place}; keep one of them")
+        raise UsageProblem(f"Module {module.name} exists twice: in {modules[key][1]} and in {place}; keep one of them")
     modules[key] = (module, place)
 
 
@@ -153,45 +154,49 @@ def _name(manifest: Manifest) -> str:
     return name if isinstance(name, str) and name else "without a name"
 
 
-def _add_serving(objects: dict[Key, Manifest], manifest: Manifest, place: DocumentPlace, namespace: str) -> None:
+def _add_object(objects: dict[Key, Manifest], manifest: Manifest, place: DocumentPlace, namespace: str) -> None:
     key = _key(manifest, place, namespace)
     if objects.get(key, manifest) != manifest:
-        raise _twice(manifest, key, place)
+        raise _duplicate(manifest, key, place)
     objects[key] = manifest
 
 
-def _add_newest(objects: dict[Key, Manifest], manifest: Manifest, place: DocumentPlace, namespace: str) -> None:
-    """The same; of two states of one object, as several must-gathers have them, the later counts."""
+def _add_newest_state(objects: dict[Key, Manifest], manifest: Manifest, place: DocumentPlace, namespace: str) -> None:
+    """Add an object. If two must-gathers have two states of the object, keep the later state."""
     key = _key(manifest, place, namespace)
-    before = objects.get(key, manifest)
-    versions = [_resource_version(one) for one in (before, manifest)]
-    if before != manifest and (0 in versions or versions[0] == versions[1]):
-        raise _twice(manifest, key, place)
-    objects[key] = before if versions[0] > versions[1] else manifest
+    other = objects.get(key, manifest)
+    objects[key] = manifest if other == manifest else _newest(other, manifest, key, place)
 
 
-def _resource_version(manifest: Manifest) -> int:
-    """The resourceVersion as a number, which Kubernetes 1.35 says that it is; 0 for none."""
+def _newest(first: Manifest, second: Manifest, key: Key, place: DocumentPlace) -> Manifest:
+    """Return the later of two states. Raise UsageProblem if their resourceVersions do not say which is later."""
+    versions = _resource_version(first), _resource_version(second)
+    match versions:
+        case int(earlier), int(later) if earlier != later:
+            return first if earlier > later else second
+        case _:
+            raise _duplicate(second, key, place)
+
+
+def _resource_version(manifest: Manifest) -> int | None:
+    """Return the resourceVersion, which is a number (Kubernetes 1.35). If it is not a number, return None."""
     metadata = manifest.get("metadata")
     version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-    return (
-        int(version)
-        if isinstance(version, str) and version.isascii() and version.isdigit() and len(version) < 20
-        else 0
-    )
+    if not isinstance(version, str) or not version.isascii() or not version.isdigit() or len(version) >= 20:
+        return None
+    return int(version)
 
 
 def _key(manifest: Manifest, place: DocumentPlace, namespace: str) -> Key:
     document = Field(manifest)
     try:
         metadata = document["metadata"]
-        inside = metadata["namespace"].text() or namespace if manifest["kind"] in _NAMESPACED_KINDS else ""
-        return inside, metadata["name"].text()
+        in_namespace = metadata["namespace"].text() or namespace if manifest["kind"] in _NAMESPACED_KINDS else ""
+        return in_namespace, metadata["name"].text()
     except Malformed as exc:
         raise UsageProblem(f"{place}: {manifest['kind']}: {exc.message}") from exc
 
 
-def _twice(manifest: Manifest, key: Key, place: DocumentPlace) -> UsageProblem:
-    return UsageProblem(
-        f"{place}: {manifest['kind']} {'/'.join(key).lstrip('/')} stands twice, and not alike; keep one of them"
-    )
+def _duplicate(manifest: Manifest, key: Key, place: DocumentPlace) -> UsageProblem:
+    subject = f"{place}: {manifest['kind']} {'/'.join(key).lstrip('/')}"
+    return UsageProblem(f"{subject} exists twice with different contents; keep one of them")

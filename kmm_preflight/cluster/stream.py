@@ -1,4 +1,4 @@
-"""What a command prints that is run in a Pod, over the websocket by which the API server hands it on."""
+"""Run a command in a Pod and read its output, over a websocket of the API server."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kmm_preflight.errors import BoundExceeded, Malformed, Unreachable
 
 SECONDS = 30.0
 TROUBLE = (websocket.WebSocketException, OSError)
-"""What a connection raises that cannot be made, or breaks."""
+"""Errors of a connection that cannot be opened, or breaks."""
 
-# Kubernetes' protocol of streams in a websocket: the first byte of a message names its channel.
+# Kubernetes' stream protocols over a websocket: the first byte of a message is its channel.
 _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-# 1 is what the command prints, 2 what it complains, 3 how it ended.
+# Channel 1 is standard output, 2 is standard error, 3 is the status at the end.
 _STDERR_SHOWN = 500
 
 
 class ClientConfiguration(Protocol):
-    """What the kubernetes client knows of a server, as far as a websocket needs it; it types none of it."""
+    """Settings of the kubernetes client that a websocket needs. The library does not type them."""
 
     verify_ssl: object
     ssl_ca_cert: object
@@ -37,7 +37,7 @@ class ClientConfiguration(Protocol):
 
 
 class StreamRefused(Exception):
-    """The server answered otherwise than by a stream."""
+    """The server answered with an HTTP status instead of a stream."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
@@ -46,31 +46,35 @@ class StreamRefused(Exception):
 
 @dataclass(frozen=True)
 class Stream:
-    """A command of a Pod that is not run yet: its address, the headers of the login, and words for messages."""
+    """A command in a Pod that is not run yet."""
 
     url: str
+    """The URL of the websocket, with http instead of ws."""
     login: tuple[str, ...]
+    """HTTP headers with the login."""
     configuration: ClientConfiguration
+    """TLS and proxy settings."""
     subject: str
+    """The start of messages."""
 
     def output(self, most: int) -> Iterator[bytes]:
-        """Runs the command and gives what it prints, in pieces; raises TROUBLE or StreamRefused too."""
+        """Run the command. Yield pieces of its standard output. Raise TROUBLE or StreamRefused too."""
         stream = self._open()
         try:
-            yield from _bounded(_stdout(stream, self.subject), most, self.subject)
+            yield from _limited(_stdout(stream, self.subject), most, self.subject)
         finally:
             stream.close()
 
     def _open(self) -> websocket.WebSocket:
         stream = websocket.WebSocket(sslopt=_trust(self.configuration))
         try:
-            # By the library's own way a server that does not answer would be waited for without an end.
+            # The kubernetes library would wait without a limit for a server that does not answer.
             stream.connect(  # type: ignore[no-untyped-call]  # nor does the library type it
                 f"ws{self.url.removeprefix('http')}",
                 header=list(self.login),
                 subprotocols=list(_PROTOCOLS),
                 timeout=SECONDS,
-                **_way(self.configuration),
+                **_proxy(self.configuration),
             )
         except websocket.WebSocketBadStatusException as exc:
             raise StreamRefused(exc.status_code, exc.resp_body or b"") from exc
@@ -78,78 +82,77 @@ class Stream:
 
 
 def _trust(configuration: ClientConfiguration) -> dict[str, object]:
-    """The configuration's trust and certificate, as the websocket client takes them."""
-    required = ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE
-    given = {
+    """Return the TLS options of the websocket client."""
+    options = {
         "ca_certs": configuration.ssl_ca_cert,
         "certfile": configuration.cert_file,
         "keyfile": configuration.key_file,
         "server_hostname": configuration.tls_server_name,
     }
     return {
-        "cert_reqs": required,
+        "cert_reqs": ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE,
         "check_hostname": bool(configuration.verify_ssl) and configuration.assert_hostname is not False,
-        **{name: value for name, value in given.items() if value},
+        **{name: value for name, value in options.items() if value},
     }
 
 
-def _way(configuration: ClientConfiguration) -> dict[str, object]:
-    """The configuration's proxy, and that of no environment: the client has chosen."""
+def _proxy(configuration: ClientConfiguration) -> dict[str, object]:
+    """Return the proxy options of the websocket client. It must ignore the environment: the proxy is chosen already."""
     if not configuration.proxy:
         return {"http_no_proxy": ["*"]}
     proxy = urlsplit(str(configuration.proxy))
-    way: dict[str, object] = {
+    options: dict[str, object] = {
         "http_proxy_host": proxy.hostname,
         "http_proxy_port": proxy.port,
         "http_no_proxy": str(configuration.no_proxy or "-").split(","),
     }
     login = {"http_proxy_auth": (unquote(proxy.username), unquote(proxy.password or ""))} if proxy.username else {}
-    return {**way, **login}
+    return {**options, **login}
 
 
 def _stdout(stream: websocket.WebSocket, subject: str) -> Iterator[bytes]:
-    """The pieces of a command's output; Malformed when it ended badly, Unreachable when nobody tells how it ended."""
-    complaint = b""
+    """Yield the pieces of standard output. Raise Malformed if the command failed, Unreachable without its status."""
+    stderr = b""
     while True:
         opcode, data = stream.recv_data()
         if opcode == websocket.ABNF.OPCODE_CLOSE or not data:
             raise Unreachable(f"{subject}: the connection ended before the command did; run again")
         match data[0]:
             case _ if len(data) == 1:
-                continue  # a channel's first message, which is empty
+                continue  # the first message of a channel is empty
             case 1:
                 yield data[1:]
             case 2:
-                complaint = (complaint + data[1:])[-_STDERR_SHOWN:]
+                stderr = (stderr + data[1:])[-_STDERR_SHOWN:]
             case 3:
-                _expect_success(data[1:], complaint, subject)
+                _check_success(data[1:], stderr, subject)
                 return
 
 
-def _expect_success(status: bytes, complaint: bytes, subject: str) -> None:
-    """Of the command, by the Status object that is told at its end."""
+def _check_success(status: bytes, stderr: bytes, subject: str) -> None:
+    """Raise Malformed unless the Status object at the end of the stream says that the command succeeded."""
     try:
-        told = json.loads(status)
+        answer = json.loads(status)
     except ValueError:
-        told = None
-    if not isinstance(told, Mapping) or told.get("status") != "Success":
-        said = complaint.decode(errors="replace").strip()
-        raise Malformed(f"{subject}: got {words_of(status)}{f' ({said})' if said else ''}, expected success")
+        answer = None
+    if not isinstance(answer, Mapping) or answer.get("status") != "Success":
+        lines = stderr.decode(errors="replace").strip()
+        raise Malformed(f"{subject}: the command failed: {message_of(status)}{f' ({lines})' if lines else ''}")
 
 
-def _bounded(pieces: Iterator[bytes], most: int, subject: str) -> Iterator[bytes]:
+def _limited(pieces: Iterator[bytes], most: int, subject: str) -> Iterator[bytes]:
     size = 0
     for piece in pieces:
         size += len(piece)
         if size > most:
-            raise BoundExceeded(f"{subject}: got more than {most} bytes")
+            raise BoundExceeded(f"{subject}: more than {most} bytes")
         yield piece
 
 
-def words_of(text: bytes) -> str:
-    """What a Status object says that tells of a refusal or of a command's end."""
+def message_of(text: bytes) -> str:
+    """Return the message of a Status object."""
     try:
-        told = json.loads(text)
+        status = json.loads(text)
     except ValueError:
-        return "no words"
-    return str(told.get("message") or "no words") if isinstance(told, Mapping) else "no words"
+        return "no message"
+    return str(status.get("message") or "no message") if isinstance(status, Mapping) else "no message"

@@ -69,6 +69,6 @@ class RunEnd:
 
     def _gone(self, live: LiveStatus, changes: ModuleChanges) -> frozenset[ModuleName]:
         """Return Modules of the record that no longer exist or no longer load a kmod."""
-        modules = self.inventory.every()
+        modules = self.inventory.all_modules()
         present = {module.name for module in modules if has_case(module) or module.deleting} - changes.gone
         return (frozenset(live.preflight.record) | changes.gone) - present
