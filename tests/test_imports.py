@@ -47,6 +47,17 @@ ROOMS = {
 # Files of fixtures that reports may import.
 SEEN_BY_REPORTS = {"fixtures.run", "fixtures.artifacts"}
 
+# Parts of oci that open images, layers and connections. Other rooms use oci.resolver.ImageResolver instead.
+INSIDE_OCI = [
+    "auth_session",
+    "connections.Connections",
+    "image.find_image",
+    "layers.layer_index",
+    "layers.scan",
+    "layout",
+    "registry",
+]
+
 # What only an edge may use, and the files that are edges for it. A name with a dot is an attribute or a call.
 DOMAIN_EDGES = {
     "urllib3": "oci/registry.py oci/connections.py cluster/transport.py cluster/login.py",
@@ -153,6 +164,12 @@ def test_no_two_rooms_import_each_other() -> None:
         for room, other in _arrows(path):
             seen[room].add(other)
     assert {(room, other) for room, many in seen.items() for other in many if room in seen.get(other, set())} == set()
+
+
+@pytest.mark.parametrize("path", [path for path in _files() if _room(_module(path)) != "oci"], ids=_module)
+def test_other_rooms_open_images_only_through_the_resolver(path: Path) -> None:
+    names = {f"{name.removeprefix(f'{PACKAGE}.oci.')}." for name in _imported(ast.parse(path.read_text()))}
+    assert {name for name in names if name.startswith(tuple(f"{inside}." for inside in INSIDE_OCI))} == set()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / PACKAGE).rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
