@@ -383,7 +383,7 @@ def test_a_missing_command_is_a_failure_of_the_dockerfile(tmp_path: Path, bench:
 def test_a_registry_that_answers_503_starts_no_build(tmp_path: Path, bench: Workbench) -> None:
     good = image([layer([Member(f"opt/lib/modules/{bench.new}/{KMOD}.ko", compile_kmod(bench.new))])])
     with FaultyRegistry({"team/kmod:v1": good}) as registry:
-        registry.tell(Fault(MANIFESTS, status=503))
+        registry.set_faults(Fault(MANIFESTS, status=503))
         manifests = build_module("busy", f"{registry.host}/team/kmod:v1", bench.copy_dockerfile())
         run = preflight(tmp_path, bench, manifests, "--push-built-image")
     assert run.returncode == 10, run.output

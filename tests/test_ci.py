@@ -56,7 +56,7 @@ class World:
     def have(self, image: str = HELLO, *faults: Fault) -> None:
         """One Module with this image."""
         (self.folder / "modules/hello.yaml").write_text(module("hello", f"{self.registry.host}/{image}"))
-        self.registry.tell(*faults)
+        self.registry.set_faults(*faults)
 
     def waits(self) -> list[str]:
         """The seconds that the gate has slept, once for each time."""

@@ -512,7 +512,7 @@ def test_an_os_image_that_cannot_be_read(
     images = {"driver-toolkit": toolkit(KERNEL), "rhel-coreos": node_image(node_list(KERNEL))}
     name = serve(registry, {**images, "rhel-coreos-9-x": images["rhel-coreos"]})
     image_exists = fault.path.startswith("sha256:")
-    registry.tell(fault, Fault("os/rhel-coreos-9-x/", status=404), *([] if image_exists else [GONE]))
+    registry.set_faults(fault, Fault("os/rhel-coreos-9-x/", status=404), *([] if image_exists else [GONE]))
     result, (kernel,) = read_remote(tmp_path, name, Choice())
     assert (kernel.problem.id if kernel.problem else "") == problem
     assert words in (kernel.problem.sentence if kernel.problem else result.notes[0])

@@ -52,7 +52,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def faulty(authority: Authority) -> Iterator[FaultyRegistry]:
-    """A registry with the image and the index; tell() makes it fail."""
+    """A registry with the image and the index; set_faults() makes it fail."""
     with FaultyRegistry({"team/kmod:v1": GOOD, "team/kmod:both": INDEX}, authority=authority) as registry:
         yield registry
 
@@ -201,7 +201,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_fault(faulty: FaultyRegistry, judge: Judge, name: str) -> None:
     case = CASES[name]
-    faulty.tell(*case.faults)
+    faulty.set_faults(*case.faults)
     start = time.monotonic()
     result = judge(f"{faulty.host}/team/kmod{'' if case.name.startswith('@') else ':'}{case.name}")
     assert _conclusion(result) == case.want, result
@@ -236,14 +236,14 @@ def test_layer_is_read_again_once_for_all_kmods_behind_a_link(authority: Authori
 
 
 def test_retry_after_is_honoured(faulty: FaultyRegistry, judge: Judge) -> None:
-    faulty.tell(Fault(MANIFESTS, times=1, status=429, headers={"Retry-After": "1"}))
+    faulty.set_faults(Fault(MANIFESTS, times=1, status=429, headers={"Retry-After": "1"}))
     start = time.monotonic()
     assert _conclusion(judge(f"{faulty.host}/team/kmod:v1")) == GREEN
     assert 1 <= time.monotonic() - start < 3
 
 
 def test_retry_after_is_bounded(faulty: FaultyRegistry, judge: Judge) -> None:
-    faulty.tell(Fault(MANIFESTS, times=1, status=503, headers={"Retry-After": "86400"}))
+    faulty.set_faults(Fault(MANIFESTS, times=1, status=503, headers={"Retry-After": "86400"}))
     start = time.monotonic()
     assert _conclusion(judge(f"{faulty.host}/team/kmod:v1")) == GREEN
     assert time.monotonic() - start < 3
@@ -297,7 +297,7 @@ def test_untrusted_certificate_with_skip_tls_verify(judge: Judge, tmp_path: Path
 
 
 def test_no_plain_http_after_an_answer_by_https(faulty: FaultyRegistry, judge: Judge) -> None:
-    faulty.tell(Fault(BLOBS, hang_s=FOREVER_S))
+    faulty.set_faults(Fault(BLOBS, hang_s=FOREVER_S))
     result = judge(f"{faulty.host}/team/kmod:v1", LOGIN, RegistryTLS(insecure=True))
     assert _conclusion(result) == UNREACHABLE
     assert "Read timed out" in result.findings[0].sentence
@@ -307,7 +307,7 @@ BUILD = {"dockerfileConfigMap": {"name": "dockerfile"}}
 
 
 def test_undecided_image_is_not_built(faulty: FaultyRegistry, authority: Authority, tmp_path: Path) -> None:
-    faulty.tell(Fault("team/kmod/manifests/v1", status=503))
+    faulty.set_faults(Fault("team/kmod/manifests/v1", status=503))
     image_name = f"{faulty.host}/team/kmod"
     modules = [
         module("busy", f"{image_name}:v1", build=BUILD),

@@ -201,7 +201,7 @@ def unread(place: Place, problem: str, files: str = ALL) -> object:
 )
 def test_an_os_image_that_cannot_be_read_is_a_finding(place: Place, fault: Fault, words: str) -> None:
     place.serve(dtk=toolkit(place.kernel.version, "Module.symvers"), os=image([BELOW, ABOVE]))
-    place.registry.tell(fault)
+    place.registry.set_faults(fault)
     result = place.read()
     assert parts(result) == (True, False, False)
     (finding,) = result.findings

@@ -158,7 +158,7 @@ FITS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     # The registry whose login is in the Module's own Secret, the one in the nodes' pull secret, and the verdict.
     "own fits the mirror only": ("mirror", "", DENIED),
     "own fits the mirror, the node's the source": ("mirror", "source", VERIFIED),
-    "own fits the source, which has it": ("source", "", VERIFIED),
+    "own fits the source, which has the image": ("source", "", VERIFIED),
     "the node's fits the mirror": ("", "mirror", VERIFIED),
     "own is useless, the node's fits the mirror": ("source", "mirror", VERIFIED),
     "nobody's fits": ("", "", DENIED),

@@ -196,13 +196,13 @@ def test_faulty_registry_gives_no_ranges(
 def test_faulty_registry_gives_wrong_bytes(http: urllib3.PoolManager, path: str) -> None:
     with FaultyRegistry({"team/kmod:v1": SMALL}) as faulty:
         right = http.request("GET", faulty.url + path)
-        faulty.tell(Fault("/v2/", wrong_bytes=True))
+        faulty.set_faults(Fault("/v2/", wrong_bytes=True))
         wrong = http.request("GET", faulty.url + path)
         assert wrong.headers["Docker-Content-Digest"] == "sha256:" + hashlib.sha256(right.data).hexdigest()
         assert (len(wrong.data), wrong.data == right.data) == (len(right.data), False)
         if MANIFESTS in path:
             assert wrong.json() == right.json()
-        faulty.tell(Fault("/v2/", wrong_digest=True))
+        faulty.set_faults(Fault("/v2/", wrong_digest=True))
         lie = http.request("GET", faulty.url + path)
         assert (lie.data, lie.headers["Docker-Content-Digest"]) == (right.data, "sha256:" + "0" * 64)
 
@@ -220,7 +220,7 @@ def test_faulty_registry_drips_and_hangs_but_stops_at_once(http: urllib3.PoolMan
         begun = time.monotonic()
         assert answer.read(300) == BLOB.data[:300]
         assert 0.2 < time.monotonic() - begun < 2
-        faulty.tell(Fault(MANIFESTS, hang_s=FOREVER_S))
+        faulty.set_faults(Fault(MANIFESTS, hang_s=FOREVER_S))
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             http.request("GET", f"{faulty.url}/v2/team/kmod{MANIFESTS}v1", timeout=0.2)
         begun = time.monotonic()

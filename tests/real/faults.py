@@ -1,4 +1,4 @@
-"""A registry that fails on purpose: it speaks the distribution protocol over HTTP until a Fault says otherwise."""
+"""A registry that fails on purpose: it serves the distribution protocol, except for requests that have a Fault."""
 
 from __future__ import annotations
 
@@ -29,45 +29,50 @@ _CODES = {401: "UNAUTHORIZED", 403: "DENIED", 404: "MANIFEST_UNKNOWN", 429: "TOO
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with requests whose path contains `path`: MANIFESTS, BLOBS, a digest or a tag."""
+    """A fault of some requests."""
 
     path: str
+    """A part of the path of these requests: MANIFESTS, BLOBS, a digest or a tag."""
     times: int | None = None
-    """How many requests it spoils before all is well; None is all of them."""
+    """The number of requests that fail before they succeed; None: all fail."""
     status: int = 0
-    """Answer this error, with `headers` such as Retry-After."""
+    """The status of the answer; 0: the usual status."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of an answer with this status, such as Retry-After."""
     hang_s: float = 0
-    """Silence before the answer; FOREVER_S for a server that never answers."""
+    """Seconds before the answer; FOREVER_S for a server that never answers."""
     until: threading.Event | None = None
-    """Silence before the answer until this is set, so that a test acts while a client waits, however slow either is."""
+    """The answer waits until this event is set. A test can act while the client waits, at any speed."""
     cut_after: int | None = None
-    """Close the connection after so many bytes of the body, though Content-Length promised all."""
+    """Close the connection after this many bytes of the body, although Content-Length is the whole size."""
     bytes_per_s: int = 0
-    """Let the body drip."""
+    """The rate of the body; 0: no limit."""
     endless: bool = False
-    """No Content-Length, and zeros without end after the true bytes."""
+    """Send no Content-Length, and endless zeros after the true bytes."""
     wrong_bytes: bool = False
-    """As many bytes as expected, with another digest; a manifest stays readable JSON."""
+    """Send other bytes of the same length; a manifest stays valid JSON."""
     wrong_digest: bool = False
-    """True bytes under a Docker-Content-Digest that is not theirs."""
+    """Send the true bytes with a wrong Docker-Content-Digest."""
     redirect_to: str = ""
-    """Answer 307 to the same path below this address, as registries do that keep blobs in object storage."""
+    """Redirect (307) to the same path below this address, as registries with object storage do."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as it arrived; headers.get() ignores case, get_all("Accept") tells repeated ones."""
+    """A request that arrived."""
 
     method: str
+    """The HTTP method."""
     path: str
+    """The path with the query."""
     headers: Message[str, str]
+    """The headers. get() ignores case; get_all("Accept") returns repeated headers."""
     port: int = 0
-    """The client's own, by which its process can be found."""
+    """The port of the client, to find its process."""
 
 
 class FaultyRegistry(LocalServer):
-    """Serves images, given as {"repository:tag": image}, also by digest; use it in a `with`, or call start and stop."""
+    """A registry of images, by tag ("repository:tag") and by digest. Use it in a `with`, or call start and stop."""
 
     def __init__(
         self,
@@ -83,34 +88,34 @@ class FaultyRegistry(LocalServer):
         self._basic = "Basic " + base64.b64encode(":".join(login).encode()).decode() if login else None
         self._guard = threading.Lock()
         self._seen: list[Seen] = []
-        self.tell(*faults)
+        self.set_faults(*faults)
 
-    def tell(self, *faults: Fault) -> None:
-        """Have these faults from now on and no others; of two that fit a request the first counts, while it lasts."""
+    def set_faults(self, *faults: Fault) -> None:
+        """Replace all faults. If several match a request, the first one that is not used up counts."""
         with self._guard:
             self._faults = [[fault, fault.times] for fault in faults]
 
     def requests(self) -> list[Seen]:
-        """Everything that arrived, oldest first."""
+        """Return all requests that arrived, oldest first."""
         with self._guard:
             return list(self._seen)
 
     def forget(self) -> None:
-        """Start counting anew."""
+        """Forget all requests."""
         with self._guard:
             self._seen.clear()
 
     def record(self, seen: Seen) -> None:
-        """Note a request, before anything is done with it."""
+        """Record a request before its answer."""
         with self._guard:
             self._seen.append(seen)
 
     def admits(self, seen: Seen) -> bool:
-        """Whether the password is right or not asked for."""
+        """True if the password is right, or if no password is required."""
         return self._basic is None or seen.headers.get("Authorization") == self._basic
 
     def fault(self, path: str) -> Fault:
-        """The fault for this request, which is one time less from then on."""
+        """Return the fault for this request, and count its use. Without a fault, return an empty one."""
         with self._guard:
             for entry in self._faults:
                 fault, left = entry
@@ -122,7 +127,7 @@ class FaultyRegistry(LocalServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """GET and HEAD of manifests and blobs."""
+    """The handler of GET and HEAD requests."""
 
     protocol_version = "HTTP/1.1"
 
@@ -137,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.UNAUTHORIZED)
             return
         fault = self._owner.fault(self.path)
-        if self._silent(fault):
+        if self._wait(fault):
             self.close_connection = True
         elif fault.status:
             self._refuse(fault.status, fault.headers)
@@ -145,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             where = fault.redirect_to + self.path
             self._start(HTTPStatus.TEMPORARY_REDIRECT, {"Location": where, "Content-Length": "0"})
         elif blob := self._owner.content.get(self.path):
-            self._give(blob, fault)
+            self._send(blob, fault)
         elif self.path == "/v2/":
             self._start(HTTPStatus.OK, {"Content-Length": "0"})
         else:
@@ -154,10 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on the terminal."""
+        """Print nothing."""
 
-    def _silent(self, fault: Fault) -> bool:
-        """Keeps the silence of the fault; whether the server closes meanwhile."""
+    def _wait(self, fault: Fault) -> bool:
+        """Wait as long as the fault says. Return True if the server closes meanwhile."""
         if fault.hang_s and self._owner.closing.wait(fault.hang_s):
             return True
         while fault.until and not fault.until.wait(_TICK_S):
@@ -165,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return True
         return False
 
-    def _give(self, blob: Blob, fault: Fault) -> None:
+    def _send(self, blob: Blob, fault: Fault) -> None:
         data = _altered(blob.data) if fault.wrong_bytes else blob.data
         digest = "sha256:" + "0" * 64 if fault.wrong_digest else blob.digest
         headers = {"Content-Type": blob.media_type, "Docker-Content-Digest": digest}
@@ -181,11 +186,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._body(data[span.start : span.stop], fault)
 
     def _span(self, size: int) -> tuple[HTTPStatus, range]:
-        """Which bytes the Range header gets; only the forms bytes=A- and bytes=A-B are known."""
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None or self._owner.ranges == "ignored":
+        """Return status and bytes for the Range header. Only the forms bytes=A- and bytes=A-B are supported."""
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if match is None or self._owner.ranges == "ignored":
             return HTTPStatus.OK, range(size)
-        first, last = int(asked[1]), int(asked[2] or size - 1)
+        first, last = int(match[1]), int(match[2] or size - 1)
         if first >= size or self._owner.ranges == "refused":
             return HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, range(0)
         return HTTPStatus.PARTIAL_CONTENT, range(first, min(last + 1, size))
@@ -220,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _paths(images: Mapping[str, Image]) -> Iterator[tuple[str, Blob]]:
-    """Where each manifest and blob is served."""
+    """Yield the path of each manifest and blob."""
     for name, image in images.items():
         repository, _, tag = name.rpartition(":")
         yield f"/v2/{repository}{MANIFESTS}{tag}", image.manifest
@@ -236,6 +241,6 @@ def _below(repository: str, image: Image) -> Iterator[tuple[str, Blob]]:
 
 
 def _altered(data: bytes) -> bytes:
-    """As long as data but different: a space of our JSON becomes a tab, of other bytes the last one flips."""
+    """Return other bytes of the same length. In JSON, a space becomes a tab; in other data, the last byte changes."""
     tabbed = data.replace(b'": ', b'":\t', 1)
     return tabbed if tabbed != data else data[:-1] + bytes([data[-1] ^ 1])

@@ -1,4 +1,4 @@
-"""A forward proxy as a part of a test: it opens tunnels, asks for a login where one is given, and keeps count."""
+"""A forward proxy for tests. It opens tunnels, can require a login, and records the tunnels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ _PIECE = 1 << 16
 
 
 class ForwardProxy(LocalServer):
-    """Tunnels by CONNECT, under TLS where it has an authority; use it in a `with`.
-
-    places says where a host:port really is, for names that nobody else can resolve.
-    """
+    """A proxy for CONNECT tunnels, with TLS if it has an authority. Use it in a `with`."""
 
     def __init__(
         self,
@@ -34,6 +31,7 @@ class ForwardProxy(LocalServer):
         authority: Authority | None = None,
         places: Mapping[str, str] | None = None,
     ) -> None:
+        """places maps host:port to the real address, for names that no DNS resolves."""
         super().__init__(partial(_Handler, self), authority.server_context() if authority else None)
         self.places = dict(places or {})
         self._basic = "Basic " + base64.b64encode(":".join(login).encode()).decode() if login else None
@@ -41,21 +39,21 @@ class ForwardProxy(LocalServer):
 
     @property
     def asked(self) -> list[str]:
-        """host:port of every tunnel that was asked for, refused ones too."""
+        """host:port of every requested tunnel, refused tunnels included."""
         return list(self._asked)
 
     def forget(self) -> None:
-        """Start counting anew."""
+        """Forget all tunnels."""
         self._asked.clear()
 
     def admit(self, place: str, authorization: str | None) -> bool:
-        """Note what is asked; whether the login is right or not asked for."""
+        """Record the tunnel. Return True if the login is right, or if no login is required."""
         self._asked.append(place)
         return self._basic is None or authorization == self._basic
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One client."""
+    """The handler of a client."""
 
     protocol_version = "HTTP/1.1"
 
@@ -77,21 +75,21 @@ class _Handler(BaseHTTPRequestHandler):
         with closing(server):
             self.send_response(HTTPStatus.OK)
             self.end_headers()
-            self._pass_on(server)
+            self._forward(server)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on the terminal."""
+        """Print nothing."""
 
     def _answer(self, status: HTTPStatus) -> None:
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _pass_on(self, server: socket.socket) -> None:
-        """Both ways, until one side ends."""
+    def _forward(self, server: socket.socket) -> None:
+        """Forward bytes in both directions until one side ends."""
         ends = {self.connection: server, server: self.connection}
         while not self._owner.closing.is_set():
-            # What TLS has decrypted already is nothing that select would tell.
+            # select does not report bytes that TLS has already decrypted.
             waiting = [self.connection] if _pending(self.connection) else select.select(list(ends), [], [], _TICK_S)[0]
             for end in waiting:
                 piece = end.recv(_PIECE)

@@ -1,4 +1,4 @@
-"""Images into a registry: by the distribution API itself, or by skopeo."""
+"""Upload images to a registry, with the distribution API or with skopeo."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from .layout import Blob, Image
     from .registry import Registry
 
-_MANY = 300
+_FIRST_REFUSAL = 300
 
 
 def push(registry: Registry, repository: str, tag: str, image: Image) -> str:
-    """Upload an image or index, children first, and return the digest under which the registry has it."""
+    """Upload an image or index. Return its digest in the registry."""
     with urllib3.PoolManager(ca_certs=str(registry.ca) if registry.ca else None, retries=False, timeout=60) as http:
         upload = _Upload(http, f"{registry.url}/v2/{repository}/", _authorization(http, registry, repository))
         return upload.image(image, tag)
 
 
 def push_layout_with_skopeo(registry: Registry, layout_dir: Path, name: str, repository: str, tag: str) -> str:
-    """Upload the image of that name from an OCI layout with all its platforms, and return its digest."""
+    """Upload an image of an OCI layout with all its platforms. Return its digest."""
     with tempfile.TemporaryDirectory() as scratch:
         digest = Path(scratch, "digest")
         options = ["--quiet", "--all", "--preserve-digests", "--digestfile", str(digest)]
@@ -40,7 +40,7 @@ def push_layout_with_skopeo(registry: Registry, layout_dir: Path, name: str, rep
 
 
 class _Upload:
-    """One repository and the right to write to it."""
+    """An upload to a repository."""
 
     def __init__(self, http: urllib3.PoolManager, base: str, authorization: Mapping[str, str]) -> None:
         self._http = http
@@ -48,7 +48,7 @@ class _Upload:
         self._authorization = authorization
 
     def image(self, image: Image, reference: str) -> str:
-        """Children and blobs come first, because a registry refuses a manifest whose parts it lacks."""
+        """Upload children and blobs first: a registry refuses a manifest if a part of the image is missing."""
         for child in image.children:
             self.image(child, child.digest)
         for blob in image.blobs:
@@ -68,20 +68,20 @@ class _Upload:
         self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse:
         answer = self._http.request(method, url, body=body, headers={**self._authorization, **(headers or {})})
-        if answer.status >= _MANY:
+        if answer.status >= _FIRST_REFUSAL:
             raise RuntimeError(f"{method} {url} answered {answer.status}: {answer.data.decode(errors='replace')}")
         return answer
 
 
 def _authorization(http: urllib3.PoolManager, registry: Registry, repository: str) -> dict[str, str]:
-    """What the registry's challenge asks for: nothing, the password itself, or a token bought with it."""
+    """Return the headers for the registry's challenge: no header, the password, or a token."""
     challenge = http.request("GET", f"{registry.url}/v2/").headers.get("WWW-Authenticate", "")
     if not challenge:
         return {}
     basic = {"Authorization": urllib3.make_headers(basic_auth=f"{registry.user}:{registry.password}")["authorization"]}
     if not challenge.startswith("Bearer "):
         return basic
-    asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-    fields = {"service": asked["service"], "scope": f"repository:{repository}:pull,push"}
-    token = http.request("GET", asked["realm"], fields=fields, headers=basic).json()["token"]
+    challenged = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    fields = {"service": challenged["service"], "scope": f"repository:{repository}:pull,push"}
+    token = http.request("GET", challenged["realm"], fields=fields, headers=basic).json()["token"]
     return {"Authorization": f"Bearer {token}"}

@@ -1,4 +1,4 @@
-"""Debian's docker-registry as a part of a test: plain, behind a password, or behind bearer tokens."""
+"""Debian's docker-registry for tests: without login, with a password, or with bearer tokens."""
 
 from __future__ import annotations
 
@@ -30,23 +30,28 @@ _MARKER = "/v2/?everything-before="
 
 @dataclass(frozen=True)
 class Request:
-    """One answered request as the registry's own access log tells it; path includes the query."""
+    """A request in the registry's own access log."""
 
     method: str
+    """The HTTP method."""
     path: str
+    """The path with the query."""
     status: int
+    """The status of the answer."""
 
 
 @dataclass(frozen=True)
 class Login:
-    """The one user of a registry; "" and "" where nobody logs in."""
+    """The only user of a registry. Both fields are empty for a registry without login."""
 
     user: str = ""
+    """The user name."""
     password: str = ""
+    """The password."""
 
 
 class Registry:
-    """A running registry on a free port of 127.0.0.1 with its storage, configuration and logs in one folder."""
+    """A running registry on a free port of 127.0.0.1. A folder has its storage, configuration and logs."""
 
     def __init__(
         self,
@@ -56,7 +61,7 @@ class Registry:
         authority: Authority | None = None,
         tokens: TokenServer | None = None,
     ) -> None:
-        """Use plain, with_htpasswd or with_token instead."""
+        """Start a registry. Tests call plain, with_htpasswd or with_token instead."""
         self._program = need_tool("docker-registry", "apt-get install docker-registry")
         self._folder = folder
         self._auth = auth
@@ -74,14 +79,14 @@ class Registry:
 
     @classmethod
     def plain(cls, folder: Path) -> Self:
-        """HTTP without any login, as on an air-gapped bench."""
+        """Return a registry with HTTP and without login."""
         return cls(folder, Login(), {})
 
     @classmethod
     def with_htpasswd(cls, folder: Path) -> Self:
-        """HTTPS by a private CA; each request needs the user and the password."""
+        """Return a registry with HTTPS by a private CA. Each request needs user and password."""
         authority, login = Authority(folder), _new_login()
-        # The registry checks the hash at each request: the cheapest one that bcrypt has is right for a test.
+        # The registry checks the hash for each request, so the test uses the cheapest hash of bcrypt.
         digest = bcrypt.hashpw(login.password.encode(), bcrypt.gensalt(4)).decode()
         users = folder / "htpasswd"
         users.write_text(f"{login.user}:{digest}\n")
@@ -89,10 +94,10 @@ class Registry:
 
     @classmethod
     def with_token(cls, folder: Path) -> Self:
-        """HTTPS by a private CA; bearer tokens from a token server, as quay.io and registry.redhat.io have them."""
+        """Return a registry with HTTPS by a private CA and bearer tokens, like quay.io and registry.redhat.io."""
         authority, login = Authority(folder), _new_login()
         tokens = TokenServer(authority, login.user, login.password)
-        tokens.start()  # Its address is part of the registry's configuration.
+        tokens.start()  # The registry's configuration needs its address.
         auth = {"realm": f"{tokens.url}/token", "service": SERVICE, "issuer": ISSUER}
         try:
             return cls(folder, login, {"token": auth | {"rootcertbundle": str(authority.ca)}}, authority, tokens)
@@ -102,7 +107,7 @@ class Registry:
 
     @property
     def host(self) -> str:
-        """127.0.0.1:PORT, as it stands at the front of an image reference."""
+        """127.0.0.1:PORT, the host of image references."""
         return f"127.0.0.1:{self._port}"
 
     @property
@@ -117,11 +122,11 @@ class Registry:
 
     @property
     def cert_dir(self) -> Path | None:
-        """A folder that holds ca.crt and nothing else, for --cert-dir; None for plain HTTP."""
+        """A folder with only ca.crt, for --cert-dir; None for plain HTTP."""
         return self._authority.cert_dir if self._authority else None
 
     def authfile(self, path: Path, password: str | None = None) -> Path:
-        """Write a containers auth.json for this host, with another password when one is given."""
+        """Write an auth.json for this host, with the given password or the right one. Return its path."""
         auths = {}
         if self.user:
             pair = f"{self.user}:{self.password if password is None else password}"
@@ -132,21 +137,21 @@ class Registry:
         return path
 
     def requests(self) -> list[Request]:
-        """Everything answered since the start or the last forget(), oldest first; refused requests are in it too."""
+        """Return all requests since the start or the last forget(), oldest first, refused requests included."""
         self._settle()
         lines = self._access_log.read_bytes()[self._forgotten :].decode().splitlines()
-        found = [_ACCESS.search(line) for line in lines if _MARKER not in line]
-        return [Request(one["method"], one["path"], int(one["status"])) for one in found if one]
+        matches = [_ACCESS.search(line) for line in lines if _MARKER not in line]
+        return [Request(match["method"], match["path"], int(match["status"])) for match in matches if match]
 
     def forget(self) -> None:
-        """Start counting anew, token grants included."""
+        """Forget all requests and token grants."""
         self._settle()
         self._forgotten = self._access_log.stat().st_size
         if self.tokens:
             self.tokens.grants.clear()
 
     def stop(self) -> None:
-        """End the registry and its token server; connections to it are refused from here on."""
+        """Stop the registry and its token server. Later connections are refused."""
         if self.tokens:
             self.tokens.stop()
         process, self._process = self._process, None
@@ -167,7 +172,7 @@ class Registry:
         config, log = self._folder / "config.json", self._folder / "registry.log"
         config.write_text(json.dumps(self._configuration()))
         with self._access_log.open("ab") as access, log.open("wb") as rest:
-            # The access log is what it writes to stdout, its own messages go to stderr.
+            # The registry writes its access log to stdout, and its own messages to stderr.
             self._process = subprocess.Popen(
                 [self._program, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=access, stderr=rest
             )
@@ -178,15 +183,15 @@ class Registry:
             raise
 
     def __enter__(self) -> Self:
-        """The registry runs already."""
+        """Return the registry, which already runs."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        """Stop, whatever happened."""
+        """Stop the registry."""
         self.stop()
 
     def _configuration(self) -> dict[str, object]:
-        # No blob descriptor cache: a test that damages a file of the storage must see its damage.
+        # Without a blob descriptor cache, the registry notices when a test damages a file of the storage.
         http: dict[str, object] = {"addr": f"127.0.0.1:{self._port}", "secret": secrets.token_hex(8)}
         if self._authority:
             http["tls"] = {"certificate": str(self._authority.server_cert), "key": str(self._authority.server_key)}
@@ -196,7 +201,7 @@ class Registry:
         return {"version": "0.1", "log": log, "storage": storage, "http": http, **auth}
 
     def _settle(self) -> None:
-        """Wait until the log has all that was answered: a line may follow its answer a little later."""
+        """Wait until the log has all answered requests: a line may follow its answer with a delay."""
         if self._process is None:
             return
         marker = f"{_MARKER}{secrets.token_hex(8)}"
@@ -216,11 +221,11 @@ def _new_login() -> Login:
 
 
 def _port_in(log: Path, process: subprocess.Popen[bytes]) -> int:
-    """Wait for the line by which the registry tells its port: port 0 lets the system choose, without a race."""
+    """Wait for the line with the registry's port. With port 0 the system chooses the port, without a race."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        if found := _LISTENING.search(log.read_text()):
-            return int(found[1])
+        if match := _LISTENING.search(log.read_text()):
+            return int(match[1])
         if process.poll() is not None:
             break
         time.sleep(0.01)

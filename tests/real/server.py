@@ -1,4 +1,4 @@
-"""A threaded HTTP server of a test, on a free port of loopback, that ends with all its connections and threads."""
+"""A threaded HTTP server for tests, on a free port of loopback. Its end closes all its connections and threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Handler = Callable[[Any, Any, Any], BaseHTTPRequestHandler]
 
 
 class LocalServer:
-    """Serves the handler from start() to stop(); started again it has the same port."""
+    """A server with a handler, from start() to stop(). A second start uses the same port."""
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
@@ -27,7 +27,7 @@ class LocalServer:
 
     @property
     def host(self) -> str:
-        """127.0.0.1:PORT, as a registry host is written in an image reference."""
+        """127.0.0.1:PORT, the host of image references."""
         return f"127.0.0.1:{self._port}"
 
     @property
@@ -36,7 +36,7 @@ class LocalServer:
         return f"{'https' if self._tls else 'http'}://{self.host}"
 
     def start(self) -> None:
-        """Listen, at first on a port that the system chooses."""
+        """Listen. The system chooses the port of the first start."""
         self.closing.clear()
         listener = _Listener(self._port, self._handler, self._tls)
         self._port = listener.server_port
@@ -45,7 +45,7 @@ class LocalServer:
         self._running = listener, thread
 
     def stop(self) -> None:
-        """Cut all connections and wait for all threads; handlers that sleep must sleep on `closing`."""
+        """Close all connections and wait for all threads. A handler that sleeps must wait for `closing`."""
         if self._running is None:
             return
         (listener, thread), self._running = self._running, None
@@ -64,7 +64,7 @@ class LocalServer:
 
 
 class _Listener(ThreadingHTTPServer):
-    """Keeps its open connections, because one that a client's pool holds would keep its thread for ever."""
+    """A listener that knows its open connections: a connection in a client's pool would keep its thread for ever."""
 
     daemon_threads = False
     request_queue_size = 64
@@ -76,7 +76,7 @@ class _Listener(ThreadingHTTPServer):
         self._guard = threading.Lock()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept; the TLS handshake waits for the handler's thread so that a slow client holds up nobody."""
+        """Accept a connection. The handler's thread does the TLS handshake, so a slow client blocks no other client."""
         connection, address = super().get_request()
         if self._tls is not None:
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
@@ -85,13 +85,13 @@ class _Listener(ThreadingHTTPServer):
         return connection, address
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget a connection that ended by itself."""
+        """Forget a connection that has ended."""
         with self._guard:
             self._open.discard(request)
         super().shutdown_request(request)
 
     def cut_all(self) -> None:
-        """Wake the handlers that wait for a next request."""
+        """Close all open connections, so that handlers stop waiting for a next request."""
         with self._guard:
             waiting = list(self._open)
         for connection in waiting:
@@ -99,6 +99,6 @@ class _Listener(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay quiet about a client that hung up or refused the certificate; tests do both on purpose."""
+        """Ignore clients that hang up or refuse the certificate: tests do both on purpose."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)

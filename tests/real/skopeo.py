@@ -1,4 +1,4 @@
-"""Skopeo as an independent judge of what a registry holds and whom it admits."""
+"""skopeo, as an independent check of a registry's content and access."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def skopeo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run skopeo, which leaves nothing behind; its exit code and its words are the caller's to judge."""
+    """Run skopeo in a scratch folder. Return its exit code and output; the caller checks them."""
     program = need_tool("skopeo", "apt-get install skopeo")
     with tempfile.TemporaryDirectory() as scratch:
-        # Root's cache of blobs lies in /var/lib unless this variable says that an ordinary user started it all.
+        # As root, skopeo has its blob cache in /var/lib. This variable makes it act as for an ordinary user.
         own = {"_CONTAINERS_ROOTLESS_UID": "1000"}
         own |= dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"), scratch)
         command = [program, "--insecure-policy", "--tmpdir", scratch, *arguments]
@@ -27,6 +27,6 @@ def skopeo(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def access(registry: Registry, authfile: Path, side: Literal["", "src-", "dest-"] = "") -> list[str]:
-    """Options that let skopeo trust the registry and log in; the side is where `copy` meets it."""
+    """Return options for trust and login. The side says whether the registry is source or destination of `copy`."""
     trust = [f"--{side}cert-dir", str(registry.cert_dir)] if registry.cert_dir else [f"--{side}tls-verify=false"]
     return [f"--{side}authfile", str(authfile), *trust]

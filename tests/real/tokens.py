@@ -1,4 +1,4 @@
-"""A token server as the distribution specification has it: bearer tokens for whoever knows the password."""
+"""A token server as in the distribution specification: it returns bearer tokens for a password."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ PUBLIC = "public/"
 
 @dataclass(frozen=True)
 class Grant:
-    """One answered question for a token: who asked ("" is nobody), for which scopes, and the status of the answer."""
+    """An answered request for a token."""
 
     user: str
+    """The user; empty for a request without login, "?" for a wrong password."""
     scopes: tuple[str, ...]
+    """The requested scopes."""
     status: int
+    """The status of the answer."""
 
 
 class TokenServer(LocalServer):
-    """Knows one user; nobody in particular may pull what lies under public/ and nothing else."""
+    """A token server with one user. Without a login, only repositories below public/ can be pulled."""
 
     def __init__(self, authority: Authority, user: str, password: str) -> None:
         super().__init__(partial(_Handler, self), authority.server_context())
@@ -51,7 +54,7 @@ class TokenServer(LocalServer):
         self.grants: list[Grant] = []
 
     def answer(self, authorization: str | None, scopes: tuple[str, ...]) -> tuple[int, dict[str, object]]:
-        """Status and body; a wrong password is refused, no password at all gets what is public."""
+        """Return status and body. Refuse a wrong password. Without a password, grant pulls of public repositories."""
         if authorization not in (None, self._basic):
             self.grants.append(Grant("?", scopes, HTTPStatus.UNAUTHORIZED))
             return HTTPStatus.UNAUTHORIZED, {"errors": [{"code": "UNAUTHORIZED", "message": "wrong user or password"}]}
@@ -71,7 +74,7 @@ class TokenServer(LocalServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """GET /token?service=…&scope=…; skopeo repeats `scope`, others put several into one, split by spaces."""
+    """The handler of GET /token?service=…&scope=…. skopeo repeats `scope`; other clients separate scopes by spaces."""
 
     protocol_version = "HTTP/1.1"
 
@@ -80,8 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*request)
 
     def do_GET(self) -> None:
-        asked = parse_qs(urlsplit(self.path).query).get("scope", [])
-        scopes = tuple(scope for several in asked for scope in several.split())
+        parameters = parse_qs(urlsplit(self.path).query).get("scope", [])
+        scopes = tuple(scope for parameter in parameters for scope in parameter.split())
         status, body = self._owner.answer(self.headers.get("Authorization"), scopes)
         data = json.dumps(body).encode()
         self.send_response(status)
@@ -91,11 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on the terminal: grants are the log."""
+        """Print nothing: grants are the log."""
 
 
 def _access(scope: str, known: bool) -> list[dict[str, object]]:
-    """The claim for one scope such as repository:team/kmod:pull,push; empty when it needs a login that is not there."""
+    """Return the claim for a scope such as repository:team/kmod:pull,push, empty if a required login is missing."""
     kind, _, rest = scope.partition(":")
     name, _, actions = rest.rpartition(":")
     granted = actions.split(",")
