@@ -15,7 +15,7 @@ RELEASE = DEMO[0]
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ((), "--release-image: got none"),
+        ((), "no release to validate: give --release-image REF, --kernel VERSION or"),
         ((RELEASE,), "--manifests: got none"),
         (("--release-image=",), "--release-image: the value is empty"),
         (("--release-image=foo:bar:baz", GREEN), "foo:bar:baz"),
@@ -34,7 +34,10 @@ RELEASE = DEMO[0]
         ((RELEASE, GREEN, "--flavour=vanilla"), "vanilla"),
         ((RELEASE, LAYOUT, GREEN, "--stream=rhel-7"), "rhel-7"),
         ((RELEASE, LAYOUT, GREEN, "--stream=driver-toolkit", "--stream=rhel10"), "--stream rhel10: release"),
-        ((f"--kernel={KERNEL}", LAYOUT, GREEN, "--arch=arm64"), f"--kernel {KERNEL}: got --arch arm64"),
+        (
+            (f"--kernel={KERNEL}", LAYOUT, GREEN, "--arch=arm64"),
+            f"--kernel {KERNEL}: the name says amd64, got --arch arm64",
+        ),
         ((RELEASE, LAYOUT, GREEN, "--realtime"), "rt"),
         ((RELEASE, LAYOUT, GREEN, "--flavour=64k"), "64k"),
         ((RELEASE, LAYOUT, GREEN, "--arch=arm64"), "arm64"),
@@ -43,7 +46,7 @@ RELEASE = DEMO[0]
         ((RELEASE, GREEN, "--authfile=README.md"), "README.md"),
         ((RELEASE, GREEN, "--registry-ca=/no/such/ca.pem"), "/no/such/ca.pem"),
         ((RELEASE, GREEN, "--registry-ca=README.md"), "README.md"),
-        ((RELEASE, GREEN, "--registry-ca=/dev/null"), "--registry-ca /dev/null: got no PEM certificates"),
+        ((RELEASE, GREEN, "--registry-ca=/dev/null"), "--registry-ca /dev/null: no PEM certificates in the file"),
         ((RELEASE, GREEN, "--image-layout=/no/such/layout"), "/no/such/layout"),
         ((RELEASE, GREEN, "--image-layout=docs"), "docs"),
         ((RELEASE, GREEN, "--cache-size=plenty"), "plenty"),

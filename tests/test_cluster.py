@@ -344,7 +344,7 @@ def test_a_kubeconfig_that_cannot_be_used(tmp_path: Path, document: object, name
     [
         ((), {}, "no --manifests and no cluster"),
         ((), {"KUBECONFIG": "/no/such/a:/no/such/b"}, "/no/such/a and /no/such/b (KUBECONFIG)"),
-        (("--namespace=team",), {}, "--namespace team: got no --manifests"),
+        (("--namespace=team",), {}, "--namespace requires --manifests"),
         (("--api-timeout=0",), {}, "--api-timeout 0: expected seconds"),
         ((), {"PREFLIGHT_API_TIMEOUT": "soon"}, "--api-timeout soon: expected seconds"),
         (("--context=",), {}, "--context: the value is empty"),

@@ -204,7 +204,7 @@ def test_a_job_that_is_not_told_the_release_says_so(inside: Inside) -> None:
     inside.cluster.apply(job)
     ended = inside.node.run(inside.waiting("untold"))
     assert ended.code == report.EXIT_USAGE
-    assert "--release-image: got none" in ended.log
+    assert "no release to validate" in ended.log
     assert inside.concluded("untold")[:2] == ("Failed", "PodFailurePolicy")
 
 

@@ -273,7 +273,7 @@ def test_an_object_of_an_older_kmm_is_one_line_after_its_upgrade(pf: Object) -> 
     for options in ((), ("--kernel=" + KERNEL,), ("--create-preflight",)):
         run = pf.run(*options)
         assert run.returncode == 4, run.output
-        assert "--preflight pf: got an object without spec.kernelVersion" in run.stderr
+        assert "--preflight pf: the object has no spec.kernelVersion" in run.stderr
 
 
 def test_options_that_differ_from_the_spec_are_reported(pf: Object) -> None:
@@ -371,7 +371,7 @@ def test_an_existing_object_shows_verdicts_on_its_own_kernel(pf: Object) -> None
     [
         (("--flavour=rt",), f"--flavour rt: got kernel {KERNEL}, expected one of that flavour too"),
         (("--realtime",), f"--flavour rt: got kernel {KERNEL}"),
-        (("--arch=arm64",), f"--kernel {KERNEL}: got --arch arm64 beside it"),
+        (("--arch=arm64",), f"--kernel {KERNEL}: the name says amd64, got --arch arm64"),
         (("--preflight=My_Name",), "--preflight My_Name: expected a name of lower case letters"),
         (("--preflight=other",), "pass --create-preflight and --release-image to create it"),
         (("--setup-plan",), "--setup-plan: it judges nothing"),
@@ -395,7 +395,7 @@ def test_an_object_with_an_invalid_spec_is_named(pf: Object, tmp_path: Path) -> 
     pf.cluster.apply({**manifest, "spec": {"kernelVersion": "a.b.c"}})
     run = run_preflight(tmp_path, LAYOUT, f"--kubeconfig={pf.cluster.kubeconfig()}", "--preflight=pf")
     assert run.returncode == 4, run.output
-    assert "--preflight pf: its spec asks for what is none: " in run.stderr
+    assert "--preflight pf: wrong value in its spec: " in run.stderr
 
 
 def operator(image: str, owner: str = "", replicas: int = 1) -> Mapping[str, Any]:

@@ -106,4 +106,4 @@ def test_an_absent_object_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
 def test_manifests_and_an_object_exclude_each_other(tmp_path: Path) -> None:
     run = run_preflight(tmp_path, "--manifests=demo/modules", LAYOUT, "--preflight=pf")
     assert run.returncode == 4, run.output
-    assert "--preflight pf: got --manifests beside it" in run.stderr
+    assert "--preflight excludes --manifests" in run.stderr

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from fixtures.options.definitions import OPTIONS
-from fixtures.options.settings import Settings, dialect_asked, read_settings
+from fixtures.options.settings import Settings, named_dialect, read_settings
 from fixtures.options.trial import TrialOptions
 from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import RegistryTLS
@@ -55,10 +55,10 @@ def _refused(options: dict[str, str | list[str]]) -> str:
 @pytest.mark.parametrize(
     ("kernels", "arches", "message"),
     [
-        ([AMD64], ["arm64"], f"--kernel {AMD64}: got --arch arm64 beside it, expected amd64, which its name says"),
-        ([ARM64, AMD64], ["aarch64"], f"--kernel {AMD64}: got --arch arm64 beside it, expected amd64, which"),
-        ([AMD64], ["amd64", "arm64"], f"--arch arm64: got --kernel {AMD64}, expected a kernel for arm64 too"),
-        ([BARE], ["amd64", "arm64"], f"--arch arm64: got --kernel {BARE}, expected a kernel for arm64 too"),
+        ([AMD64], ["arm64"], f"--kernel {AMD64}: the name says amd64, got --arch arm64"),
+        ([ARM64, AMD64], ["aarch64"], f"--kernel {AMD64}: the name says amd64, got --arch arm64"),
+        ([AMD64], ["amd64", "arm64"], f"--arch arm64: no --kernel has this architecture, got {AMD64}"),
+        ([BARE], ["amd64", "arm64"], f"--arch arm64: no --kernel has this architecture, got {BARE}"),
     ],
 )
 def test_kernel_and_architecture_contradict(kernels: list[str], arches: list[str], message: str) -> None:
@@ -133,7 +133,7 @@ def test_authorities(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("")
     for empty in ("/dev/null", str(file)):
-        expected = f"--registry-ca {empty}: got no PEM certificates, expected a CA bundle"
+        expected = f"--registry-ca {empty}: no PEM certificates in the file"
         assert _refused({"--registry-ca": empty}) == expected
     authority = trustme.CA().cert_pem
     authority.write_to_path(file)
@@ -161,7 +161,7 @@ def test_kmm_began_with_1(version: str) -> None:
 
 def test_a_later_kmm_has_the_newest_dialect() -> None:
     assert _settings({"--kmm-version": "9.9.9"}).kmm_version == "9.9.9"
-    assert dialect_asked(_config({"--kmm-version": "9.9.9"})) is Dialect.ONE_KERNEL
+    assert named_dialect(_config({"--kmm-version": "9.9.9"})) is Dialect.ONE_KERNEL
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_trial_as_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     (tmp_path / "vmlinuz").write_bytes(b"x")
     file = str(tmp_path / "vmlinuz")
-    assert _settings({}).trying == TrialOptions(path="/usr/bin:/bin")
+    assert _settings({}).trial_options == TrialOptions(path="/usr/bin:/bin")
     asked: dict[str, str | list[str]] = {"--trial-load": "yes", "--trial-sig-enforce": "yes", "--vmlinuz": [file]}
     trying = TrialOptions(True, True, (Path(file),), 90, "/usr/bin:/bin")
-    assert _settings({**asked, "--trial-timeout": "90"}).trying == trying
+    assert _settings({**asked, "--trial-timeout": "90"}).trial_options == trying

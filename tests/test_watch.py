@@ -217,10 +217,10 @@ def test_the_deadline_ends_the_watch_with_the_last_round_s_exit_code(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--watch", "--manifests=demo/modules"), "--watch: got --manifests beside it"),
-        (("--interval=5",), "--interval 5: got no --watch beside it"),
-        (("--deadline=5",), "--deadline 5: got no --watch beside it"),
-        (("--watch", "--lf"), "--watch: got --lf beside it"),
+        (("--watch", "--manifests=demo/modules"), "--watch excludes --manifests"),
+        (("--interval=5",), "--interval requires --watch"),
+        (("--deadline=5",), "--deadline requires --watch"),
+        (("--watch", "--lf"), "--watch excludes --lf"),
         (("--watch", "--interval=none"), "--interval none: expected seconds"),
         (("--watch", "--deadline=0"), "--deadline 0: expected seconds"),
     ],
