@@ -95,11 +95,11 @@ class Prediction:
             return list(dict.fromkeys(self.of_node(node) for node in members))
         all_arches = {node.arch for node in self.fleet.nodes if not node.windows} or {None}
         arches = [arch] if arch else sorted(all_arches, key=lambda name: name or "")
-        return [self._of_pool(pool, Node("", {}, name)) for name in arches]
+        return [self._of_pool(pool, name) for name in arches]
 
     def of_node_pool(self, pool: NodePool) -> PredictedKernel:
         """Return the kernel that the nodes of a NodePool will boot. They have one architecture."""
-        predicted = self._of_hosted_release(pool)
+        predicted = self._without_configs(pool)
         if image := custom_os_image(pool.configs):
             return _unchanged(predicted, self._kernels_of(pool), _set_to(image))
         return _with_kernel_type(predicted, merged_kernel_type(pool.configs))
@@ -109,7 +109,7 @@ class Prediction:
         if node_pool is not None:
             return self._of_hosted_node(node, node_pool)
         if pool:
-            return self._of_pool(pool, node)
+            return self._of_pool(pool, node.arch, node)
         if self.fleet.pools:
             return _unchanged(PredictedKernel("nodes of no pool", arch=node.arch), {node.kernel}, _NO_POOL)
         return PredictedKernel("nodes without pools", arch=node.arch, flavour=node.flavour)
@@ -123,26 +123,27 @@ class Prediction:
             return as_today
         (pool,) = pools
         if pool.missing_config_maps:
-            return replace(self._of_hosted_release(pool), flavour=as_today.flavour)
+            return replace(self._without_configs(pool), flavour=as_today.flavour)
         return self.of_node_pool(pool)
 
-    def _of_hosted_release(self, pool: NodePool) -> PredictedKernel:
+    def _without_configs(self, pool: NodePool) -> PredictedKernel:
         """Return the prediction for a NodePool without its MachineConfigs."""
         stream = pool.stream or hosted_stream(self.streams)
         return PredictedKernel(_hosted_group(pool.name), stream, pool.arch, paused=pool.paused)
 
-    def _of_pool(self, pool: Pool, node: Node) -> PredictedKernel:
+    def _of_pool(self, pool: Pool, arch: str | None, node: Node | None = None) -> PredictedKernel:
+        """Return the kernel of a node in the pool, or of a node that will be added later."""
         configuration = self._configurations[pool.name]
-        layered = configuration.containerfile is not None or node.desired_image is not None
+        layered = configuration.containerfile is not None or (node is not None and node.desired_image is not None)
         predicted = PredictedKernel(
-            f"pool {pool.name}", configuration.stream, node.arch, paused=pool.paused, layered=layered
+            f"pool {pool.name}", configuration.stream, arch, paused=pool.paused, layered=layered
         )
-        as_today = replace(predicted, flavour=node.flavour)
+        as_today = replace(predicted, flavour=node.flavour if node else Flavour.STANDARD)
         if package := _kernel_package(configuration.containerfile or ""):
             reason = f"the Containerfile of its MachineOSConfig names {package}, which may replace the release's kernel"
             return replace(as_today, unknown_because=reason)
         if configuration.os_image:
-            return _unchanged(predicted, configuration.kernels.get(node.arch, set()), _set_to(configuration.os_image))
+            return _unchanged(predicted, configuration.kernels.get(arch, set()), _set_to(configuration.os_image))
         if configuration.kernel_type is None:
             return as_today
         return _with_kernel_type(predicted, configuration.kernel_type)
