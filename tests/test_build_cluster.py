@@ -1,4 +1,4 @@
-"""Whole runs with builders in a cluster: Jobs on a real node, and OpenShift's Builds on a real API server."""
+"""Whole runs with builds in a cluster: Jobs on a real node, and OpenShift's Builds on a real API server."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Manifests = list[dict[str, Any]]
 
 
 class Site:
-    """A cluster with a registry that asks for a login, and what a run on both is told; key and password are secret."""
+    """Cluster and registry with a login, and the options of a run on both. Key and password are secret."""
 
     def __init__(self, cluster: Cluster, bench: Workbench, folder: Path, *options: str) -> None:
         self.cluster, self.bench = cluster, bench
@@ -69,57 +69,57 @@ class Site:
         self.options = (f"--kubeconfig={self.kubeconfig}", *given, *options)
 
     def run(self, tmp_path: Path, *options: str) -> Run:
-        """A run to its end, as the account that deploy/ makes."""
+        """Run the suite as the account of deploy/."""
         return run_preflight(tmp_path, *self.options, *options, timeout=WAIT_S)
 
     def apply(self, *modules: Manifests) -> None:
-        """Let the cluster have these Modules, and no others."""
+        """Replace all Modules of the cluster by these."""
         self.cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "--all", "--all-namespaces")
-        self.cluster.apply(*(one for manifests in modules for one in manifests))
+        self.cluster.apply(*(manifest for manifests in modules for manifest in manifests))
 
-    def answer(self, **spec: object) -> None:
-        """Let it have the PreflightValidationOCP pf, without a status."""
+    def create_preflight(self, **spec: object) -> None:
+        """Create the PreflightValidationOCP pf again, without a status."""
         self.cluster.kubectl("delete", RESOURCE, "pf", "--ignore-not-found")
         kind = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP"}
         self.cluster.apply({**kind, "metadata": {"name": "pf"}, "spec": spec})
 
     def copied(self, name: str, step: str = "true", **more: Any) -> Manifests:
-        """A Module with a build section of a moment."""
+        """Return a Module with a short build."""
         base = self.bench.push_kmods(compile_kmod(self.bench.new), "good")
         return build_module(name, self.bench.new_image(name), self.bench.copy_dockerfile(base, step), **LOGIN, **more)
 
     def entry(self, name: str) -> Mapping[str, Any]:
-        """What pf says of a Module."""
-        (one,) = [one for one in entries(self.api) if one["name"] == name]
-        return one
+        """Return the entry of a Module in the status of pf."""
+        (entry,) = [entry for entry in entries(self.api) if entry["name"] == name]
+        return entry
 
     def objects(self, kind: ResourceKind) -> list[str]:
-        """The names of all objects in the Modules' namespace."""
-        return [one["metadata"]["name"] for one in listed(self.api, kind)]
+        """Return the names of all objects in the Modules' namespace."""
+        return [manifest["metadata"]["name"] for manifest in listed(self.api, kind)]
 
     def secrets(self) -> tuple[str, ...]:
-        """What may be seen nowhere: the password, plain and in a login, and the key, by a line of it and encoded."""
+        """Return texts that must never be shown: password, login, a line of the key, and the encoded key."""
         registry, key = self.bench.registry, self.pair.key
         login = base64.b64encode(f"{registry.user}:{registry.password}".encode()).decode()
         return (registry.password, login, key.decode().splitlines()[1], base64.b64encode(key).decode())
 
 
 def listed(api: Api, kind: ResourceKind) -> list[Any]:
-    """All objects in the Modules' namespace; none where the cluster does not know the kind."""
+    """Return all objects in the Modules' namespace. A kind that is not served has none."""
     return list(api.list(kind, NAMESPACE) or ())
 
 
 def entries(api: Api) -> list[dict[str, Any]]:
-    """The entries in the status of pf."""
+    """Return the entries in the status of pf."""
     manifest: Any = api.get(PREFLIGHTS, "pf")
     return list(manifest.get("status", {}).get("modules", ())) if manifest else []
 
 
 class Watch:
-    """What a cluster shows while something goes on, looked at again and again from another thread.
+    """Thread that reads the cluster again and again.
 
-    stages are those of pf by Module, in the order in which they came; most is how many Builds, or Pods of Jobs, went on
-    at a time; uids are those of Jobs and Builds by name; text is every manifest and log.
+    It keeps the stages of each Module in pf, the uids of Jobs and Builds, the maximal number of builds at a time, and
+    the text of every manifest and log.
     """
 
     def __init__(self, site: Site) -> None:
@@ -134,7 +134,7 @@ class Watch:
 
     @property
     def text(self) -> str:
-        """Everything that was shown."""
+        """Return all manifests and logs."""
         return "\n".join(self._texts)
 
     def __enter__(self) -> Watch:
@@ -151,19 +151,19 @@ class Watch:
 
     def _look(self) -> None:
         for entry in entries(self._api):
-            came = self.stages.setdefault(entry["name"], [])
-            came += [entry["verificationStage"]] if entry["verificationStage"] not in came[-1:] else []
-        going = 0
+            stages = self.stages.setdefault(entry["name"], [])
+            stages += [entry["verificationStage"]] if entry["verificationStage"] not in stages[-1:] else []
+        running = 0
         for kind in self._kinds:
-            for one in listed(self._api, kind):
-                self.uids.setdefault(one["metadata"]["name"], set()).add(one["metadata"]["uid"])
-                self._texts.add(json.dumps(one))
-                going += kind is BUILDS and one.get("status", {}).get("phase") not in ("Complete", "Failed")
+            for manifest in listed(self._api, kind):
+                self.uids.setdefault(manifest["metadata"]["name"], set()).add(manifest["metadata"]["uid"])
+                self._texts.add(json.dumps(manifest))
+                running += kind is BUILDS and manifest.get("status", {}).get("phase") not in ("Complete", "Failed")
         for pod in listed(self._api, PODS):
             builds = BUILDS not in self._kinds and "deletionTimestamp" not in pod["metadata"]
-            going += builds and pod["status"].get("phase") in ("Pending", "Running")
+            running += builds and pod["status"].get("phase") in ("Pending", "Running")
             self._texts |= {json.dumps(pod), self._log(pod)}
-        self.most = max(self.most, going)
+        self.most = max(self.most, running)
 
     def _log(self, pod: Any) -> str:
         if pod["status"].get("phase") == "Pending":
@@ -171,14 +171,11 @@ class Watch:
         try:
             return self._api.log(pod["metadata"]["name"], NAMESPACE, 1 << 20).decode()
         except PreflightError:
-            return ""  # of a Pod that another has made up, or that is going at this moment
+            return ""  # a Pod that the test made up, or that is being deleted
 
 
-class Going:
-    """A run that goes on in the background, with everything that belongs to it in a process group of its own.
-
-    When the `with` ends it is killed where it still runs, with nothing that it could do about it.
-    """
+class BackgroundRun:
+    """Run in the background, in its own process group. It is killed at the end of the `with` block."""
 
     def __init__(self, tmp_path: Path, site: Site, *options: str) -> None:
         (tmp_path / "tmp").mkdir(parents=True)
@@ -191,7 +188,7 @@ class Going:
                 command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
             )
 
-    def __enter__(self) -> Going:
+    def __enter__(self) -> BackgroundRun:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,12 +197,12 @@ class Going:
             self.process.wait(180)
 
     def output(self) -> str:
-        """What it has printed."""
+        """Return the output so far."""
         return self._output.read_text()
 
 
 def push_signer(bench: Workbench) -> str:
-    """An image with sign-file and what it stands on, which a node has sooner than a driver toolkit."""
+    """Push an image with sign-file and its libraries, which is smaller than a driver toolkit. Return its name."""
     tool = headers(bench.new) / "scripts/sign-file"
     printed = subprocess.run(["ldd", tool], capture_output=True, text=True, check=True).stdout
     files = {path: Path(path) for path in re.findall(r"(/\S+) \(0x", printed)}
@@ -215,18 +212,18 @@ def push_signer(bench: Workbench) -> str:
     return f"{bench.registry.host}/base/signer:1"
 
 
-def building(site: Site, *names: str) -> None:
+def wait_for_builds(site: Site, *names: str) -> None:
     """Wait until the builds of these Modules run in Pods."""
 
-    def met() -> bool:
-        pods = [one["metadata"]["name"] for one in listed(site.api, PODS) if one["status"].get("phase") == "Running"]
+    def all_run() -> bool:
+        pods = [pod["metadata"]["name"] for pod in listed(site.api, PODS) if pod["status"].get("phase") == "Running"]
         return all(any(pod.startswith(f"{name}-build-") for pod in pods) for name in names)
 
-    eventually(met, WAIT_S)
+    eventually(all_run, WAIT_S)
 
 
-def hidden(site: Site, watch: Watch, run: Run, artifacts: Path) -> None:
-    """Key and password are neither in what the cluster showed nor in what the run left."""
+def check_hidden(site: Site, watch: Watch, run: Run, artifacts: Path) -> None:
+    """Check that neither the cluster nor the run has shown key or password."""
     written = [path.read_text(errors="replace") for path in artifacts.rglob("*") if path.is_file()]
     for secret in site.secrets():
         assert secret not in watch.text
@@ -236,37 +233,37 @@ def hidden(site: Site, watch: Watch, run: Run, artifacts: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, login_registry: Registry) -> Workbench:
-    """All images are where one must log in."""
+    """Return a registry with a login that has all images."""
     return Workbench(login_registry, tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, plain_registry: Registry, bench: Workbench) -> Iterator[Site]:
-    """A cluster as KMM 2.3 finds it, with a node on which Jobs run."""
+    """Return a cluster with the CRDs of KMM 2.3 and a node that runs Jobs."""
     need_node()
     folder = tmp_path_factory.mktemp("jobs")
     with cluster_with_node(folder, plain_registry, bench.registry) as node:
         node.cluster.apply_crds(released("kmm-2.3") / f"{RESOURCE}.yaml")
-        # A Module's builds go to the nodes that its selector names.
+        # Builds of a Module run on the nodes of its selector.
         node.cluster.kubectl("label", "node", NODE, "node-role.kubernetes.io/worker=")
         builder = f"--builder-image={push_builder_image(plain_registry)}"
         site = Site(node.cluster, bench, folder, "--builder=job", builder)
         yield site
-        # Whoever is told to end may take a while.
+        # A Pod may take a while to end.
         eventually(lambda: site.objects(PODS) == [])
 
 
 @pytest.fixture
 def jobs(node: Site) -> Iterator[Site]:
-    """The same for a test, of which nothing is left in the end."""
+    """Return the cluster with Jobs. Check at the end that no Job is left."""
     yield node
     assert node.objects(JOBS) == []
 
 
-def test_jobs_build_and_sign_within_the_bound_and_every_stage_is_told(jobs: Site, tmp_path: Path) -> None:
+def test_jobs_build_and_sign_up_to_the_limit_and_the_status_shows_each_stage(jobs: Site, tmp_path: Path) -> None:
     signer = f"--signer-image={push_signer(jobs.bench)}"
     plain = [f"plain-{number}" for number in range(2)]
-    jobs.answer(releaseImage="registry.example/release:1")
+    jobs.create_preflight(releaseImage="registry.example/release:1")
     jobs.apply(jobs.copied("signed", "sleep 1", sign=SIGN), *(jobs.copied(name, "sleep 1") for name in plain))
     with Watch(jobs) as watch:
         run = jobs.run(tmp_path, "--preflight=pf", "--push-built-image", "--max-builds=2", signer, "-n2")
@@ -280,7 +277,7 @@ def test_jobs_build_and_sign_within_the_bound_and_every_stage_is_told(jobs: Site
     assert (len(watch.uids), watch.most) == (4, 2)
     assert run.document["builder"] == "job (as --builder says)"
     assert "STEP 1/" in watch.text
-    hidden(jobs, watch, run, tmp_path / "artifacts")
+    check_hidden(jobs, watch, run, tmp_path / "artifacts")
     jobs.bench.registry.authfile(tmp_path / "auth.json")
     (kmod,) = copied_out(jobs.bench, "made/signed", tmp_path).values()
     assert openssl_verifies(kmod, jobs.pair.cert, tmp_path)
@@ -295,7 +292,7 @@ def test_jobs_build_and_sign_within_the_bound_and_every_stage_is_told(jobs: Site
 
 @pytest.fixture(scope="module")
 def unpushed(node: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
-    """A run that pushes nothing, of Modules whose builds end well and badly, and its folder."""
+    """Return a run without pushes, of good and bad builds, and its folder."""
     folder = tmp_path_factory.mktemp("unpushed")
     source = '#include <linux/module.h>\nint init_module(void) { return no_such_call(); }\nMODULE_LICENSE("GPL");\n'
     broken = build_module("broken", node.bench.new_image("broken"), node.bench.compile_dockerfile(source), **LOGIN)
@@ -304,7 +301,7 @@ def unpushed(node: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run,
 
 
 @pytest.mark.usefixtures("jobs")
-def test_without_a_push_the_result_is_handed_back_and_not_signed(unpushed: tuple[Run, Path], bench: Workbench) -> None:
+def test_a_result_without_a_push_is_fetched_and_not_signed(unpushed: tuple[Run, Path], bench: Workbench) -> None:
     run, folder = unpushed
     assert run.returncode == 1, run.output
     assert outcomes(run, "kept") == ("falls through", "verified", "not needed")
@@ -316,7 +313,7 @@ def test_without_a_push_the_result_is_handed_back_and_not_signed(unpushed: tuple
 
 
 @pytest.mark.usefixtures("jobs")
-def test_what_does_not_compile_is_told_with_the_compilers_line(unpushed: tuple[Run, Path]) -> None:
+def test_a_compile_error_is_reported_with_the_compiler_s_line(unpushed: tuple[Run, Path]) -> None:
     run, folder = unpushed
     assert outcomes(run, "broken") == ("falls through", "failed", "not needed")
     failed = finding(run, "broken", "build-failed")
@@ -327,27 +324,27 @@ def test_what_does_not_compile_is_told_with_the_compilers_line(unpushed: tuple[R
         assert COMPILER in (folder / "artifacts" / name).read_text()
 
 
-def test_a_run_that_is_told_to_end_leaves_nothing(jobs: Site, tmp_path: Path) -> None:
+def test_a_run_that_gets_sigterm_leaves_nothing(jobs: Site, tmp_path: Path) -> None:
     jobs.apply(jobs.copied("ended", "sleep 600"))
-    with Going(tmp_path, jobs) as going:
-        building(jobs, "ended")
-        going.process.send_signal(signal.SIGTERM)
-        assert going.process.wait(180) == 2, going.output()
+    with BackgroundRun(tmp_path, jobs) as background:
+        wait_for_builds(jobs, "ended")
+        background.process.send_signal(signal.SIGTERM)
+        assert background.process.wait(180) == 2, background.output()
     assert jobs.objects(JOBS) == []
     assert list((tmp_path / "tmp").glob("kmm-preflight-*")) == []
 
 
-def test_what_a_killed_run_left_is_adopted_or_replaced(jobs: Site, tmp_path: Path) -> None:
-    """What hangs is the first that is waited for: at its deadline the others' results must have been taken.
+def test_jobs_of_a_killed_run_are_used_again_or_replaced(jobs: Site, tmp_path: Path) -> None:
+    """Wait first for a build that hangs. At its deadline, the results of the other builds were fetched already.
 
-    The deadline counts from when the killed run made the Jobs: past it, nothing would be left to adopt.
+    The deadline begins when the killed run creates the Jobs. After it, no Job would be left to use again.
     """
     deadline = "--build-timeout=75"
     hangs, same = jobs.copied("hangs", "sleep 600"), jobs.copied("same", "sleep 6")
     jobs.apply(hangs, same, jobs.copied("other", "sleep 600"))
-    with Going(tmp_path / "killed", jobs, deadline):
-        building(jobs, "hangs", "same", "other")
-    left = {one["metadata"]["name"]: one["metadata"]["uid"] for one in listed(jobs.api, JOBS)}
+    with BackgroundRun(tmp_path / "killed", jobs, deadline):
+        wait_for_builds(jobs, "hangs", "same", "other")
+    left = {job["metadata"]["name"]: job["metadata"]["uid"] for job in listed(jobs.api, JOBS)}
     assert len(left) == 3
     jobs.apply(hangs, same, jobs.copied("other"))
     with Watch(jobs) as watch:
@@ -362,10 +359,10 @@ def test_what_a_killed_run_left_is_adopted_or_replaced(jobs: Site, tmp_path: Pat
     assert replaced == {"hangs": 0, "same": 0, "other": 1}
 
 
-def test_cleanup_names_what_a_killed_run_left(jobs: Site, tmp_path: Path) -> None:
+def test_cleanup_names_the_deleted_jobs_of_a_killed_run(jobs: Site, tmp_path: Path) -> None:
     jobs.apply(jobs.copied("gone", "sleep 600"))
-    with Going(tmp_path / "killed", jobs):
-        building(jobs, "gone")
+    with BackgroundRun(tmp_path / "killed", jobs):
+        wait_for_builds(jobs, "gone")
     (name,) = jobs.objects(JOBS)
     run = run_preflight(tmp_path, "--cleanup", f"--kubeconfig={jobs.kubeconfig}")
     assert run.returncode == 0, run.output
@@ -376,10 +373,7 @@ def test_cleanup_names_what_a_killed_run_left(jobs: Site, tmp_path: Path) -> Non
 
 
 class OpenShift(Site):
-    """A cluster of OpenShift, whose Builds take a while and push what they are asked for.
-
-    kernels has those of Modules whose kmod is for another kernel than the newest one.
-    """
+    """OpenShift cluster whose Builds push their result. kernels maps Modules to another kernel than the newest."""
 
     def __init__(self, cluster: Cluster, bench: Workbench, folder: Path) -> None:
         super().__init__(cluster, bench, folder)
@@ -387,12 +381,12 @@ class OpenShift(Site):
         self.slow = 0
 
     def play(self, build: Mapping[str, Any]) -> Sequence[Act]:
-        """What becomes of any Build: the image is there before it ends."""
+        """Return the phases of a Build. It pushes the image before it ends."""
         assert build
-        return (PENDING, *[RUNNING] * self.slow, replace(COMPLETE, do=self._make))
+        return (PENDING, *[RUNNING] * self.slow, replace(COMPLETE, do=self._push_result))
 
-    def _make(self, build: Mapping[str, Any]) -> None:
-        """Push the result of a Build where it says so: unsigned, or signed for a sign."""
+    def _push_result(self, build: Mapping[str, Any]) -> None:
+        """Push the result of a Build that has an output. The result of a signing is signed."""
         if not build["spec"]["output"]:
             return
         name = build["metadata"]["labels"]["kmm.node.kubernetes.io/module.name"]
@@ -400,13 +394,13 @@ class OpenShift(Site):
         kmod = compile_kmod(kernel)
         if build["metadata"]["labels"]["kmm.openshift.io/build.type"] == "sign":
             kmod = signed(kmod, kernel, self.pair)
-        registry, made = self.bench.registry, image([layer([Member(f"opt/lib/modules/{kernel}/{KMOD}.ko", kmod)])])
+        registry, result = self.bench.registry, image([layer([Member(f"opt/lib/modules/{kernel}/{KMOD}.ko", kmod)])])
         repository, _, tag = build["spec"]["output"]["to"]["name"].removeprefix(f"{registry.host}/").rpartition(":")
-        push(registry, repository, tag, made)
+        push(registry, repository, tag, result)
 
 
 def signed(kmod: bytes, kernel: str, pair: KeyPair) -> bytes:
-    """The kmod as the kernel's own sign-file leaves it."""
+    """Sign the kmod with the kernel's own sign-file."""
     with tempfile.TemporaryDirectory() as folder:
         files = {"key": pair.key, "cert": pair.cert, "kmod": kmod}
         for name, data in files.items():
@@ -418,7 +412,7 @@ def signed(kmod: bytes, kernel: str, pair: KeyPair) -> bytes:
 
 @pytest.fixture(scope="module")
 def openshift(tmp_path_factory: pytest.TempPathFactory, bench: Workbench) -> Iterator[OpenShift]:
-    """One cluster for all tests."""
+    """Return one cluster for all tests."""
     folder = tmp_path_factory.mktemp("builds")
     with Cluster(folder) as cluster:
         cluster.apply_crds(DEFINITION, released("kmm-2.3") / f"{RESOURCE}.yaml")
@@ -429,17 +423,17 @@ def openshift(tmp_path_factory: pytest.TempPathFactory, bench: Workbench) -> Ite
 
 @pytest.fixture
 def builds(openshift: OpenShift) -> Iterator[OpenShift]:
-    """The same for a test, of which nothing is left in the end."""
+    """Return the cluster with OpenShift's Builds. Check at the end that nothing is left."""
     openshift.kernels, openshift.slow = {}, 0
     yield openshift
     assert openshift.objects(BUILDS) == []
     eventually(lambda: openshift.objects(PODS) == [])
 
 
-def test_what_openshift_has_pushed_is_proved_and_the_bound_holds(builds: OpenShift, tmp_path: Path) -> None:
+def test_results_that_openshift_pushed_are_verified_and_the_limit_holds(builds: OpenShift, tmp_path: Path) -> None:
     builds.slow = 1
     builds.kernels = {"os-other": builds.bench.old}
-    builds.answer(releaseImage="registry.example/release:1", pushBuiltImage=True)
+    builds.create_preflight(releaseImage="registry.example/release:1", pushBuiltImage=True)
     builds.apply(builds.copied("os-plain"), builds.copied("os-signed", sign=SIGN), builds.copied("os-other"))
     with Watch(builds) as watch:
         run = builds.run(tmp_path, "--preflight=pf", "--max-builds=2", "-n0")
@@ -460,10 +454,10 @@ def test_what_openshift_has_pushed_is_proved_and_the_bound_holds(builds: OpenShi
     assert run.document["builder"] == "openshift (auto: the cluster serves builds.build.openshift.io)"
     assert f"builder: {run.document['builder']}" in run.stdout
     assert run.document["builder"] in (tmp_path / "artifacts/preflight.html").read_text()
-    hidden(builds, watch, run, tmp_path / "artifacts")
+    check_hidden(builds, watch, run, tmp_path / "artifacts")
 
 
-def test_what_openshift_does_not_push_is_not_proved(builds: OpenShift, tmp_path: Path) -> None:
+def test_a_result_that_openshift_does_not_push_is_undecided(builds: OpenShift, tmp_path: Path) -> None:
     builds.apply(builds.copied("unproved"), builds.copied("unsigned", sign=SIGN))
     run = builds.run(tmp_path, "--builder=openshift", "-n0")
     assert run.returncode == 1, run.output

@@ -1,4 +1,4 @@
-"""Builds as Jobs: the objects, and Pods that really build on a node, push, hand back, fail, hang and are taken away."""
+"""Builds as Jobs: the objects, and Pods on a real node that push, fail, hang and are deleted."""
 
 from __future__ import annotations
 
@@ -48,15 +48,17 @@ KERNEL = TargetKernel("5.14.0-570.el9.x86_64+rt", "amd64", "rhel9", Flavour.RT, 
 INSECURE = RegistryTLS(insecure=True)
 SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"
 ROLES: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac-builds.yaml").read_text()))
-ACCOUNTS = next(one for one in yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()) if "rules" in one)
+ACCOUNTS = next(
+    document for document in yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()) if "rules" in document
+)
 COMPILING = """\
 FROM {base}
 RUN echo '  CC [M] /build/probe.o' && echo "probe.c:7:3: error: too few arguments to function 'probe'" >&2 && exit 2
 """
 
 
-class Place:
-    """A node with registries: what is pushed to one, and a builder."""
+class JobSite:
+    """Node with registries and a builder."""
 
     def __init__(self, node: RealNode, folder: Path, plain: Registry, login: Registry) -> None:
         self.node = node
@@ -64,9 +66,9 @@ class Place:
         self.folder = folder
         self.plain, self.login = plain, login
         shell = [Member("bin/busybox", busybox(), mode=0o755), *(symlink(f"bin/{tool}", "busybox") for tool in TOOLS)]
-        made = image([layer(shell)], history=True)
+        base = image([layer(shell)], history=True)
         for registry in (plain, login):
-            push(registry, "base", "1", made)
+            push(registry, "base", "1", base)
         assert login.ca
         self.authorities = login.ca.read_text()
         self.builder_image = push_builder_image(plain)
@@ -74,82 +76,82 @@ class Place:
 
     @property
     def base(self) -> str:
-        """An image with a shell, at the registry that asks for no login."""
+        """Return the name of an image with a shell, in the registry without a login."""
         return f"{self.plain.host}/base:1"
 
     def settings(self, **more: Any) -> JobSettings:
-        """With the builder image."""
+        """Return settings with the builder image."""
         return JobSettings(**{"image": self.builder_image, "folder": self.folder / "archives", **more})
 
     def builder(self, **more: Any) -> JobBuilder:
-        """As the admin."""
+        """Return a builder with the admin's account."""
         return JobBuilder(self.api, self.settings(**more))
 
     def request(self, name: str, steps: str = "", **more: Any) -> BuildRequest:
-        """A build of that name on the base, which is not pushed and has no Secret unless more says so."""
+        """Return a request for a build on the base image. By default it has no push and no Secret."""
         plan = Plan(ModuleName("demo", name), KERNEL, Reference.parse(f"{self.plain.host}/made/{name}:1"), "probe")
         text = f"FROM {self.base}\n{steps}"
-        made = {"plan": plan, "dockerfile": text, "image": plan.image_name, "push": False, "timeout": 60}
+        fields = {"plan": plan, "dockerfile": text, "image": plan.image_name, "push": False, "timeout": 60}
         plain = {"pull_tls": INSECURE, "push_tls": INSECURE}
-        return BuildRequest(id=f"{name}-build-0123456789", stage=Stage.BUILD, **{**made, **plain, **more})
+        return BuildRequest(id=f"{name}-build-0123456789", stage=Stage.BUILD, **{**fields, **plain, **more})
 
     def result(self, request: BuildRequest, **more: Any) -> tuple[BuildResult, list[str]]:
-        """The end of a build, and what was told meanwhile."""
+        """Run a build, and return its result and the steps that were shown."""
         words: list[str] = []
         builder = self.builder(**more)
         builder.start(request)
         return builder.result(request, words.append), words
 
     def job(self, request: BuildRequest) -> dict[str, Any]:
-        """The request's object."""
+        """Return the Job of a request."""
         return dict(self.cluster.read(f"/apis/batch/v1/namespaces/demo/jobs/{object_name(request.id)}"))
 
     def pods(self, request: BuildRequest) -> list[dict[str, Any]]:
-        """All Pods of the request."""
+        """Return all Pods of a request."""
         selector = f"app.kubernetes.io%2Finstance%3D{object_name(request.id)}"
         return list(self.cluster.read(f"/api/v1/namespaces/demo/pods?labelSelector={selector}")["items"])
 
     def running(self, request: BuildRequest) -> str:
-        """Wait until the request's Pod runs, and give its name."""
+        """Wait until the request's Pod runs, and return its name."""
         eventually(lambda: [pod["status"].get("phase") for pod in self.pods(request)] == ["Running"])
         (pod,) = self.pods(request)
         return str(pod["metadata"]["name"])
 
 
 @pytest.fixture(scope="module")
-def place(
+def site(
     tmp_path_factory: pytest.TempPathFactory, plain_registry: Registry, login_registry: Registry
-) -> Iterator[Place]:
-    """One for all tests of the file."""
+) -> Iterator[JobSite]:
+    """Return one node for all tests of the file."""
     need_node()
     folder = tmp_path_factory.mktemp("jobs")
     with cluster_with_node(folder, plain_registry, login_registry) as node:
         node.cluster.apply_crds(PREFLIGHTS["list"])
         node.cluster.apply(*namespaces("demo"))
-        place = Place(node, folder, plain_registry, login_registry)
-        eventually(lambda: bool(place.cluster.read("/api/v1/namespaces/demo/serviceaccounts/default")))
-        yield place
-        assert clean_up(place.api, (JOBS,), datetime.now(UTC)) == ()
-        clean_up(place.api, (JOBS,), datetime.now(UTC), everything=True)
+        site = JobSite(node, folder, plain_registry, login_registry)
+        eventually(lambda: bool(site.cluster.read("/api/v1/namespaces/demo/serviceaccounts/default")))
+        yield site
+        assert clean_up(site.api, (JOBS,), datetime.now(UTC)) == ()
+        clean_up(site.api, (JOBS,), datetime.now(UTC), everything=True)
 
 
 def as_client(kubeconfig: Path, seconds: float = 60) -> Api:
-    """The API server, as the option --kubeconfig gives it."""
+    """Connect to the API server of a kubeconfig."""
     return connect(Access((kubeconfig,), "--kubeconfig", None, seconds))
 
 
-def told_of(built: BuildResult) -> tuple[str, str]:
-    """Id and sentence of what speaks against a build."""
-    assert built.finding, built.log
-    return built.finding.id, built.finding.sentence
+def failure(result: BuildResult) -> tuple[str, str]:
+    """Return id and sentence of the finding."""
+    assert result.finding, result.log
+    return result.finding.id, result.finding.sentence
 
 
-def contents(built: BuildResult) -> dict[str, bytes]:
-    """All files of the image in an archive, by path."""
-    assert built.image, (built.finding, built.log)
-    transport, _, path = built.image.partition(":")
+def contents(result: BuildResult) -> dict[str, bytes]:
+    """Return all files of the image in an archive, by path."""
+    assert result.image, (result.finding, result.log)
+    transport, _, path = result.image.partition(":")
     assert transport == "oci-archive"
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     with tarfile.open(path) as archive:
 
         def blob(digest: str) -> bytes:
@@ -159,22 +161,22 @@ def contents(built: BuildResult) -> dict[str, bytes]:
 
         index = archive.extractfile("index.json")
         assert index
-        (one,) = json.load(index)["manifests"]
-        for known in json.loads(blob(one["digest"]))["layers"]:
-            with tarfile.open(fileobj=io.BytesIO(blob(known["digest"]))) as files:
+        (manifest,) = json.load(index)["manifests"]
+        for entry in json.loads(blob(manifest["digest"]))["layers"]:
+            with tarfile.open(fileobj=io.BytesIO(blob(entry["digest"]))) as files:
                 for member in files:
                     file = files.extractfile(member) if member.isfile() else None
-                    found[member.name] = file.read() if file else b""
-    return found
+                    contents[member.name] = file.read() if file else b""
+    return contents
 
 
 def secret(name: str, kind: str, data: Mapping[str, str]) -> dict[str, Any]:
-    """A Secret of the Module's namespace."""
+    """Return a Secret of the Module's namespace."""
     metadata = {"name": name, "namespace": "demo"}
     return {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "stringData": dict(data)}
 
 
-def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) -> None:
+def test_the_job_requests_no_privilege_and_has_no_secret(tmp_path: Path) -> None:
     plan = Plan(
         ModuleName("demo", "probe"), KERNEL, Reference.parse("registry.example/kmods/probe:1"), "probe", secret="pull"
     )
@@ -274,69 +276,69 @@ def test_the_object_asks_for_no_privilege_and_holds_no_secret(tmp_path: Path) ->
         ({}, {"a": [{"name": "x", "v": None}]}, {"a": [{"name": "x"}]}),
     ],
 )
-def test_a_patch_is_laid_over_a_template(
+def test_a_patch_is_merged_into_a_template(
     base: dict[str, object], patch: dict[str, object], result: dict[str, object]
 ) -> None:
     assert merged(base, patch) == result
 
 
-def test_it_builds_and_pushes_to_a_private_registry(place: Place) -> None:
-    logins = place.login.authfile(place.folder / "auth.json").read_text()
-    place.cluster.apply(
+def test_a_job_builds_and_pushes_to_a_private_registry(site: JobSite) -> None:
+    logins = site.login.authfile(site.folder / "auth.json").read_text()
+    site.cluster.apply(
         secret("pull", "kubernetes.io/dockerconfigjson", {".dockerconfigjson": logins}),
         secret("token", "Opaque", {"key": PASSWORD}),
     )
     steps = (
-        f"FROM {place.login.host}/base:1\nARG KERNEL_VERSION\n"
+        f"FROM {site.login.host}/base:1\nARG KERNEL_VERSION\n"
         'RUN sleep 3 && cat /run/secrets/token/key && echo "$KERNEL_VERSION" > /version\n'
     )
-    request = place.request("private", push=True, pull_tls=RegistryTLS(), push_tls=RegistryTLS(), dockerfile=steps)
+    request = site.request("private", push=True, pull_tls=RegistryTLS(), push_tls=RegistryTLS(), dockerfile=steps)
     request = replace(
         request,
         plan=replace(request.plan, secret="pull"),
-        image=f"{place.login.host}/made/private:1",
+        image=f"{site.login.host}/made/private:1",
         arguments=(("KERNEL_VERSION", KERNEL.version),),
         secrets=(MountedSecret("token", "token", {"key": PASSWORD.encode()}),),
     )
-    builder = place.builder(authorities=place.authorities)
+    builder = site.builder(authorities=site.authorities)
     builder.start(request)
-    assert PASSWORD not in json.dumps(place.job(request))
-    assert place.login.password not in json.dumps([place.job(request), *place.pods(request)])
+    assert PASSWORD not in json.dumps(site.job(request))
+    assert site.login.password not in json.dumps([site.job(request), *site.pods(request)])
     words: list[str] = []
-    built = builder.result(request, words.append)
-    assert (built.finding, built.image, built.pushed) == (None, request.image, True), built.log
-    assert any(one.startswith("Running: STEP 3/3: RUN sleep 3 ") for one in words), words
-    inspected = json.loads(_inspect(place, request.image))
-    assert f"pushed {request.image} as {inspected['Digest']}" in built.log
-    assert "***" in built.log
-    assert PASSWORD not in built.log + str(words)
-    assert place.login.password not in built.log
-    assert builder.publish(request, built) is built
-    assert not place.job(request)
-    eventually(lambda: not place.pods(request))
+    result = builder.result(request, words.append)
+    assert (result.finding, result.image, result.pushed) == (None, request.image, True), result.log
+    assert any(step.startswith("Running: STEP 3/3: RUN sleep 3 ") for step in words), words
+    inspected = json.loads(_inspect(site, request.image))
+    assert f"pushed {request.image} as {inspected['Digest']}" in result.log
+    assert "***" in result.log
+    assert PASSWORD not in result.log + str(words)
+    assert site.login.password not in result.log
+    assert builder.publish(request, result) is result
+    assert not site.job(request)
+    eventually(lambda: not site.pods(request))
 
 
-def _inspect(place: Place, reference: str) -> str:
-    options = access(place.login, place.login.authfile(place.folder / "inspect.json"))
+def _inspect(site: JobSite, reference: str) -> str:
+    options = access(site.login, site.login.authfile(site.folder / "inspect.json"))
     done = skopeo("inspect", *options, f"docker://{reference}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_logins_of_the_account_are_taken_in_either_shape(place: Place) -> None:
-    logins = json.loads(place.login.authfile(place.folder / "auth.json").read_text())
+def test_both_formats_of_pull_secrets_are_used(site: JobSite) -> None:
+    logins = json.loads(site.login.authfile(site.folder / "auth.json").read_text())
     nothing = json.dumps({"auths": {"registry.example": {"auth": "YTpi"}}})
-    place.cluster.apply(
+    site.cluster.apply(
         secret("first", "kubernetes.io/dockerconfigjson", {".dockerconfigjson": nothing}),
         secret("second", "kubernetes.io/dockercfg", {".dockercfg": json.dumps(logins["auths"])}),
         _account("first", "gone", "second"),
     )
     try:
-        request = place.request("account", dockerfile=f"FROM {place.login.host}/base:1\nRUN cp /bin/sh /copy\n")
-        built, _ = place.result(request, authorities=place.authorities)
+        request = site.request("account", dockerfile=f"FROM {site.login.host}/base:1\nRUN cp /bin/sh /copy\n")
+        result, _ = site.result(request, authorities=site.authorities)
     finally:
-        place.cluster.apply(_account())
-    assert "copy" in contents(built)
+        site.cluster.apply(_account())
+    assert "copy" in contents(result)
 
 
 def _account(*secrets: str) -> dict[str, Any]:
@@ -345,162 +347,162 @@ def _account(*secrets: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, "imagePullSecrets": named}
 
 
-def test_without_a_push_the_image_is_handed_back(place: Place) -> None:
-    # What Kubernetes would replace in a variable, what a shell would, and more than one variable may hold.
+def test_a_result_without_a_push_is_fetched_from_the_pod(site: JobSite) -> None:
+    # Text that Kubernetes or a shell would replace, and more than one variable can hold.
     filling = "".join(f"# {'ä$' * 50} {number}\n" for number in range(1500))
     steps = f"{filling}RUN printf '%s' '$(IMAGE) $$ ${{HOME}} \\ä' > /text && printf x >> /text\n"
-    request = place.request("handed", steps)
+    request = site.request("handed", steps)
     assert len(request.dockerfile.encode()) > 200_000
-    built, words = place.result(request)
-    files = contents(built)
+    result, words = site.result(request)
+    files = contents(result)
     assert files["text"].decode() == "$(IMAGE) $$ ${HOME} \\äx"
-    assert built.pushed is False
-    assert built.image == f"oci-archive:{place.folder}/archives/{request.id}.tar"
-    assert "SAVE the image" in built.log
+    assert result.pushed is False
+    assert result.image == f"oci-archive:{site.folder}/archives/{request.id}.tar"
+    assert "SAVE the image" in result.log
     assert words
-    assert not place.job(request)
-    assert list((place.folder / "archives").glob("*.partial")) == []
+    assert not site.job(request)
+    assert list((site.folder / "archives").glob("*.partial")) == []
 
 
-def test_mirrors_and_registries_on_loopback_are_asked_as_the_suite_asks_them(place: Place) -> None:
-    rule = MirrorRule("registry.example", (place.plain.host,), by_digest=False)
+def test_a_job_uses_mirrors_and_registries_on_loopback_like_the_suite(site: JobSite) -> None:
+    rule = MirrorRule("registry.example", (site.plain.host,), by_digest=False)
     name = "registry.example/base:1"
-    request = place.request("mirrored", dockerfile=f"FROM {name}\nRUN cp /bin/sh /copy\n", pull_tls=RegistryTLS())
-    built, _ = place.result(replace(request, images=(name,)), registries=Registries(Mirrors((rule,))))
-    assert "copy" in contents(built)
+    request = site.request("mirrored", dockerfile=f"FROM {name}\nRUN cp /bin/sh /copy\n", pull_tls=RegistryTLS())
+    result, _ = site.result(replace(request, images=(name,)), registries=Registries(Mirrors((rule,))))
+    assert "copy" in contents(result)
 
 
-def test_a_step_that_fails_is_told_with_its_lines(place: Place) -> None:
-    request = place.request("compiles", dockerfile=COMPILING.format(base=place.base))
-    built, _ = place.result(request)
-    id, sentence = told_of(built)
-    assert (id, built.image) == ("build-failed", None)
+def test_a_failed_step_is_reported_with_its_lines(site: JobSite) -> None:
+    request = site.request("compiles", dockerfile=COMPILING.format(base=site.base))
+    result, _ = site.result(request)
+    id, sentence = failure(result)
+    assert (id, result.image) == ("build-failed", None)
     assert "Job demo/compiles-build-0123456789: buildah ended with exit code 2" in sentence
-    assert built.finding
-    assert "probe.c:7:3: error: too few arguments to function 'probe'" in built.finding.lines
-    assert not place.job(request)
+    assert result.finding
+    assert "probe.c:7:3: error: too few arguments to function 'probe'" in result.finding.lines
+    assert not site.job(request)
 
 
-def test_of_a_log_without_an_end_the_end_is_told(place: Place) -> None:
+def test_a_very_long_log_keeps_its_end(site: JobSite) -> None:
     line = f"{'x' * 80} $i {PASSWORD}"
     steps = f"RUN i=0; while [ $i -lt 90000 ]; do echo {line}; i=$((i+1)); done; echo error: the last; exit 2\n"
-    request = place.request("prints", steps, secrets=(MountedSecret("t", "token", {"key": PASSWORD.encode()}),))
-    place.cluster.apply(secret("token", "Opaque", {"key": PASSWORD}))
-    built, _ = place.result(request)
-    assert told_of(built)[0] == "build-failed"
-    assert built.finding
-    assert "error: the last" in built.finding.lines
-    assert "STEP 1/2" in built.log
-    assert "\n[…]\n" in built.log
-    assert 6 << 20 < len(built.log.encode()) < 9 << 20
-    assert not {word for word in PASSWORD.split() if word in built.log}
+    request = site.request("prints", steps, secrets=(MountedSecret("t", "token", {"key": PASSWORD.encode()}),))
+    site.cluster.apply(secret("token", "Opaque", {"key": PASSWORD}))
+    result, _ = site.result(request)
+    assert failure(result)[0] == "build-failed"
+    assert result.finding
+    assert "error: the last" in result.finding.lines
+    assert "STEP 1/2" in result.log
+    assert "\n[…]\n" in result.log
+    assert 6 << 20 < len(result.log.encode()) < 9 << 20
+    assert not {word for word in PASSWORD.split() if word in result.log}
 
 
-def test_a_push_that_is_refused_is_told(place: Place) -> None:
-    request = place.request("refused", push=True, image=f"{place.login.host}/made/refused:1")
-    built, _ = place.result(request)
-    id, sentence = told_of(built)
+def test_a_refused_push_is_reported(site: JobSite) -> None:
+    request = site.request("refused", push=True, image=f"{site.login.host}/made/refused:1")
+    result, _ = site.result(request)
+    id, sentence = failure(result)
     assert id == "build-failed"
     assert f"the push to {request.image} ended with exit code" in sentence
-    assert "unauthorized" in built.log or "authentication required" in built.log
+    assert "unauthorized" in result.log or "authentication required" in result.log
 
 
-def test_a_build_that_hangs_is_stopped_at_its_deadline(place: Place) -> None:
-    request = place.request("hangs", "RUN echo waiting for nothing && sleep 600\n", timeout=10)
-    built, words = place.result(request)
-    id, sentence = told_of(built)
+def test_a_build_that_hangs_is_stopped_at_its_deadline(site: JobSite) -> None:
+    request = site.request("hangs", "RUN echo waiting for nothing && sleep 600\n", timeout=10)
+    result, words = site.result(request)
+    id, sentence = failure(result)
     assert id == "build-timeout"
     assert "within 10 s" in sentence
-    assert "waiting for nothing" in built.log
-    assert any("STEP 2/2" in one for one in words), words
-    assert not place.job(request)
-    eventually(lambda: not place.pods(request))
+    assert "waiting for nothing" in result.log
+    assert any("STEP 2/2" in step for step in words), words
+    assert not site.job(request)
+    eventually(lambda: not site.pods(request))
 
 
-def test_a_pod_that_does_not_run_says_nothing_of_the_build(place: Place) -> None:
-    """All at once: each waits for its deadline."""
+def test_a_pod_that_does_not_run_leaves_the_build_undecided(site: JobSite) -> None:
+    """Run all cases at once, since each waits for its deadline."""
     ended: dict[str, tuple[BuildResult, list[str]]] = {}
 
     def run(name: str, image: str, **more: Any) -> None:
-        request = place.request(name, timeout=20, **more)
-        ended[name] = place.result(request, image=image)
+        request = site.request(name, timeout=20, **more)
+        ended[name] = site.result(request, image=image)
 
     cases: dict[str, tuple[str, dict[str, Any]]] = {
-        "absent": (f"{place.plain.host}/no/such:1", {}),
+        "absent": (f"{site.plain.host}/no/such:1", {}),
         "invalid": ("Not An Image", {}),
-        "shellless": (f"{place.plain.host}/base:1", {}),
-        "secretless": (place.builder_image, {"secrets": (MountedSecret("gone", "gone", {}),)}),
-        "nowhere": (place.builder_image, {"selector": (("no", "such-node"),)}),
+        "shellless": (f"{site.plain.host}/base:1", {}),
+        "secretless": (site.builder_image, {"secrets": (MountedSecret("gone", "gone", {}),)}),
+        "nowhere": (site.builder_image, {"selector": (("no", "such-node"),)}),
     }
     threads = [threading.Thread(target=run, args=(name, image), kwargs=more) for name, (image, more) in cases.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    sentences = {name: told_of(built) for name, (built, _) in ended.items()}
+    sentences = {name: failure(result) for name, (result, _) in ended.items()}
     assert {id for id, _ in sentences.values()} == {"builder-failed"}, sentences
-    # A kubelet with much to do has not been told by then that there is no such image.
+    # A busy kubelet may not know yet that the image does not exist.
     assert any(word in sentences["absent"][1] for word in ("ImagePull", "ContainerCreating"))
     assert "ContainerCreating" in sentences["secretless"][1]
     assert "InvalidImageName" in sentences["invalid"][1]
     assert "before the build; does the image have buildah?" in sentences["shellless"][1]
     assert "buildah: not found" in ended["shellless"][0].log
     assert "Unschedulable: 0/1 nodes are available" in sentences["nowhere"][1]
-    assert any("Unschedulable" in one for one in ended["nowhere"][1])
-    assert any("ImagePull" in one for one in ended["absent"][1])
-    assert place.api.list(JOBS, "demo") == ()
+    assert any("Unschedulable" in step for step in ended["nowhere"][1])
+    assert any("ImagePull" in step for step in ended["absent"][1])
+    assert site.api.list(JOBS, "demo") == ()
 
 
-def test_a_pod_that_is_taken_away_says_nothing_of_the_build(place: Place) -> None:
-    request = place.request("taken", "RUN sleep 600\n")
-    builder = place.builder()
+def test_a_deleted_pod_leaves_the_build_undecided(site: JobSite) -> None:
+    request = site.request("taken", "RUN sleep 600\n")
+    builder = site.builder()
     builder.start(request)
-    pod = place.running(request)
-    told(place.cluster, "delete", "pod", pod, "--namespace=demo", "--wait=false")
-    id, sentence = told_of(builder.result(request, print))
+    pod = site.running(request)
+    told(site.cluster, "delete", "pod", pod, "--namespace=demo", "--wait=false")
+    id, sentence = failure(builder.result(request, print))
     assert id == "builder-failed"
     assert "its Pod" in sentence
 
 
-def test_what_goes_on_is_adopted_and_another_replaces_it(place: Place) -> None:
-    request = place.request("adopted", "RUN sleep 4 && cp /bin/sh /first\n")
-    builder = place.builder()
+def test_the_same_job_is_used_again_and_another_replaces_it(site: JobSite) -> None:
+    request = site.request("adopted", "RUN sleep 4 && cp /bin/sh /first\n")
+    builder = site.builder()
     builder.start(request)
-    uid = place.job(request)["metadata"]["uid"]
-    pod = place.running(request)
-    place.builder().start(request)
-    assert (place.job(request)["metadata"]["uid"], len(place.pods(request))) == (uid, 1)
-    other = replace(request, dockerfile=f"FROM {place.base}\nRUN cp /bin/sh /second\n")
+    uid = site.job(request)["metadata"]["uid"]
+    first = site.running(request)
+    site.builder().start(request)
+    assert (site.job(request)["metadata"]["uid"], len(site.pods(request))) == (uid, 1)
+    other = replace(request, dockerfile=f"FROM {site.base}\nRUN cp /bin/sh /second\n")
     builder.start(other)
-    # Not before the first one's Pod has ended was the second one made.
-    going = [one for one in place.pods(request) if one["status"].get("phase") not in ("Succeeded", "Failed")]
-    assert pod not in {one["metadata"]["name"] for one in going}
-    assert place.job(request)["metadata"]["uid"] != uid
+    # The second Job was created after the end of the first Pod.
+    running = [pod for pod in site.pods(request) if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+    assert first not in {pod["metadata"]["name"] for pod in running}
+    assert site.job(request)["metadata"]["uid"] != uid
     files = contents(builder.result(other, print))
     assert "second" in files
     assert "first" not in files
 
 
-def test_it_goes_with_its_owner(place: Place) -> None:
+def test_a_job_is_deleted_with_its_owner(site: JobSite) -> None:
     metadata = {"name": "next"}
     spec = {"releaseImage": "registry.example/release:1"}
     kind = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta2", "kind": "PreflightValidationOCP"}
-    place.cluster.apply({**kind, "metadata": metadata, "spec": spec})
+    site.cluster.apply({**kind, "metadata": metadata, "spec": spec})
     preflights = ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False)
-    request = place.request("owned", "RUN sleep 600\n")
-    place.builder(owners={KERNEL.version: place.api.get(preflights, "next")}).start(request)
-    place.running(request)
-    told(place.cluster, "delete", "preflightvalidationsocp", "next")
-    eventually(lambda: not place.job(request) and not place.pods(request))
+    request = site.request("owned", "RUN sleep 600\n")
+    site.builder(owners={KERNEL.version: site.api.get(preflights, "next")}).start(request)
+    site.running(request)
+    told(site.cluster, "delete", "preflightvalidationsocp", "next")
+    eventually(lambda: not site.job(request) and not site.pods(request))
 
 
-def test_output_of_a_command_is_bounded_and_its_end_is_known(place: Place) -> None:
-    request = place.request("asked", "RUN sleep 600\n")
-    place.builder().start(request)
-    pod = place.running(request)
+def test_the_output_of_a_command_is_limited_and_its_exit_code_is_known(site: JobSite) -> None:
+    request = site.request("asked", "RUN sleep 600\n")
+    site.builder().start(request)
+    pod = site.running(request)
 
     def output(*command: str, most: int = 1 << 20, name: str = pod) -> bytes:
-        return b"".join(place.api.execute(name, "demo", command, most))
+        return b"".join(site.api.execute(name, "demo", command, most))
 
     every = bytes(range(256)) * 1024
     written = "".join(f"\\{byte:03o}" for byte in range(256))
@@ -512,18 +514,18 @@ def test_output_of_a_command_is_bounded_and_its_end_is_known(place: Place) -> No
         output("cat", "/dev/zero", most=1000)
     with pytest.raises(NotFound, match="get pods/exec as"):
         output("true", name="no-such-pod")
-    assert place.api.log("no-such-pod", "demo", 100) == b""
-    place.cluster.stop()
+    assert site.api.log("no-such-pod", "demo", 100) == b""
+    site.cluster.stop()
     try:
         with pytest.raises(Undecidable):
             output("true")
     finally:
-        place.cluster.start()
-    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [request.id]) == (f"jobs.batch demo/{request.id}",)
+        site.cluster.start()
+    assert clean_up(site.api, (JOBS,), datetime.now(UTC), [request.id]) == (f"jobs.batch demo/{request.id}",)
 
 
-def test_the_role_is_enough_and_all_of_it_is_used(place: Place) -> None:
-    cluster = place.cluster
+def test_the_role_has_exactly_the_needed_verbs(site: JobSite) -> None:
+    cluster = site.cluster
     kubeconfig = cluster.service_account_kubeconfig("kmm-preflight", "kmm-preflight")
     accounts = [rule for rule in ACCOUNTS["rules"] if rule["resources"] == ["serviceaccounts"]]
     ours = [rule for rule in ROLES[0]["rules"] if rule["apiGroups"] != ["build.openshift.io"]]
@@ -532,13 +534,13 @@ def test_the_role_is_enough_and_all_of_it_is_used(place: Place) -> None:
     eventually(lambda: _may(cluster, kubeconfig, "create", "pods/exec"))
     cluster.forget()
     account = as_client(kubeconfig)
-    builder = JobBuilder(account, place.settings())
-    request = place.request("account", "RUN sleep 2\n")
+    builder = JobBuilder(account, site.settings())
+    request = site.request("account", "RUN sleep 2\n")
     builder.start(request)
     contents(builder.result(request, print))
     assert clean_up(account, (JOBS,), datetime.now(UTC), [request.id]) == ()
     used = _used(cluster) - {("list", "serviceaccounts")}
-    # The second verb of exec is looked up by the API server beside the first one.
+    # The API server allows exec by one of two verbs.
     assert granted - used == {("create", "pods/exec"), ("get", "pods")}
     assert used <= granted
 
@@ -548,7 +550,7 @@ def test_the_role_is_enough_and_all_of_it_is_used(place: Place) -> None:
     builder.start(request)
     with pytest.raises(Forbidden, match=r"pods/exec as .*deploy/rbac-builds\.yaml"):
         builder.result(request, print)
-    assert clean_up(place.api, (JOBS,), datetime.now(UTC), [request.id]) == (f"jobs.batch demo/{request.id}",)
+    assert clean_up(site.api, (JOBS,), datetime.now(UTC), [request.id]) == (f"jobs.batch demo/{request.id}",)
 
 
 def _may(cluster: Cluster, kubeconfig: Path, verb: str, resource: str) -> bool:

@@ -1,6 +1,6 @@
-"""Builds by OpenShift's own: the objects as KMM makes them, how each end is taken, what is adopted and what deleted.
+"""Builds of OpenShift: the objects as KMM makes them, each end, objects that are used again, replaced or deleted.
 
-The API server is a real one; the phases are played by tests/real/kubernetes/build_controller.py.
+The API server is real. tests/real/kubernetes/build_controller.py plays the phases.
 """
 
 from __future__ import annotations
@@ -94,13 +94,13 @@ LABELS = {
 
 ROLES: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac-builds.yaml").read_text()))
 SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"
-# What kubectl itself asks.
+# Requests of kubectl itself.
 REVIEWS = {("create", "selfsubjectaccessreviews"), ("get", "")}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One that serves Builds."""
+    """Return a cluster that serves Builds."""
     with Cluster(tmp_path_factory.mktemp("builds")) as cluster:
         cluster.apply_crds(DEFINITION, PREFLIGHTS["list"])
         cluster.apply(*namespaces("demo"))
@@ -109,14 +109,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def controller(cluster: Cluster) -> Iterator[BuildController]:
-    """The one of the cluster, which does nothing until it is told to."""
+    """Return the build controller. It does nothing by default."""
     with BuildController(cluster, nothing) as controller:
         yield controller
 
 
 @pytest.fixture
 def api(cluster: Cluster, controller: BuildController) -> Iterator[Api]:
-    """As the admin; nothing is left afterwards."""
+    """Return the API server with the admin's account. Delete all objects at the end."""
     assert controller
     api = as_client(cluster.kubeconfig())
     yield api
@@ -125,49 +125,49 @@ def api(cluster: Cluster, controller: BuildController) -> Iterator[Api]:
 
 @pytest.fixture
 def builder(api: Api) -> OpenShiftBuilder:
-    """Without an owner."""
+    """Return a builder without an owner for its objects."""
     return OpenShiftBuilder(api, OpenShiftSettings())
 
 
 def as_client(kubeconfig: Path, seconds: float = 60) -> Api:
-    """The API server, as the option --kubeconfig gives it."""
+    """Connect to the API server of a kubeconfig."""
     return connect(Access((kubeconfig,), "--kubeconfig", None, seconds))
 
 
 @contextmanager
 def playing(controller: BuildController, *acts: Act) -> Iterator[None]:
-    """Each Build goes like this for a while; otherwise nothing becomes of any."""
+    """Let the controller play these phases for each Build."""
     controller.acts = lambda _: acts
     yield
     controller.acts = nothing
 
 
 def nothing(_: Mapping[str, Any]) -> Sequence[Act]:
-    """As without a controller."""
+    """Play no phase."""
     return ()
 
 
-def found(api: Api, kind: ResourceKind = BUILDS, request: BuildRequest = REQUEST) -> dict[str, Any]:
-    """The request's object."""
+def read_object(api: Api, kind: ResourceKind = BUILDS, request: BuildRequest = REQUEST) -> dict[str, Any]:
+    """Return the object of a request."""
     manifest = api.get(kind, object_name(request.id), request.plan.module.namespace)
     assert manifest
     return dict(manifest)
 
 
-def made_and_ended(builder: OpenShiftBuilder, request: BuildRequest = REQUEST) -> tuple[BuildResult, list[str]]:
-    """The end of a build, and what was told meanwhile."""
-    told: list[str] = []
+def run_build(builder: OpenShiftBuilder, request: BuildRequest = REQUEST) -> tuple[BuildResult, list[str]]:
+    """Run a build, and return its result and the steps that were shown."""
+    steps: list[str] = []
     builder.start(request)
-    return builder.result(request, told.append), told
+    return builder.result(request, steps.append), steps
 
 
-def told_of(built: BuildResult) -> tuple[str, str]:
-    """Id and sentence of what speaks against a build."""
-    assert built.finding
-    return built.finding.id, built.finding.sentence
+def failure(result: BuildResult) -> tuple[str, str]:
+    """Return id and sentence of the finding."""
+    assert result.finding
+    return result.finding.id, result.finding.sentence
 
 
-def test_it_is_the_object_that_kmm_makes(cluster: Cluster, api: Api) -> None:
+def test_the_build_has_the_fields_of_kmm_s_builds(cluster: Cluster, api: Api) -> None:
     cluster.apply(
         {
             "apiVersion": "kmm.sigs.x-k8s.io/v1beta2",
@@ -179,7 +179,7 @@ def test_it_is_the_object_that_kmm_makes(cluster: Cluster, api: Api) -> None:
     owner = api.get(ResourceKind("kmm.sigs.x-k8s.io", "v1beta2", "preflightvalidationsocp", namespaced=False), "next")
     assert owner
     OpenShiftBuilder(api, OpenShiftSettings({KERNEL.version: owner})).start(REQUEST)
-    build = found(api)
+    build = read_object(api)
     metadata = build["metadata"]
     assert build["spec"] == SPEC
     assert metadata["name"] == REQUEST.id
@@ -196,10 +196,10 @@ def test_it_is_the_object_that_kmm_makes(cluster: Cluster, api: Api) -> None:
     assert PASSWORD not in str(build)
 
 
-def test_without_a_push_and_a_secret_there_is_no_output_and_no_pull_secret(api: Api, builder: OpenShiftBuilder) -> None:
+def test_a_build_without_push_and_secret_has_no_output_and_no_pull_secret(api: Api, builder: OpenShiftBuilder) -> None:
     request = replace(REQUEST, push=False, plan=replace(PLAN, secret=None), secrets=(), selector=(), stage=Stage.SIGN)
     builder.start(request)
-    build = found(api)
+    build = read_object(api)
     assert build["spec"]["output"] == {}
     assert set(build["spec"]["strategy"]["dockerStrategy"]) == {"buildArgs", "volumes"}
     assert "nodeSelector" not in build["spec"]
@@ -207,15 +207,15 @@ def test_without_a_push_and_a_secret_there_is_no_output_and_no_pull_secret(api: 
 
 
 @pytest.mark.parametrize("push", [True, False])
-def test_a_build_that_ends_well(controller: BuildController, api: Api, builder: OpenShiftBuilder, push: bool) -> None:
-    request, told = replace(REQUEST, push=push), list[str]()
+def test_a_build_that_succeeds(controller: BuildController, api: Api, builder: OpenShiftBuilder, push: bool) -> None:
+    request, steps = replace(REQUEST, push=push), list[str]()
     with playing(controller):
-        # It completes once it was seen to run: the builder looks at it more rarely than a quick one changes.
-        controller.acts = lambda _: (PENDING, RUNNING, *((COMPLETE,) if "Running" in told else ()))
+        # The Build completes after the builder has seen it run: the builder reads it only now and then.
+        controller.acts = lambda _: (PENDING, RUNNING, *((COMPLETE,) if "Running" in steps else ()))
         builder.start(request)
-        built = builder.result(request, told.append)
-    assert built == BuildResult(image=PLAN.image_name if push else None, pushed=push)
-    assert told[-1] == "Running"
+        result = builder.result(request, steps.append)
+    assert result == BuildResult(image=PLAN.image_name if push else None, pushed=push)
+    assert steps[-1] == "Running"
     assert api.get(BUILDS, REQUEST.id, "demo") is None
 
 
@@ -265,20 +265,20 @@ GENERIC = {"reason": "GenericBuildFailed"}
         ),
     ],
 )
-def test_a_build_that_ends_badly(
+def test_a_build_that_fails(
     controller: BuildController, api: Api, builder: OpenShiftBuilder, act: Act, finding: str, words: str
 ) -> None:
     snippet = f"probe.c:1: error: no such thing\ntoken {PASSWORD}\n"
     ending = replace(act, status={**act.status, "logSnippet": snippet})
     with playing(controller, PENDING, RUNNING, ending):
-        built, _ = made_and_ended(builder)
-    id, sentence = told_of(built)
+        result, _ = run_build(builder)
+    id, sentence = failure(result)
     assert id == finding
     assert words in sentence
-    assert built.finding
-    assert built.finding.lines == ("probe.c:1: error: no such thing", "token ***")
-    assert PASSWORD not in built.log
-    assert (built.image, built.pushed) == (None, False)
+    assert result.finding
+    assert result.finding.lines == ("probe.c:1: error: no such thing", "token ***")
+    assert PASSWORD not in result.log
+    assert (result.image, result.pushed) == (None, False)
     assert api.get(BUILDS, REQUEST.id, "demo") is None
 
 
@@ -303,49 +303,49 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
         ),
     ],
 )
-def test_at_its_deadline_a_build_is_stopped(
+def test_a_build_is_stopped_at_its_deadline(
     controller: BuildController, api: Api, builder: OpenShiftBuilder, act: Act, finding: str, words: str
 ) -> None:
     began = time.monotonic()
     with playing(controller, act):
-        built, told = made_and_ended(builder, replace(REQUEST, timeout=3))
+        result, steps = run_build(builder, replace(REQUEST, timeout=3))
     assert 3 <= time.monotonic() - began < 20
-    id, sentence = told_of(built)
+    id, sentence = failure(result)
     assert id == finding
     assert words in sentence
-    assert finding == "build-timeout" or any(words.partition("(")[2].partition(")")[0] in one for one in told)
+    assert finding == "build-timeout" or any(words.partition("(")[2].partition(")")[0] in step for step in steps)
     assert api.get(BUILDS, REQUEST.id, "demo") is None
 
 
-def test_a_build_that_somebody_deletes(cluster: Cluster, builder: OpenShiftBuilder) -> None:
+def test_a_deleted_build_leaves_the_stage_undecided(cluster: Cluster, builder: OpenShiftBuilder) -> None:
     builder.start(REQUEST)
     cluster.kubectl("delete", "builds.build.openshift.io", REQUEST.id, "-n", "demo")
-    id, sentence = told_of(builder.result(REQUEST, print))
+    id, sentence = failure(builder.result(REQUEST, print))
     assert id == "builder-failed"
     assert f"Build demo/{REQUEST.id}: it was deleted before its end" in sentence
 
 
-def test_what_goes_on_is_adopted_and_anything_else_replaced(
+def test_the_same_build_is_used_again_and_another_is_replaced(
     cluster: Cluster, api: Api, builder: OpenShiftBuilder
 ) -> None:
     uids = []
     for request in (REQUEST, REQUEST, replace(REQUEST, dockerfile="FROM other\n"), replace(REQUEST, push=False)):
         builder.start(request)
-        uids.append(found(api)["metadata"]["uid"])
+        uids.append(read_object(api)["metadata"]["uid"])
     assert uids[0] == uids[1]
     assert len(set(uids)) == 3
     for phase in ("Complete", "Failed"):
         patch = f'--patch={{"status":{{"phase":"{phase}"}}}}'
         assert cluster.kubectl("patch", "builds", REQUEST.id, "-n", "demo", "--type=merge", patch).returncode == 0
         builder.start(replace(REQUEST, push=False))
-        build = found(api)
+        build = read_object(api)
         assert build["metadata"]["uid"] not in uids
         assert "status" not in build
         uids.append(build["metadata"]["uid"])
     assert len(api.list(BUILDS) or ()) == 1
 
 
-def test_an_object_of_somebody_else_is_left_alone(cluster: Cluster, api: Api, builder: OpenShiftBuilder) -> None:
+def test_an_object_that_this_suite_did_not_make_is_kept(cluster: Cluster, api: Api, builder: OpenShiftBuilder) -> None:
     cluster.apply(
         {
             "apiVersion": "build.openshift.io/v1",
@@ -358,12 +358,12 @@ def test_an_object_of_somebody_else_is_left_alone(cluster: Cluster, api: Api, bu
         with pytest.raises(Undecidable, match="the object exists and is not of this suite"):
             builder.start(REQUEST)
         assert clean_up(api, (BUILDS,), datetime.now(UTC), [REQUEST.id], everything=True) == ()
-        assert found(api)["spec"] == {"strategy": {"type": "Docker"}}
+        assert read_object(api)["spec"] == {"strategy": {"type": "Docker"}}
     finally:
         cluster.kubectl("delete", "builds", REQUEST.id, "-n", "demo")
 
 
-def test_what_is_left_of_builds_is_deleted_and_named(cluster: Cluster, api: Api, builder: OpenShiftBuilder) -> None:
+def test_leftovers_of_builds_are_deleted_and_named(cluster: Cluster, api: Api, builder: OpenShiftBuilder) -> None:
     requests = {
         name: replace(REQUEST, id=f"{name}-build-0123456789", timeout=300) for name in ("own", "over", "ended", "other")
     }
@@ -385,7 +385,7 @@ def test_what_is_left_of_builds_is_deleted_and_named(cluster: Cluster, api: Api,
     assert api.list(BUILDS) == ()
 
 
-def test_builds_are_served_or_not(cluster: Cluster, api: Api) -> None:
+def test_the_cluster_serves_builds(cluster: Cluster, api: Api) -> None:
     assert api.serves(BUILDS)
     assert api.serves(JOBS)
     assert not api.serves(replace(BUILDS, plural="buildconfigs"))
@@ -395,13 +395,13 @@ def test_builds_are_served_or_not(cluster: Cluster, api: Api) -> None:
     assert clean_up(api, (nowhere,), datetime.now(UTC), everything=True) == ()
 
 
-def test_an_account_that_may_not_is_told_which_verb(cluster: Cluster) -> None:
+def test_an_account_without_rights_gets_the_missing_verb(cluster: Cluster) -> None:
     builder = OpenShiftBuilder(as_client(cluster.kubeconfig("nobody", groups=[])), OpenShiftSettings())
     with pytest.raises(Forbidden, match=r"get builds\.build\.openshift\.io as .*deploy/rbac-builds\.yaml"):
         builder.start(REQUEST)
 
 
-def test_the_role_is_enough_and_all_of_it_is_used(cluster: Cluster, controller: BuildController, api: Api) -> None:
+def test_the_role_has_exactly_the_needed_verbs(cluster: Cluster, controller: BuildController, api: Api) -> None:
     kubeconfig = cluster.service_account_kubeconfig("kmm-preflight", "kmm-preflight")
     cluster.apply(*ROLES)
     granted = {
@@ -416,24 +416,24 @@ def test_the_role_is_enough_and_all_of_it_is_used(cluster: Cluster, controller: 
     cluster.forget()
     account = as_client(kubeconfig)
     with playing(controller, PENDING, RUNNING, RUNNING, RUNNING, RUNNING, COMPLETE):
-        built, _ = made_and_ended(OpenShiftBuilder(account, OpenShiftSettings()))
+        result, _ = run_build(OpenShiftBuilder(account, OpenShiftSettings()))
     assert clean_up(account, (BUILDS,), datetime.now(UTC), everything=True) == ()
-    assert built.pushed
+    assert result.pushed
     events = [
         event for event in cluster.requests() if event.user == "system:serviceaccount:kmm-preflight:kmm-preflight"
     ]
     assert 403 not in {event.code for event in events}
-    assert {(one.verb, "/".join(filter(None, (one.resource, one.subresource)))) for one in events} - REVIEWS == granted
+    assert {
+        (event.verb, "/".join(filter(None, (event.resource, event.subresource)))) for event in events
+    } - REVIEWS == granted
     assert api
 
 
-def test_a_lost_api_server_is_trouble_and_the_build_goes_on(
-    cluster: Cluster, controller: BuildController, api: Api
-) -> None:
+def test_a_build_goes_on_if_the_api_server_stops(cluster: Cluster, controller: BuildController, api: Api) -> None:
     builder = OpenShiftBuilder(as_client(cluster.kubeconfig(), seconds=1), OpenShiftSettings())
     with playing(controller, PENDING, RUNNING):
         builder.start(REQUEST)
-        uid = found(api)["metadata"]["uid"]
+        uid = read_object(api)["metadata"]["uid"]
         cluster.stop()
         try:
             with pytest.raises(Unreachable, match="got no answer"):
@@ -441,7 +441,7 @@ def test_a_lost_api_server_is_trouble_and_the_build_goes_on(
         finally:
             cluster.start()
     builder.start(REQUEST)
-    assert found(api)["metadata"]["uid"] == uid
+    assert read_object(api)["metadata"]["uid"] == uid
     with playing(controller, PENDING, RUNNING, COMPLETE):
         assert builder.result(REQUEST, print).pushed
 
@@ -456,18 +456,18 @@ def test_a_lost_api_server_is_trouble_and_the_build_goes_on(
         ("+", ""),
     ],
 )
-def test_names_are_what_the_api_server_takes(id: str, name: str) -> None:
-    given = object_name(id)
-    assert given.startswith(name)
-    assert len(given) <= 57
-    assert object_name(id) == given
-    assert object_name(f"{id}x") != given
-    assert not given.startswith("-")
+def test_the_api_server_accepts_the_names(id: str, name: str) -> None:
+    shortened = object_name(id)
+    assert shortened.startswith(name)
+    assert len(shortened) <= 57
+    assert object_name(id) == shortened
+    assert object_name(f"{id}x") != shortened
+    assert not shortened.startswith("-")
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [("6.1.0-56-amd64", "6.1.0-56-amd64"), ("5.14.0+rt", "5.14.0_rt"), ("+a+", "a"), ("x" * 70, "x" * 63)],
 )
-def test_labels_are_what_the_api_server_takes(text: str, value: str) -> None:
+def test_the_api_server_accepts_the_labels(text: str, value: str) -> None:
     assert label_value(text) == value

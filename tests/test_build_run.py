@@ -1,4 +1,4 @@
-"""Builds beside one another: how many, until when, what is left when somebody is killed, what is never shown."""
+"""Builds in parallel: limit and deadline, clean-up after killed processes, hidden secrets."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SECONDS = 2
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
-    """A registry without a login."""
+    """Return a registry without a login."""
     need_buildah()
     with Registry.plain(tmp_path_factory.mktemp("registry")) as registry:
         yield Workbench(registry, tmp_path_factory.mktemp("store"))
 
 
 def slow(bench: Workbench, name: str, seconds: float = SECONDS) -> list[dict[str, Any]]:
-    """A Module whose build tells when it began and ended."""
+    """Return a Module whose build logs when it begins and ends."""
     say = "{{ echo {} $(cat /proc/uptime); }}"
     step = f"{say.format('begin')} && sleep {seconds} && {say.format('end')}"
     return build_module(
@@ -42,12 +42,12 @@ def slow(bench: Workbench, name: str, seconds: float = SECONDS) -> list[dict[str
 
 
 def preflight(tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str, **more: Any) -> Run:
-    """A run for the newest kernel."""
+    """Run the suite for the newest kernel."""
     return run_preflight(tmp_path, *bench.options(tmp_path / "manifests", manifests), *options, **more)
 
 
 def at_a_time(logs: Path) -> int:
-    """The most builds whose steps were running at the same moment, by their own logs."""
+    """Return the maximal number of builds that ran at a time, by their logs."""
     moments = []
     for log in logs.glob("*.log"):
         times = {word: float(uptime) for word, uptime in UPTIME.findall(log.read_text())}
@@ -60,11 +60,11 @@ def at_a_time(logs: Path) -> int:
 
 
 @pytest.mark.parametrize("workers", ["0", "4"])
-def test_builds_overlap_within_the_bound_and_a_hanging_one_is_stopped(
+def test_builds_run_in_parallel_up_to_the_limit_and_stop_at_the_deadline(
     tmp_path: Path, bench: Workbench, workers: str
 ) -> None:
     names = [f"m{number}" for number in range(5)]
-    manifests = [*slow(bench, "hangs", 600), *(one for name in names for one in slow(bench, name))]
+    manifests = [*slow(bench, "hangs", 600), *(manifest for name in names for manifest in slow(bench, name))]
     options = ("--max-builds=3", "--build-timeout=30", "-n", workers)
     run = preflight(tmp_path, bench, manifests, *options)
     assert run.returncode == 1, run.output
@@ -76,7 +76,7 @@ def test_builds_overlap_within_the_bound_and_a_hanging_one_is_stopped(
 
 
 def left_over(tmp_path: Path) -> list[str]:
-    """What a run of this test has left: folders, mounts, processes."""
+    """Return folders, mounts and processes that a run of this test left."""
     place = str(tmp_path)
     folders = [str(path) for path in (tmp_path / "tmp").glob("kmm-preflight-*")]
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if f" {place}/tmp" in line]
@@ -84,7 +84,7 @@ def left_over(tmp_path: Path) -> list[str]:
 
 
 def processes() -> list[str]:
-    """The command line of every process."""
+    """Return the command line of every process."""
     lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -94,16 +94,16 @@ def processes() -> list[str]:
     return lines
 
 
-def until(met: Callable[[], object], seconds: float = 180) -> None:
-    """Wait until it is so."""
+def until(condition: Callable[[], object], seconds: float = 180) -> None:
+    """Wait until the condition is true."""
     deadline = time.monotonic() + seconds
-    while not met():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-class Going:
-    """A run that goes on in the background, with a folder of its own for what is temporary."""
+class BackgroundRun:
+    """Run in the background, with its own folder for temporary files."""
 
     def __init__(self, tmp_path: Path, bench: Workbench, manifests: list[dict[str, Any]], *options: str) -> None:
         self.tmp = tmp_path / "tmp"
@@ -118,52 +118,52 @@ class Going:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
 
     def output(self) -> str:
-        """What it has printed."""
+        """Return the output so far."""
         return self._output.read_text()
 
     def building(self) -> bool:
-        """Whether a step of a build runs."""
+        """True if a step of a build runs."""
         return any("begin " in log.read_text() for log in self.tmp.glob("kmm-preflight-*/build/*/log"))
 
     def workers(self) -> list[int]:
-        """The process ids of its workers."""
+        """Return the process ids of the workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
         return [pid for pid, line in lines.items() if b"exec(eval" in line]
 
 
-def test_a_run_that_is_told_to_end_in_mid_build_leaves_nothing(tmp_path: Path, bench: Workbench) -> None:
-    going = Going(tmp_path, bench, slow(bench, "ended", 600), "-n", "0")
-    until(going.building)
-    going.process.send_signal(signal.SIGTERM)
-    assert going.process.wait(180) == 2, going.output()
+def test_a_run_that_gets_sigterm_during_a_build_leaves_nothing(tmp_path: Path, bench: Workbench) -> None:
+    background = BackgroundRun(tmp_path, bench, slow(bench, "ended", 600), "-n", "0")
+    until(background.building)
+    background.process.send_signal(signal.SIGTERM)
+    assert background.process.wait(180) == 2, background.output()
     until(lambda: left_over(tmp_path) == [])
 
 
-def test_after_a_killed_worker_the_next_run_ends_right(tmp_path: Path, bench: Workbench) -> None:
+def test_the_run_after_a_killed_worker_is_verified(tmp_path: Path, bench: Workbench) -> None:
     manifests = [*slow(bench, "killed", 4), *slow(bench, "other", 1)]
-    going = Going(tmp_path, bench, manifests, "-n", "2")
-    until(going.building)
-    for worker in going.workers():
+    background = BackgroundRun(tmp_path, bench, manifests, "-n", "2")
+    until(background.building)
+    for worker in background.workers():
         os.kill(worker, signal.SIGKILL)
         break
-    assert going.process.wait(180) in (0, 10), going.output()
+    assert background.process.wait(180) in (0, 10), background.output()
     assert left_over(tmp_path) == []
     run = preflight(tmp_path / "next", bench, manifests)
     assert run.returncode == 0, run.output
 
 
-def test_after_a_run_that_was_killed_whole_the_next_one_leaves_nothing(tmp_path: Path, bench: Workbench) -> None:
-    going = Going(tmp_path, bench, slow(bench, "gone", 600), "-n", "0")
-    until(going.building)
-    for line in Path("/proc").glob("[0-9]*"):  # kill -9 of all that is the suite's: run, worker, driver
+def test_the_run_after_a_killed_run_cleans_up(tmp_path: Path, bench: Workbench) -> None:
+    background = BackgroundRun(tmp_path, bench, slow(bench, "gone", 600), "-n", "0")
+    until(background.building)
+    for line in Path("/proc").glob("[0-9]*"):  # kill -9 of the run, its workers and drivers
         try:
             command = (line / "cmdline").read_bytes().decode()
         except OSError:
             continue
         if str(tmp_path) in command and ("pytest" in command or "driver" in command):
             os.kill(int(line.name), signal.SIGKILL)
-    going.process.wait(180)
+    background.process.wait(180)
     assert left_over(tmp_path)
     quick = slow(bench, "gone", 0)
     run = preflight(tmp_path, bench, quick, env={"TMPDIR": str(tmp_path / "tmp")})
@@ -171,7 +171,7 @@ def test_after_a_run_that_was_killed_whole_the_next_one_leaves_nothing(tmp_path:
     assert left_over(tmp_path) == []
 
 
-def test_keys_and_passwords_are_shown_nowhere(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_keys_and_passwords_are_never_shown(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     need_buildah()
     pair, token = key_pair(), "a-token-that-nobody-may-see"
     seen: set[str] = set()
@@ -223,7 +223,7 @@ def test_keys_and_passwords_are_shown_nowhere(tmp_path: Path, tmp_path_factory: 
 
 
 def unpacked(bench: Workbench, tmp_path: Path) -> list[Path]:
-    """Every blob of the registry, unpacked where it is a layer."""
+    """Unpack every blob of the registry, and return the files."""
     blobs = [path for path in bench.registry.storage.rglob("data") if path.is_file()]
     for number, blob in enumerate(blobs):
         plain = subprocess.run(["zcat", "-f", blob], capture_output=True, check=True).stdout
