@@ -248,7 +248,7 @@ GENERIC = {"reason": "GenericBuildFailed"}
         pytest.param(
             Act("Failed", GENERIC, {"phase": "Failed", "reason": "DeadlineExceeded"}),
             "build-timeout",
-            "got no end within 20 s",
+            "did not finish within 20 s",
             id="deadline",
         ),
         pytest.param(
@@ -288,7 +288,7 @@ UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedul
 @pytest.mark.parametrize(
     ("act", "finding", "words"),
     [
-        pytest.param(RUNNING, "build-timeout", "got no end within 3 s", id="running"),
+        pytest.param(RUNNING, "build-timeout", "did not finish within 3 s", id="running"),
         pytest.param(
             Act("New", {"reason": "MissingPushSecret", "message": "Missing push secret."}),
             "builder-failed",
