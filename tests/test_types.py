@@ -17,11 +17,17 @@ PACKAGE = ("kmm_preflight", "fixtures", "reports", "preflight_tests", "commands"
 TO_DOCUMENT = (
     "fixtures/plans.py",
     "fixtures/run.py",
-    "kmm_preflight/build",
-    "kmm_preflight/oci",
 )
 # Texts that can really be empty: the empty text is a value, not a sign of an unknown one.
-EMPTY_IS_A_VALUE = frozenset({"kmm_preflight/base/manifest_fields.py:Field.path"})
+EMPTY_IS_A_VALUE = frozenset(
+    {
+        "kmm_preflight/base/manifest_fields.py:Field.path",  # the document itself
+        "kmm_preflight/build/builder.py:BuildResult.log",  # a log without lines
+        "kmm_preflight/build/job_manifest.py:JobSettings.authorities",  # PEM blocks one after the other
+        "kmm_preflight/oci/connections.py:Network.authorities",  # the same blocks
+        "kmm_preflight/oci/index.py:LayerEntry.link",  # as the index on disk has it
+    }
+)
 
 
 @dataclass(frozen=True)
