@@ -149,5 +149,5 @@ def _answer(code: int, log: str) -> Answer:
 
 
 def _item(answer: Answer) -> dict[str, object]:
-    """Return the answer as the cache has it."""
+    """Return the answer as an object of the JSON file in the cache."""
     return {"loaded": answer.loaded, "errno": answer.errno or "", "said": answer.log}
