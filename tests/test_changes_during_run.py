@@ -238,7 +238,7 @@ def test_an_object_that_was_created_again_is_not_written(
         assert run.ended() == 10, run.output
         document = run.document()
     words = {"deleted": "it was deleted during the run"}.get(
-        how, "it was made anew, or its spec changed, during the run"
+        how, "it was created again, or its spec changed, during the run"
     )
     assert words in document["answered"]
     assert words in document["sentence"]
