@@ -16,7 +16,7 @@ RELEASE = DEMO[0]
     ("options", "named"),
     [
         ((), "no release to validate: give --release-image REF, --kernel VERSION or"),
-        ((RELEASE,), "--manifests: got none"),
+        ((RELEASE,), "no --manifests and no cluster"),
         (("--release-image=",), "--release-image: the value is empty"),
         (("--release-image=foo:bar:baz", GREEN), "foo:bar:baz"),
         (("--release-image=Host/UPPER:tag", GREEN), "UPPER"),
