@@ -114,7 +114,7 @@ class Progress:
 
     def _doing(self, id: str, stage: Stage) -> str:
         """Return the builder's words about the stage."""
-        words = "" if stage is Stage.IMAGE else self._folder.done_by(self._cases[id])
+        words = None if stage is Stage.IMAGE else self._folder.activity(self._cases[id])
         return f" ({words[:_WORDS_MOST]})" if words else ""
 
     def _print_results(self, case: Case) -> None:

@@ -19,7 +19,8 @@ from typing import TextIO
 import pytest
 from _pytest._io import TerminalWriter
 
-from fixtures.run import RUN_FOLDER, WORK, RunFolder, Work, case_name
+from fixtures.run import RUN_FOLDER, WORK, RunFolder, case_name
+from fixtures.work import Work
 from kmm_preflight.model import Flavour, ModuleName, Outcome, Stage, StageResult, TargetKernel
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.reference import Reference

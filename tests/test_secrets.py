@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.run import RunFolder, Work
+from fixtures.run import RunFolder
+from fixtures.work import Work
 from kmm_preflight.cluster.credentials import Credentials
 from kmm_preflight.oci.auth import Credential, Keychain
 from kmm_preflight.oci.connections import Network
