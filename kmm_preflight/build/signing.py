@@ -55,13 +55,49 @@ def prepare_sign(
     """Return the request of a plan's sign section. Raise the errors of reading its Secrets and its image."""
     signer = policy.signer_image or plan.kernel.driver_toolkit
     if not signer:
-        return refused(
-            findings.SIGNER_NONE(
-                image=plan.image.name, why="no driver toolkit is known for its kernel, and --signer-image is not set"
-            )
-        )
+        why = "no driver toolkit is known for its kernel, and --signer-image is not set"
+        return refused(findings.SIGNER_NONE(image=plan.image.name, why=why))
     if plan.image.digest:  # no signing can make a given digest
         return refused(findings.PUSH_DIGEST(image=plan.image.name))
+    keys = _signing_keys(plan, sign, sources, now)
+    if isinstance(keys, PreparedBuild):
+        return keys
+    files = _files_to_sign(plan, sign, sign_input.image)
+    if isinstance(files, Finding):
+        return refused(files)
+    signer_image = SignerImage(signer, pem_label(keys.key.files[KEY]))
+    request = BuildRequest(
+        id=request_id(plan, Stage.SIGN),
+        stage=Stage.SIGN,
+        plan=plan,
+        dockerfile=sign_dockerfile(sign_input.name, signer_image, files, plan.kernel.version),
+        image=plan.image.name,
+        push=policy.push,
+        timeout=policy.timeout,
+        secrets=(keys.key, keys.cert),
+        images=tuple(dict.fromkeys((sign_input.name, signer))),
+        pull_tls=sign.unsigned_image_registry_tls,
+        push_tls=plan.tls,
+        credentials=credentials,
+        selector=plan.selector,
+    )
+    return PreparedBuild(request, (*keys.notes, *_signed_already(files, sign_input.image)))
+
+
+@dataclass(frozen=True)
+class _SigningKeys:
+    """Key and certificate that can sign."""
+
+    key: MountedSecret
+    """Secret with the private key."""
+    cert: MountedSecret
+    """Secret with the certificate."""
+    notes: tuple[Finding, ...]
+    """Findings that do not prevent the signing."""
+
+
+def _signing_keys(plan: Plan, sign: Sign, sources: SectionObjects, now: datetime) -> _SigningKeys | PreparedBuild:
+    """Read and check key and certificate. If they cannot sign, return the findings without a request."""
     key, cert = (
         _secret(plan, name, part, sources) for name, part in ((sign.key_secret, KEY), (sign.cert_secret, CERT))
     )
@@ -74,27 +110,7 @@ def prepare_sign(
     certificate, notes = check_keys(key.files[KEY], cert.files[CERT], names, now)
     if certificate is None or any(note.severity is Severity.REFUTES for note in notes):
         return PreparedBuild(None, notes)
-    files = _files_to_sign(plan, sign, sign_input.image)
-    if isinstance(files, Finding):
-        return refused(files)
-    notes = (*notes, *_signed_already(files, sign_input.image))
-    signer_image = SignerImage(signer, pem_label(key.files[KEY]))
-    request = BuildRequest(
-        id=request_id(plan, Stage.SIGN),
-        stage=Stage.SIGN,
-        plan=plan,
-        dockerfile=sign_dockerfile(sign_input.name, signer_image, files, plan.kernel.version),
-        image=plan.image.name,
-        push=policy.push,
-        timeout=policy.timeout,
-        secrets=(key, cert),
-        images=tuple(dict.fromkeys((sign_input.name, signer))),
-        pull_tls=sign.unsigned_image_registry_tls,
-        push_tls=plan.tls,
-        credentials=credentials,
-        selector=plan.selector,
-    )
-    return PreparedBuild(request, notes)
+    return _SigningKeys(key, cert, notes)
 
 
 def _secret(plan: Plan, name: str | None, part: str, sources: SectionObjects) -> MountedSecret | Finding:
