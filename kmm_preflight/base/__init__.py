@@ -1,1 +1,1 @@
-"""Parts that several rooms use: decompression, typed fields of manifests, and sorted tables on disk."""
+"""Parts that several rooms use: decompression, typed fields of manifests, sorted tables on disk, and polling."""

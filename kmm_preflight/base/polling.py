@@ -1,4 +1,4 @@
-"""Polling: repeat a question with growing pauses, until a deadline."""
+"""Polling: repeat a request with growing pauses, until a deadline."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SYSTEM_CLOCK: Clock = time
 def polls(
     seconds: float = math.inf, first: float = 1.0, longest: float = 5.0, clock: Clock = SYSTEM_CLOCK
 ) -> Iterator[float]:
-    """Yield the seconds that are left: at once, then after each pause, and last of all 0.0 at the deadline.
+    """Yield the seconds until the deadline: at once, after each pause, and finally 0.0 at the deadline.
 
-    Each pause is longer than the one before, from first up to longest. A random part of up to a third is added, so
-    that several processes do not ask at the same moment.
+    Pauses grow from first to longest. Each has a random extra of up to a third, so that several processes do not send
+    their requests at the same moment.
     """
     deadline, pause = clock.monotonic() + seconds, first
     while (left := deadline - clock.monotonic()) > 0:

@@ -85,7 +85,7 @@ class RegistryRepository:
         return body
 
     def _document(self, response: urllib3.BaseHTTPResponse, subject: str) -> bytes:
-        """Return the body of a small document. Raise BoundExceeded if it is not small."""
+        """Return the body of a manifest or token. Raise BoundExceeded if it has more than MANIFEST_BYTES."""
         body, start = bytearray(), time.monotonic()
         try:
             while piece := response.read1(_PIECE):
