@@ -176,7 +176,7 @@ def test_the_role_is_enough_and_all_of_it_is_used(tmp_path: Path, cluster: Clust
     run = answering(cluster, tmp_path, kubeconfig)
     assert run.returncode == 0, run.output
     assert "pf shows these verdicts" in run.document["answered"]
-    assert "could not be kept" not in run.document["answered"]
+    assert "could not be written" not in run.document["answered"]
     used = {
         (event.verb, f"{event.resource}/{event.subresource}" if event.subresource else event.resource)
         for event in cluster.requests()
@@ -202,7 +202,7 @@ def test_without_the_record_it_answers_all_the_same_and_says_so(
 ) -> None:
     run = answering(cluster, tmp_path, kubeconfig)
     assert run.returncode == 0, run.output
-    assert "the record for a later run could not be kept: " in run.document["answered"]
+    assert "the record for a later run could not be written: " in run.document["answered"]
     assert f"patch preflightvalidationsocp.kmm.sigs.x-k8s.io as {SUBJECT}" in run.document["answered"]
 
 
