@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from kmm_preflight.entry.hints import mistyped, option_names
 from kmm_preflight.entry.places import (
     EXIT_USAGE,
     REPORTS,
@@ -57,6 +58,10 @@ def _main() -> int:
 def _validate(suite: Path, arguments: list[str]) -> int:
     """Run the suite. If the call was a mistake that left no reports, remove those of the run before."""
     folder = artifact_folder(artifact_value(arguments))
+    if sentence := mistyped(arguments, option_names()):
+        remove_reports(folder)
+        print(f"ERROR: {sentence}", file=sys.stderr)
+        return EXIT_USAGE
     before = _state(folder)
     code = _run_pytest(suite, arguments)
     if code == EXIT_USAGE and _state(folder) == before:

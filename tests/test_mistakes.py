@@ -171,11 +171,30 @@ def test_a_call_without_options(place: Place, program: Sequence[str], cwd: Path 
     assert set(place.reports()) == set(REPORTS)
 
 
-def test_an_option_without_its_value(place: Place) -> None:
-    done = place.call(COMMAND, *DEMO, "--manifests")
-    assert done.returncode == 4
-    assert "--manifests: expected one argument" in done.stderr
+@CALLS
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--manifests",), "--manifests: the value is missing, expected PATH"),
+        (("--release-image", "--manifests=modules"), "--release-image: the value is missing, expected REF"),
+        (("-manifests=modules",), "unknown option -manifests. Did you mean --manifests?"),
+        (("-release-image=x",), "unknown option -release-image. Did you mean --release-image?"),
+    ],
+    ids=["no value at the end", "no value", "one dash", "one dash that pytest reads as -r"],
+)
+def test_a_mistyped_option(
+    place: Place, program: Sequence[str], cwd: Path | None, options: Sequence[str], sentence: str
+) -> None:
+    done = place.call(program, *DEMO, *options, cwd=cwd, env={"ARTIFACT_DIR": str(place.artifacts)})
+    refused(done, sentence)
     assert place.reports() == {}
+
+
+def test_a_bare_pytest_below_a_clone_is_a_validation(place: Place) -> None:
+    done = place.call(PYTEST, "-p", "no:cacheprovider", cwd=ROOT / "docs", env={"ARTIFACT_DIR": str(place.artifacts)})
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "--release-image" in done.stderr
+    assert set(place.reports()) == set(REPORTS)
 
 
 def test_a_misspelt_subcommand_is_no_run(tmp_path: Path) -> None:

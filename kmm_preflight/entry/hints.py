@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import runpy
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import zip_longest
+
+from kmm_preflight.entry.places import suite_folder
 
 _ALIKE = 0.75
 
@@ -18,6 +23,33 @@ def hint(word: str, names: Iterable[str], otherwise: str, alike: float = _ALIKE)
     """Return a question that names the nearest name, or the other sentence."""
     near = nearest(word, names, alike)
     return f"Did you mean {near}?" if near else otherwise
+
+
+@cache
+def option_names() -> dict[str, str | None]:
+    """Return the suite's options, each with the word for its value, or None for a switch.
+
+    The file is run without an import: other projects have packages named `fixtures`, too.
+    """
+    options = runpy.run_path(str(suite_folder() / "fixtures/options/definitions.py"))["OPTIONS"]
+    return {option.name: option.metavar for option in options}
+
+
+def mistyped(words: Sequence[str], options: Mapping[str, str | None]) -> str | None:
+    """Return the sentence on an option without its value, or with one dash instead of two. None if there is none.
+
+    pytest would print its usage for the first, and read the second as options of its own.
+    """
+    for word, following in zip_longest(words, words[1:]):
+        if word == "--":
+            return None
+        value = options.get(word)
+        if value and (following is None or (following.startswith("-") and following != "-")):
+            return f"{word}: the value is missing, expected {value}"
+        name = word.partition("=")[0]
+        if f"-{name}" in options:
+            return f"unknown option {name}. Did you mean -{name}?"
+    return None
 
 
 def not_a_test(text: str) -> str:
