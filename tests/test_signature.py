@@ -85,7 +85,7 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
         lambda d: d.sign("-k", "sha256", pair=d.stranger), "signature-foreign", "expected key identifier", False,
     ),
     "stranger-above": (lambda d: d.sign(data=d.sign(), pair=d.stranger), "signature-foreign", "5D:0A", False),
-    "twice": (lambda d: d.sign(data=d.sign()), "signature-twice", f"below the last signature is one by {WORDS}", True),
+    "twice": (lambda d: d.sign(data=d.sign()), "signature-twice", f"is another one by {WORDS}", True),
     "stranger-below": (lambda d: d.sign(data=d.sign(pair=d.stranger)), "signature-twice", "CN=stranger", True),
     "broken-below": (lambda d: d.sign(data=d.kmod + MAGIC), "signature-twice", "an unreadable signer", True),
     "attributes": (lambda d: d.by_openssl("-nocerts"), "signature-form", "it has signed attributes", True),

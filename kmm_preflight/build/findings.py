@@ -30,7 +30,7 @@ SOURCE_INVALID = define(
     "source-invalid",
     REFUTES,
     "an object that the build or sign section names is not valid: {problem}",
-    "Correct the object. An API server rejects it.",
+    "Correct the object. A cluster does not accept it as it is.",
 )
 
 DOCKERFILE_ABSENT = define(
@@ -118,7 +118,7 @@ BUILDER_FAILED = define(
     "builder-failed",
     UNDECIDED,
     "the build did not finish: {problem}",
-    "Fix the builder problem above, then run again.",
+    "Fix the problem that this finding names, then run again.",
 )
 
 BUILD_UNPROVED = define(

@@ -35,7 +35,7 @@ def _secrets(request: BuildRequest) -> Iterator[str]:
 
 
 def _forms(content: bytes) -> Iterator[str]:
-    """Yield the content as a whole, by line, and encoded."""
+    """Yield each form in which the content can appear: whole, each line, and encoded."""
     text = content.decode("utf-8", "replace").strip()
     lines = [line.strip() for line in text.splitlines() if not line.startswith("-----")]
     encoded = base64.b64encode(content).decode()

@@ -286,6 +286,6 @@ SIGNATURE_WRONG = define(
 SIGNATURE_TWICE = define(
     "signature-twice",
     WARNING,
-    "/{path} is signed more than once: below the last signature is one by {got}",
+    "/{path} is signed more than once: before the last signature is another one by {got}",
     "Sign the kmod only once. Kernels check only the last signature, and the last one is correct.",
 )

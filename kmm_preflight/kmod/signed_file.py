@@ -72,7 +72,7 @@ def has_signature_of_other_type(data: PlainBytes) -> bool:
 
 
 def unsigned_end(data: PlainBytes) -> str:
-    """Return words for the end of a file that does not end with a signature."""
+    """Describe the end of a file that has no signature there."""
     at = data.rfind(MAGIC, max(0, len(data) - _BEHIND_BYTES))
     return (
         f"{len(data) - at - len(MAGIC)} bytes follow its signature" if at >= 0 else "there is no signature at its end"

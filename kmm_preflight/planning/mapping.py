@@ -114,5 +114,5 @@ def merge_sign(container: Sign | None, mapping: Sign | None) -> Sign | None:
 
 
 def _override(container: str | None, mapping: str | None) -> str | None:
-    """Return the name in the mapping, even an empty one. If the mapping has no reference, return the container's."""
+    """Return the name that the mapping gives, even an empty name. If the mapping gives none, return the container's."""
     return container if mapping is None else mapping

@@ -88,7 +88,7 @@ class ImageSignatures:
 
     @cached_property
     def _certificate(self) -> Certificate | Finding | None:
-        """The certificate of certSecret, None without access to it, or the finding for an invalid one."""
+        """The certificate of certSecret, None if the run may not read it, or the finding for an invalid one."""
         key = (self._plan.module.namespace, (self._plan.sign and self._plan.sign.cert_secret) or "")
         try:
             secret = self._sources.secret(key)

@@ -35,7 +35,7 @@ TRIAL_KEY_UNKNOWN = define(
 TRIAL_UNDECIDED = define(
     "trial-undecided",
     UNDECIDED,
-    "the trial load of {kmod} on {kernel} {how} is inconclusive: {got}",
+    "the trial load of {kmod} on {kernel} {how} gave no clear result: {got}",
     "Allow more time with --trial-timeout, or load the kmod by hand on a node with the new kernel.",
 )
 

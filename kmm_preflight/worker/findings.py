@@ -50,7 +50,7 @@ KMOD_NOT_A_FILE = define(
 NODE_LINK = define(
     "node-link",
     REFUTES,
-    "/{path} is a link to {target}, which leads to nothing on the node, so modprobe does not find {kmod}; a link "
+    "/{path} is a link to {target}, which does not exist on the node, so modprobe does not find {kmod}; a link "
     "must stay in /{folder} or lead to the node's own modules",
     "Install the kmod itself instead of a link, then run depmod -b {directory} {kernel} again.",
 )
