@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,8 @@ SUITE = "kmm_preflight/suite"
 SHIPPED = ("commands", "docs/findings", "fixtures", "preflight_tests", "reports")
 OTHER_CONFTEST = "raise RuntimeError('the conftest of another project was loaded')\n"
 OTHER_SETTINGS = "[pytest]\naddopts = --no-such-option\nminversion = 99\n"
+# Python before 3.11.4 has no filters.
+_SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def test_the_wheel_holds_the_suite_as_data_of_the_package(wheel: Path) -> None:
 def test_the_source_distribution_builds_the_same_wheel(tmp_path: Path, wheel: Path) -> None:
     (tmp_path / "wheel").mkdir()
     with tarfile.open(build_sdist(tmp_path)) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **_SAFELY)
     (source,) = (path for path in tmp_path.glob("kmm_preflight-*") if path.is_dir())
     assert build_wheel(tmp_path / "wheel", source).read_bytes() == wheel.read_bytes()
 

@@ -64,7 +64,7 @@ def test_kmods_of_the_folder(tmp_path: Path, kmod: str | None, files: list[str],
         ("opt/lib/modules/5.14.0-1/a.ko", "kmod-absent", "the image has kernels 5.14.0-1"),
         ("usr/share/a.ko", "kmod-absent", "the image has /usr/share/a.ko instead"),
         ("etc/motd", "kmod-absent", "the image has no such file"),
-        (FOLDER, "kmod-not-a-file", "file where the folder should be"),
+        (FOLDER, "kmod-not-a-file", "got a regular file, expected a folder"),
     ],
 )
 def test_why_the_folder_has_no_such_kmod(tmp_path: Path, file: str, finding: str, words: str) -> None:
@@ -107,7 +107,9 @@ def test_each_signature_is_checked_once_in_an_image(tmp_path: Path) -> None:
     plan = _plan(None, Sign(cert_secret="c", files_to_sign=(f"/{paths[0]}",)))
     opened = CountingImage(_image(tmp_path, *paths))
     signatures = ImageSignatures(plan, opened, sources)
-    missing = [SIGNATURE_MISSING(path=path, got="no signature at its end", expected="a signature") for path in paths]
+    missing = [
+        SIGNATURE_MISSING(path=path, got="there is no signature at its end", expected="a signature") for path in paths
+    ]
     unsigned = findings.KMOD_UNSIGNED(path=paths[2])
     assert signatures.judge_loaded("a", [paths[2], paths[0]]) == (missing[0], unsigned)
     assert signatures.judge_loaded("b", [paths[2], paths[1]]) == (missing[0], missing[1], unsigned)

@@ -369,12 +369,12 @@ def test_an_existing_object_shows_verdicts_on_its_own_kernel(pf: Object) -> None
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--flavour=rt",), f"--flavour rt: got kernel {KERNEL}, expected one of that flavour too"),
-        (("--realtime",), f"--flavour rt: got kernel {KERNEL}"),
+        (("--flavour=rt",), f"--flavour rt: no --kernel has this flavour, got {KERNEL}"),
+        (("--realtime",), f"--flavour rt: no --kernel has this flavour, got {KERNEL}"),
         (("--arch=arm64",), f"--kernel {KERNEL}: the name says amd64, got --arch arm64"),
         (("--preflight=My_Name",), "--preflight My_Name: expected a name of lower case letters"),
         (("--preflight=other",), "pass --create-preflight and --release-image to create it"),
-        (("--setup-plan",), "--setup-plan: it judges nothing"),
+        (("--setup-plan",), "--setup-plan judges nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -118,6 +118,8 @@ def started(tmp_path: Path, *options: str) -> Iterator[Started]:
     finally:
         process.kill()
         run.ended()
+        assert process.stdout
+        process.stdout.close()
 
 
 def wait_for(condition: Callable[[], bool], output: Callable[[], str], seconds: float = 180) -> None:

@@ -184,8 +184,14 @@ def test_a_damaged_program_never_raises_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("env", "want"),
-    [(None, ""), ([], ""), (["A=1"], ""), (["PATH=/a:/b"], "/a:/b"), (["PATH=/a", "XPATH=/c", None, "PATH=/b"], "/b")],
+    [
+        (None, None),
+        ([], None),
+        (["A=1"], None),
+        (["PATH=/a:/b"], "/a:/b"),
+        (["PATH=/a", "XPATH=/c", None, "PATH=/b"], "/b"),
+    ],
 )
-def test_the_search_path_is_read_from_the_image_s_config(env: object, want: str) -> None:
+def test_the_search_path_is_read_from_the_image_s_config(env: object, want: str | None) -> None:
     body = json.dumps({"os": "linux", "architecture": "amd64", "config": {"Env": env}}).encode()
     assert parse_config(body, "config").search_path == want

@@ -59,7 +59,7 @@ def slow_run(
             yield process, registry
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
