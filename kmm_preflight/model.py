@@ -63,15 +63,29 @@ class Finding:
 
 @dataclass(frozen=True, order=True)
 class ModuleName:
-    """Namespace and name of a Module."""
+    """Kind, namespace and name of an object that brings kmods: mostly a Module."""
 
     namespace: str
-    """The namespace."""
+    """The namespace. An empty text for a cluster-wide object."""
     name: str
     """The name."""
+    kind: str = "Module"
+    """The kind of the object."""
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        """Return namespace/name for a Module. For another kind, put the kind and a colon before."""
+        name = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return name if self.kind == "Module" else f"{self.kind}:{name}"
+
+
+@dataclass(frozen=True)
+class NotJudged:
+    """Something that a run was given and did not judge."""
+
+    subject: str
+    """The object, as kind and name, or the place of a document or file."""
+    reason: str
+    """The reason why there is no verdict."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,18 @@ class TargetKernel:
     """A finding about the kernel itself, for all Modules."""
     os_image: str | None = None
     """Pull spec of the OS image with this kernel's own files."""
+
+
+@dataclass(frozen=True)
+class BootArguments:
+    """The arguments with which a group of nodes boots its kernel."""
+
+    group: str
+    """The nodes, in words, such as pool worker-rt."""
+    arguments: tuple[str, ...] = ()
+    """The kernel's arguments, one word each, in the order of the command line."""
+    fips: bool = False
+    """True if spec.fips of the nodes' MachineConfig is set."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from kmm_preflight.depth import ProofOptions
-from kmm_preflight.model import Finding, StageResult, TargetKernel
+from kmm_preflight.model import Finding, ModuleName, NotJudged, StageResult, TargetKernel
 from kmm_preflight.stages.report import SCHEMA, Report
 from kmm_preflight.stages.verdict import Verdict
 from kmm_preflight.text import clean
@@ -31,10 +31,8 @@ def to_json(report: Report) -> str:
         "pushBuiltImage": report.push_built_image,
         "builder": report.builder,
         "modules": [_module(verdict) for verdict in report.verdicts],
-        "listed": [
-            {"namespace": module.module.namespace, "name": module.module.name, "reason": module.reason}
-            for module in report.not_judged
-        ],
+        "listed": [{**_name(item.module), "reason": item.reason} for item in report.listed],
+        "notJudged": [_not_judged(item) for item in report.not_judged],
     }
     return json.dumps(body, indent=2, ensure_ascii=True) + "\n"
 
@@ -48,6 +46,14 @@ def _proof(options: ProofOptions) -> dict[str, object]:
         "trial": options.trial,
         "notChecked": list(options.not_checked),
     }
+
+
+def _name(name: ModuleName) -> dict[str, object]:
+    return {"kind": name.kind, "namespace": name.namespace, "name": name.name}
+
+
+def _not_judged(item: NotJudged) -> dict[str, object]:
+    return {"subject": clean(item.subject), "reason": clean(item.reason)}
 
 
 def _problem(report: Report) -> dict[str, object] | None:
@@ -85,8 +91,7 @@ def _kernel(kernel: TargetKernel) -> dict[str, object]:
 def _module(verdict: Verdict) -> dict[str, object]:
     image = verdict.image
     return {
-        "namespace": verdict.case.module.namespace,
-        "name": verdict.case.module.name,
+        **_name(verdict.case.module),
         "kernel": verdict.case.kernel.version,
         "nodes": [clean(words) for words in verdict.case.nodes],
         "verdict": verdict.conclusion.value,

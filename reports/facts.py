@@ -23,7 +23,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if report.builder:
         labelled.append(("builder", report.builder))
     labelled += [("assumed", words) for words in report.assumed]
-    labelled += [("listed, no case", f"{module.module}: {module.reason}") for module in report.not_judged]
+    labelled += [("listed, no case", f"{item.module}: {item.reason}") for item in report.listed]
+    labelled += [("not judged", f"{item.subject}: {item.reason}") for item in report.not_judged]
     if report.answered:
         labelled.append(("answered", report.answered))
     labelled.append(("proof", f"depth {report.proof.words}; not checked: {'; '.join(report.proof.not_checked)}"))

@@ -138,7 +138,8 @@ def test_modules_that_are_created_changed_and_deleted_during_a_run(
         "c": ("refuted", "kmod-absent"),
         "late": ("undecided", "module-appeared"),
     }
-    assert document["listed"] == [{"namespace": "one", "name": "leaving", "reason": "deleted during the run"}]
+    leaving = {"kind": "Module", "namespace": "one", "name": "leaving", "reason": "deleted during the run"}
+    assert document["listed"] == [leaving]
     if answers:
         assert "shows these verdicts" in document["answered"]
         assert verified(cluster, dialect) == {"a": True, "b": False, "c": False, "late": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kmm_preflight.model import Manifest
+from kmm_preflight.model import Manifest, NotJudged
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.planning.module import Module, RefusedModule, has_case
 
@@ -48,6 +48,8 @@ class Inventory:
     """The place that was read, for messages."""
     assumed: tuple[str, ...] = ()
     """Sentences about objects that could not be read, and what the run assumes instead."""
+    not_judged: tuple[NotJudged, ...] = ()
+    """Objects, documents and files that bring kmods, or may do so, and that no case covers."""
     live: bool = False
     """True if a cluster was read: a Secret or ServiceAccount that is missing here does not exist."""
 

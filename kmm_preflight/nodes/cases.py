@@ -17,11 +17,15 @@ def make_cases(
     modules: Iterable[Module | RefusedModule], targets: Mapping[ModuleName, tuple[Target, ...]]
 ) -> tuple[Case, ...]:
     """Return the cases, by Module and then by target kernel. The Modules must have a moduleLoader."""
-    return tuple(
-        replace(_case(module, target), notes=target.notes, nodes=target.nodes)
-        for module in modules
-        for target in targets[module.name]
-    )
+    return tuple(_on_nodes(_case(module, target), target) for module in modules for target in targets[module.name])
+
+
+def _on_nodes(case: Case, target: Target) -> Case:
+    """Return the case with the nodes of its target."""
+    case = replace(case, notes=target.notes, nodes=target.nodes)
+    if isinstance(case, Unresolved):
+        return case
+    return replace(case, node_names=target.node_names, boot_arguments=target.boot_arguments)
 
 
 def _case(module: Module | RefusedModule, target: Target) -> Case:

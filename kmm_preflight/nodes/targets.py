@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kmm_preflight.kernel_version import kernel_architecture, kernel_flavour
-from kmm_preflight.model import Finding, Flavour, Severity, TargetKernel
+from kmm_preflight.model import BootArguments, Finding, Flavour, Severity, TargetKernel
 from kmm_preflight.nodes import findings
 from kmm_preflight.nodes.demand import Demand
 from kmm_preflight.nodes.prediction import PredictedKernel, ReleaseStreams
@@ -24,6 +24,10 @@ class Target:
     """The kernel."""
     nodes: tuple[str, ...] = ()
     """The nodes that will boot the kernel, in words: one text for each pool."""
+    node_names: tuple[str, ...] = ()
+    """Names of the nodes, in alphabetical order."""
+    boot_arguments: tuple[BootArguments, ...] = ()
+    """Boot arguments of the nodes, each different set once."""
     kernels_today: tuple[str, ...] = ()
     """Kernels that the nodes run today, in alphabetical order."""
     notes: tuple[Finding, ...] = ()
@@ -94,7 +98,9 @@ def _targets(demand: Demand, kernels: tuple[TargetKernel, ...], streams: Release
 
 
 def _target(kernel: TargetKernel, demand: Demand, unresolved: Finding | None = None) -> Target:
-    return Target(kernel, (demand.words,), demand.kernels_today, demand.notes, unresolved)
+    return Target(
+        kernel, (demand.words,), kernels_today=demand.kernels_today, notes=demand.notes, unresolved=unresolved
+    )
 
 
 def _kernel_today(predicted: PredictedKernel, version: str, kernels: tuple[TargetKernel, ...]) -> TargetKernel:

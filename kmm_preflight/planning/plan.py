@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
-from kmm_preflight.model import VERIFIED_HTTPS, Finding, ModuleName, RegistryTLS, TargetKernel
+from kmm_preflight.model import VERIFIED_HTTPS, BootArguments, Finding, ModuleName, RegistryTLS, TargetKernel
 from kmm_preflight.oci.reference import Reference
 
 
@@ -91,6 +91,10 @@ class Plan:
     """Labels of the nodes that load the kmod."""
     nodes: tuple[str, ...] = ()
     """The nodes that will boot the kernel, in words, as far as they are known."""
+    node_names: tuple[str, ...] = ()
+    """Names of the nodes that will load the kmod on the kernel, in alphabetical order."""
+    boot_arguments: tuple[BootArguments, ...] = ()
+    """Boot arguments of the nodes, each different set once. Empty if no pool was given."""
 
     @property
     def id(self) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from kmm_preflight.cluster.api_reader import ModuleChanges
 from kmm_preflight.depth import ProofOptions
-from kmm_preflight.model import Finding, ModuleName, Outcome, Release, Stage, StageResult, TargetKernel
+from kmm_preflight.model import Finding, ModuleName, NotJudged, Outcome, Release, Stage, StageResult, TargetKernel
 from kmm_preflight.planning.plan import Case, Unresolved
 from kmm_preflight.stages import findings
 from kmm_preflight.stages.verdict import Conclusion, Verdict
@@ -19,13 +19,13 @@ _WORST_FIRST = (Conclusion.REFUTED, Conclusion.UNDECIDED, Conclusion.NOT_VERIFIE
 
 
 @dataclass(frozen=True)
-class NotJudged:
-    """A Module that is listed without a verdict."""
+class ListedModule:
+    """A Module that needs no verdict."""
 
     module: ModuleName
-    """Namespace and name of the Module."""
+    """Its name."""
     reason: str
-    """The reason why there is no verdict."""
+    """The reason why it needs no verdict."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,10 @@ class Report:
     """The builder and the reason for its choice. None if no Module has a build or sign section."""
     verdicts: tuple[Verdict, ...] = ()
     """Verdicts in the order of the cases."""
+    listed: tuple[ListedModule, ...] = ()
+    """Modules that need no verdict: they load no kmod, or are being deleted."""
     not_judged: tuple[NotJudged, ...] = ()
-    """Modules without a verdict."""
+    """Objects, documents and files that bring kmods, or may do so, and that no case covers."""
     problem: Problem | None = None
     """The reason why the run ended early."""
     interrupted: bool = False
@@ -156,11 +158,11 @@ def overtaken(report: Report, changes: ModuleChanges) -> Report:
             for name in changes.appeared
             for kernel in report.kernels
         ]
-    gone = [NotJudged(name, "deleted during the run") for name in sorted(changes.gone & judged)]
+    gone = [ListedModule(name, "deleted during the run") for name in sorted(changes.gone & judged)]
     gone += [
-        NotJudged(name, "given up during the run: deleted, or no moduleLoader") for name in sorted(changes.leaving)
+        ListedModule(name, "given up during the run: deleted, or no moduleLoader") for name in sorted(changes.leaving)
     ]
-    return replace(report, verdicts=tuple(verdicts), not_judged=(*report.not_judged, *gone))
+    return replace(report, verdicts=tuple(verdicts), listed=(*report.listed, *gone))
 
 
 def _unless_changed(verdict: Verdict, changes: ModuleChanges) -> Verdict:
