@@ -136,6 +136,14 @@ BUILD_UNPROVED_UNSIGNED = define(
     "Pass --push-built-image, or choose --builder=local.",
 )
 
+BUILD_UNUSED = define(
+    "build-unused",
+    REFUTES,
+    "the section makes a good image, but no node will load it: nodes take the image that {image} names already "
+    "({digest}), and KMM builds and signs nothing under a name that exists; {got}",
+    "Push the good image over the old image: pass --push-built-image. Or delete the tag, so that KMM builds the image.",
+)
+
 SIGN_IMAGE_NONE = define(
     "sign-image-none",
     REFUTES,

@@ -1,0 +1,32 @@
+"""Check that a result reaches nodes: without a push, nodes take the image that the name resolves to already.
+
+KMM builds and signs only under a name that does not resolve (docs/reference/kmm.md 5.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kmm_preflight.build import findings
+from kmm_preflight.model import Outcome, Stage, StageResult
+from kmm_preflight.oci import findings as oci_findings
+from kmm_preflight.planning.plan import Plan
+
+# The pull of such an image fails, so KMM builds.
+_NOT_PULLED = {oci_findings.IMAGE_UNREADABLE.id}
+
+
+def reach_nodes(plan: Plan, image: StageResult, result: StageResult) -> StageResult:
+    """Return the result of a section. Fail the last section if no node takes the image that it made.
+
+    image is the result of the image stage.
+    """
+    last = Stage.SIGN if plan.sign else Stage.BUILD
+    made = result.image
+    if result.stage is not last or result.outcome is not Outcome.VERIFIED or made is None or made.stored:
+        return result
+    if image.image is None or (image.findings and image.findings[0].id in _NOT_PULLED):
+        return result
+    got = image.findings[0].sentence if image.findings else image.reason
+    finding = findings.BUILD_UNUSED(image=plan.image.name, digest=image.image.digest, got=got)
+    return replace(result, outcome=Outcome.FAILED, reason=finding.sentence, findings=(finding, *result.findings))
