@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import string
 from collections.abc import Iterator
@@ -160,7 +161,9 @@ def test_the_tables_have_each_finding_once_with_its_weight_and_each_room_in_its_
 
 
 def test_every_field_of_a_report_is_documented(tmp_path: Path) -> None:
-    run = run_preflight(tmp_path, *DEMO, GREEN, RED, "-n0")
+    unknown = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta1", "kind": "InitramfsModule", "metadata": {"name": "early"}}
+    (tmp_path / "unknown.json").write_text(json.dumps(unknown))
+    run = run_preflight(tmp_path, *DEMO, GREEN, RED, f"--manifests={tmp_path / 'unknown.json'}", "-n0")
     assert run.returncode == report.EXIT_REFUTED, run.output
     section = REPORT.partition("\n## preflight.json\n")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| `([\w.\[\]]+)` \| ", section, re.M)

@@ -11,8 +11,9 @@ from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.documents import DocumentPlace, read_documents
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.inventory import Inventory, Key
+from kmm_preflight.cluster.kmm_kinds import is_skipped
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.model import Manifest
+from kmm_preflight.model import Manifest, NotJudged
 from kmm_preflight.planning.module import GROUP, Module, parse_module
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -39,6 +40,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
     """
     modules: dict[Key, tuple[Module, DocumentPlace]] = {}
     objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *KINDS)}
+    not_judged = list[NotJudged]()
     for path in paths:
         for place, manifest in _objects(path, stdin):
             kind, api = str(manifest["kind"]), manifest.get("apiVersion")
@@ -48,6 +50,9 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
                 _add_object(objects[kind], manifest, place, namespace)
             elif kind in KINDS and api in KINDS[kind]:
                 _add_newest_state(objects[kind], manifest, place, namespace)
+            elif is_skipped(str(api).partition("/")[0], kind):
+                reason = f"no check reads a {kind} of {api} ({place})"
+                not_judged.append(NotJudged(f"{kind} {_name(manifest)}", reason))
     fleet = given_fleet({kind: tuple(objects[kind].values()) for kind in KINDS}, objects["ConfigMap"])
     return Inventory(
         modules=tuple(module for _, (module, _) in sorted(modules.items())),
@@ -58,6 +63,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
         image_config=objects["Image"].get(("", "cluster")),
         proxy=objects["Proxy"].get(("", "cluster")),
         fleet=fleet,
+        not_judged=tuple(not_judged),
     )
 
 
