@@ -117,7 +117,7 @@ class BootArguments:
     group: str
     """The nodes, in words, such as pool worker-rt."""
     arguments: tuple[str, ...] = ()
-    """The kernel's arguments, one word each, in the order of the command line."""
+    """The kernel's arguments, one word each, in the order of the command line, without the quotes around values."""
     fips: bool = False
     """True if spec.fips of the nodes' MachineConfig is set."""
 

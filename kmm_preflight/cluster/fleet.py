@@ -31,7 +31,10 @@ _OF_ROLES = re.compile(r"(00-(master|worker|arbiter)|01-(master|worker|arbiter)-
 _OF_POOLS = re.compile(r"9[789]-(.+?)-generated-.+")
 
 NO_POOLS = "nodes are judged on every stream of the release and in the flavour that they boot today"
-NO_CONFIGS = "a pool is assumed to boot the flavour that its nodes boot today, and the release's OS image"
+NO_CONFIGS = (
+    "a pool is assumed to boot the flavour that its nodes boot today, and the release's OS image without further "
+    "kernel arguments"
+)
 NO_SOURCES = "every pool is assumed to boot the release's OS image"
 NO_NODE_POOLS = (
     "NodePools are in the management cluster, which was not read: nodes are judged in the flavour that they boot "

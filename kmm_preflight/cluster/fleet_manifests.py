@@ -32,7 +32,7 @@ KINDS = {
 
 _NO_SOURCES = (
     "if the others set no kernelType, a node is assumed to boot the flavour that it boots today, and the missing "
-    "sources are assumed to set no osImageURL"
+    "sources are assumed to set no osImageURL and no kernelArguments"
 )
 _CONFIG_KEY = "config"  # the key of a MachineConfig in the ConfigMap of a NodePool
 
@@ -75,12 +75,12 @@ def _missing_node_pools(fleet: Fleet) -> list[str]:
     named = {node.labels[HOSTED_LABEL] for node in fleet.nodes if HOSTED_LABEL in node.labels}
     missing = [
         f"no NodePool {name} among the manifests: its nodes are judged in the flavour that they boot today, on the "
-        "stream that hosted clusters of this release have"
+        "stream that hosted clusters of this release have, without further kernel arguments"
         for name in sorted(named - given)
     ]
     without_config_maps = [
         f"NodePool {pool.name}: no ConfigMap {', '.join(pool.missing_config_maps)} among the manifests: its nodes are "
-        "judged in the flavour that they boot today"
+        "judged in the flavour that they boot today, without further kernel arguments"
         for pool in fleet.node_pools
         if pool.missing_config_maps
     ]

@@ -35,6 +35,8 @@ class Demand:
     """Kernels that the nodes run today, in alphabetical order."""
     notes: tuple[Finding, ...] = ()
     """Findings about the nodes."""
+    node_names: tuple[str, ...] = ()
+    """Names of the nodes, in alphabetical order."""
 
     @property
     def words(self) -> str:
@@ -64,7 +66,11 @@ def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
         groups.setdefault(prediction.of_node(node), []).append(node)
     return tuple(
         Demand(
-            predicted, len(nodes), tuple(sorted({node.kernel for node in nodes if node.kernel})), _pool_notes(predicted)
+            predicted,
+            len(nodes),
+            tuple(sorted({node.kernel for node in nodes if node.kernel})),
+            _pool_notes(predicted),
+            tuple(sorted(node.name for node in nodes)),
         )
         for predicted, nodes in groups.items()
     )

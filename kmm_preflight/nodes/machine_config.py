@@ -1,4 +1,4 @@
-"""MachineConfigs: the two fields that decide the kernel of a node, and the merge of several MachineConfigs."""
+"""MachineConfigs: the fields that decide the kernel of a node and its arguments, and the merge of several."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ class MachineConfig:
     """spec.osImageURL, or None if it is not set."""
     generated: bool = False
     """True if the machine config operator made it."""
+    kernel_arguments: tuple[str, ...] = ()
+    """spec.kernelArguments. An item may have several words."""
+    fips: bool = False
+    """spec.fips."""
 
 
 def parse_machine_config(manifest: Manifest) -> MachineConfig:
@@ -45,6 +49,8 @@ def parse_machine_config(manifest: Manifest) -> MachineConfig:
         kernel_type=spec["kernelType"].optional_text(),
         os_image=spec["osImageURL"].optional_text(),
         generated=metadata["annotations"][_GENERATED].given,
+        kernel_arguments=spec["kernelArguments"].texts(),
+        fips=spec["fips"].flag(),
     )
 
 

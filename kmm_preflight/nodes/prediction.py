@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kmm_preflight.kernel_version import kernel_flavour
-from kmm_preflight.model import Flavour
+from kmm_preflight.model import BootArguments, Flavour
 from kmm_preflight.nodes.fleet import Fleet
+from kmm_preflight.nodes.kernel_arguments import node_pool_arguments, pool_arguments
 from kmm_preflight.nodes.machine_config import (
     DEFAULT_KERNEL_TYPE,
     MachineConfig,
@@ -64,6 +65,8 @@ class PredictedKernel:
     """True if the pool is paused."""
     layered: bool = False
     """True if the cluster builds the OS image of the pool."""
+    boot: BootArguments | None = None
+    """The arguments of the kernel, or None if unknown."""
 
     @property
     def in_release(self) -> bool:
@@ -97,6 +100,11 @@ class Prediction:
         arches = [arch] if arch else sorted(all_arches, key=lambda name: name or "")
         return [self._of_pool(pool, name) for name in arches]
 
+    def nodes_of_pool(self, name: str) -> tuple[Node, ...]:
+        """Return the nodes of the machine config pool of this name, by name, as the machine config operator sees it."""
+        pool = self.fleet.pool(name)
+        return tuple(node for node in self.fleet.nodes if pool and self._pools[node.name] == pool)
+
     def of_node_pool(self, pool: NodePool) -> PredictedKernel:
         """Return the kernel that the nodes of a NodePool will boot. They have one architecture."""
         predicted = self._without_configs(pool)
@@ -129,14 +137,20 @@ class Prediction:
     def _without_configs(self, pool: NodePool) -> PredictedKernel:
         """Return the prediction for a NodePool without its MachineConfigs."""
         stream = pool.stream or hosted_stream(self.streams)
-        return PredictedKernel(_hosted_group(pool.name), stream, pool.arch, paused=pool.paused)
+        boot = node_pool_arguments(pool)
+        return PredictedKernel(_hosted_group(pool.name), stream, pool.arch, paused=pool.paused, boot=boot)
 
     def _of_pool(self, pool: Pool, arch: str | None, node: Node | None = None) -> PredictedKernel:
         """Return the kernel of a node in the pool, or of a node that will be added later."""
         configuration = self._configurations[pool.name]
         layered = configuration.containerfile is not None or (node is not None and node.desired_image is not None)
         predicted = PredictedKernel(
-            f"pool {pool.name}", configuration.stream, arch, paused=pool.paused, layered=layered
+            f"pool {pool.name}",
+            configuration.stream,
+            arch,
+            paused=pool.paused,
+            layered=layered,
+            boot=configuration.boot,
         )
         as_today = replace(predicted, flavour=node.flavour if node else Flavour.STANDARD)
         if package := _kernel_package(configuration.containerfile or ""):
@@ -162,6 +176,7 @@ class Prediction:
             os_image=custom_os_image(sources),
             containerfile=fleet.containerfiles.get(pool.name),
             kernels=kernels,
+            boot=pool_arguments(pool, fleet),
         )
 
     def _kernel_type(self, pool: Pool, sources: Sequence[MachineConfig]) -> str | None:
@@ -189,6 +204,8 @@ class _PoolConfiguration:
     """The Containerfile of a layered pool, or None."""
     kernels: Mapping[str | None, set[str | None]]
     """Kernels of the nodes that run the configuration, by architecture."""
+    boot: BootArguments | None
+    """Its kernel arguments, or None if unknown."""
 
 
 def hosted_stream(streams: ReleaseStreams) -> str:

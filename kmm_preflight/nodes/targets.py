@@ -98,8 +98,15 @@ def _targets(demand: Demand, kernels: tuple[TargetKernel, ...], streams: Release
 
 
 def _target(kernel: TargetKernel, demand: Demand, unresolved: Finding | None = None) -> Target:
+    boot = demand.predicted.boot
     return Target(
-        kernel, (demand.words,), kernels_today=demand.kernels_today, notes=demand.notes, unresolved=unresolved
+        kernel,
+        (demand.words,),
+        demand.node_names,
+        (boot,) if boot else (),
+        demand.kernels_today,
+        demand.notes,
+        unresolved,
     )
 
 
@@ -125,10 +132,20 @@ def _merged(first: Target, second: Target) -> Target:
         first,
         kernel=_heavier(first.kernel, second.kernel),
         nodes=tuple(dict.fromkeys((*first.nodes, *second.nodes))),
+        node_names=tuple(sorted({*first.node_names, *second.node_names})),
+        boot_arguments=_merged_arguments((*first.boot_arguments, *second.boot_arguments)),
         kernels_today=tuple(sorted({*first.kernels_today, *second.kernels_today})),
         notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
         unresolved=first.unresolved or second.unresolved,
     )
+
+
+def _merged_arguments(groups: Iterable[BootArguments]) -> tuple[BootArguments, ...]:
+    """Return each different set of arguments once, with the names of all its groups."""
+    names: dict[tuple[tuple[str, ...], bool], dict[str, None]] = {}
+    for boot in groups:
+        names.setdefault((boot.arguments, boot.fips), {}).update(dict.fromkeys(boot.group.split(", ")))
+    return tuple(BootArguments(", ".join(group), arguments, fips) for (arguments, fips), group in names.items())
 
 
 def _heavier(first: TargetKernel, second: TargetKernel) -> TargetKernel:
