@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmm_preflight.build.dockerfile import read_dockerfile
+from kmm_preflight.build.dockerfile_stages import without_unneeded_stages
 
 TOOLKIT = {"DTK_AUTO": "quay.io/dtk@sha256:1", "KERNEL_FULL_VERSION": "5.14.0-570.el9.x86_64"}
 
@@ -95,3 +96,31 @@ def test_platforms_of_images_are_read() -> None:
         {"a": "arm64", "b": "s390x"},
         3,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [
+        ("FROM gone/test AS test\nRUN make test\nFROM a", ("a",)),
+        ("FROM gone AS one\nFROM one AS two\nFROM a AS last\nRUN true", ("a",)),
+        ("FROM a AS one\nFROM one AS two\nFROM gone\nFROM b\nCOPY --from=two /x /y", ("a", "b")),
+        ("FROM gone\nFROM a\nFROM b\nCOPY --from=1 /x /y", ("a", "b")),
+        ("FROM gone AS x\nFROM a\nRUN --mount=type=bind,from=c/d,target=/x ls", ("a", "c/d")),
+        ("FROM a AS x\nFROM b\nRUN --mount=type=bind,from=x,target=/x ls", ("a", "b")),
+        ("ARG B=one\nFROM a AS one\nFROM gone AS two\nFROM ${B}", ("a",)),
+        ("FROM a AS x\nFROM gone AS x\nFROM b AS x\nFROM x", ("b",)),
+        ("FROM ${GONE} AS x\nFROM a", ("a",)),
+        ("FROM a AS x\nFROM b AS y\nFROM c\nCOPY --from=${X} /x /y", ("a", "b", "c")),
+        ("# first\nFROM gone AS x\nRUN <<EOF\nFROM z\nEOF\nFROM a", ("a",)),
+    ],
+)
+def test_only_the_stages_that_the_result_needs_count(text: str, images: tuple[str, ...]) -> None:
+    needed = without_unneeded_stages(text, TOOLKIT, "amd64")
+    assert read_dockerfile(needed, TOOLKIT).images == images
+    assert read_dockerfile(needed, TOOLKIT).stages == read_dockerfile(text, TOOLKIT).stages
+    assert without_unneeded_stages(needed, TOOLKIT, "amd64") == needed
+
+
+def test_a_dockerfile_without_unneeded_stages_stays_as_it_is() -> None:
+    text = "\ufeff# x\r\nFROM a AS b\r\nRUN ls \\\r\n  -l\r\nFROM b\r\n"
+    assert without_unneeded_stages(text, {}, "amd64") == text

@@ -33,6 +33,8 @@ class Instruction:
     """Name in capitals."""
     rest: str
     """Text after the name."""
+    lines: range = range(0)
+    """Its lines in the text, counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,8 @@ class Dockerfile:
 
 def read_dockerfile(text: str, arguments: Mapping[str, str], arch: str = "amd64") -> Dockerfile:
     """Read the text as it is built with these arguments for linux/arch."""
-    instructions = list(_instructions(text.removeprefix("\ufeff")))
-    target = {"TARGETPLATFORM": f"linux/{arch}", "TARGETOS": "linux", "TARGETARCH": arch}
-    images, unresolved, platforms = _images(instructions, {**_build_platform(), **target, **arguments})
+    instructions = read_instructions(text)
+    images, unresolved, platforms = _images(instructions, global_arguments(instructions, arguments, arch))
     runs = [instruction.rest for instruction in instructions if instruction.name == "RUN"]
     return Dockerfile(
         images=tuple(dict.fromkeys(images)),
@@ -69,23 +70,48 @@ def read_dockerfile(text: str, arguments: Mapping[str, str], arch: str = "amd64"
     )
 
 
+def global_arguments(instructions: list[Instruction], arguments: Mapping[str, str], arch: str) -> dict[str, str]:
+    """Return the arguments that FROM can use: those of platforms, and those that ARG declares before the first FROM."""
+    target = {"TARGETPLATFORM": f"linux/{arch}", "TARGETOS": "linux", "TARGETARCH": arch}
+    given = {**_build_platform(), **target, **arguments}
+    known = {name: value for name, value in given.items() if name.startswith(("TARGET", "BUILD"))}
+    for instruction in instructions:
+        if instruction.name == "FROM":
+            break
+        if instruction.name == "ARG":
+            known |= _declared(instruction.rest, known, given)
+    return known
+
+
 def _build_platform() -> dict[str, str]:
     """Return the arguments that describe the machine that builds. Assume that it is this machine."""
     arch = architecture(platform.machine()) or "amd64"
     return {"BUILDPLATFORM": f"linux/{arch}", "BUILDOS": "linux", "BUILDARCH": arch}
 
 
+def read_instructions(text: str) -> list[Instruction]:
+    """Return the instructions of a Dockerfile, in order."""
+    return list(_instructions(text.removeprefix("\ufeff")))
+
+
+def text_lines(text: str) -> list[str]:
+    """Return the lines of a Dockerfile, as instructions count them."""
+    return text.replace("\r\n", "\n").split("\n")
+
+
 def _instructions(text: str) -> Iterator[Instruction]:
     escape = _escape_character(text)
-    lines = deque(text.replace("\r\n", "\n").split("\n"))
+    lines = deque(text_lines(text))
+    count = len(lines)
     while lines:
+        first = count - len(lines)
         hit = _INSTRUCTION.fullmatch(_joined(lines, escape).strip())
         if hit is None:
             continue
         name, rest = hit["name"].upper(), hit["rest"]
         if name in ("RUN", "COPY", "ADD"):
             rest += "".join(f"\n{line}" for here in HEREDOC.finditer(rest) for line in _until(lines, here["end"]))
-        yield Instruction(name, rest)
+        yield Instruction(name, rest, range(first, count - len(lines)))
 
 
 def _escape_character(text: str) -> str:
@@ -121,20 +147,14 @@ def _until(lines: deque[str], end: str) -> list[str]:
     return taken[:-1]
 
 
-def _images(
-    instructions: list[Instruction], arguments: Mapping[str, str]
-) -> tuple[list[str], list[str], dict[str, str]]:
-    # FROM can use only arguments of platforms, and arguments that are declared before the first FROM.
-    known = {name: value for name, value in arguments.items() if name.startswith(("TARGET", "BUILD"))}
+def _images(instructions: list[Instruction], known: Mapping[str, str]) -> tuple[list[str], list[str], dict[str, str]]:
     stages: list[str] = []  # every builder uses buildah, which matches exact names
     images: list[str] = []
     unresolved: list[str] = []
     platforms: dict[str, str] = {}
     for instruction in instructions:
-        if instruction.name == "ARG" and not stages:
-            known |= _declared(instruction.rest, known, arguments)
-        elif instruction.name == "FROM":
-            base = _base(instruction.rest, known)
+        if instruction.name == "FROM":
+            base = base_of(instruction.rest, known)
             if base.image is None:
                 unresolved.append(f"FROM {instruction.rest.strip()}")
             elif base.image not in stages and base.image != "scratch":
@@ -143,7 +163,9 @@ def _images(
                 platforms[base.image] = base.arch
             stages.append(base.stage or "")
         elif instruction.name in ("COPY", "ADD", "RUN"):
-            images += [name for name in _sources(instruction) if name not in stages and not name.isdecimal()]
+            # Only some builders replace arguments in the name of a source.
+            sources = [name for name in sources_of(instruction) if "$" not in name]
+            images += [name for name in sources if name not in stages and not name.isdecimal()]
     return images, unresolved, platforms
 
 
@@ -163,7 +185,7 @@ def _words(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Base:
+class StageBase:
     """Content of a FROM instruction."""
 
     image: str | None
@@ -174,7 +196,8 @@ class _Base:
     """Architecture of --platform."""
 
 
-def _base(rest: str, known: Mapping[str, str]) -> _Base:
+def base_of(rest: str, known: Mapping[str, str]) -> StageBase:
+    """Return the content of a FROM instruction. known has the arguments that it can use."""
     arch: str | None = None
     while hit := _FLAG.match(rest):
         rest = rest[hit.end() :]
@@ -183,7 +206,7 @@ def _base(rest: str, known: Mapping[str, str]) -> _Base:
             arch = platform_name.partition("/")[2].partition("/")[0] or None
     name, *more = rest.split() or [""]
     stage = more[1] if len(more) == 2 and more[0].lower() == "as" else None
-    return _Base(_expanded(name.strip("\"'"), known), stage, arch)
+    return StageBase(_expanded(name.strip("\"'"), known), stage, arch)
 
 
 def _expanded(text: str, known: Mapping[str, str]) -> str | None:
@@ -194,7 +217,7 @@ def _expanded(text: str, known: Mapping[str, str]) -> str | None:
         return None
 
 
-def _sources(instruction: Instruction) -> list[str]:
+def sources_of(instruction: Instruction) -> list[str]:
     """Return stages and images that files are copied or mounted from."""
     rest, sources = instruction.rest, list[str]()
     if instruction.name == "RUN":
@@ -204,7 +227,7 @@ def _sources(instruction: Instruction) -> list[str]:
         rest = rest[hit.end() :]
         if hit["name"] == "from" and hit["value"]:
             sources.append(hit["value"].strip("\"'"))
-    return [name for name in sources if "$" not in name]  # only some builders replace arguments here
+    return sources
 
 
 def _depmod_without_kernel(run: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import BuildRequest, MountedSecret
 from kmm_preflight.build.dockerfile import Dockerfile, read_dockerfile
+from kmm_preflight.build.dockerfile_stages import without_unneeded_stages
 from kmm_preflight.cluster.sections import SectionObjects, files_of, text_of, texts_of, words_of
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Finding, Stage
@@ -72,6 +73,7 @@ def prepare_build(
     mounted = _secrets(plan, build, sources)
     if isinstance(mounted, Finding):
         return refused(mounted)
+    text = without_unneeded_stages(text, dict(arguments), plan.kernel.arch)
     dockerfile = read_dockerfile(text, dict(arguments), plan.kernel.arch)
     if dockerfile.unresolved:
         return refused(findings.BASE_IMAGE_UNRESOLVED(got=listed(list(dockerfile.unresolved))))
