@@ -53,6 +53,45 @@ def test_the_log_decides_if_the_build_or_the_builder_failed(log: str, stage: Sta
     assert failure_of(log, "x", stage).id == id
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "wget: bad address 'a.example.com'",
+        "curl: (6) Could not resolve host: a.example.com",
+        "curl: (7) Failed to connect to a.example.com port 443 after 3 ms: Couldn't connect to server",
+        "fatal: unable to access 'https://a/': Could not resolve host: a",
+        "Errors during downloading metadata for repository 'b':\n  - Curl error (6): Couldn't resolve host name for https://a",
+        "Temporary failure resolving 'deb.debian.org'",
+        "wget: unable to resolve host address 'a'",
+        "go: a/b@v1: Get https://a: dial tcp: lookup a on 10.0.0.1:53: no such host",
+        "npm ERR! code EAI_AGAIN",
+        "ssh: connect to host a port 22: Network is unreachable",
+        "Failed to establish a new connection: [Errno -2] Name or service not known",
+    ],
+)
+def test_a_step_without_network_is_undecided_on_this_machine_only(line: str) -> None:
+    log = f"STEP 1/2: FROM a\nSTEP 2/2: RUN make\n{line}\n" + "more\n" * 2 * LAST_LINES + STEP_FAILED
+    assert failure_of(log, "x", Stage.BUILD, on_this_machine=True).id == "build-no-network"
+    assert failure_of(log, "x", Stage.BUILD).id == "build-failed"
+    fixed = log.replace("STEP 2/2", "STEP 2/3") + "\nSTEP 3/3: RUN cc x.c\nx.c:1: error: y\n" + STEP_FAILED
+    assert failure_of(fixed, "x", Stage.BUILD, on_this_machine=True).id == "build-failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "id"),
+    [
+        ('"RUN --network=none make": RUN only supports the --mount flag', "builder-failed"),
+        ('"ADD --checksum=sha256:a b c": ADD only supports the --chmod=<permissions> flag', "builder-failed"),
+        ('"COPY --parents a b": COPY only supports the --chmod=<permissions> flags', "builder-failed"),
+        ('"HEALTHCHECK --start-interval=1s CMD x": flag provided but not defined: -start-interval', "builder-failed"),
+        ('"RUN --invented=1 make": RUN only supports the --mount flag', "build-failed"),
+        ('"RUN make --network": exit status 2', "build-failed"),
+    ],
+)
+def test_a_flag_of_later_builders_is_undecided(error: str, id: str) -> None:
+    assert failure_of(f"Error: building at STEP {error}", "x", Stage.BUILD).id == id
+
+
 def test_a_long_error_keeps_its_end() -> None:
     assert shortened("short") == "short"
     assert shortened("Error: " + "x" * 1000 + ": unauthorized").endswith("x: unauthorized")

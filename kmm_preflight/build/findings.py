@@ -121,6 +121,13 @@ BUILDER_FAILED = define(
     "Fix the problem that this finding names, then run again.",
 )
 
+BUILD_NO_NETWORK = define(
+    "build-no-network",
+    UNDECIDED,
+    "a RUN step found no network on this machine: {problem}",
+    "Let this machine reach the server that the step names. Or build in the cluster with --builder=job, which decides.",
+)
+
 BUILD_UNPROVED = define(
     "build-unproved",
     UNDECIDED,

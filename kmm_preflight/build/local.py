@@ -158,8 +158,10 @@ class LocalBuilder:
         ]
         # Always pull: an image that another Module's build has pulled must not hide that this Module has no login.
         shape = ["--layers=false", "--pull=always", "--format=oci", f"--platform=linux/{request.plan.kernel.arch}"]
+        # podman removes intermediate images by force, also the base image that another build uses at this time.
+        verb, clean_up = ("build", ["--force-rm=false"]) if self._settings.program.endswith("podman") else ("bud", [])
+        shape += [*clean_up, *request.options]
         files = [f"--file={folder / 'Dockerfile'}", str(folder / "context")]
-        verb = "build" if self._settings.program.endswith("podman") else "bud"
         options = [*isolation, *shape, *self._access_options(folder), *arguments, *volumes, f"--tag={name}"]
         return [*self._base(), verb, *options, *files]
 
@@ -257,7 +259,7 @@ def _failure(end: driver.CommandResult | None, log: str, request: BuildRequest) 
     problem = _problem(log, end.code)
     if end.command or end.code < 0:  # a command after the build, or a signal
         return builder_failed(log, problem)
-    return failure_of(log, problem, request.stage)
+    return failure_of(log, problem, request.stage, on_this_machine=True)
 
 
 def _current_step(folder: Path) -> str:
