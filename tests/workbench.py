@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.real.build import busybox
 from tests.real.kmod import SOURCE, oldest_and_newest
-from tests.real.layout import Image, Member, image, layer, symlink
+from tests.real.layout import Blob, Image, Member, image, layer, symlink
 from tests.real.push import push
 from tests.real.registry import Registry
 from tests.real.toolkit import push_toolkit
@@ -105,16 +105,19 @@ class Workbench:
 
 
 def _base(kmod: bytes) -> Image:
-    return image([layer(_shell(kmod))], history=True)
+    return image([shell_layer(kmod)], history=True)
 
 
-def _shell(kmod: bytes) -> list[Member]:
+def shell_layer(kmod: bytes) -> Blob:
+    """Return a layer with a shell and /kmods/preflight_probe.ko."""
     tools = ("sh", "mkdir", "cp", "sleep", "cat", "true", "ls", "uname", "env")
-    return [
-        Member("bin/busybox", busybox(), mode=0o755),
-        *(symlink(f"bin/{tool}", "busybox") for tool in tools),
-        Member(f"kmods/{KMOD}.ko", kmod),
-    ]
+    return layer(
+        [
+            Member("bin/busybox", busybox(), mode=0o755),
+            *(symlink(f"bin/{tool}", "busybox") for tool in tools),
+            Member(f"kmods/{KMOD}.ko", kmod),
+        ]
+    )
 
 
 def config_map(name: str, dockerfile: str, key: str = "dockerfile") -> dict[str, Any]:

@@ -50,6 +50,8 @@ class BuildRequest:
     """Names of all images that the Dockerfile uses, with arguments replaced."""
     platforms: Mapping[str, str] = field(default_factory=dict)
     """Architectures of images that the Dockerfile uses for another architecture, by image name."""
+    options: tuple[str, ...] = ()
+    """Options of buildah that the images require."""
     pull_tls: RegistryTLS = VERIFIED_HTTPS
     """TLS rules for pulls."""
     push_tls: RegistryTLS = VERIFIED_HTTPS

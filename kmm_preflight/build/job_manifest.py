@@ -99,7 +99,7 @@ def _container(request: BuildRequest, settings: JobSettings, logins: tuple[str, 
         "PUSH_TLS": _tls(request.push_tls),
     }
     pieces = {name: piece for key, text in texts.items() for name, piece in _pieces(key, text)}
-    options = [f"--build-arg={name}={value}" for name, value in request.arguments]
+    options = [*request.options, *(f"--build-arg={name}={value}" for name, value in request.arguments)]
     options += [
         f"--volume=/secrets/{number}:/run/secrets/{mounted.folder}:ro" for number, mounted in enumerate(request.secrets)
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from kmm_preflight.build import findings
 from kmm_preflight.build.builder import Builder, BuildRequest, BuildResult
 from kmm_preflight.build.context import BuildContext, SharedResults
+from kmm_preflight.build.image_options import history_options
 from kmm_preflight.build.prepare import PreparedBuild, prepare_build, refused, request_id
 from kmm_preflight.build.push import check_push
 from kmm_preflight.build.signing import SignInput, prepare_sign
@@ -45,10 +46,12 @@ class Preparation:
         request = prepared.request
         if request is None:
             return prepared
-        problem = self._check_images(request)
-        if problem is None and request.push and request.makes_image:
-            problem = check_push(request, self.context, self.builder)
-        return replace(prepared, request=None, findings=(problem, *prepared.findings)) if problem else prepared
+        images = self._open_images(request)
+        if isinstance(images, Finding):
+            return replace(prepared, request=None, findings=(images, *prepared.findings))
+        if request.push and request.makes_image and (problem := check_push(request, self.context, self.builder)):
+            return replace(prepared, request=None, findings=(problem, *prepared.findings))
+        return replace(prepared, request=replace(request, options=(*request.options, *history_options(images))))
 
     def _build_request(self, plan: Plan, credentials: PullCredentials) -> PreparedBuild:
         assert plan.build  # else the stage is not needed
@@ -87,22 +90,26 @@ class Preparation:
     def _image(self, name: str, plan: Plan, credentials: PullCredentials, tls: RegistryTLS) -> Image:
         return self.context.images.image(parse_name(name), plan.kernel.arch, credentials, tls)
 
-    def _check_images(self, request: BuildRequest) -> Finding | None:
-        """Return the finding for the first image of the Dockerfile that cannot be pulled with these credentials."""
+    def _open_images(self, request: BuildRequest) -> list[Image] | Finding:
+        """Return the images of the Dockerfile, or the finding for the first that these credentials cannot pull."""
         section = "the Dockerfile" if request.stage is Stage.BUILD else "the sign section"
+        images: list[Image] = []
         for name in request.images:
-            if request.stage is Stage.SIGN and name == request.images[0]:
-                continue  # the image to sign, which was read already
+            to_sign = request.stage is Stage.SIGN and name == request.images[0]  # the only image that may be a layout
             try:
-                reference = Reference.parse(name)
+                reference = parse_name(name) if to_sign else Reference.parse(name)
             except Malformed as exc:  # a builder would also use layouts and archives on its own disk
                 return findings.BASE_IMAGE_UNRESOLVED(got=exc.message)
             try:
                 arch = request.platforms.get(name, request.plan.kernel.arch)
-                self.context.images.image(reference, arch, request.credentials, request.pull_tls).check_layers()
+                image = self.context.images.image(reference, arch, request.credentials, request.pull_tls)
+                image.config()
+                if not to_sign:  # the layers of the image to sign were read already
+                    image.check_layers()
             except PreflightError as exc:
                 return _unavailable(exc, section, request.plan, request.credentials)
-        return None
+            images.append(image)
+        return images
 
 
 def _unavailable(exc: PreflightError, section: str, plan: Plan, credentials: PullCredentials) -> Finding:

@@ -21,6 +21,7 @@ MANIFEST_BYTES = 4 * 1024 * 1024  # the bound of containers/image
 CONFIG_BYTES = 4 * 1024 * 1024
 MANIFESTS_IN_AN_INDEX = 1000
 LAYERS_IN_AN_IMAGE = 500
+_DOCKER_FIELDS = ("Healthcheck", "Shell", "OnBuild")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ class Config:
     """The labels whose value is text."""
     search_path: str | None = None
     """The PATH of the image's processes, or None if the config sets none."""
+    filled_layers: int = 0
+    """The number of history entries that have a layer."""
+    docker_fields: tuple[str, ...] = ()
+    """Fields of the config that only Docker's format has: Healthcheck, Shell, OnBuild."""
+    on_build: tuple[str, ...] = ()
+    """Instructions of ONBUILD, for images that are built from this image."""
 
 
 def digest_of(body: bytes, like: str = "sha256:") -> str:
@@ -168,6 +175,23 @@ def parse_config(body: bytes, subject: str) -> Config:
         variables = [item.value for item in document["config"]["Env"] if isinstance(item.value, str)]
         paths = [value.removeprefix("PATH=") for value in variables if value.startswith("PATH=")]
         search_path = paths[-1] if paths else None
-        return Config(document["os"].optional_text(), document["architecture"].optional_text(), labels, search_path)
+        return Config(
+            document["os"].optional_text(),
+            document["architecture"].optional_text(),
+            labels,
+            search_path,
+            filled_layers=_filled_layers(document["history"].value),
+            docker_fields=tuple(name for name in _DOCKER_FIELDS if document["config"][name].value),
+            on_build=tuple(item for item in _list(document["config"]["OnBuild"].value) if isinstance(item, str)),
+        )
     except Malformed as exc:
         raise Malformed(f"{subject}: {exc.message}") from exc
+
+
+def _filled_layers(history: object) -> int:
+    """Count the entries of a history that have a layer. Accept any JSON value: only builds use the number."""
+    return sum(isinstance(entry, dict) and entry.get("empty_layer") is not True for entry in _list(history))
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -142,6 +142,11 @@ class Image:
         self._reread_paths: set[str] = set()
         self.files = FileSystem([Layer(_Opener(self, layer)) for layer in reversed(resolved.manifest.layers)])
 
+    @property
+    def layer_count(self) -> int:
+        """The number of its layers."""
+        return len(self.resolved.manifest.layers)
+
     def config(self) -> Config:
         """Return the image's config. Read it once."""
         if self._config is None:
