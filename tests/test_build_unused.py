@@ -10,11 +10,11 @@ import pytest
 
 from kmm_preflight.build.findings import BUILD_UNPROVED
 from kmm_preflight.build.unused import reach_nodes
-from kmm_preflight.model import Flavour, JudgedImage, ModuleName, Outcome, Stage, StageResult, TargetKernel
-from kmm_preflight.oci.findings import IMAGE_NOT_FOUND, IMAGE_UNREADABLE
+from kmm_preflight.model import Finding, Flavour, JudgedImage, ModuleName, Outcome, Stage, StageResult, TargetKernel
+from kmm_preflight.oci.findings import IMAGE_NOT_FOUND, IMAGE_UNREADABLE, REGISTRY_BLOCKED
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.plan import Build, Plan, Sign
-from kmm_preflight.stages.findings import IMAGE_ACCESS_DENIED, KMOD_ABSENT
+from kmm_preflight.stages.findings import IMAGE_ACCESS_DENIED, KMOD_ABSENT, REGISTRY_TLS_IGNORED
 from tests.real.build import need_buildah
 from tests.real.kmod import compile_kmod
 from tests.real.layout import Member, image, layer
@@ -65,6 +65,14 @@ def test_a_result_reaches_nodes(case: str) -> None:
     assert got.reason == got.findings[0].sentence
     assert {"quay.io/a/b:1", "(sha256:old),"} <= set(got.reason.split())
     assert got.reason.endswith(ABSENT.sentence)
+
+
+@pytest.mark.parametrize("finding", [REGISTRY_BLOCKED(problem="x"), REGISTRY_TLS_IGNORED(problem="x")])
+def test_nodes_that_refuse_the_name_refuse_the_result_too(finding: Finding) -> None:
+    there = replace(MISSING, findings=(finding,))
+    for result in (GOOD, replace(GOOD, image=PUSHED)):
+        got = reach_nodes(BUILT, there, result)
+        assert (got.outcome, got.findings) == (Outcome.FAILED, (finding,))
 
 
 @pytest.fixture(scope="module")

@@ -34,9 +34,12 @@ def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+TYPE = "kubernetes.io/dockerconfigjson"
+
+
 def _secret(user: str = "u") -> Manifest:
     body = json.dumps({"auths": {"quay.io": {"auth": _encoded(f"{user}:p")}}})
-    return {"data": {".dockerconfigjson": _encoded(body)}}
+    return {"type": TYPE, "data": {".dockerconfigjson": _encoded(body)}}
 
 
 def _keychain(source: str, user: str = "u") -> Keychain:
@@ -50,7 +53,11 @@ PLAN = replace(PLAIN, secret="s")
 FILE = parse_auth_file(json.dumps({"auths": {"quay.io": {"auth": _encoded("file:p")}}}), "the file")
 STAND_IN = replace(FILE, stand_in=True)
 SECRET, ELIDED, EMPTY = _secret(), {"data": {".dockerconfigjson": "1234 bytes long"}}, {"data": {"other": "eA=="}}
-BROKEN: Manifest = {"data": {".dockerconfigjson": _encoded("no JSON")}}
+BROKEN: Manifest = {"type": TYPE, "data": {".dockerconfigjson": _encoded("no JSON")}}
+OPAQUE, UNTYPED = {**SECRET, "type": "Opaque"}, {"data": SECRET["data"]}
+OLD_TYPE = {**SECRET, "type": "kubernetes.io/dockercfg"}
+NO_LOGINS = {"stringData": {".dockerconfigjson": '{"auths": {}}'}}
+UNTYPED_BROKEN = {"data": BROKEN["data"]}
 OWN = _keychain("imageRepoSecret ns/s")
 GLOBAL_KEY = ("openshift-config", "pull-secret")
 GLOBAL = _keychain("pull secret openshift-config/pull-secret", "g")
@@ -62,16 +69,26 @@ NODE: Mapping[Key, Manifest] = {GLOBAL_KEY: _secret("g")}
 
 def _absent(used: str) -> Credentials:
     note = findings.MAPPING_SECRET_ABSENT(secret="s", used=used)
-    return Credentials(PullCredentials((STAND_IN,), (STAND_IN,)), note=note)
+    return Credentials(PullCredentials((STAND_IN,), (STAND_IN,)), note=note, login_unknown=True)
+
+
+def _stand_in(**more: Any) -> Credentials:
+    return Credentials(PullCredentials((STAND_IN,), (STAND_IN,)), login_unknown=True, **more)
+
+
+def _unused(problem: str, pull: PullCredentials, source: str = "imageRepoSecret ns/s") -> Credentials:
+    return Credentials(pull, unused=(findings.PULL_SECRET_UNUSED(source=source, problem=problem),))
 
 
 def _problem(problem: str) -> Credentials:
     return Credentials(problem=findings.CREDENTIALS_INVALID(problem=problem))
 
 
-NO_LOGIN = "imageRepoSecret ns/s: has neither the key .dockerconfigjson nor .dockercfg"
+NO_LOGIN = "it has neither the key .dockerconfigjson nor .dockercfg"
+NO_TYPE = "its type is Opaque, and a kubelet reads .dockerconfigjson of a Secret of type kubernetes.io/dockerconfigjson"
+ONLY_MIRRORS = PullCredentials((), (STAND_IN,), mirrors_only=True)
 BROKEN_WORDS = "not JSON, expected an auth.json"
-NO_SECRET = "imageRepoSecret ns/s: the cluster has no such Secret"
+NO_SECRET = "the cluster has no such Secret"
 AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manifest], Credentials]] = {
     "own": (
         PLAN,
@@ -90,7 +107,51 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
     "not given": (PLAN, False, {}, {}, _absent("the file")),
     "another namespace's": (PLAN, False, {("other", "s"): SECRET}, {}, _absent("the file")),
     "elided by must-gather": (PLAN, False, {("ns", "s"): ELIDED}, {}, _absent("the file")),
-    "own without login": (PLAN, False, {("ns", "s"): EMPTY}, {}, _problem(NO_LOGIN)),
+    "own without login": (PLAN, False, {("ns", "s"): EMPTY}, {}, _unused(NO_LOGIN, ONLY_MIRRORS)),
+    "own opaque": (PLAN, False, {("ns", "s"): OPAQUE}, {}, _unused(NO_TYPE, ONLY_MIRRORS)),
+    "own without a type": (PLAN, False, {("ns", "s"): UNTYPED}, {}, _unused(NO_TYPE, ONLY_MIRRORS)),
+    "own of the other type": (
+        PLAN,
+        False,
+        {("ns", "s"): OLD_TYPE},
+        {},
+        _unused(NO_TYPE.replace("Opaque", "kubernetes.io/dockercfg"), ONLY_MIRRORS),
+    ),
+    "own opaque and the node's": (
+        PLAN,
+        False,
+        {("ns", "s"): OPAQUE, **NODE},
+        {},
+        _unused(NO_TYPE, PullCredentials((), (GLOBAL,))),
+    ),
+    "own without a type, broken": (
+        PLAN,
+        False,
+        {("ns", "s"): UNTYPED_BROKEN},
+        {},
+        _problem(f"imageRepoSecret ns/s: {BROKEN_WORDS}"),
+    ),
+    "account's opaque": (
+        PLAIN,
+        False,
+        {("ns", "one"): OPAQUE, ("ns", "two"): EMPTY},
+        ACCOUNT,
+        _unused(NO_TYPE, ONLY_MIRRORS, "imagePullSecret ns/one of ServiceAccount default"),
+    ),
+    "node's of any type": (
+        PLAIN,
+        False,
+        {GLOBAL_KEY: {**NODE[GLOBAL_KEY], "type": "Opaque"}},
+        {},
+        Credentials(PullCredentials((STAND_IN,), (GLOBAL,))),
+    ),
+    "cluster: own opaque": (
+        PLAN,
+        True,
+        {("ns", "s"): OPAQUE, **NODE},
+        {},
+        _unused(NO_TYPE, PullCredentials((), (GLOBAL,))),
+    ),
     "own broken": (PLAN, False, {("ns", "s"): BROKEN}, {}, _problem(f"imageRepoSecret ns/s: {BROKEN_WORDS}")),
     "own, not the account's": (
         PLAN,
@@ -99,7 +160,7 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
         ACCOUNT,
         Credentials(PullCredentials((OWN,), (GLOBAL,))),
     ),
-    "none": (PLAIN, False, {}, {}, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
+    "none": (PLAIN, False, {}, {}, _stand_in()),
     "none but the node's": (PLAIN, False, NODE, {}, Credentials(PullCredentials((STAND_IN,), (GLOBAL,)))),
     "account's": (
         PLAIN,
@@ -108,8 +169,8 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
         ACCOUNT,
         Credentials(PullCredentials((ONE, TWO), (STAND_IN,), mirrors_only=True)),
     ),
-    "account's not given": (PLAIN, False, {}, ACCOUNT, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
-    "node's elided": (PLAIN, False, {GLOBAL_KEY: ELIDED}, {}, Credentials(PullCredentials((STAND_IN,), (STAND_IN,)))),
+    "account's not given": (PLAIN, False, {}, ACCOUNT, _stand_in()),
+    "node's elided": (PLAIN, False, {GLOBAL_KEY: ELIDED}, {}, _stand_in()),
     "node's broken": (
         PLAIN,
         False,
@@ -118,7 +179,7 @@ AS_NODE: dict[str, tuple[Plan, bool, Mapping[Key, Manifest], Mapping[Key, Manife
         _problem(f"pull secret openshift-config/pull-secret: {BROKEN_WORDS}"),
     ),
     "cluster: own": (PLAN, True, {("ns", "s"): SECRET, **NODE}, {}, Credentials(PullCredentials((OWN,), (GLOBAL,)))),
-    "cluster: own missing": (PLAN, True, NODE, {}, _problem(NO_SECRET)),
+    "cluster: own missing": (PLAN, True, NODE, {}, _unused(NO_SECRET, PullCredentials((), (GLOBAL,)))),
     "cluster: none": (PLAIN, True, NODE, {}, Credentials(PullCredentials((), (GLOBAL,)))),
     "cluster: nothing at all": (PLAIN, True, {}, {}, Credentials()),
     "cluster: account's": (
@@ -150,15 +211,72 @@ def test_image_credentials(
     plan: Plan, live: bool, secrets: Mapping[Key, Manifest], accounts: Mapping[Key, Manifest], want: Credentials
 ) -> None:
     inventory = Inventory(secrets=secrets, service_accounts=accounts, live=live)
-    assert image_credentials(plan, inventory, FILE) == want
+    assert image_credentials(plan, inventory, FILE) == replace(want, **_of_node(want, live))
+
+
+def _of_node(want: Credentials, known: bool) -> dict[str, Any]:
+    """Return the fields about the client on the node with the newest KMM. A problem ends before they are set."""
+    return {"registry_tls": False, "trust_known": known}
+
+
+@pytest.mark.parametrize(
+    ("version", "obeys"), [(None, False), ("2.7", False), ("2.2", False), ("2.1", True), ("2.0", True)]
+)
+def test_registry_tls_is_for_kmm_s_own_client(version: str | None, obeys: bool) -> None:
+    assert image_credentials(PLAIN, Inventory(), None, version).registry_tls is obeys
+
+
+def test_settings_of_nodes_are_known_from_the_cluster_or_its_object() -> None:
+    assert image_credentials(PLAIN, Inventory(image_config={}), None).trust_known
+    assert not image_credentials(PLAIN, Inventory(), None).trust_known
+
+
+ACCOUNTS: dict[str, tuple[Plan, Mapping[Key, Manifest], str]] = {
+    "the default": (PLAIN, {}, "default"),
+    "the Module's": (replace(PLAIN, account="mine"), {}, "mine"),
+    "the operator's namespace": (
+        replace(PLAIN, module=ModuleName("openshift-kmm", "m")),
+        {},
+        "kmm-operator-module-loader",
+    ),
+    "a namespace with the operator's account": (
+        PLAIN,
+        {("ns", "kmm-operator-module-loader"): {}},
+        "kmm-operator-module-loader",
+    ),
+    "the Module's in the operator's namespace": (
+        replace(PLAIN, module=ModuleName("openshift-kmm", "m"), account="mine"),
+        {},
+        "mine",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "accounts", "account"), ACCOUNTS.values(), ids=ACCOUNTS)
+def test_account_of_the_pod(plan: Plan, accounts: Mapping[Key, Manifest], account: str) -> None:
+    namespace = plan.module.namespace
+    names = ("default", "mine", "kmm-operator-module-loader", "builder")
+    every = {(namespace, name): {"imagePullSecrets": [{"name": f"of-{name}"}]} for name in names}
+    given = {key: every[key] for key in every if key[1] == account or key[1] == "default"}
+    inventory = Inventory(service_accounts={**given, **{key: every[key] for key in accounts}})
+    assert [named.key for named in node_secrets(plan, inventory)] == [(namespace, f"of-{account}")]
+    own = replace(plan, secret="s")
+    assert [named.key for named in node_secrets(own, inventory)] == [(namespace, "s")]
+
+
+def test_a_boot_time_image_is_pulled_with_the_login_of_the_node_alone() -> None:
+    plan = replace(PLAIN, module=ModuleName("ns", "m", "BootModuleConfig"))
+    inventory = Inventory(service_accounts=ACCOUNT, secrets={**OF_ACCOUNT, **NODE})
+    assert image_credentials(plan, inventory, None).pull == PullCredentials((), (GLOBAL,))
 
 
 def test_image_credentials_without_an_authfile() -> None:
-    assert image_credentials(PLAIN, Inventory(), None) == Credentials()
-    assert image_credentials(PLAN, Inventory(secrets={("ns", "s"): SECRET}), None) == Credentials(
-        PullCredentials((OWN,))
-    )
-    assert image_credentials(PLAIN, Inventory(secrets=NODE), None) == Credentials(PullCredentials((), (GLOBAL,)))
+    nothing = image_credentials(PLAIN, Inventory(), None)
+    assert (nothing.pull, nothing.login_unknown) == (PullCredentials(), True)
+    own = image_credentials(PLAN, Inventory(secrets={("ns", "s"): SECRET}), None)
+    assert (own.pull, own.login_unknown) == (PullCredentials((OWN,)), False)
+    node = image_credentials(PLAIN, Inventory(secrets=NODE), None)
+    assert (node.pull, node.login_unknown) == (PullCredentials((), (GLOBAL,)), False)
 
 
 BUILDERS: Mapping[Key, Manifest] = {
@@ -205,7 +323,9 @@ def test_release_credentials_with_a_broken_pull_secret() -> None:
 
 def _of_secret(*keys: str) -> Keychain:
     auths = {key: {"auth": _encoded(f"{key.replace(':', '+')}:p")} for key in keys}
-    return parse_pull_secret({"stringData": {".dockerconfigjson": json.dumps({"auths": auths})}}, "a Secret")
+    return parse_pull_secret(
+        {"type": TYPE, "stringData": {".dockerconfigjson": json.dumps({"auths": auths})}}, "a Secret"
+    )
 
 
 @pytest.mark.parametrize(

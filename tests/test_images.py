@@ -95,6 +95,7 @@ def test_every_shape_has_its_verdict(
 
 
 DENIED, UNDECIDED = refuted("image-access-denied"), ("undecided", "image-access-undecided")
+UNKNOWN = ("undecided", "image-login-unknown")
 NOT_GIVEN = "secret-not-given"
 UNTRUSTED = ("undecided", "registry-untrusted")
 ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
@@ -104,8 +105,8 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
             "plain": VERIFIED,
             "own": VERIFIED,
             "own-dockercfg": VERIFIED,
-            "own-wrong": DENIED,
-            "own-for-another": DENIED,
+            "own-wrong": UNKNOWN,
+            "own-for-another": UNKNOWN,
             "own-malformed": refuted("credentials-invalid"),
             "own-not-given": ("verified", NOT_GIVEN),
             "missing": refuted("image-not-found"),
@@ -114,14 +115,14 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
     "no login": (
         ["ca"],
         {
-            "plain": DENIED,
+            "plain": UNKNOWN,
             "own": VERIFIED,
             "own-dockercfg": VERIFIED,
             "own-wrong": DENIED,
             "own-for-another": DENIED,
             "own-malformed": refuted("credentials-invalid"),
-            "own-not-given": (*DENIED, NOT_GIVEN),
-            "missing": DENIED,
+            "own-not-given": (*UNKNOWN, NOT_GIVEN),
+            "missing": UNKNOWN,
         },
     ),
     "wrong password": (
@@ -130,8 +131,8 @@ ACCESS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
             "plain": UNDECIDED,
             "own": VERIFIED,
             "own-dockercfg": VERIFIED,
-            "own-wrong": DENIED,
-            "own-for-another": DENIED,
+            "own-wrong": UNKNOWN,
+            "own-for-another": UNKNOWN,
             "own-malformed": refuted("credentials-invalid"),
             "own-not-given": (*UNDECIDED, NOT_GIVEN),
             "missing": UNDECIDED,
@@ -156,7 +157,7 @@ SENTENCES = {
     ("login", "own-malformed"): "imageRepoSecret shapes/own-malformed: not JSON",
     ("login", "own-not-given"): "own-not-given is not among the manifests, so the image was requested with --authfile ",
     ("login", "missing"): "got 404, the registry does not have it",
-    ("no login", "plain"): "(with no credentials)",
+    ("no login", "plain"): "(with no credentials); nodes add logins of their own",
     ("wrong password", "plain"): "(with --authfile, which nodes do not use)",
     ("no authority", "plain"): "is not trusted (unable to get local issuer certificate)",
 }

@@ -31,7 +31,7 @@ ROOMS = {
     "release": "text model errors kernel_version catalogue base oci kmod",
     "planning": "text model errors catalogue base oci",
     "nodes": "text model errors kernel_version catalogue base oci release planning",
-    "cluster": "text model errors catalogue base oci planning nodes",
+    "cluster": "text model errors kmm_version catalogue base oci planning nodes",
     "worker": "text model errors kmm_version catalogue base oci kmod planning",
     "stages": "text model errors depth catalogue base oci kmod release planning cluster worker",
     "build": "text model errors kernel_version catalogue base oci kmod planning cluster stages",

@@ -112,7 +112,7 @@ def test_the_whole_module() -> None:
                 KernelMapping(None, "^5", "r/i", RegistryTLS(), parsed_build, parsed_sign, None, ("c",)),
             ),
             "r/i", both, parsed_build, parsed_sign, None, ("a", "b"), "kmod", "/usr", ("kmod", "dep"), "/firmware",
-            ("-v",), ("p=1",),
+            ("-v",), ("p=1",), "Always",
         ),
         deleting=True,
         secret="pull",

@@ -328,3 +328,88 @@ def test_release_and_toolkit_through_mirrors(tmp_path: Path, place: Place) -> No
     by_tag = run_preflight(tmp_path, f"--release-image={RELEASE}", f"--manifests={manifests}", trust, "-n0")
     assert by_tag.returncode == 4
     assert "no mirror serves tags" in by_tag.stderr
+
+
+def test_a_kubelet_reads_a_secret_by_its_type(tmp_path: Path, place: Place) -> None:
+    place.push(place.source, "typed")
+    name = f"{place.source.host}/typed/{place.name}"
+    good = place.secret("typed", place.source)
+    untyped = {key: value for key, value in place.secret("untyped", place.source).items() if key != "type"}
+    manifests = [
+        module("typed", name, imageRepoSecret="typed"),
+        module("opaque", name, imageRepoSecret="opaque"),
+        module("untyped", name, imageRepoSecret="untyped"),
+        module("public", f"{place.plain.host}/typed/{place.name}", imageRepoSecret="opaque"),
+        good,
+        {**place.secret("opaque", place.source), "type": "Opaque"},
+        untyped,
+    ]
+    place.push(place.plain, "typed")
+    run = _run(place, tmp_path, manifests)
+    unused = (*DENIED, "pull-secret-unused")
+    public = ("verified", "pull-secret-unused")
+    assert run.verdicts() == {"typed": VERIFIED, "opaque": unused, "untyped": unused, "public": public}, run.output
+    assert "its type is Opaque" in run.sentences()["opaque"]
+    run = _run(place, tmp_path, [*manifests, place.node(place.source)])
+    assert run.verdicts() == {"typed": VERIFIED, "opaque": public, "untyped": public, "public": public}, run.output
+
+
+def test_the_account_that_the_module_names_pulls(tmp_path: Path, place: Place) -> None:
+    place.push(place.source, "named")
+    image = f"{place.source.host}/named/{place.name}"
+    named, operated = module("named", image), module("operated", image, namespace="openshift-kmm")
+    named["spec"]["moduleLoader"]["serviceAccountName"] = "mine"
+
+    def account(namespace: str, name: str, secret: str) -> dict[str, Any]:
+        metadata = {"namespace": namespace, "name": name}
+        pulls = [{"name": secret}]
+        return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, "imagePullSecrets": pulls}
+
+    right, wrong = place.secret("right", place.source), place.secret("wrong", place.mirror)
+    there = [{**one, "metadata": {**one["metadata"], "namespace": "openshift-kmm"}} for one in (right, wrong)]
+    secrets = [right, wrong, *({**one, "metadata": {**one["metadata"]}} for one in there)]
+    for mine, default, want in (("right", "wrong", VERIFIED), ("wrong", "right", DENIED)):
+        accounts = [
+            account("shapes", "mine", mine),
+            account("shapes", "default", default),
+            account("openshift-kmm", "kmm-operator-module-loader", mine),
+            account("openshift-kmm", "default", default),
+        ]
+        folder = tmp_path / mine
+        folder.mkdir()
+        (folder / "all.json").write_text(
+            json.dumps({"apiVersion": "v1", "kind": "List", "items": [named, operated, *accounts, *secrets]})
+        )
+        trust = place.trusted(tmp_path, place.mirror, place.source)
+        run = run_preflight(tmp_path, f"--kernel={place.parts.kernel}", f"--manifests={folder}", trust)
+        assert run.verdicts() == {"named": want, "operated": want}, run.output
+
+
+def test_registry_tls_of_a_module_is_for_kmm_s_own_client(tmp_path: Path, place: Place) -> None:
+    place.push(place.source, "tls")
+    image = f"{place.source.host}/tls/{place.name}"
+    manifests = [
+        module("skips", image, registryTLS={"insecureSkipTLSVerify": True}),
+        place.node(place.source),
+    ]
+    run = _run(place, tmp_path, manifests, "--registry-ca=")
+    assert run.verdicts() == {"skips": ("undecided", "registry-tls-open")}, run.output
+    run = _run(place, tmp_path, [*manifests, _config()], "--registry-ca=")
+    assert run.verdicts() == {"skips": refuted("registry-tls-ignored")}, run.output
+    run = _run(place, tmp_path, [*manifests, _config()], "--registry-ca=", "--kmm-version=2.1")
+    assert run.verdicts() == {"skips": VERIFIED}, run.output
+    allowed = _config(registrySources={"insecureRegistries": [place.source.host]})
+    assert _run(place, tmp_path, [*manifests, allowed], "--registry-ca=").verdicts() == {"skips": VERIFIED}
+    assert _run(place, tmp_path, manifests).verdicts() == {"skips": VERIFIED}
+
+
+def test_a_name_inside_the_cluster_says_how_to_reach_it(tmp_path: Path, place: Place) -> None:
+    image = "image-registry.openshift-image-registry.svc:5000/team/kmod:v1"
+    run = _run(place, tmp_path, [module("inside", image), place.node()])
+    assert run.verdicts() == {"inside": ("undecided", "registry-internal")}, run.output
+    remedy = run.document["modules"][0]["findings"][0]["remedy"]
+    assert "Pod of the cluster" in remedy
+    assert "default-route" in remedy
+    place.push(place.plain, "team")
+    route = mirror_set(ITMS, (image.partition("/")[0], [place.plain.host]))
+    assert _run(place, tmp_path, [module("inside", image), route]).verdicts() == {"inside": VERIFIED}

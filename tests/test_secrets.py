@@ -154,14 +154,14 @@ def test_no_credential_leaves_its_place(
             "-olog_cli=true",
             env={"TMPDIR": str(temporary), "PATH": f"{given / 'bin'}{os.pathsep}{os.environ['PATH']}"},
         )
-    denied, invalid = refuted("image-access-denied"), refuted("credentials-invalid")
+    unknown, invalid = ("undecided", "image-login-unknown"), refuted("credentials-invalid")
     assert run.verdicts() == {
         "own": VERIFIED,
-        "wrong": denied,
+        "wrong": unknown,
         "refresh": ("undecided", "registry-unreachable"),  # this token server takes no refresh tokens
         "broken": invalid,
         "no-json": invalid,
-        "in-clear": denied,
+        "in-clear": unknown,
         "authfile": VERIFIED,
         "helped": VERIFIED,
         "down": ("undecided", "registry-unreachable"),

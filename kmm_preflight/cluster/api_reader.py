@@ -24,7 +24,15 @@ from kmm_preflight.cluster.api import (
     ResourceKind,
 )
 from kmm_preflight.cluster.fleet import read_fleet
-from kmm_preflight.cluster.inventory import BUILD_ACCOUNT, NODE_ACCOUNT, PULL_SECRET, Inventory, Key
+from kmm_preflight.cluster.inventory import (
+    BUILD_ACCOUNT,
+    NODE_ACCOUNT,
+    OPERATOR_ACCOUNT,
+    OPERATOR_NAMESPACES,
+    PULL_SECRET,
+    Inventory,
+    Key,
+)
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.oci.cluster_proxy import trusted_config_maps
@@ -51,9 +59,9 @@ def read_cluster(api: ReadApi) -> Inventory:
     loading = [module for module in modules if has_case(module)]
     if not loading:
         return inventory
-    accounts = _accounts(api, {module.name.namespace for module in loading if not module.secret})
+    accounts, assumed = _accounts(api, loading)
     secrets = _secrets(api, _pull_secrets(loading, accounts))
-    inventory = replace(inventory, service_accounts=accounts, secrets=secrets)
+    inventory = replace(inventory, service_accounts=accounts, secrets=secrets, assumed=assumed)
     return _with_proxy(api, _with_trust(api, _with_mirrors(api, inventory)))
 
 
@@ -148,7 +156,7 @@ def snapshot(api: ReadApi, unverified: Collection[ModuleName]) -> Snapshot:
     watched = [module for module in modules if module.name in unverified and has_case(module)]
     if not watched:
         return versions
-    accounts = _accounts(api, {module.name.namespace for module in watched if not module.secret})
+    accounts, _ = _accounts(api, watched)
     of_sections = (key for module in watched for key in module.build_and_sign_secrets())
     secrets = {*_pull_secrets(watched, accounts), *of_sections}
     config_maps = {key for module in watched for key in module.dockerfiles()}
@@ -183,12 +191,28 @@ def _parse_modules(manifests: Iterable[Manifest]) -> tuple[tuple[Module, ...], t
     )
 
 
-def _accounts(api: ReadApi, namespaces: set[str]) -> dict[Key, Manifest]:
-    """Return the default accounts of these namespaces. List all accounts of that name in one request."""
-    if not namespaces:
-        return {}
-    accounts = {_key(manifest): manifest for manifest in api.list(SERVICE_ACCOUNTS, name=NODE_ACCOUNT) or ()}
-    return {key: manifest for key, manifest in accounts.items() if key[0] in namespaces}
+def _accounts(api: ReadApi, modules: Iterable[Module]) -> tuple[dict[Key, Manifest], tuple[str, ...]]:
+    """Return the accounts of the Pods that pull for Modules without a Secret, and sentences about forbidden accounts.
+
+    List all accounts of a name in one request.
+    """
+    keys = {(module.name.namespace, module.account or _account(module)) for module in modules if not module.secret}
+    found: dict[Key, Manifest] = {}
+    assumed: tuple[str, ...] = ()
+    for name in sorted({name for _, name in keys}):
+        read = partial(api.list, SERVICE_ACCOUNTS, name=name)
+        if name == NODE_ACCOUNT:
+            accounts = read()
+        else:
+            instead = f"ServiceAccount {name} is assumed to have no imagePullSecrets"
+            accounts, forbidden = _optional(read, SERVICE_ACCOUNTS, instead)
+            assumed += forbidden
+        found |= {_key(manifest): manifest for manifest in accounts or ()}
+    return {key: manifest for key, manifest in found.items() if key in keys}, assumed
+
+
+def _account(module: Module) -> str:
+    return OPERATOR_ACCOUNT if module.name.namespace in OPERATOR_NAMESPACES else NODE_ACCOUNT
 
 
 def _pull_secrets(modules: Iterable[Module], accounts: dict[Key, Manifest]) -> list[Key]:

@@ -11,6 +11,14 @@ CREDENTIALS_INVALID = define(
     "Create a Secret of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg in the Module's namespace.",
 )
 
+PULL_SECRET_UNUSED = define(
+    "pull-secret-unused",
+    WARNING,
+    "nodes get no login from {source}: {problem}",
+    "Create the Secret in the Module's namespace with the right type: oc create secret docker-registry NAME "
+    "--docker-server=HOST --docker-username=USER --docker-password=TOKEN. If no login is needed, remove the name.",
+)
+
 MAPPING_SECRET_ABSENT = define(
     "secret-not-given",
     WARNING,

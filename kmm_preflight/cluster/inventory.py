@@ -18,6 +18,12 @@ PULL_SECRET: Key = ("openshift-config", "pull-secret")
 NODE_ACCOUNT = "default"
 """The ServiceAccount of KMM's Pods: its imagePullSecrets pull images of Modules that name no Secret."""
 
+OPERATOR_ACCOUNT = "kmm-operator-module-loader"
+"""The ServiceAccount of KMM's Pods in the namespace of KMM's operator (docs/reference/kmm.md 12.1)."""
+
+OPERATOR_NAMESPACES = frozenset({"openshift-kmm", "kmm-operator-system"})
+"""Namespaces into which KMM's operator is installed by default."""
+
 BUILD_ACCOUNT = "builder"
 """The ServiceAccount of KMM's builds: its Secrets pull and push images of Modules that name no Secret."""
 

@@ -13,7 +13,10 @@ from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest
 
 _SECRET_FIELDS = ("stringData", "data")
-_LOGIN_KEYS = {".dockerconfigjson", ".dockercfg"}
+_LOGIN_KEYS = {
+    ".dockerconfigjson": "kubernetes.io/dockerconfigjson",
+    ".dockercfg": "kubernetes.io/dockercfg",
+}
 _HUB_SERVER = "https://index.docker.io/v1/"
 _HUB_KEYS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
@@ -126,18 +129,34 @@ def _helpers(document: Field, source: str) -> dict[str, str]:
 
 
 def parse_pull_secret(secret: Manifest, source: str) -> Keychain:
-    """Parse a Secret of type dockerconfigjson or dockercfg. Raise Malformed for any other Secret."""
-    for key, nested in ((".dockerconfigjson", True), (".dockercfg", False)):
-        text = _secret_text(secret, key, source)
+    """Return the logins of a pull Secret. Without a type, the key decides. Raise Malformed."""
+    for key, of in _LOGIN_KEYS.items():
+        text = _secret_text(secret, key, source) if (secret.get("type") or of) == of else None
         if text is not None:
             document = _decoded(text, source)
-            return replace(_keychain(document["auths"] if nested else document, source), kubelet=True)
+            auths = document["auths"] if key == ".dockerconfigjson" else document
+            return replace(_keychain(auths, source), kubelet=True)
     raise Malformed(f"{source}: has neither the key .dockerconfigjson nor .dockercfg")
 
 
 def holds_login(secret: Manifest) -> bool:
-    """True if the Secret has a key for logins. A kubelet ignores a Secret without such a key."""
-    return any(_LOGIN_KEYS & part.keys() for name in _SECRET_FIELDS if isinstance(part := secret.get(name), dict))
+    """True if the Secret has a key for logins."""
+    return bool(_keys(secret) & _LOGIN_KEYS.keys())
+
+
+def no_login(secret: Manifest) -> str | None:
+    """Return why a kubelet reads no login from the Secret, or None (docs/reference/kmm.md 12.2)."""
+    keys, kind = _keys(secret), secret.get("type") or "Opaque"
+    if not holds_login(secret):
+        return f"it has neither the key {' nor '.join(_LOGIN_KEYS)}"
+    if any(kind == of and key in keys for key, of in _LOGIN_KEYS.items()):
+        return None
+    wanted = " or ".join(f"{key} of a Secret of type {of}" for key, of in _LOGIN_KEYS.items() if key in keys)
+    return f"its type is {kind}, and a kubelet reads {wanted}"
+
+
+def _keys(secret: Manifest) -> set[str]:
+    return {key for name in _SECRET_FIELDS if isinstance(part := secret.get(name), dict) for key in part}
 
 
 def _secret_text(secret: Manifest, key: str, source: str) -> str | None:

@@ -37,6 +37,11 @@ def on_loopback(host: str) -> bool:
     return _LOOPBACK.fullmatch(host) is not None
 
 
+def on_cluster_network(host: str) -> bool:
+    """True if host[:port] is a Service of Kubernetes, such as OpenShift's own registry: nodes and Pods reach it."""
+    return host.partition(":")[0].endswith((".svc", ".svc.cluster.local"))
+
+
 @dataclass(frozen=True)
 class Reference:
     """The name of an image in a registry. If both tag and digest are given, the digest decides."""

@@ -61,6 +61,8 @@ class Container:
     """modprobe.args.load, options of the modprobe call that loads the kmod."""
     parameters: tuple[str, ...] = ()
     """modprobe.parameters, parameters of the kmod."""
+    pull_policy: str | None = None
+    """imagePullPolicy, or None for Kubernetes' default."""
 
 
 def parse_container(field: Field) -> Container:
@@ -74,6 +76,7 @@ def parse_container(field: Field) -> Container:
         sign=parse_sign(field["sign"]),
         in_tree_module_to_remove=field["inTreeModuleToRemove"].optional_text(),
         in_tree_modules_to_remove=field["inTreeModulesToRemove"].texts(),
+        pull_policy=field["imagePullPolicy"].optional_text(),
         module_name=modprobe["moduleName"].optional_text(),
         directory=modprobe["dirName"].text() or "/opt",
         modules_loading_order=modprobe["modulesLoadingOrder"].texts(),

@@ -40,6 +40,8 @@ class Module:
     """The API server's generation. 0 for a manifest that was never on a server."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints that do not keep the Module away from a node."""
+    account: str | None = None
+    """moduleLoader.serviceAccountName, the account of KMM's Pods. None if the Module names no account."""
 
     def dockerfiles(self) -> set[tuple[str, str]]:
         """Return namespace and name of the ConfigMaps of all build sections."""
@@ -110,6 +112,7 @@ def parse_module(manifest: Manifest, namespace: str) -> Module:
         uid=metadata["uid"].optional_text(),
         generation=metadata["generation"].number(),
         tolerations=parse_tolerations(spec["tolerations"]),
+        account=loader["serviceAccountName"].optional_text(),
     )
 
 

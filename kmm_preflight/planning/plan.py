@@ -95,6 +95,10 @@ class Plan:
     """Names of the nodes that will load the kmod on the kernel, in alphabetical order."""
     boot_arguments: tuple[BootArguments, ...] = ()
     """Boot arguments of the nodes, each different set once. Empty if no pool was given."""
+    account: str | None = None
+    """Name of the ServiceAccount that the Module names for its Pods, or None."""
+    pull_policy: str | None = None
+    """The imagePullPolicy of the container, or None for Kubernetes' default."""
 
     @property
     def id(self) -> str:

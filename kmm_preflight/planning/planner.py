@@ -77,6 +77,8 @@ def _resolve(module: Module, container: Container, mapping: KernelMapping, kerne
         directory=container.directory,
         tls=mapping.registry_tls or VERIFIED_HTTPS,
         secret=module.secret,
+        account=module.account,
+        pull_policy=container.pull_policy,
         build=mapping.build,
         sign=sign,
         in_tree_modules_to_remove=mapping.in_tree_modules_to_remove or (),

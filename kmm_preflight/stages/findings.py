@@ -19,6 +19,38 @@ IMAGE_ACCESS_DENIED = define(
     "manifests or pass --authfile.",
 )
 
+IMAGE_LOGIN_UNKNOWN = define(
+    "image-login-unknown",
+    UNDECIDED,
+    "{problem} (with {credentials}); nodes add logins of their own, which this run does not have",
+    "Pass the login of the nodes with --authfile, or add the Module's imageRepoSecret and the Secret "
+    "openshift-config/pull-secret to the manifests.",
+)
+
+REGISTRY_INTERNAL = define(
+    "registry-internal",
+    UNDECIDED,
+    "{problem}; {host} is a name of the cluster's own network, which this machine does not reach",
+    "Run the suite in a Pod of the cluster. Or expose the registry by its route (default-route), and add mirror sets "
+    "to the manifests whose source is {host} and whose mirror is the host of the route.",
+)
+
+REGISTRY_TLS_IGNORED = define(
+    "registry-tls-ignored",
+    REFUTES,
+    "nodes refuse the registry, because they do not apply the Module's registryTLS: {problem}",
+    "Add the registry's CA to additionalTrustedCA of image.config.openshift.io/cluster, or the registry to its "
+    "insecureRegistries. registryTLS is only for KMM's operator.",
+)
+
+REGISTRY_TLS_OPEN = define(
+    "registry-tls-open",
+    UNDECIDED,
+    "nodes do not apply the Module's registryTLS, and it is not known whether they trust the registry: {problem}",
+    "Add image.config.openshift.io/cluster, with the ConfigMap of its additionalTrustedCA, to the manifests. Or pass "
+    "the CA that nodes trust with --registry-ca.",
+)
+
 KMOD_ABSENT = define(
     "kmod-absent",
     REFUTES,

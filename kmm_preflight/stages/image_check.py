@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kmm_preflight.cluster.credentials import Credentials
-from kmm_preflight.errors import AccessDenied, BoundExceeded, PreflightError
+from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.packed import elf_problem
 from kmm_preflight.kmod.signed_file import compression_below_signature
@@ -26,6 +26,7 @@ from kmm_preflight.planning.plan import Plan, Recorded
 from kmm_preflight.stages import findings
 from kmm_preflight.stages.decision import Decision
 from kmm_preflight.stages.kmod_folder import KmodFolder, broken_link, kind_words
+from kmm_preflight.stages.node_pull import open_as_node, why_not_pulled
 from kmm_preflight.worker import findings as worker_findings
 
 _KMODS_MOST = 10_000
@@ -65,19 +66,16 @@ def _judge(
     try:
         if problem := images.refusal(name):
             return _result(plan, Decision(oci_findings.REGISTRY_BLOCKED(problem=problem)))
-        image = images.image(name, plan.kernel.arch, credentials.pull, plan.tls)  # (1)
+        image = open_as_node(plan, name, images, credentials)  # (1)
         if plan.recorded and plan.recorded.digest == image.resolved.digest:
             image.check_layers()
             return _carried(plan.recorded, image.resolved.judged())
         decision = _judge_files(plan, image, further)  # (2) and (3)
         if decision.finding is None:
             image.check_layers()  # (1) again: the registry must have what the cache has
-    except AccessDenied as exc:
-        decision = Decision(findings.IMAGE_ACCESS_DENIED(problem=exc.message, credentials=credentials))
     except PreflightError as exc:
-        decision = Decision(oci_findings.finding_of(exc, plan.kernel.version))
-    if credentials.note:
-        decision = decision.with_notes(credentials.note)
+        decision = Decision(why_not_pulled(exc, plan, name, images, credentials))
+    decision = decision.with_notes(*credentials.notes)
     if image is None:
         return _result(plan, decision)
     return _result(plan, decision.with_notes(*_judged_again(plan, image)), image.resolved.judged())
