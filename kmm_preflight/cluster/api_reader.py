@@ -36,7 +36,8 @@ from kmm_preflight.cluster.inventory import (
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.oci.cluster_proxy import trusted_config_maps
-from kmm_preflight.planning.module import Module, RefusedModule, has_case, parse_module
+from kmm_preflight.planning.module import Module, RefusedModule, parse_module
+from kmm_preflight.planning.source import has_case
 
 _CONFIG_NAMESPACE = "openshift-config"
 _T = TypeVar("_T")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from kmm_preflight.model import Manifest, NotJudged
 from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.planning.module import Module, RefusedModule, has_case
+from kmm_preflight.planning.module import Module, RefusedModule
+from kmm_preflight.planning.source import KmodSource, has_case
 
 Key = tuple[str, str]
 """Namespace and name of an object. The namespace of a cluster-wide object is an empty text."""
@@ -34,6 +35,8 @@ class Inventory:
 
     modules: tuple[Module, ...] = ()
     """Modules, by namespace and name."""
+    other_sources: tuple[KmodSource, ...] = ()
+    """Objects of other kinds that bring kmods, by name."""
     config_maps: Mapping[Key, Manifest] = field(default_factory=dict)
     """ConfigMaps."""
     secrets: Mapping[Key, Manifest] = field(default_factory=dict, repr=False)
@@ -64,6 +67,10 @@ class Inventory:
         modules: list[Module | RefusedModule] = [*self.modules, *self.refused]
         return sorted(modules, key=lambda module: module.name)
 
-    def judged(self) -> list[Module | RefusedModule]:
-        """Return the Modules that must be checked, by namespace and name."""
-        return [module for module in self.all_modules() if has_case(module)]
+    def sources(self) -> list[KmodSource]:
+        """Return all objects that may bring kmods: Modules first, then the other kinds."""
+        return [*self.all_modules(), *sorted(self.other_sources, key=lambda source: source.name)]
+
+    def judged(self) -> list[KmodSource]:
+        """Return the objects that must be checked: Modules first, then the other kinds."""
+        return [source for source in self.sources() if has_case(source)]

@@ -69,7 +69,7 @@ def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
             predicted,
             len(nodes),
             tuple(sorted({node.kernel for node in nodes if node.kernel})),
-            _pool_notes(predicted),
+            pool_notes(predicted),
             tuple(sorted(node.name for node in nodes)),
         )
         for predicted, nodes in groups.items()
@@ -80,7 +80,8 @@ def _selects(module: Module, node: Node) -> bool:
     return all(node.labels.get(key) == value for key, value in module.selector)
 
 
-def _pool_notes(predicted: PredictedKernel) -> tuple[Finding, ...]:
+def pool_notes(predicted: PredictedKernel) -> tuple[Finding, ...]:
+    """Return the notes about the nodes of a predicted kernel."""
     notes = []
     if predicted.unchanged_because:
         got = predicted.unchanged_because
@@ -102,7 +103,7 @@ def _demand_without_nodes(module: Module, prediction: Prediction, kept_away: int
     # A pool for rt will have no arm64 nodes.
     possible = [predicted for predicted in kernels if flavour_exists(predicted)]
     demand = possible or kernels or _default_kernels(fleet, prediction.streams, arch)
-    return tuple(Demand(predicted, notes=(note, *_pool_notes(predicted))) for predicted in dict.fromkeys(demand))
+    return tuple(Demand(predicted, notes=(note, *pool_notes(predicted))) for predicted in dict.fromkeys(demand))
 
 
 def _why_none(nodes: int, kept_away: int) -> str:

@@ -40,6 +40,20 @@ POOL_LAYERED = define(
     "Check whether the pool's Containerfile replaces the kernel. If it does, pass the new kernel with --kernel.",
 )
 
+POOL_WITHOUT_NODES = define(
+    "pool-without-nodes",
+    NOTE,
+    "{group} has no node today, so the kmod is checked on the kernel that nodes to come will boot",
+    "If nodes are added to the pool later, no action is needed. Otherwise correct the name of the pool.",
+)
+
+SPOKES_UNKNOWN = define(
+    "spokes-unknown",
+    NOTE,
+    "nodes of other clusters load the kmods, and {got}: the kmods are checked on every kernel read from the release",
+    "Pass --arch, --stream and --flavour for the nodes of these clusters. Or run the suite on each of these clusters.",
+)
+
 NO_NODE_SELECTED = define(
     "no-node-selected",
     NOTE,

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from kmm_preflight.kernel_version import given_architecture, kernel_architecture, kernel_flavour
 from kmm_preflight.model import ModuleName, Release, TargetKernel
 from kmm_preflight.nodes.demand import Demand, demand_of
+from kmm_preflight.nodes.demand_elsewhere import boot_demand, spoke_demand
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
 from kmm_preflight.nodes.targets import Target, targets_for_any_node, targets_of, with_nodes
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.resolver import ImageResolver
-from kmm_preflight.planning.module import Module, RefusedModule
+from kmm_preflight.planning.module import Module
+from kmm_preflight.planning.source import BootPlacement, KmodSource, SpokePlacement
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.payload import read_release, read_streams
 
@@ -71,7 +73,7 @@ def choose_kernels(
     name: str,
     options: KernelOptions,
     credentials: PullCredentials,
-    modules: Iterable[Module | RefusedModule],
+    modules: Iterable[KmodSource],
     fleet: Fleet | None,
 ) -> Selection:
     """Return the kernels of the release on which the Modules are judged. Raise the errors of read_release."""
@@ -110,7 +112,7 @@ def named_kernels(
     arches: tuple[str, ...],
     driver_toolkit: str | None,
     release: str | None,
-    modules: Iterable[Module | RefusedModule],
+    modules: Iterable[KmodSource],
 ) -> Selection:
     """Return the kernels that options name. No release and no node is read.
 
@@ -145,12 +147,22 @@ def _all_kernels(choice: Choice, fleet: Fleet | None) -> str:
     return f"{reasons or f'no cluster was read: {ALL_KERNELS}'} ({names})"
 
 
-def _demand(module: Module | RefusedModule, prediction: Prediction, options: KernelOptions) -> tuple[Demand, ...]:
-    """Return the kernels that a Module's nodes will boot. A Module that cannot be read selects all nodes."""
-    readable = Module(module.name, None) if isinstance(module, RefusedModule) else module
+def _demand(source: KmodSource, prediction: Prediction, options: KernelOptions) -> tuple[Demand, ...]:
+    """Return the kernels that the nodes of an object will boot."""
     return tuple(
-        replace(demand, predicted=options.applied_to(demand.predicted)) for demand in demand_of(readable, prediction)
+        replace(demand, predicted=options.applied_to(demand.predicted)) for demand in _placed(source, prediction)
     )
+
+
+def _placed(source: KmodSource, prediction: Prediction) -> tuple[Demand, ...]:
+    """Return the demand by the placement of an object. A Module that cannot be read selects all nodes."""
+    match source.placement:
+        case BootPlacement() as placement:
+            return boot_demand(placement, prediction)
+        case SpokePlacement() as placement:
+            return spoke_demand(placement)
+        case None:
+            return demand_of(source if isinstance(source, Module) else Module(source.name, None), prediction)
 
 
 def _choice(options: KernelOptions, demands: Iterable[tuple[Demand, ...]]) -> Choice:

@@ -33,6 +33,21 @@ NAME_UNRESOLVED = define(
     "KERNEL_Z and, in containerImage only, MOD_NAME and MOD_NAMESPACE.",
 )
 
+BOOT_IMAGE_TAGGED = define(
+    "boot-image-tagged",
+    REFUTES,
+    "{field} has a tag or a digest ({image}), but nodes append :{kernel} to it at boot, so the image has no valid name",
+    "Remove the tag or the digest from {field}. Push an image with the tag {kernel} to this repository.",
+)
+
+BOOT_TAG_IMPOSSIBLE = define(
+    "boot-tag-impossible",
+    REFUTES,
+    "nodes with {kernel} look for an image with this tag at boot, but a tag has letters, digits, _, - and . only",
+    "Load the kmod with a Module, because KMM replaces these characters there. Or move the nodes to the standard "
+    "kernel. A {kind} cannot work on this kernel.",
+)
+
 IMAGE_NAME_INVALID = define(
     "image-name-invalid",
     REFUTES,

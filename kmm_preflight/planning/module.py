@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.model import Manifest, ModuleName
+from kmm_preflight.model import Manifest, ModuleName, TargetKernel
+from kmm_preflight.planning import findings
 from kmm_preflight.planning.container import Container, KernelMapping, parse_container
-from kmm_preflight.planning.plan import Build, Sign
+from kmm_preflight.planning.plan import Build, Case, Sign, Unresolved
+from kmm_preflight.planning.planner import make_plan
 from kmm_preflight.planning.toleration import Toleration, parse_tolerations
 from kmm_preflight.planning.webhook import check_container
 
@@ -42,6 +44,21 @@ class Module:
     """Taints that do not keep the Module away from a node."""
     account: str | None = None
     """moduleLoader.serviceAccountName, the account of KMM's Pods. None if the Module names no account."""
+
+    @property
+    def placement(self) -> None:
+        """No placement: labels select the nodes."""
+        return None
+
+    @property
+    def loads_kmods(self) -> bool:
+        """True if the Module has a moduleLoader."""
+        return self.container is not None
+
+    def case_on(self, kernel: TargetKernel, today: tuple[str, ...]) -> Case:
+        """Return the plan for a kernel, or why there is none. The Module must have a moduleLoader."""
+        assert self.container
+        return make_plan(self, self.container, kernel, today)
 
     def dockerfiles(self) -> set[tuple[str, str]]:
         """Return namespace and name of the ConfigMaps of all build sections."""
@@ -79,13 +96,25 @@ class RefusedModule:
     generation: int = 0
     """The API server's generation."""
 
+    @property
+    def secret(self) -> str | None:
+        """No name: the field is not read."""
+        return None
 
-def has_case(module: Module | RefusedModule) -> bool:
-    """True if the Module must be checked: it has a moduleLoader and is not being deleted.
+    @property
+    def placement(self) -> None:
+        """No placement: the nodes are unknown."""
+        return None
 
-    A refused Module counts, because nobody knows what it loads.
-    """
-    return not module.deleting and (isinstance(module, RefusedModule) or module.container is not None)
+    @property
+    def loads_kmods(self) -> bool:
+        """True, because nobody knows what the Module loads."""
+        return True
+
+    def case_on(self, kernel: TargetKernel, today: tuple[str, ...]) -> Case:
+        """Return the reason why there is no plan for any kernel."""
+        del today
+        return Unresolved(self.name, kernel, findings.MODULE_INVALID(problem=self.problem))
 
 
 def parse_module(manifest: Manifest, namespace: str) -> Module:

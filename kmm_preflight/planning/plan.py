@@ -89,6 +89,8 @@ class Plan:
     """Findings to report whatever the stages conclude."""
     selector: tuple[tuple[str, str], ...] = ()
     """Labels of the nodes that load the kmod."""
+    at_boot: bool = False
+    """True if nodes load the kmod at boot, before kubelet runs. They pull with their own login only."""
     nodes: tuple[str, ...] = ()
     """The nodes that will boot the kernel, in words, as far as they are known."""
     node_names: tuple[str, ...] = ()

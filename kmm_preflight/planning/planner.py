@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, ModuleName, TargetKernel
@@ -10,12 +11,27 @@ from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning import findings
 from kmm_preflight.planning.container import Container, KernelMapping
 from kmm_preflight.planning.mapping import NoMapping, choose_mapping, merge
-from kmm_preflight.planning.module import Module
 from kmm_preflight.planning.plan import Case, Plan, Sign, Unresolved
 from kmm_preflight.planning.template import image_variables, kernel_variables, substitute
 from kmm_preflight.text import listed
 
 _LISTED_MAPPINGS = 10
+
+
+class MappedModule(Protocol):
+    """A Module as far as the planning uses it, next to its container."""
+
+    @property
+    def name(self) -> ModuleName:
+        """Namespace and name."""
+
+    @property
+    def secret(self) -> str | None:
+        """Name of the imageRepoSecret."""
+
+    @property
+    def selector(self) -> tuple[tuple[str, str], ...]:
+        """Labels of the nodes that load the kmod."""
 
 
 class NameUnresolved(Exception):
@@ -26,7 +42,7 @@ class NameUnresolved(Exception):
         super().__init__(problem)
 
 
-def make_plan(module: Module, container: Container, kernel: TargetKernel, today: tuple[str, ...] = ()) -> Case:
+def make_plan(module: MappedModule, container: Container, kernel: TargetKernel, today: tuple[str, ...] = ()) -> Case:
     """Return the plan for a Module on a kernel, or why there is none. A problem of the kernel itself comes first.
 
     today has the kernels that the Module's nodes boot now.
@@ -58,7 +74,7 @@ def _matches(container: Container, kernel: str) -> bool:
     return True
 
 
-def _resolve(module: Module, container: Container, mapping: KernelMapping, kernel: TargetKernel) -> Case:
+def _resolve(module: MappedModule, container: Container, mapping: KernelMapping, kernel: TargetKernel) -> Case:
     name: str | None = None
     try:
         name, sign = _substituted(mapping, kernel.version, module.name)

@@ -12,7 +12,7 @@ from kmm_preflight.cluster.api_reader import ModuleChanges, changes_since
 from kmm_preflight.cluster.inventory import Inventory
 from kmm_preflight.errors import PreflightError
 from kmm_preflight.model import ModuleName
-from kmm_preflight.planning.module import has_case
+from kmm_preflight.planning.source import has_case
 from kmm_preflight.stages.report import Report, overtaken
 from kmm_preflight.status.live import LiveEnd, LiveStatus, StatusOutcome
 from kmm_preflight.status.record import RunFacts, VerdictBasis, renewed
@@ -61,7 +61,11 @@ class RunEnd:
 
     def _write_status(self, live: LiveStatus, report: Report, changes: ModuleChanges) -> StatusOutcome:
         kernels = {case.kernel for case in live.cases}
-        verdicts = tuple(verdict for verdict in report.verdicts if verdict.case.kernel in kernels)
+        verdicts = tuple(
+            verdict
+            for verdict in report.verdicts
+            if verdict.case.kernel in kernels and verdict.case.module.kind == "Module"
+        )
         gone = self._gone(live, changes) if not report.partial and not report.interrupted else frozenset[ModuleName]()
         run = RunFacts(report.proof.words, self.rules, self.now().isoformat(timespec="seconds"), gone)
         renew = partial(renewed, verdicts=verdicts, bases=self.bases, run=run)

@@ -86,7 +86,8 @@ def _live_status(
     bases: Mapping[ModuleName, VerdictBasis],
     inputs: StatusInputs,
 ) -> LiveStatus:
-    own = tuple(case for case in cases if case.kernel in updated.kernels)
+    # KMM lists Modules only.
+    own = tuple(case for case in cases if case.kernel in updated.kernels and case.module.kind == "Module")
     own = with_records(own, bases, updated.preflight, inputs.depth, inputs.rules)
     verified_before = frozenset(case.id for case in own if case.recorded)
     if inputs.revalidate:
