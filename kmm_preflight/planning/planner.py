@@ -33,6 +33,10 @@ class MappedModule(Protocol):
     def selector(self) -> tuple[tuple[str, str], ...]:
         """Labels of the nodes that load the kmod."""
 
+    @property
+    def account(self) -> str | None:
+        """Name of the account of the Pod that pulls the image."""
+
 
 class NameUnresolved(Exception):
     """A template does not give an image name. problem has the reason."""
