@@ -11,7 +11,7 @@ from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_f
 from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 
-from .real import foreign, kernels
+from .real import foreign, kernels, unstable
 from .real.cache import cache_folder
 from .real.kernels import in_tree, in_tree_dependencies
 from .real.kmod import headers
@@ -20,7 +20,8 @@ from .real.kmod import headers
 @cache
 def kernel_files(release: str) -> KernelFiles:
     """Return a kernel of Debian as its packages describe it."""
-    folder, tree = headers(release), in_tree(release)
+    folder = unstable.headers(release) if unstable.is_unstable(release) else headers(release)
+    tree = in_tree(release)
     symvers = symvers_of(folder)
     own_release = parse_release((folder / "include/generated/utsrelease.h").read_bytes())
     raw = RawFiles(

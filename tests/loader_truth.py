@@ -13,11 +13,12 @@ from kmm_preflight.kmod.object import KernelObject
 from kmm_preflight.model import Finding, Severity
 
 from .debian_kernels import arm64_kernel_files, build_kernels, in_tree_bytes, kernel_files
-from .real import foreign, kernels
-from .real.defects import DEFECTS
+from .real import foreign, kernels, unstable
+from .real.defects import DEFECTS, NEWER_DEFECTS
 from .real.drivers import drivers, small_kmods
 from .real.kernels import in_tree_dependencies
 from .real.qemu import Answer, LoadTrial, answers
+from .real.unstable import is_unstable
 from .runs import ROOT
 
 IN_TREE = 60
@@ -147,11 +148,13 @@ def pair(kernel: str, build: str, label: str, kmod: bytes, others: Mapping[str, 
 def pairs(kernel: str) -> Iterator[Pair]:
     """Yield all pairs of a kernel: kmods with one defect, small kmods, in-tree kmods, and the drivers of each build."""
     yield from defect_pairs(kernel)
+    if is_unstable(kernel):
+        yield from newer_pairs(kernel)
     for build in dict.fromkeys((kernel, build_kernels()[0], build_kernels()[-2])):
         kmods = small_kmods(build)
         yield from (pair(kernel, build, name, kmod, kmods) for name, kmod in kmods.items())
     yield from in_tree_pairs(kernel)
-    for build in build_kernels():
+    for build in () if is_unstable(kernel) else build_kernels():
         kmods = drivers(build)
         yield from (pair(kernel, build, name, kmod, kmods) for name, kmod in kmods.items())
 
@@ -167,7 +170,8 @@ def defect_pairs(kernel: str) -> Iterator[Pair]:
     """Yield small kmods for the kernel with one defect each."""
     kmods = small_kmods(kernel)
     for label, (name, change) in DEFECTS.items():
-        yield pair(kernel, kernel, label, change(kmods[name]), kmods)
+        with suppress(*((AssertionError, ValueError) if is_unstable(kernel) else ())):  # it has no symbol versions
+            yield pair(kernel, kernel, label, change(kmods[name]), kmods)
     yield from neighbour_pairs(kernel, kmods)
 
 
@@ -180,6 +184,15 @@ def neighbour_pairs(kernel: str, kmods: Mapping[str, bytes]) -> Iterator[Pair]:
     yield Pair(kernel, kernel, "an owner without the symbol", kmods["pf_takes_namespace"], (lacking,), ())
     twice = kmods["pf_clash"].replace(b"misc_registeX", b"pf_given\0isteX")
     yield Pair(kernel, kernel, "exports what a kmod before it has", twice, (kmods["pf_gives"],), ())
+
+
+def newer_pairs(kernel: str) -> Iterator[Pair]:
+    """Yield pairs about what only newer kernels have: flags of exports, and exports for kmods of some names."""
+    kmods = small_kmods(kernel)
+    for label, (name, owner, change) in NEWER_DEFECTS.items():
+        before = (change(kmods[owner]),) if owner else ()
+        kmod = kmods[name] if owner else change(kmods[name])
+        yield Pair(kernel, kernel, label, kmod, before, ())
 
 
 def judge(pair: Pair) -> tuple[Finding, ...]:
@@ -211,7 +224,7 @@ def is_arm64(kernel: str) -> bool:
 def page() -> Iterator[str]:
     """Yield the lines of docs/loader-truth.md: numbers for each kernel, and all pairs of one kernel."""
     yield from HEAD.splitlines()
-    for kernel in (*kernels.upgrade_kernels(), foreign.release("arm64")):
+    for kernel in (*kernels.upgrade_kernels(), unstable.release(), foreign.release("arm64")):
         all_pairs = arm64_pairs() if is_arm64(kernel) else pairs(kernel)
         decided = [result for result in judge_pairs(kernel, list(all_pairs)) if result.loads is not None]
         agreed = sum(result.loads is result.answer.loaded for result in decided)

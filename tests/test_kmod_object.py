@@ -72,6 +72,21 @@ def test_exports_are_equal_with_and_without_the_symbols_that_name_them(small: Ma
     assert versions["pf_given"] == named["pf_given"].crc
 
 
+def test_flags_are_equal_with_and_without_the_symbols_that_name_them() -> None:
+    from .real.defects import objcopy
+    from .real.drivers import small_kmods
+    from .real.unstable import release
+
+    kmod = small_kmods(release())["pf_gives"]
+    named = read_object(kmod, AMD64).as_read_by((7, 1)).exports
+    assert {name: (export.gpl, export.namespace) for name, export in named.items()} == {
+        "pf_given": (False, None),
+        "pf_given_gpl": (True, None),
+        "pf_given_in_namespace": (False, "PF_SPACE"),
+    }
+    assert read_object(objcopy("--strip-unneeded")(kmod), AMD64).as_read_by((7, 1)).exports == named
+
+
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "not": bytes,
     "gz": gzip.compress,

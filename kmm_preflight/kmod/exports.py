@@ -6,8 +6,8 @@ Images do not contain the Module.symvers of their kmods.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from kmm_preflight.kmod.sections import RELA, Section, Sections
 from kmm_preflight.kmod.symbols import OwnSymbol, SymbolTable
@@ -17,6 +17,7 @@ _ENTRIES = 1 << 16
 _STRINGS_BYTES = 16 << 20
 _RELOCATION_BYTES = 24
 _PAIRS = (("__ksymtab", "__kcrctab"), ("__ksymtab_gpl", "__kcrctab_gpl"))
+_FLAGS, _GPL_ONLY = "__kflagstab", 1
 # Size of an entry and of one field: three relative numbers of 32 bits, or three addresses. Value, name, namespace.
 _RELATIVE, _ADDRESSES = (12, 4), (24, 8)
 
@@ -31,6 +32,19 @@ class KmodExport:
     """True if only GPL-compatible kmods may use the symbol."""
     namespace: str | None
     """Namespace that users of the symbol must import, or None."""
+    flagged: bool = False
+    """True if the flags of the symbol say that only GPL-compatible kmods may use it. Only newer kernels read flags."""
+
+
+def by_flags(exports: Mapping[str, KmodExport]) -> Mapping[str, KmodExport]:
+    """Return the exports as kernels since 7.1 read them: from one table, with the flags of each symbol."""
+    return {name: replace(export, gpl=export.flagged) for name, export in exports.items() if not export.gpl}
+
+
+def lacks_flags(sections: Sections) -> bool:
+    """True if the table of exports has no table of flags. Kernels since 7.1 refuse that."""
+    exported = sections.named(_PAIRS[0][0])
+    return exported is not None and exported.size >= _RELATIVE[0] and not sections.named(_FLAGS)
 
 
 def read_exports(sections: Sections, symbols: SymbolTable) -> Mapping[str, KmodExport]:
@@ -54,13 +68,27 @@ def has_unversioned_exports(sections: Sections) -> bool:
 def _by_symbols(sections: Sections, symbols: SymbolTable) -> Mapping[str, KmodExport]:
     tables = {number: section.name for number, section in enumerate(sections.all) if section.name in dict(_PAIRS)}
     crcs, namespaces = symbols.with_prefix("__crc_"), symbols.with_prefix("__kstrtabns_")
+    flags = _read_flags(sections)
     exports: dict[str, KmodExport] = {}
+    size, _ = _entry_size(sections)
     for name, entry in symbols.with_prefix("__ksymtab_").items():
         table = tables.get(entry.section)
         if table is not None and len(exports) < _ENTRIES:
             crc = _crc(sections, symbols, crcs.get(name))
-            exports[name] = KmodExport(crc, table.endswith("_gpl"), _string(sections, namespaces.get(name)))
+            namespace = _string(sections, namespaces.get(name))
+            exports[name] = KmodExport(crc, table.endswith("_gpl"), namespace, flags(entry.value // size))
     return exports
+
+
+def _entry_size(sections: Sections) -> tuple[int, int]:
+    """Return the size of an entry in a table of exports, and that of one of its fields."""
+    return _RELATIVE if sections.machine.word in ("x86_64", "aarch64") else _ADDRESSES
+
+
+def _read_flags(sections: Sections) -> Callable[[int], bool]:
+    """Return a function that is True for the numbers of the exports that are for GPL-compatible kmods only."""
+    flags = sections.bounded(sections.named(_FLAGS), _ENTRIES)
+    return lambda number: number < len(flags) and bool(flags[number] & _GPL_ONLY)
 
 
 def _crc(sections: Sections, symbols: SymbolTable, symbol: OwnSymbol | None) -> int | None:
@@ -91,8 +119,8 @@ def _string(sections: Sections, symbol: OwnSymbol | None) -> str | None:
 def _by_tables(sections: Sections, symbols: SymbolTable) -> Mapping[str, KmodExport]:
     """Read the tables: entry i has CRC i, and the relocations of the entry lead to its name and namespace."""
     strings = sections.bounded(sections.named("__ksymtab_strings"), _STRINGS_BYTES)
-    size, field = _RELATIVE if sections.machine.word in ("x86_64", "aarch64") else _ADDRESSES
-    exports = {}
+    size, field = _entry_size(sections)
+    exports, flags = {}, _read_flags(sections)
     for table, crcs in _PAIRS:
         exported, crc_table = sections.named(table), sections.named(crcs)
         if exported is None:
@@ -103,7 +131,7 @@ def _by_tables(sections: Sections, symbols: SymbolTable) -> Mapping[str, KmodExp
             namespace = _text(strings, targets.get(number * size + 2 * field))
             if name:
                 crc = _number(sections, crc_table, 4 * number) if crc_table else None
-                exports[name] = KmodExport(crc, table.endswith("_gpl"), namespace)
+                exports[name] = KmodExport(crc, table.endswith("_gpl"), namespace, flags(number))
     return exports
 
 

@@ -149,6 +149,22 @@ KMOD_NAMESPACE = define(
     "Add MODULE_IMPORT_NS with each namespace to the source of the kmod.",
 )
 
+KMOD_NAMESPACE_RESERVED = define(
+    "kmod-namespace-reserved",
+    REFUTES,
+    "{kmod} uses symbols that {kernel} keeps for kmods of other names: {symbols}",
+    "Use other symbols. Do not import these namespaces: the kernel refuses a kmod that does.",
+)
+
+KMOD_NAMESPACE_IMPORT = define(
+    "kmod-namespace-import",
+    REFUTES,
+    "{kmod} imports namespaces that {kernel} keeps for kmods of certain names, and no kmod may import them: "
+    "{namespaces}",
+    "Remove MODULE_IMPORT_NS with these namespaces from the source of the kmod. A kmod with one of the names needs no "
+    "import.",
+)
+
 KMOD_ORDER = define(
     "kmod-order",
     REFUTES,

@@ -21,7 +21,7 @@ from kmm_preflight.kmod.object_checks import check_object, check_relocations, ch
 from kmm_preflight.kmod.packed import ObjectBytes, unpacked
 from kmm_preflight.kmod.resolution import NO_OTHERS, OtherKmods
 from kmm_preflight.kmod.sections import WrongArchitecture
-from kmm_preflight.kmod.symbol_checks import check_exports, check_name, check_symbols
+from kmm_preflight.kmod.symbol_checks import check_exports, check_imports, check_name, check_symbols
 from kmm_preflight.model import Finding
 
 # The loader's order. The first check that refutes is the one whose message the kernel prints.
@@ -32,6 +32,7 @@ _CHECKS: tuple[Callable[[LoadCase], CheckResults], ...] = (
     check_vermagic,
     check_livepatch,
     check_sections,
+    check_imports,
     check_symbols,
     check_relocations,
     check_exports,

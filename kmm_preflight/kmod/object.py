@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kmm_preflight.errors import Malformed
-from kmm_preflight.kmod.exports import KmodExport, has_unversioned_exports, read_exports
+from kmm_preflight.kmod.exports import KmodExport, by_flags, has_unversioned_exports, lacks_flags, read_exports
 from kmm_preflight.kmod.machine import Architecture
 from kmm_preflight.kmod.modinfo import GPL_COMPATIBLE, MODINFO_BYTES, Modinfo
 from kmm_preflight.kmod.packed import ObjectBytes
@@ -19,6 +19,7 @@ from kmm_preflight.kmod.sections import (
     NOBITS,
     NULL,
     SINCE_COUNTED,
+    SINCE_FLAGS,
     WRITE,
     Flaw,
     Section,
@@ -78,17 +79,20 @@ class KernelObject:
     """Damage in the object that some or all kernels refuse before they link it."""
     unrelocatable: tuple[Flaw, ...]
     """Damage that kernels find when they link the object."""
+    unflagged_exports: bool = False
+    """True if the table of exports has no table of flags."""
     unloaded_modinfo: Modinfo | None = None
     """Tags of a .modinfo section that only kernels since 6.4 find, or None."""
 
     def as_read_by(self, version: tuple[int, int]) -> KernelObject:
         """Return the kmod as a kernel of the version reads it.
 
-        Kernels since 6.4 find .modinfo even if its section is not loaded.
+        Kernels since 6.4 find .modinfo even if its section is not loaded. Kernels since 7.1 read flags of exports.
         """
-        if self.unloaded_modinfo is None or version < SINCE_COUNTED:
-            return self
-        return replace(self, modinfo=self.unloaded_modinfo, unloaded_modinfo=None)
+        kmod = self
+        if self.unloaded_modinfo is not None and version >= SINCE_COUNTED:
+            kmod = replace(kmod, modinfo=self.unloaded_modinfo, unloaded_modinfo=None)
+        return replace(kmod, exports=by_flags(self.exports)) if version >= SINCE_FLAGS else kmod
 
     @property
     def proprietary(self) -> bool:
@@ -122,6 +126,7 @@ def read_object(data: ObjectBytes, machine: Architecture) -> KernelObject:
         needed=tuple(_needed(symbols, machine)),
         exports=read_exports(sections, symbols),
         unversioned_exports=has_unversioned_exports(sections),
+        unflagged_exports=lacks_flags(sections),
         versions=read_versions(sections, dotted),
         common=symbols.common(),
         sections=frozenset(section.name for section in sections.all),

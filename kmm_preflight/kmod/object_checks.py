@@ -5,6 +5,7 @@ from __future__ import annotations
 from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.build_checks import check_layout
 from kmm_preflight.kmod.load_case import CheckResults, LoadCase
+from kmm_preflight.kmod.sections import SINCE_FLAGS
 from kmm_preflight.text import listed
 
 # The first releases that refuse writable code, that need sections for long jumps on arm64 in every build, and that
@@ -23,7 +24,7 @@ def check_object(case: LoadCase) -> CheckResults:
 
 
 def check_sections(case: LoadCase) -> CheckResults:
-    """Check that no code is writable, and that the sections that an architecture needs exist (step 10)."""
+    """Check that no code is writable, and that the sections that the kernel needs exist (steps 10 and 12)."""
     got = None
     if case.kmod.writable_code and case.kernel.version >= _STRICT and case.is_on("STRICT_MODULE_RWX", True):
         got = f"writable and executable code in {listed(list(case.kmod.writable_code))}"
@@ -34,6 +35,11 @@ def check_sections(case: LoadCase) -> CheckResults:
 
 
 def _needed_sections(case: LoadCase) -> tuple[str, ...]:
+    flags = case.kmod.unflagged_exports and case.kernel.version >= SINCE_FLAGS
+    return (*_needed_by_architecture(case), *(("__kflagstab",) if flags else ()))
+
+
+def _needed_by_architecture(case: LoadCase) -> tuple[str, ...]:
     if case.kernel.arch == "arm64":
         jumps = case.kernel.version >= _ARM64_JUMPS or case.is_on("ARM64_MODULE_PLTS", True)
         return (".plt", ".init.plt") if jumps else ()

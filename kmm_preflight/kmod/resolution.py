@@ -12,8 +12,10 @@ from kmm_preflight.kmod.sections import SINCE_STRINGS
 from kmm_preflight.kmod.symbols import NeededSymbol
 from kmm_preflight.kmod.symvers import VMLINUX, ExportedSymbol, Symvers
 
-# Releases since which a kmod inherits the taint of a proprietary provider, and since which symbols have namespaces.
-_INHERITED, _NAMESPACES = (5, 9), (5, 4)
+# Releases since which a kmod inherits the taint of a proprietary provider, since which symbols have namespaces, and
+# since which a namespace can name the kmods that may use its symbols.
+_INHERITED, _NAMESPACES, SINCE_RESERVED = (5, 9), (5, 4), (6, 16)
+RESERVED = "module:"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class SymbolProblems:
     """Symbols that the kmod's versions do not name."""
     namespaces: list[str] = field(default_factory=list)
     """Symbols of namespaces that the kmod does not import, with the namespace."""
+    reserved: list[str] = field(default_factory=list)
+    """Symbols that only kmods of other names may use, with the namespace."""
     order: list[str] = field(default_factory=list)
     """Symbols of the image's kmods that are not loaded before, with the kmod."""
     in_tree: dict[str, list[str]] = field(default_factory=dict)
@@ -81,6 +85,15 @@ def read_crcs(kmod: KernelObject, kernel: KernelFiles) -> Mapping[str, int] | No
 def resolve(kmod: KernelObject, kernel: KernelFiles, symvers: Symvers, others: OtherKmods) -> SymbolProblems:
     """Resolve the needed symbols in the loader's order: a symbol that is used can hide later ones from the kmod."""
     return _Resolver(kmod, kernel, symvers, others).problems()
+
+
+def is_reserved_for(namespace: str, kmod: str) -> bool:
+    """True if the namespace names the kmod among those that may use its symbols, as in `module:kvm-amd,kvm*`."""
+    name = kmod.replace("-", "_")
+    patterns = namespace.removeprefix(RESERVED).replace("-", "_").split(",") if namespace.startswith(RESERVED) else []
+    return any(
+        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns if pattern
+    )
 
 
 def provider_key(exported: ExportedSymbol) -> str:
@@ -146,14 +159,22 @@ class _Resolver:
             else:
                 self._problems.differing.append(f"{name} {expected:#010x} instead of {symbol.crc:#010x}")
                 return
-        if symbol.namespace and symbol.namespace not in self._kmod.modinfo.namespaces:
+        if symbol.namespace and not self._is_open(symbol.namespace):
             self._add_namespace(name, symbol.namespace)
+
+    def _is_open(self, namespace: str) -> bool:
+        """True if the kmod may use the symbols of a namespace: it has an allowed name, or imports the namespace."""
+        if self._kernel.version >= SINCE_RESERVED and is_reserved_for(namespace, self._kmod.name):
+            return True
+        return namespace in self._kmod.modinfo.namespaces
 
     def _add_namespace(self, name: str, namespace: str) -> None:
         configuration = self._kernel.configuration
         allowed = configuration is not None and configuration.on("MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS")
         if self._kernel.version >= _NAMESPACES and not allowed:
-            self._problems.namespaces.append(f"{name} of {namespace}")
+            reserved = namespace.startswith(RESERVED) and self._kernel.version >= SINCE_RESERVED
+            names = self._problems.reserved if reserved else self._problems.namespaces
+            names.append(f"{name} of {namespace}")
 
     def _resolve_unloaded(self, name: str) -> None:
         """Look for the symbol in kmods that are not loaded: those of the image, then the kernel's own."""

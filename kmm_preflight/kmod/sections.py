@@ -29,7 +29,7 @@ NULL, SYMTAB, STRTAB, RELA, NOBITS, REL = 0, 2, 3, 4, 8, 9
 WRITE, ALLOC, EXEC = 1, 2, 4
 
 # Mainline releases in which the loader learned a check. A RHEL release counts as the mainline release in its name.
-ALWAYS, SINCE_COUNTED, SINCE_STRINGS = (0, 0), (6, 4), (6, 14)
+ALWAYS, SINCE_COUNTED, SINCE_STRINGS, SINCE_FLAGS = (0, 0), (6, 4), (6, 14), (7, 1)
 
 _TRAILER = b"~Module signature appended~\n"
 _SIGNATURE_HEAD = struct.Struct(">8BI")

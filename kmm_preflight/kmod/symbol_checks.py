@@ -5,9 +5,25 @@ from __future__ import annotations
 from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.build_checks import check_layout, layout_crc
 from kmm_preflight.kmod.load_case import CheckResults, LoadCase, MissingInput
-from kmm_preflight.kmod.resolution import OtherKmods, SymbolProblems, provider_key, read_crcs, resolve
+from kmm_preflight.kmod.resolution import (
+    RESERVED,
+    SINCE_RESERVED,
+    OtherKmods,
+    SymbolProblems,
+    provider_key,
+    read_crcs,
+    resolve,
+)
 from kmm_preflight.kmod.symvers import LAYOUT, VMLINUX, ExportedSymbol
 from kmm_preflight.text import listed
+
+
+def check_imports(case: LoadCase) -> CheckResults:
+    """Check that the kmod imports no namespace that is for kmods of certain names only (step 13)."""
+    imported = [name for name in case.kmod.modinfo.all("import_ns") if name.startswith(RESERVED)]
+    if imported and case.kernel.version >= SINCE_RESERVED:
+        kernel = case.kernel.release
+        yield findings.KMOD_NAMESPACE_IMPORT(kmod=case.name, namespaces=listed(imported), kernel=kernel)
 
 
 def check_symbols(case: LoadCase) -> CheckResults:
@@ -56,6 +72,8 @@ def _unfit(case: LoadCase, problems: SymbolProblems) -> CheckResults:
         refused = case.kernel.refuses_incomplete_versions
         kind = findings.KMOD_SYMBOLS_UNVERSIONED_REFUSED if refused else findings.KMOD_SYMBOLS_UNVERSIONED
         yield kind(kmod=name, symbols=listed(unversioned), kernel=kernel)
+    if problems.reserved:
+        yield findings.KMOD_NAMESPACE_RESERVED(kmod=name, symbols=listed(problems.reserved), kernel=kernel)
     if problems.namespaces:
         yield findings.KMOD_NAMESPACE(kmod=name, symbols=listed(problems.namespaces))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import tempfile
@@ -155,3 +156,45 @@ def _first_relocation(kmod: bytes, table: str, kind: bytes) -> bytes:
 def _under_relocation(kmod: bytes, section: str, byte: bytes) -> bytes:
     (place,) = struct.unpack_from("<Q", kmod, _section(kmod, f".rela{section}")[0])
     return at(_section(kmod, section)[0] + place, byte)(kmod)
+
+
+def flag_of(symbol: str, flag: int) -> Change:
+    """Return a change of the flags of an export: the byte in __kflagstab at the place of its name in the table."""
+
+    def change(kmod: bytes) -> bytes:
+        names = kmod[_section(kmod, "__ksymtab_strings")[0] :]
+        exported = sorted(re.findall(rb"pf_given\w*", names[: _section(kmod, "__ksymtab_strings")[1]]))
+        return at(_section(kmod, "__kflagstab")[0] + exported.index(symbol.encode()), bytes([flag]))(kmod)
+
+    return change
+
+
+def under_licence(change: Change) -> Change:
+    """Return the change, and another licence that is not GPL."""
+    return lambda kmod: replaced(b"license=GPL\0", b"license=GPX\0")(change(kmod))
+
+
+def _unchanged(kmod: bytes) -> bytes:
+    return kmod
+
+
+_NO_FLAGS = objcopy("--rename-section", "__kflagstab=.flags")
+# Defects of kernels since 7.1 by label: the small kmod, the kmod that is loaded before it, and the change.
+# If there is a kmod before, that one is changed.
+NEWER_DEFECTS: Mapping[str, tuple[str, str, Change]] = {
+    "no flags of its exports": ("pf_gives", "", _NO_FLAGS),
+    "no flags, no exports": ("pf_plain", "", objcopy("--add-section", ".flags=/dev/null")),
+    "an owner without flags": ("pf_takes", "pf_gives", _NO_FLAGS),
+    "exports in a table of their own for GPL only": (
+        "pf_takes",
+        "pf_gives",
+        objcopy("--rename-section", "__ksymtab=__ksymtab_gpl"),
+    ),
+    "in a namespace for its name": ("pf_some", "pf_for", _unchanged),
+    "in a namespace for names like its own": ("pf_globbed", "pf_for", _unchanged),
+    "in a namespace for names like its own, with -": ("pf_globbed", "pf_for", renamed("pf_glob*", "pf-glob*")),
+    "in a namespace for another name": ("pf_some", "pf_for", renamed(":pf_some,", ":pf_sane,")),
+    "in a namespace for a longer name": ("pf_some", "pf_for", renamed(":pf_some,pf_glob*", ":pf_some2,pf_glo*")),
+    "in a namespace for the start of its name": ("pf_globbed", "pf_for", renamed("pf_glob*", "pf_globb")),
+    "import of a namespace for other kmods": ("pf_plain", "", renamed("description=Small", "import_ns=module:")),
+}

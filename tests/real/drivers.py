@@ -11,8 +11,11 @@ from .cache import kept
 from .kernels import ENABLE
 from .kmod import headers, run, run_checked
 from .requirement import need, need_tool
+from .unstable import compile_kmods, is_unstable
 
 SMALL = Path(__file__).with_name("kmod_source") / "single"
+# Small kmods that only kernels of Debian unstable know how to compile.
+NEWER = Path(__file__).with_name("kmod_source") / "unstable"
 # Packages, with the folders in which make runs, in order: later folders use symbols of earlier ones.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "acpi-call-dkms": (".",),
@@ -40,10 +43,14 @@ def drivers(release: str) -> dict[str, bytes]:
 
 
 def small_kmods(release: str) -> dict[str, bytes]:
-    """Return the small kmods of tests/real/kmod_source/single for a kernel, by name."""
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SMALL.iterdir()))).hexdigest()[:12]
+    """Return the small kmods of tests/real/kmod_source for a kernel, by name."""
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in _sources(release))).hexdigest()[:12]
     folder = kept(f"singles/{release}/{version}", lambda scratch: _make_small_kmods(release, scratch))
     return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.ko"))}
+
+
+def _sources(release: str) -> list[Path]:
+    return [*sorted(SMALL.iterdir()), *(sorted(NEWER.iterdir()) if is_unstable(release) else ())]
 
 
 @cache
@@ -78,10 +85,14 @@ def _make_drivers(release: str, scratch: Path) -> Path:
 
 
 def _make_small_kmods(release: str, scratch: Path) -> Path:
-    for path in SMALL.iterdir():
+    sources = _sources(release)
+    objects = " ".join(f"{path.stem}.o" for path in sources if path.suffix == ".c")
+    kbuild = f"obj-m := {objects}\nCFLAGS_pf_common.o := -fcommon\n"
+    if is_unstable(release):
+        return compile_kmods(sources, kbuild, release, scratch)
+    for path in sources:
         shutil.copy(path, scratch)
-    objects = " ".join(f"{path.stem}.o" for path in sorted(SMALL.glob("*.c")))
-    (scratch / "Kbuild").write_text(f"obj-m := {objects}\nCFLAGS_pf_common.o := -fcommon\n")
+    (scratch / "Kbuild").write_text(kbuild)
     _make(release, scratch, "KBUILD_MODPOST_WARN=1")
     result = scratch / "made"
     result.mkdir()

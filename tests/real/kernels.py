@@ -9,6 +9,7 @@ from pathlib import Path
 from .cache import kept
 from .kmod import run, run_checked
 from .requirement import need, need_tool
+from .unstable import download, is_unstable
 
 ENABLE = "apt-get update, on Debian 12 for amd64"
 _HEADERS = re.compile(r"^linux-headers-(6\.\d+(?:\.\d+)*(?:-\d+|\+deb12)(?:-rt|-cloud)?-amd64) ", re.MULTILINE)
@@ -76,6 +77,8 @@ def in_tree(release: str) -> Path:
 
 
 def _unpack_image(release: str, scratch: Path) -> Path:
+    if is_unstable(release):
+        return _unpack_unstable(release, scratch)
     package = f"linux-image-{release}-unsigned"
     download = run(["apt-get", "download", package], scratch)
     need(f"the package {package}", download.returncode == 0, f"{ENABLE} ({download.stderr.strip()[-300:]})")
@@ -84,10 +87,21 @@ def _unpack_image(release: str, scratch: Path) -> Path:
     return scratch / "tree"
 
 
+def _unpack_unstable(release: str, scratch: Path) -> Path:
+    """Unpack the packages into which Debian unstable divides a kernel. Its vmlinuz is beside its kmods."""
+    download([f"linux-{part}-{release}" for part in ("base", "binary", "modules")], scratch)
+    tree = scratch / "tree"
+    for archive in sorted(scratch.glob("*.deb")):
+        unpack_image_parts(archive, tree)
+    (tree / "boot").mkdir()
+    (tree / f"lib/modules/{release}/vmlinuz").rename(tree / f"boot/vmlinuz-{release}")
+    return tree
+
+
 def unpack_image_parts(archive: Path, tree: Path) -> None:
     """Unpack the parts of a kernel's package that tests need: the kernel, its lists of modules, some in-tree kmods."""
     tree.mkdir(exist_ok=True)
-    lists = ["./boot/*", "./lib/modules/*/modules.*", "./usr/lib/modules/*/modules.*"]
+    lists = ["./boot/*", "./lib/modules/*/modules.*", "./usr/lib/modules/*/modules.*", "./usr/lib/modules/*/vmlinuz"]
     kmods = [f"./{root}lib/modules/*/kernel/{pattern}" for root in ("", "usr/") for pattern in _IN_TREE]
     patterns = " ".join(f"'{pattern}'" for pattern in [*lists, *kmods])
     unpack = f"dpkg-deb --fsys-tarfile {archive} | tar -x -C {tree} --wildcards {patterns} 2>/dev/null"
