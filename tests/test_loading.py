@@ -351,3 +351,60 @@ def test_signatures_of_what_is_loaded_before(tmp_path: Path, of: Kernels, desk: 
     assert found.verdicts()["cut"][:2] == ("refuted", "signature-broken")
     required = run(tmp_path / "required", of, table, "--builder=none", "--require-signature")
     assert required.verdicts()["unsigned"][:2] == ("refuted", "signature-missing"), required.output
+
+
+POOLS = """\
+---
+apiVersion: machineconfiguration.openshift.io/v1
+kind: MachineConfigPool
+metadata: {{name: worker}}
+spec:
+  machineConfigSelector: {{matchLabels: {{machineconfiguration.openshift.io/role: worker}}}}
+  nodeSelector: {{matchLabels: {{node-role.kubernetes.io/worker: ""}}}}
+  configuration: {{name: rendered-worker-1}}
+---
+apiVersion: machineconfiguration.openshift.io/v1
+kind: MachineConfig
+metadata: {{name: rendered-worker-1}}
+spec: {{kernelArguments: {arguments}, osImageURL: ""}}
+---
+apiVersion: v1
+kind: Node
+metadata: {{name: w1, labels: {{node-role.kubernetes.io/worker: "", kubernetes.io/arch: amd64}}}}
+status: {{nodeInfo: {{architecture: amd64, operatingSystem: linux, kernelVersion: 6.1.0}}}}
+"""
+
+
+def test_kernel_arguments_of_the_nodes_count(tmp_path: Path, of: Kernels, desk: Desk) -> None:
+    secrets = "".join(
+        f"---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: demo}}\n"
+        f"data: {{{key}: {base64.b64encode(content).decode()}}}\n"
+        for name, key, content in (
+            ("k", "key", desk.rsa.key.read_bytes()),
+            ("c", "cert", desk.rsa.cert.read_bytes()),
+        )
+    )
+    plain = of.own["pf_weak"]
+    table = {
+        "unsigned": Case(("refuted", "boot-signature"), {"m.ko": plain}),
+        "foreign": Case(("undecided", "boot-key-unknown"), {"m.ko": desk.sign(pair=desk.stranger, data=plain)}),
+        "signed": Case(("verified", "boot-key-needed"), {"m.ko": desk.sign(data=plain)}, sections=SIGNING),
+        "listed": Case(("refuted", "boot-blacklisted"), {"m.ko": of.own["pf_plain"]}),
+    }
+    modules = [
+        module(name, f"registry.example/kmods/{name}:1", case.kmod, sections=case.sections)
+        for name, case in table.items()
+    ]
+    for arguments, names in (
+        ("[quiet module.sig_enforce=1]", ("unsigned", "foreign", "signed")),
+        ("[module_blacklist=pf_plain]", ("listed",)),
+        ("[quiet]", ()),
+    ):
+        documents = [*modules, POOLS.format(arguments=arguments), secrets]
+        found = run(tmp_path / str(len(names)), of, table, documents=documents)
+        assert found.verdicts(), found.output
+        told = {name: found.verdicts()[name][:2] for name in names}
+        assert told == {name: table[name].want for name in names}, found.output
+        others = {name: found.verdicts()[name][0] for name in table if name not in names and len(names) != 3}
+        assert set(others.values()) <= {"verified"}, found.output
+    assert "pool worker boots with" not in found.output

@@ -10,6 +10,7 @@ from kmm_preflight.model import ModuleName, Release, TargetKernel
 from kmm_preflight.nodes.demand import Demand, demand_of
 from kmm_preflight.nodes.demand_elsewhere import boot_demand, spoke_demand
 from kmm_preflight.nodes.fleet import Fleet
+from kmm_preflight.nodes.named import with_boot_arguments
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
 from kmm_preflight.nodes.targets import Target, targets_for_any_node, targets_of, with_nodes
 from kmm_preflight.oci.credentials import PullCredentials
@@ -113,8 +114,9 @@ def named_kernels(
     driver_toolkit: str | None,
     release: str | None,
     modules: Iterable[KmodSource],
+    fleet: Fleet | None = None,
 ) -> Selection:
-    """Return the kernels that options name. No release and no node is read.
+    """Return the kernels that options name. No release is read, and nodes change only the boot arguments.
 
     arches are the architectures that options name. release is the image that options name in addition.
     """
@@ -137,7 +139,12 @@ def named_kernels(
         if not kernel_architecture(kernel.version)
     ]
     targets = targets_for_any_node(kernels)
-    return Selection(None, kernels, {module.name: targets for module in modules}, tuple(assumed))
+    prediction = Prediction(fleet, ReleaseStreams("", ())) if fleet and fleet.known else None
+    demands = {module.name: _placed(module, prediction) if prediction else () for module in modules}
+    by_module = {
+        name: tuple(with_boot_arguments(target, of_module) for target in targets) for name, of_module in demands.items()
+    }
+    return Selection(None, kernels, by_module, tuple(assumed))
 
 
 def _all_kernels(choice: Choice, fleet: Fleet | None) -> str:

@@ -133,14 +133,14 @@ def _merged(first: Target, second: Target) -> Target:
         kernel=_heavier(first.kernel, second.kernel),
         nodes=tuple(dict.fromkeys((*first.nodes, *second.nodes))),
         node_names=tuple(sorted({*first.node_names, *second.node_names})),
-        boot_arguments=_merged_arguments((*first.boot_arguments, *second.boot_arguments)),
+        boot_arguments=merged_arguments((*first.boot_arguments, *second.boot_arguments)),
         kernels_today=tuple(sorted({*first.kernels_today, *second.kernels_today})),
         notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
         unresolved=first.unresolved or second.unresolved,
     )
 
 
-def _merged_arguments(groups: Iterable[BootArguments]) -> tuple[BootArguments, ...]:
+def merged_arguments(groups: Iterable[BootArguments]) -> tuple[BootArguments, ...]:
     """Return each different set of arguments once, with the names of all its groups."""
     names: dict[tuple[tuple[str, ...], bool], dict[str, None]] = {}
     for boot in groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, define
+from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 
 TOOLKIT_UNREAD = define(
     "toolkit-unread",
@@ -103,11 +103,56 @@ MODPROBE_OPTIONS_OPEN = define(
     "Remove these options, or check less with --proof=path.",
 )
 
+BOOT_BLACKLISTED = define(
+    "boot-blacklisted",
+    REFUTES,
+    "{group} boots with module_blacklist, which names {name}: its nodes refuse {kmod}",
+    "Remove {name} from module_blacklist in the MachineConfig. Use inTreeModulesToRemove against an in-tree kmod of "
+    "this name.",
+)
+
+BOOT_MODULES_DISABLED = define(
+    "boot-modules-disabled",
+    REFUTES,
+    "{group} boots with {argument}: its nodes load no kmod after the boot",
+    "Remove {argument} from the kernelArguments of the MachineConfig.",
+)
+
+BOOT_ARGUMENTS_OPEN = define(
+    "boot-arguments-open",
+    UNDECIDED,
+    "{group} boots with {argument}: its nodes may refuse kmods that IMA does not accept, and this run does not check "
+    "that",
+    "Load the kmod on such a node by hand, or remove the argument from the MachineConfig.",
+)
+
 KMOD_UNSIGNED = define(
     "kmod-unsigned",
     NOTE,
     "/{path} is not signed: nodes with Secure Boot or module.sig_enforce=1 refuse it",
     "If your nodes enforce signatures (Secure Boot), add a sign section to the Module. Otherwise no action is needed.",
+)
+
+BOOT_SIGNATURE = define(
+    "boot-signature",
+    REFUTES,
+    "{group} boots with {argument}, so its nodes load only kmods with a valid signature: {problem}",
+    "Add a sign section to the Module, with a key that these nodes trust.",
+)
+
+BOOT_KEY_UNKNOWN = define(
+    "boot-key-unknown",
+    UNDECIDED,
+    "{group} boots with {argument}, and it is not known whether its nodes trust the signer: {problem}",
+    "Add a sign section whose certificate these nodes have enrolled (mokutil --list-enrolled), or make its Secret "
+    "available to this run.",
+)
+
+BOOT_KEY_NEEDED = define(
+    "boot-key-needed",
+    WARNING,
+    "{group} boots with {argument}: the nodes must have enrolled the certificate of the sign section for {paths}",
+    "Check on a node with mokutil --list-enrolled that the certificate is there.",
 )
 
 SIGN_CERT_INVALID = define(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from kmm_preflight.cluster.sections import SectionObjects
@@ -20,6 +21,7 @@ from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.release.kernel_sources import ReadKernelFiles
 from kmm_preflight.stages import findings
+from kmm_preflight.stages.boot_check import BootedKernel, JudgeSignature, judge_boot
 from kmm_preflight.stages.decision import Decision
 from kmm_preflight.stages.kmod_folder import KmodFolder
 from kmm_preflight.stages.signatures import ImageSignatures
@@ -128,9 +130,10 @@ class LoadCheck:
             return (*node.findings, *kernel.findings)
         kmods = _Kmods(plan, image, kernel.files, node)
         signed = signatures.judge_loaded(kmod, [located.path for located in node.sequence]) if signatures else ()
-        return (*node.findings, *signed, *self._judge_objects(kmods), *kernel.findings)
+        enforced = partial(signatures.judge_enforced, kmod) if signatures else None
+        return (*node.findings, *signed, *self._judge_objects(kmods, enforced), *kernel.findings)
 
-    def _judge_objects(self, kmods: _Kmods) -> tuple[Finding, ...]:
+    def _judge_objects(self, kmods: _Kmods, signature: JudgeSignature | None) -> tuple[Finding, ...]:
         chain: list[tuple[str, KernelObject]] = []
         for located in kmods.node.sequence:
             kmod = read_kmod_file(f"/{located.path}", kmods.image.content(located), kmods.kernel)
@@ -141,7 +144,9 @@ class LoadCheck:
         found = judge_chain(chain, kmods.kernel, (), in_tree, kmods.node.removed)
         if any(finding.id == kmod_findings.KMOD_SYMBOLS_ABSENT.id for finding in found):
             found = judge_chain(chain, kmods.kernel, tuple(_other_kmods(kmods)), in_tree, kmods.node.removed)
-        return (*found, *_judge_firmware(kmods, chain))
+        booted = BootedKernel(kmods.kernel, kmods.plan.boot_arguments)
+        at_boot = judge_boot(booted, chain, sorted(kmods.node.in_tree), signature)
+        return (*at_boot, *found, *_judge_firmware(kmods, chain))
 
 
 def _judge_options(plan: Plan) -> Iterator[Finding]:

@@ -45,6 +45,15 @@ class ImageSignatures:
         others = (self._other(path) for path in paths if path not in section)
         return (*self.judge_section(kmod), *(finding for finding in others if finding))
 
+    def judge_enforced(self, kmod: str, path: str) -> Finding | None:
+        """Return the finding about a file for a kernel that loads signed kmods only.
+
+        None: the certificate of the sign section proves the signature.
+        """
+        if self._plan.sign and path in self._paths(kmod):
+            return self._certificate if isinstance(self._certificate, Finding) else self._signed(path)
+        return self._judge_required(path)
+
     def judge_section(self, kmod: str | None) -> tuple[Finding, ...]:
         """Return the findings for the sign section: filesToSign and the files of the kmod. Without a section: none.
 

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import foreign, kernels
@@ -90,9 +90,14 @@ class Answer:
     """The kernel's messages about the kmod."""
 
 
-def answers(release: str, trials: Sequence[LoadTrial], arch: str = "amd64") -> list[Answer]:
-    """Return the kernel's answers in the order of the trials, from one boot or from the cache of earlier answers."""
+def answers(release: str, trials: Sequence[LoadTrial], arch: str = "amd64", arguments: str = "") -> list[Answer]:
+    """Return the kernel's answers in the order of the trials, from one boot or from the cache of earlier answers.
+
+    arguments: more words for the kernel's command line.
+    """
     machine = _MACHINES[arch]
+    if arguments:
+        machine = replace(machine, arguments=f"{machine.arguments} {arguments}")
     kernel = kernels.vmlinuz(release) if arch == "amd64" else foreign.vmlinuz(arch)
     archive = _archive(trials, machine)
     key = hashlib.sha256(archive + kernel.name.encode() + repr(machine).encode()).hexdigest()[:24]
