@@ -93,6 +93,7 @@ def _module(verdict: Verdict) -> dict[str, object]:
     return {
         **_name(verdict.case.module),
         "kernel": verdict.case.kernel.version,
+        "version": verdict.case.version,
         "nodes": [clean(words) for words in verdict.case.nodes],
         "verdict": verdict.conclusion.value,
         "carriedOver": verdict.carried_over,

@@ -68,6 +68,7 @@ def _case(suite: ET.Element, verdict: Verdict, stage: Stage, seconds: float) -> 
     values = [
         ("module", str(verdict.case.module)),
         ("kernel", verdict.case.kernel.version),
+        ("version", verdict.case.version or ""),
         ("nodes", ", ".join(verdict.case.nodes)),
         ("stage", stage.value),
         ("verdict", verdict.conclusion.value),

@@ -51,7 +51,7 @@ def _row(verdict: Verdict) -> dict[str, object]:
     image = verdict.image
     return {
         "module": str(verdict.case.module),
-        "kernel": [clean(words) for words in (verdict.case.kernel.version, *verdict.case.nodes)],
+        "kernel": [clean(words) for words in (verdict.case.kernel_words, *verdict.case.nodes)],
         "verdict": verdict.conclusion.value,
         "colour": _COLOURS[verdict.conclusion],
         "stage": verdict.stage.value,

@@ -52,7 +52,7 @@ class Progress:
         self._done: set[str] = set()
         self._running: dict[str, tuple[Case, Stage]] = {}
         self._since: dict[tuple[str, Stage], float] = {}
-        cells = {case.id: (clean(str(case.module)), clean(case.kernel.version)) for case in cases}
+        cells = {case.id: (clean(str(case.module)), clean(case.kernel_words)) for case in cases}
         widths = [max(map(len, column)) for column in zip(*cells.values(), strict=True)]
         self._rows = {id: f"{name:{widths[0]}}  {kernel:{widths[1]}}" for id, (name, kernel) in cells.items()}
         several = len({kernel for _, kernel in cells.values()}) > 1

@@ -75,4 +75,4 @@ def _table(terminal: pytest.TerminalReporter, report: Report, folder: Path) -> N
 
 def _cells(verdict: Verdict) -> list[str]:
     case = verdict.case
-    return [verdict.conclusion.value.upper(), str(case.module), case.kernel.version, verdict.stage.value]
+    return [verdict.conclusion.value.upper(), str(case.module), case.kernel_words, verdict.stage.value]

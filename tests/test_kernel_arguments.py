@@ -16,7 +16,7 @@ from kmm_preflight.nodes.targets import targets_of
 from kmm_preflight.planning.module import parse_module
 from kmm_preflight.planning.plan import Plan
 
-from .fleets import AMD_9, AMD_10, RT_9, Object, config, config_map, module, node, node_pool, pool, rendered
+from .fleets import AMD_9, AMD_10, ROLE, RT_9, Object, config, config_map, module, node, node_pool, pool, rendered
 from .test_nodes import HOSTED, ONE, RT, TWO, fleet_of, kernel
 
 
@@ -100,7 +100,8 @@ def test_each_different_set_of_arguments_is_there_once() -> None:
     ],
 )  # fmt: skip
 def test_arguments_of_a_pool(configs: list[Object], expected: tuple[BootArguments, ...]) -> None:
-    (plan,) = boots([pool("worker"), pool("rt"), node("r", "worker", "rt"), *configs]).values()
+    objects = [pool("worker"), pool("rt"), node("r", "worker", "rt"), *configs]
+    (plan,) = boots(objects, selector={f"{ROLE}/rt": ""}).values()
     assert plan.boot_arguments == expected
 
 

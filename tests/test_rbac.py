@@ -30,7 +30,7 @@ from tests.clusters import (
 from tests.demo import DEMO, KERNEL
 from tests.fleets import config, node, pool, rendered
 from tests.real.kubernetes.cluster import Cluster
-from tests.real.kubernetes.definitions import PREFLIGHTS
+from tests.real.kubernetes.definitions import PREFLIGHTS, released
 from tests.runs import ROOT, Run, run_preflight
 
 RBAC: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()))
@@ -46,6 +46,7 @@ OPTIONAL = (
 )
 OF_NODES = (
     ("list", "nodes"),
+    ("list", "nodemodulesconfigs"),
     ("list", "machineconfigpools"),
     ("get", "machineconfigs"),
     ("list", "machineosconfigs"),
@@ -70,7 +71,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(folder) as cluster:
         serve(cluster, folder)
         serve_machines(cluster, folder)
-        cluster.apply_crds(PREFLIGHTS["list"])
+        cluster.apply_crds(PREFLIGHTS["list"], released("kmm-main") / "nodemodulesconfigs.yaml")
         cluster.apply(
             *namespaces("demo", "openshift-config", "kmm-preflight"),
             module("demo", "own", secret="pull", build={"dockerfileConfigMap": {"name": "file"}}),
@@ -233,7 +234,7 @@ def test_without_a_verb_on_what_tells_of_nodes_it_goes_on_and_says_so(
     kubeconfig: Path, lacking: tuple[str, str]
 ) -> None:
     verb, resource = lacking
-    fleet = read_fleet(connect(Access((kubeconfig,))))
+    fleet = read_fleet(connect(Access((kubeconfig,))), ordered=True)
     assert fleet.known is (resource != "nodes")
     (said,) = fleet.assumed
     assert re.search(rf", because {resource}[\w.]* could not be read: .*: {verb} {resource}.* as {SUBJECT}", said)

@@ -32,6 +32,7 @@ class ResourceKind:
 
 MODULES = ResourceKind("kmm.sigs.x-k8s.io", "v1beta1", "modules", namespaced=True)
 CONFIG_MAPS = ResourceKind("", "v1", "configmaps", namespaced=True)
+NODE_MODULES = ResourceKind("kmm.sigs.x-k8s.io", "v1beta1", "nodemodulesconfigs", namespaced=False)
 SECRETS = ResourceKind("", "v1", "secrets", namespaced=True)
 SERVICE_ACCOUNTS = ResourceKind("", "v1", "serviceaccounts", namespaced=True)
 DEPLOYMENTS = ResourceKind("apps", "v1", "deployments", namespaced=True)

@@ -70,7 +70,8 @@ def with_fleet(api: ReadApi, inventory: Inventory) -> Inventory:
     """Return the inventory with nodes and pools. If no Module must be checked, do not read them."""
     if not inventory.judged():
         return inventory
-    return replace(inventory, fleet=read_fleet(api))
+    ordered = any(module.version is not None for module in inventory.modules if has_case(module))
+    return replace(inventory, fleet=read_fleet(api, ordered))
 
 
 def with_sources(api: ReadApi, inventory: Inventory, config_maps: Iterable[Key], secrets: Iterable[Key]) -> Inventory:

@@ -25,6 +25,7 @@ KINDS: Mapping[ResourceKind, str] = {
     resources.IMAGE_CONFIGS: "Image",
     resources.PROXIES: "Proxy",
     resources.NODES: "Node",
+    resources.NODE_MODULES: "NodeModulesConfig",
     resources.POOLS: "MachineConfigPool",
     resources.MACHINE_CONFIGS: "MachineConfig",
     resources.LAYERED_POOLS: "MachineOSConfig",

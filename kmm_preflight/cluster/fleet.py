@@ -13,6 +13,7 @@ from kmm_preflight.cluster.api import (
     CLUSTER_VERSIONS,
     LAYERED_POOLS,
     MACHINE_CONFIGS,
+    NODE_MODULES,
     NODES,
     OLDER_OS_STREAMS,
     OS_STREAMS,
@@ -41,6 +42,7 @@ NO_NODE_POOLS = (
     "today, on the stream that hosted clusters of this release have"
 )
 NO_LAYERS = "every pool is assumed to boot an OS image that the cluster does not build"
+NO_NODE_MODULES = "images of other versions than a Module's own are unknown"
 NO_STREAMS = "pools are assumed to boot the default stream of the release"
 NO_VERSION = "the version that the cluster was installed with is unknown"
 
@@ -68,17 +70,21 @@ class _OptionalReader:
             return None
 
 
-def read_fleet(api: ReadApi) -> Fleet:
-    """Read the fleet. `assumed` names the objects that are forbidden or not served."""
+def read_fleet(api: ReadApi, ordered: bool = False) -> Fleet:
+    """Read the fleet. `assumed` names the objects that are forbidden or not served.
+
+    ordered is true if a Module has a version: then the NodeModulesConfigs name images that nodes keep.
+    """
     reader = _OptionalReader(api)
     nodes = reader.list(NODES, ALL_KERNELS)
     if nodes is None:
         return Fleet(assumed=tuple(reader.assumed))
     if not nodes:
         return Fleet(assumed=(f"{ALL_KERNELS}: the cluster has no nodes",))
+    loaded = reader.list(NODE_MODULES, NO_NODE_MODULES) if ordered else None
     pools = reader.list(POOLS, NO_POOLS)
     if not pools:
-        fleet = fleet_of(FleetManifests(nodes), ())
+        fleet = fleet_of(FleetManifests(nodes, loaded=loaded or (), all_loaded_known=loaded is not None), ())
         reason = f"{NO_POOLS}: the cluster {'serves' if pools is None else 'has'} no {POOLS.resource}"
         return replace(fleet, assumed=(NO_NODE_POOLS,) if fleet.hosted else tuple(reader.assumed or [reason]))
     manifests = FleetManifests(
@@ -88,6 +94,8 @@ def read_fleet(api: ReadApi) -> Fleet:
         streams=_streams(reader),
         versions=_list_of(reader.get(CLUSTER_VERSIONS, "version", NO_VERSION)),
         layered=reader.list(LAYERED_POOLS, NO_LAYERS) or (),
+        loaded=loaded or (),
+        all_loaded_known=loaded is not None,
     )
     return fleet_of(manifests, reader.assumed)
 

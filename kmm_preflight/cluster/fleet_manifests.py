@@ -26,6 +26,7 @@ KINDS = {
     "MachineOSConfig": (f"{MCO}/v1", f"{MCO}/v1alpha1"),
     "OSImageStream": (f"{MCO}/v1", f"{MCO}/v1alpha1"),
     "ClusterVersion": ("config.openshift.io/v1",),
+    "NodeModulesConfig": ("kmm.sigs.x-k8s.io/v1beta1",),
     "NodePool": ("hypershift.openshift.io/v1beta1", "hypershift.openshift.io/v1alpha1"),
 }
 """Kinds of a fleet, with their API versions."""
@@ -49,6 +50,7 @@ def given_fleet(objects: Mapping[str, Sequence[Manifest]], config_maps: Mapping[
             streams=objects["OSImageStream"],
             versions=objects["ClusterVersion"],
             layered=objects["MachineOSConfig"],
+            loaded=objects["NodeModulesConfig"],
             node_pools=tuple(
                 parse_object("NodePool", manifest, partial(_node_pool, config_maps)) for manifest in objects["NodePool"]
             ),

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from kmm_preflight.kernel_version import architecture
-from kmm_preflight.model import Finding, Flavour
+from kmm_preflight.model import Finding
 from kmm_preflight.nodes import findings
-from kmm_preflight.nodes.fleet import Fleet
+from kmm_preflight.nodes.candidates import candidates_beside_nodes, candidates_instead, missing_arch
+from kmm_preflight.nodes.changing_labels import PendingLabel, changes_on, follows_system
 from kmm_preflight.nodes.node import Node
-from kmm_preflight.nodes.pool import Pool
-from kmm_preflight.nodes.prediction import (
-    PredictedKernel,
-    Prediction,
-    ReleaseStreams,
-    default_stream_of,
-    flavour_exists,
-    hosted_stream,
-)
+from kmm_preflight.nodes.prediction import PredictedKernel, Prediction
+from kmm_preflight.nodes.versions import OtherVersion, Own, version_label, version_on
 from kmm_preflight.planning.module import Module
 from kmm_preflight.release.choice import KernelFilter
+from kmm_preflight.text import listed
 
 
 @dataclass(frozen=True)
@@ -37,6 +30,14 @@ class Demand:
     """Findings about the nodes."""
     node_names: tuple[str, ...] = ()
     """Names of the nodes, in alphabetical order."""
+    pending: tuple[PendingLabel, ...] = ()
+    """Labels of the selector whose values the upgrade may change. The target kernel decides."""
+    selected_today: bool = True
+    """True if the nodes have all labels of the selector today."""
+    version: OtherVersion | None = None
+    """The version of the Module that the nodes keep, if another one than the Module's."""
+    unresolved: Finding | None = None
+    """The finding if no image is to be checked for these nodes, else None."""
 
     @property
     def words(self) -> str:
@@ -52,32 +53,115 @@ class Demand:
         return KernelFilter(predicted.stream, predicted.arch, predicted.flavour) if predicted.in_release else None
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Nodes of a Module that boot one kernel, and that KMM treats alike."""
+
+    predicted: PredictedKernel
+    pending: tuple[PendingLabel, ...]
+    selected_today: bool
+    version: OtherVersion | Own
+
+
+@dataclass
+class _Selected:
+    """The nodes that a Module selects, today or after the upgrade."""
+
+    groups: dict[_Group, list[Node]] = field(default_factory=dict)
+    kept_away: int = 0
+
+
 def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
-    """Return the kernels that the nodes of a Module will boot.
+    """Return the kernels that the nodes of a Module will boot, and those of pools that will have such nodes.
 
     If the Module selects no node today, return the kernels of the pools that could have such a node, with a note.
+    If no node and no pool has the architecture that the Module selects, return none.
     """
-    selected = [node for node in prediction.fleet.nodes if not node.windows and _selects(module, node)]
-    loading = [node for node in selected if not node.keeps_away(module.tolerations)]
+    selected = _selected(module, prediction)
+    loading = {group: nodes for group, nodes in selected.groups.items() if group.version is not Own.NOTHING}
+    without = [node for group, nodes in selected.groups.items() if group.version is Own.NOTHING for node in nodes]
+    if not any(group.selected_today for group in selected.groups):
+        pending = _demands(loading, ())
+        later = _demand_without_nodes(module, prediction, selected.kept_away)
+        return (*pending, *(demand for demand in later if not (pending and demand.unresolved)))
+    notes: tuple[Finding, ...] = (_without_version(module, without),) if without else ()
     if not loading:
-        return _demand_without_nodes(module, prediction, kept_away=len(selected))
-    groups: dict[PredictedKernel, list[Node]] = {}
-    for node in loading:
-        groups.setdefault(prediction.of_node(node), []).append(node)
+        nothing = findings.NO_NODE_LOADS(got=f"no node has a kmod of it today or the label {_version_of(module)}")
+        return tuple(replace(demand, unresolved=nothing) for demand in _demands(selected.groups, notes))
+    beside = candidates_beside_nodes(module, prediction)
+    kinds = {_kind(group.predicted) for group in loading}
+    unsure = [kernel.group for kernel in beside.unsure if _kind(kernel) not in kinds]
+    if unsure:
+        notes += (findings.POOL_NOT_CHECKED(group=listed(list(dict.fromkeys(unsure)))),)
+    more = (_of_pool_without_nodes(module, kernel, known=_kind(kernel) in kinds) for kernel in beside.kernels)
+    return (*_demands(loading, notes), *more)
+
+
+def _kind(predicted: PredictedKernel) -> tuple[object, ...]:
+    """Return what decides a kernel, to compare pools."""
+    return predicted.stream, predicted.arch, predicted.flavour, predicted.kernel, predicted.unknown_because
+
+
+def _of_pool_without_nodes(module: Module, predicted: PredictedKernel, known: bool) -> Demand:
+    """Return the kernel of a pool that will have nodes of the Module. known: other nodes boot the kernel too."""
+    notes = pool_notes(predicted)
+    if not known:
+        notes = (findings.POOL_TO_COME(group=predicted.group), *notes)
+    return Demand(predicted, notes=notes, pending=_pending_of_pools(module), selected_today=False)
+
+
+def _selected(module: Module, prediction: Prediction) -> _Selected:
+    """Return the nodes that have the labels of the Module today, or may have them after the upgrade."""
+    result = _Selected()
+    for node in prediction.fleet.nodes:
+        predicted = prediction.of_node(node)
+        pending = _pending(module, node, predicted)
+        if pending is None or not node.has_kernel:
+            continue
+        if node.keeps_away(module.tolerations):
+            result.kept_away += 1
+            continue
+        today = all(node.labels.get(key) == value for key, value in module.selector)
+        group = _Group(predicted, pending, today, version_on(node, module, prediction.fleet))
+        result.groups.setdefault(group, []).append(node)
+    return result
+
+
+def _pending(module: Module, node: Node, predicted: PredictedKernel) -> tuple[PendingLabel, ...] | None:
+    """Return the labels that the upgrade decides, or None if another label excludes the node."""
+    pending = []
+    for key, value in module.selector:
+        today = node.labels.get(key)
+        if today is not None and predicted.kernel is None and changes_on(key, node):
+            pending.append(PendingLabel(key, value, today))
+        elif today != value:
+            return None
+    return tuple(pending)
+
+
+def _demands(groups: dict[_Group, list[Node]], notes: tuple[Finding, ...]) -> tuple[Demand, ...]:
     return tuple(
         Demand(
-            predicted,
+            group.predicted,
             len(nodes),
             tuple(sorted({node.kernel for node in nodes if node.kernel})),
-            pool_notes(predicted),
+            (*pool_notes(group.predicted), *notes),
             tuple(sorted(node.name for node in nodes)),
+            group.pending,
+            group.selected_today,
+            group.version if isinstance(group.version, OtherVersion) else None,
         )
-        for predicted, nodes in groups.items()
+        for group, nodes in groups.items()
     )
 
 
-def _selects(module: Module, node: Node) -> bool:
-    return all(node.labels.get(key) == value for key, value in module.selector)
+def _version_of(module: Module) -> str:
+    return f"{version_label(module.name)}={module.version}"
+
+
+def _without_version(module: Module, nodes: list[Node]) -> Finding:
+    names = listed([node.name for node in nodes])
+    return findings.NODES_WITHOUT_VERSION(got=names, label=version_label(module.name), version=module.version or "")
 
 
 def pool_notes(predicted: PredictedKernel) -> tuple[Finding, ...]:
@@ -94,16 +178,24 @@ def pool_notes(predicted: PredictedKernel) -> tuple[Finding, ...]:
 
 
 def _demand_without_nodes(module: Module, prediction: Prediction, kept_away: int) -> tuple[Demand, ...]:
-    """Return the kernels of all pools whose nodes the Module could select, else the kernel of the default stream."""
-    fleet, labels = prediction.fleet, dict(module.selector)
-    arch = architecture(labels.get("kubernetes.io/arch", ""))
-    kernels = [predicted for pool in _candidates(labels, fleet) for predicted in prediction.of_pool(pool, arch)]
-    kernels += [prediction.of_node_pool(pool) for pool in fleet.node_pools if _could_have(pool.labels or {}, labels)]
-    note = findings.NO_NODE_SELECTED(got=_why_none(len(fleet.nodes), kept_away))
-    # A pool for rt will have no arm64 nodes.
-    possible = [predicted for predicted in kernels if flavour_exists(predicted)]
-    demand = possible or kernels or _default_kernels(fleet, prediction.streams, arch)
-    return tuple(Demand(predicted, notes=(note, *pool_notes(predicted))) for predicted in dict.fromkeys(demand))
+    """Return the kernels of all pools whose nodes the Module could select."""
+    fleet = prediction.fleet
+    if missing_arch(module, fleet):
+        return ()
+    why = _why_none(len(fleet.nodes), kept_away)
+    if kernels := candidates_instead(module, prediction):
+        note, pending = findings.NO_NODE_SELECTED(got=why), _pending_of_pools(module)
+        return tuple(
+            Demand(predicted, notes=(note, *pool_notes(predicted)), pending=pending, selected_today=False)
+            for predicted in kernels
+        )
+    nothing = findings.NO_NODE_LOADS(got=f"{why}, and no pool could have such a node")
+    return (Demand(PredictedKernel("no node", unknown_because=why), unresolved=nothing),)
+
+
+def _pending_of_pools(module: Module) -> tuple[PendingLabel, ...]:
+    """Return the labels of the selector that the kernel or the OS of nodes to come decides."""
+    return tuple(PendingLabel(key, value) for key, value in module.selector if follows_system(key))
 
 
 def _why_none(nodes: int, kept_away: int) -> str:
@@ -111,25 +203,3 @@ def _why_none(nodes: int, kept_away: int) -> str:
     if kept_away:
         return f"nodes with its labels have a taint that it does not tolerate: {kept_away} of {nodes}"
     return f"none of {nodes} nodes has its labels" if nodes else "there are no nodes"
-
-
-def _default_kernels(fleet: Fleet, streams: ReleaseStreams, arch: str | None) -> list[PredictedKernel]:
-    """Return the kernels of the default stream, for each architecture and flavour of a node."""
-    stream = hosted_stream(streams) if fleet.hosted else fleet.default_stream or default_stream_of(fleet, streams)
-    kinds = {(arch or node.arch, node.flavour) for node in fleet.nodes if not node.windows}
-    ordered = sorted(kinds or {(arch, Flavour.STANDARD)}, key=lambda kind: (kind[0] or "", kind[1].value))
-    return [PredictedKernel("nodes to come", stream, *kind) for kind in ordered]
-
-
-def _could_have(own: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """True if a node with its own labels could also have the other labels."""
-    return all(labels.get(key, value) == value for key, value in own.items())
-
-
-def _candidates(labels: Mapping[str, str], fleet: Fleet) -> list[Pool]:
-    """Return the pools whose nodes may have these labels: pools that the labels name, else all of compute nodes."""
-    possible = [pool for pool in fleet.pools if pool.node_selector and not pool.node_selector.forbids(labels)]
-    named = [pool for pool in possible if pool.node_selector and pool.node_selector.claimed_by(labels)]
-    if own := [pool for pool in named if pool.custom or pool.control_plane]:
-        return own
-    return [pool for pool in possible if not pool.control_plane]

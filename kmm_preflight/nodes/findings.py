@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmm_preflight.catalogue import NOTE, UNDECIDED, define
+from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 
 RELEASE_LACKS_KERNEL = define(
     "release-lacks-kernel",
@@ -59,4 +59,99 @@ NO_NODE_SELECTED = define(
     NOTE,
     "the Module selects no node today ({got}), so it is checked on the kernel of each pool that could have such a node",
     "If nodes are added later, no action is needed. Otherwise correct the Module's selector or tolerations.",
+)
+
+NODE_NOT_COREOS = define(
+    "node-not-coreos",
+    UNDECIDED,
+    "no release decides the kernel of {group}: the nodes run {got}, not CoreOS",
+    "Pass the kernel that the next update of these nodes installs with --kernel. Or exclude the nodes by the Module's "
+    "selector.",
+)
+
+NODES_WITHOUT_VERSION = define(
+    "nodes-without-version",
+    NOTE,
+    "nodes without the label {label} load no kmod of the Module: {got}",
+    "If these nodes must load the kmod, set the label to {version}. Otherwise no action is needed.",
+)
+
+VERSION_KEPT = define(
+    "version-kept",
+    NOTE,
+    "nodes with version {got} keep the image in their NodeModulesConfig and load it on {kernel}; the Module has "
+    "version {expected} now",
+    "No action is needed now. Before you set the label of these nodes to {expected}, run again.",
+)
+
+VERSION_KERNEL = define(
+    "version-kernel",
+    REFUTES,
+    "nodes with version {got} of the Module find no kmod on {kernel}: their NodeModulesConfig names {today}, and KMM "
+    "2.2 and later copies only the folder of that kernel from the image",
+    "Before you upgrade the cluster, finish the ordered upgrade of these nodes to version {expected}.",
+)
+
+VERSION_KERNEL_UNCLEAR = define(
+    "version-kernel-unclear",
+    WARNING,
+    "the NodeModulesConfig of nodes with version {got} of the Module names {today}, not {kernel}: KMM 2.2 and later "
+    "copies only the folder of that kernel from the image",
+    "Pass the version of KMM with --kmm-version. Or finish the ordered upgrade of these nodes to version {expected} "
+    "before you upgrade the cluster.",
+)
+
+VERSION_IMAGE_UNKNOWN = define(
+    "version-image-unknown",
+    UNDECIDED,
+    "the image of version {got} of the Module is not known: nodes keep this version, the Module has {expected} now, "
+    "and no NodeModulesConfig was given for these nodes",
+    "Pass the NodeModulesConfigs too (oc get nodemodulesconfigs -o yaml), or allow the account to list them.",
+)
+
+NO_NODE_LOADS = define(
+    "no-node-loads",
+    UNDECIDED,
+    "no node will load a kmod of the Module: {got}",
+    "If nodes must load the kmod, correct the Module's selector or the labels of the nodes. Otherwise delete the "
+    "Module.",
+)
+
+SELECTOR_LOST = define(
+    "selector-lost",
+    REFUTES,
+    "on {kernel} the Module does not select the nodes of {group} any more: for label {key} got {got}, expected "
+    "{expected}",
+    "Select the nodes by a label that an upgrade does not change. Otherwise they run without the kmod after the "
+    "upgrade.",
+)
+
+SELECTOR_UNCLEAR = define(
+    "selector-unclear",
+    UNDECIDED,
+    "it is not known whether the Module selects {group} after the upgrade, because the upgrade may change label {key}",
+    "Select the nodes by a label that an upgrade does not change, then run again.",
+)
+
+SELECTOR_NEW = define(
+    "selector-new",
+    NOTE,
+    "the Module does not select these nodes of {group} today: the upgrade sets their label {key} to {got}",
+    "If these nodes are to load the kmod, no action is needed. Otherwise correct the Module's selector.",
+)
+
+POOL_TO_COME = define(
+    "pool-to-come",
+    NOTE,
+    "{group} has no node today, and the Module is checked on the pool's kernel too, because it selects all nodes that "
+    "the pool will have",
+    "If nodes are added later, no action is needed. If the pool is not needed, delete it.",
+)
+
+POOL_NOT_CHECKED = define(
+    "pool-not-checked",
+    NOTE,
+    "the kernel of pools without nodes is not checked, because nothing says whether the Module will select their "
+    "nodes: {group}",
+    "If the Module is to select nodes of these pools, run again with the pool's kernel in --kernel.",
 )

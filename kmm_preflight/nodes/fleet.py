@@ -13,6 +13,7 @@ from kmm_preflight.nodes.machine_config import MachineConfig, parse_machine_conf
 from kmm_preflight.nodes.node import HOSTED_LABEL, Node, parse_node
 from kmm_preflight.nodes.node_pool import NodePool
 from kmm_preflight.nodes.pool import WORKER, Pool, parse_pool
+from kmm_preflight.planning.loaded import LoadedModule, parse_node_modules
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Fleet:
     """Containerfiles of layered pools, by the name of the pool."""
     assumed: tuple[str, ...] = ()
     """Sentences about objects that were not given or could not be read, and what the run assumes instead."""
+    loaded: Mapping[str, tuple[LoadedModule, ...]] = field(default_factory=dict)
+    """Entries of the NodeModulesConfigs by node."""
+    all_loaded_known: bool = False
+    """True if a node without a NodeModulesConfig has none."""
 
     @property
     def known(self) -> bool:
@@ -90,6 +95,10 @@ class FleetManifests:
     """MachineOSConfigs."""
     node_pools: tuple[NodePool, ...] = ()
     """NodePools, already parsed with their ConfigMaps."""
+    loaded: Sequence[Manifest] = ()
+    """NodeModulesConfigs."""
+    all_loaded_known: bool = False
+    """True if a node without a NodeModulesConfig has none."""
 
 
 def fleet_of(manifests: FleetManifests, assumed: Iterable[str]) -> Fleet:
@@ -100,6 +109,7 @@ def fleet_of(manifests: FleetManifests, assumed: Iterable[str]) -> Fleet:
     streams = [parse_object("OSImageStream", manifest, _default_stream) for manifest in manifests.streams]
     versions = [parse_object("ClusterVersion", manifest, _installed_version) for manifest in manifests.versions]
     layered = [parse_object("MachineOSConfig", manifest, _containerfile) for manifest in manifests.layered]
+    loaded = [parse_object("NodeModulesConfig", manifest, parse_node_modules) for manifest in manifests.loaded]
     return Fleet(
         nodes=tuple(sorted(nodes, key=lambda node: node.name)),
         pools=tuple(sorted(pools, key=lambda pool: pool.name)),
@@ -109,6 +119,8 @@ def fleet_of(manifests: FleetManifests, assumed: Iterable[str]) -> Fleet:
         installed_version=next((version for version in versions if version), None),
         containerfiles=dict(layered),
         assumed=tuple(assumed),
+        loaded=dict(loaded),
+        all_loaded_known=manifests.all_loaded_known,
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from kmm_preflight.model import TargetKernel
 from kmm_preflight.nodes.demand import Demand
-from kmm_preflight.nodes.targets import Target, merged_arguments
+from kmm_preflight.nodes.target import Target
+from kmm_preflight.nodes.targets import merged_arguments
 
 
 def with_boot_arguments(target: Target, demands: Iterable[Demand]) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.kernel_version import architecture, kernel_flavour, looks_like_kernel
 from kmm_preflight.model import Flavour, Manifest
 from kmm_preflight.nodes.selector import Labels
-from kmm_preflight.planning.toleration import Taint, Toleration
+from kmm_preflight.planning.toleration import Taint, Toleration, parse_taint
 
 HOSTED_LABEL = "hypershift.openshift.io/nodePool"
 """The label of a hosted cluster's nodes. Its value is the NodePool."""
@@ -18,7 +19,11 @@ _MCO = "machineconfiguration.openshift.io"
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
 # Controllers add and remove these taints: the node may not have them after the upgrade.
 _PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeletedByClusterAutoscaler",
-            "DeletionCandidateOfClusterAutoscaler")  # fmt: skip
+            "DeletionCandidateOfClusterAutoscaler", "node.cluster.x-k8s.io/", "karpenter.sh/",
+            "medik8s.io/")  # fmt: skip
+_PASSING_PARTS = ("maintenance", "agent-not-ready")
+# Operating systems that boot the OS image of a release. Some sources leave the field empty, or say "unknown".
+_CORE_OS = re.compile(r"(Red Hat Enterprise Linux|CentOS Stream|Fedora) CoreOS\b|(?i:unknown)|\s*$")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,18 @@ class Node:
     """The rendered MachineConfig that it must run next, or None if unknown."""
     desired_image: str | None = None
     """The image of a layered pool that it must run next, or None without such a pool."""
+    os_image: str | None = None
+    """Name and version of its operating system, or None if unknown."""
+
+    @property
+    def has_kernel(self) -> bool:
+        """True if the node has a Linux kernel of its own."""
+        return not self.windows and self.labels.get("type") != "virtual-kubelet"
+
+    @property
+    def core_os(self) -> bool:
+        """True if the node boots the OS image of a release, as far as is known."""
+        return _CORE_OS.match(self.os_image or "") is not None
 
     @property
     def flavour(self) -> Flavour:
@@ -54,12 +71,22 @@ class Node:
 
         Ignore taints that controllers remove again: the node may boot the new kernel without them.
         """
-        tolerated = tuple(tolerations)
-        return any(
-            not any(toleration.tolerates(taint) for toleration in tolerated)
-            for taint in self.taints
-            if taint.effect in _KEEPS_AWAY and not taint.key.startswith(_PASSING)
-        )
+        return taints_keep_away(self.taints, tolerations)
+
+
+def taints_keep_away(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> bool:
+    """True if one of the taints stays on its nodes and is not tolerated."""
+    tolerated = tuple(tolerations)
+    return any(
+        not any(toleration.tolerates(taint) for toleration in tolerated)
+        for taint in taints
+        if taint.effect in _KEEPS_AWAY and not _passes(taint)
+    )
+
+
+def _passes(taint: Taint) -> bool:
+    """True if a controller or an admin removes the taint again once the node works."""
+    return taint.key.startswith(_PASSING) or any(part in taint.key.lower() for part in _PASSING_PARTS)
 
 
 def parse_node(manifest: Manifest) -> Node:
@@ -75,11 +102,9 @@ def parse_node(manifest: Manifest) -> Node:
         arch=architecture(node_info["architecture"].text() or labels.get("kubernetes.io/arch", "")),
         kernel=kernel if looks_like_kernel(kernel) else None,
         windows=system == "windows",
-        taints=tuple(
-            Taint(taint["key"].text(), taint["value"].text(), taint["effect"].text())
-            for taint in document["spec"]["taints"]
-        ),
+        taints=tuple(parse_taint(taint) for taint in document["spec"]["taints"]),
         current_config=annotations[f"{_MCO}/currentConfig"].optional_text(),
         desired_config=annotations[f"{_MCO}/desiredConfig"].optional_text(),
         desired_image=annotations[f"{_MCO}/desiredImage"].optional_text(),
+        os_image=node_info["osImage"].optional_text(),
     )

@@ -10,6 +10,7 @@ from kmm_preflight.kernel_version import architecture
 from kmm_preflight.model import Manifest
 from kmm_preflight.nodes.machine_config import MachineConfig
 from kmm_preflight.nodes.selector import Labels
+from kmm_preflight.planning.toleration import Taint, parse_taint
 
 _LABEL_CHARACTERS = 63
 
@@ -34,6 +35,8 @@ class NodePool:
     """MachineConfigs of its ConfigMaps."""
     missing_config_maps: tuple[str, ...] = ()
     """Names of its ConfigMaps that were not given."""
+    taints: tuple[Taint, ...] = ()
+    """Taints of its nodes."""
 
     @property
     def label(self) -> str:
@@ -64,4 +67,5 @@ def parse_node_pool(
         paused=spec["pausedUntil"].optional_text() is not None,
         configs=tuple(configs),
         missing_config_maps=tuple(missing_config_maps),
+        taints=tuple(parse_taint(taint) for taint in spec["taints"]),
     )

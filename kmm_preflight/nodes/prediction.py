@@ -65,6 +65,8 @@ class PredictedKernel:
     """True if the pool is paused."""
     layered: bool = False
     """True if the cluster builds the OS image of the pool."""
+    foreign_os: str | None = None
+    """The operating system of the nodes, if it is not CoreOS: no release decides their kernel."""
     boot: BootArguments | None = None
     """The arguments of the kernel, or None if unknown."""
 
@@ -88,22 +90,28 @@ class Prediction:
         """Return the kernel that a node of the fleet will boot."""
         return self._nodes[node.name]
 
+    def members(self, pool: Pool) -> list[Node]:
+        """Return the nodes of a pool."""
+        return [node for node in self.fleet.nodes if self._pools[node.name] == pool]
+
     def of_pool(self, pool: Pool, arch: str | None = None) -> list[PredictedKernel]:
         """Return the kernels that the nodes of a pool will boot, also nodes that will be added later.
 
         For a pool without nodes, predict for the architecture if given, else for those of all nodes.
         """
-        members = [node for node in self.fleet.nodes if self._pools[node.name] == pool and arch in (None, node.arch)]
+        members = [node for node in self.members(pool) if node.core_os and arch in (None, node.arch)]
         if members:
             return list(dict.fromkeys(self.of_node(node) for node in members))
-        all_arches = {node.arch for node in self.fleet.nodes if not node.windows} or {None}
+        linux = [node for node in self.fleet.nodes if not node.windows]
+        compute = [node for node in linux if not _of_control_plane(self._pools[node.name])]
+        all_arches = {node.arch for node in compute or linux} or {None}
         arches = [arch] if arch else sorted(all_arches, key=lambda name: name or "")
         return [self._of_pool(pool, name) for name in arches]
 
     def nodes_of_pool(self, name: str) -> tuple[Node, ...]:
         """Return the nodes of the machine config pool of this name, by name, as the machine config operator sees it."""
         pool = self.fleet.pool(name)
-        return tuple(node for node in self.fleet.nodes if pool and self._pools[node.name] == pool)
+        return tuple(self.members(pool)) if pool else ()
 
     def of_node_pool(self, pool: NodePool) -> PredictedKernel:
         """Return the kernel that the nodes of a NodePool will boot. They have one architecture."""
@@ -114,6 +122,14 @@ class Prediction:
 
     def _predict(self, node: Node) -> PredictedKernel:
         pool, node_pool = self._pools[node.name], node.labels.get(HOSTED_LABEL)
+        if not node.core_os:
+            return PredictedKernel(
+                f"nodes with {node.os_image}",
+                arch=node.arch,
+                flavour=Flavour.STANDARD,
+                unknown_because=f"they run {node.os_image}",
+                foreign_os=node.os_image,
+            )
         if node_pool is not None:
             return self._of_hosted_node(node, node_pool)
         if pool:
@@ -166,7 +182,11 @@ class Prediction:
         fleet, kernels = self.fleet, dict[str | None, set[str | None]]()
         sources = [config for config in fleet.sources(pool) if config.name != pool.rendered]
         for node in fleet.nodes:
-            if self._pools[node.name] == pool and node.current_config == node.desired_config == pool.rendered:
+            if (
+                self._pools[node.name] == pool
+                and node.core_os
+                and node.current_config == node.desired_config == pool.rendered
+            ):
                 kernels.setdefault(node.arch, set()).add(node.kernel)
         rendered = fleet.configs.get(pool.rendered) if pool.rendered else None
         kernel_type = rendered.kernel_type or DEFAULT_KERNEL_TYPE if rendered else self._kernel_type(pool, sources)
@@ -206,6 +226,10 @@ class _PoolConfiguration:
     """Kernels of the nodes that run the configuration, by architecture."""
     boot: BootArguments | None
     """Its kernel arguments, or None if unknown."""
+
+
+def _of_control_plane(pool: Pool | None) -> bool:
+    return pool is not None and pool.control_plane
 
 
 def hosted_stream(streams: ReleaseStreams) -> str:

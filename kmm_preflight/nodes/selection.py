@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kmm_preflight.kernel_version import given_architecture, kernel_architecture, kernel_flavour
 from kmm_preflight.model import ModuleName, Release, TargetKernel
+from kmm_preflight.nodes.candidates import missing_arch
 from kmm_preflight.nodes.demand import Demand, demand_of
 from kmm_preflight.nodes.demand_elsewhere import boot_demand, spoke_demand
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.named import with_boot_arguments
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
-from kmm_preflight.nodes.targets import Target, targets_for_any_node, targets_of, with_nodes
+from kmm_preflight.nodes.settling import NO_UPGRADE, OrderedUpgrade
+from kmm_preflight.nodes.target import Target
+from kmm_preflight.nodes.targets import targets_by_selector, targets_for_any_node, targets_of, with_nodes
 from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.planning.module import Module
@@ -35,6 +38,8 @@ class Selection:
     """The target kernels of each Module."""
     assumed: tuple[str, ...] = ()
     """Sentences for the report about assumptions, without those of the release."""
+    without_case: Mapping[ModuleName, str] = field(default_factory=dict)
+    """Modules without a target kernel, with the reason."""
 
     @property
     def all_assumed(self) -> tuple[str, ...]:
@@ -50,6 +55,8 @@ class KernelOptions:
     """The values of --arch, --stream and --flavour."""
     flavour_named: bool = False
     """True if --flavour was given."""
+    one_folder: bool = False
+    """True if KMM is known to copy only the folder of the kernel that a NodeModulesConfig names."""
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -85,14 +92,18 @@ def choose_kernels(
         return Selection(
             release,
             tuple(target.kernel for target in targets),
-            {module.name: targets for module in judged},
+            {module.name: targets_by_selector(module, targets) for module in judged},
             (_all_kernels(options.choice, fleet),),
         )
     streams = ReleaseStreams(*read_streams(images, name, options.choice.arches or fleet.arches, credentials))
     prediction = Prediction(fleet, streams)
     demands = {module.name: _demand(module, prediction, options) for module in judged}
     release, kernels = read_release(images, name, _choice(options, demands.values()), credentials)
-    by_module = {module: targets_of(demand, kernels, streams) for module, demand in demands.items()}
+    readable = {module.name: module for module in judged if isinstance(module, Module)}
+    upgrades = {name: OrderedUpgrade(module.version, options.one_folder) for name, module in readable.items()}
+    by_module = {
+        name: targets_of(demand, kernels, streams, upgrades.get(name, NO_UPGRADE)) for name, demand in demands.items()
+    }
     all_targets = tuple(target for targets in by_module.values() for target in targets)
     used = [target.kernel for target in all_targets]
     ordered = [kernel for kernel in kernels if kernel in used] + used
@@ -105,7 +116,9 @@ def choose_kernels(
             for module, targets in by_module.items()
         },
         (*fleet.assumed, *_assumed(fleet, streams, options, name)),
-    )
+        {module.name: f"no node and no pool has {missing}" for module in readable.values()
+         if not by_module[module.name] and (missing := missing_arch(module, fleet))},
+    )  # fmt: skip
 
 
 def named_kernels(

@@ -4,52 +4,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kmm_preflight.kernel_version import kernel_architecture, kernel_flavour
 from kmm_preflight.model import BootArguments, Finding, Flavour, Severity, TargetKernel
 from kmm_preflight.nodes import findings
+from kmm_preflight.nodes.changing_labels import value_after
 from kmm_preflight.nodes.demand import Demand
 from kmm_preflight.nodes.prediction import PredictedKernel, ReleaseStreams
+from kmm_preflight.nodes.settling import NO_UPGRADE, OrderedUpgrade, settle
+from kmm_preflight.nodes.target import Target
+from kmm_preflight.nodes.versions import OtherVersion
+from kmm_preflight.planning.module import Module
+from kmm_preflight.planning.source import KmodSource
 from kmm_preflight.text import listed
 
 _ID_CHARACTERS = 200
-
-
-@dataclass(frozen=True)
-class Target:
-    """A target kernel of a Module."""
-
-    kernel: TargetKernel
-    """The kernel."""
-    nodes: tuple[str, ...] = ()
-    """The nodes that will boot the kernel, in words: one text for each pool."""
-    node_names: tuple[str, ...] = ()
-    """Names of the nodes, in alphabetical order."""
-    boot_arguments: tuple[BootArguments, ...] = ()
-    """Boot arguments of the nodes, each different set once."""
-    kernels_today: tuple[str, ...] = ()
-    """Kernels that the nodes run today, in alphabetical order."""
-    notes: tuple[Finding, ...] = ()
-    """Findings about the nodes."""
-    unresolved: Finding | None = None
-    """The finding if the kernel is unknown or not in the release, else None."""
+_NO_LABELS = "its selector names labels that no node has after the upgrade"
 
 
 def targets_of(
-    demands: Iterable[Demand], kernels: Iterable[TargetKernel], streams: ReleaseStreams
+    demands: Iterable[Demand],
+    kernels: Iterable[TargetKernel],
+    streams: ReleaseStreams,
+    upgrade: OrderedUpgrade = NO_UPGRADE,
 ) -> tuple[Target, ...]:
     """Return the target kernels of a Module in the order of its demands, each version once.
 
-    kernels are all kernels that were read from the release.
+    A kernel occurs again for nodes that keep another version of the Module. kernels are all kernels that were read from
+    the release.
     """
     read = tuple(kernels)
-    by_version: dict[str, Target] = {}
+    by_key: dict[tuple[str, OtherVersion | None], Target] = {}
+    dropped = list[Target]()
     for demand in demands:
         for target in _targets(demand, read, streams):
-            first = by_version.get(target.kernel.version)
-            by_version[target.kernel.version] = _merged(first, target) if first else target
-    return tuple(by_version.values())
+            settled = settle(target, demand, upgrade)
+            if settled is None:
+                dropped.append(target)
+                continue
+            key = settled.kernel.version, settled.version
+            first = by_key.get(key)
+            by_key[key] = _merged(first, settled) if first else settled
+    if not by_key:
+        nothing = findings.NO_NODE_LOADS(got=_NO_LABELS)
+        by_key = {(target.kernel.version, None): replace(target, unresolved=nothing) for target in dropped}
+    return tuple(by_key.values())
 
 
 def targets_for_any_node(kernels: Iterable[TargetKernel]) -> tuple[Target, ...]:
@@ -61,6 +61,21 @@ def targets_for_any_node(kernels: Iterable[TargetKernel]) -> tuple[Target, ...]:
     for kernel in kernels:
         by_version[kernel.version] = _heavier(by_version.get(kernel.version, kernel), kernel)
     return tuple(Target(kernel) for kernel in by_version.values())
+
+
+def targets_by_selector(module: KmodSource, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Return the targets whose kernel gives nodes the labels that the Module selects, for a run that knows no nodes.
+
+    If no kernel does, return all targets with a finding. Labels that a kernel does not determine are not considered.
+    """
+    selector = module.selector if isinstance(module, Module) else ()
+    kept = tuple(
+        target
+        for target in targets
+        if all(value_after(key, target.kernel.version) in (None, value) for key, value in selector)
+    )
+    nothing = findings.NO_NODE_LOADS(got=_NO_LABELS)
+    return kept or tuple(replace(target, unresolved=nothing) for target in targets)
 
 
 def with_nodes(kernels: Iterable[TargetKernel], targets: Iterable[Target]) -> Mapping[str, TargetKernel]:
@@ -80,6 +95,8 @@ def with_nodes(kernels: Iterable[TargetKernel], targets: Iterable[Target]) -> Ma
 
 def _targets(demand: Demand, kernels: tuple[TargetKernel, ...], streams: ReleaseStreams) -> list[Target]:
     predicted = demand.predicted
+    if predicted.foreign_os:
+        return [_unresolved(demand, findings.NODE_NOT_COREOS(group=predicted.group, got=predicted.foreign_os))]
     if predicted.unknown_because:
         return [_unresolved(demand, findings.KERNEL_UNKNOWN(group=predicted.group, got=predicted.unknown_because))]
     if predicted.kernel:

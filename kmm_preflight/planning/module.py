@@ -44,6 +44,8 @@ class Module:
     """Taints that do not keep the Module away from a node."""
     account: str | None = None
     """moduleLoader.serviceAccountName, the account of KMM's Pods. None if the Module names no account."""
+    version: str | None = None
+    """moduleLoader.container.version. None without ordered upgrades."""
 
     @property
     def placement(self) -> None:
@@ -142,6 +144,7 @@ def parse_module(manifest: Manifest, namespace: str) -> Module:
         generation=metadata["generation"].number(),
         tolerations=parse_tolerations(spec["tolerations"]),
         account=loader["serviceAccountName"].optional_text(),
+        version=loader["container"]["version"].optional_text(),
     )
 
 

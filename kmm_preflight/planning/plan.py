@@ -101,11 +101,18 @@ class Plan:
     """Name of the ServiceAccount that the Module names for its Pods, or None."""
     pull_policy: str | None = None
     """The imagePullPolicy of the container, or None for Kubernetes' default."""
+    version: str | None = None
+    """The version of the Module on these nodes, if they keep another one than the Module's in an ordered upgrade."""
 
     @property
     def id(self) -> str:
         """The id of the case in pytest: namespace/name@kernel."""
-        return _id(self.module, self.kernel)
+        return _id(self)
+
+    @property
+    def kernel_words(self) -> str:
+        """The kernel, with the version of the Module if that is not the Module's own."""
+        return _kernel_words(self)
 
     @property
     def image_name(self) -> str:
@@ -141,16 +148,27 @@ class Unresolved:
     """Findings to report next to the reason."""
     nodes: tuple[str, ...] = ()
     """The nodes that will boot the kernel, in words, as far as they are known."""
+    version: str | None = None
+    """The version of the Module on these nodes, if they keep another one than the Module's in an ordered upgrade."""
 
     @property
     def id(self) -> str:
         """The id of the case in pytest: namespace/name@kernel."""
-        return _id(self.module, self.kernel)
+        return _id(self)
+
+    @property
+    def kernel_words(self) -> str:
+        """The kernel, with the version of the Module if that is not the Module's own."""
+        return _kernel_words(self)
 
 
 Case = Plan | Unresolved
 """A Module on a target kernel: one parametrized case of the validation, with one verdict."""
 
 
-def _id(module: ModuleName, kernel: TargetKernel) -> str:
-    return f"{module}@{kernel.version}"
+def _id(case: Case) -> str:
+    return f"{case.module}@{_kernel_words(case)}"
+
+
+def _kernel_words(case: Case) -> str:
+    return case.kernel.version if case.version is None else f"{case.kernel.version},version={case.version}"

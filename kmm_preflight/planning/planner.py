@@ -59,7 +59,7 @@ def make_plan(module: MappedModule, container: Container, kernel: TargetKernel, 
         tried = f"{len(exc.tried)} tried: {listed(list(exc.tried), most=_LISTED_MAPPINGS)}"
         finding = _unmatched(container, kernel.version, today, tried)
         return Unresolved(module.name, kernel, finding, secret=module.secret)
-    return _resolve(module, container, mapping, kernel)
+    return resolve(module, container, mapping, kernel)
 
 
 def _unmatched(container: Container, kernel: str, today: tuple[str, ...], tried: str) -> Finding:
@@ -78,7 +78,8 @@ def _matches(container: Container, kernel: str) -> bool:
     return True
 
 
-def _resolve(module: MappedModule, container: Container, mapping: KernelMapping, kernel: TargetKernel) -> Case:
+def resolve(module: MappedModule, container: Container, mapping: KernelMapping, kernel: TargetKernel) -> Case:
+    """Return the plan for a mapping, or why its image has no name."""
     name: str | None = None
     try:
         name, sign = _substituted(mapping, kernel.version, module.name)

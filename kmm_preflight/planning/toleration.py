@@ -19,6 +19,11 @@ class Taint:
     """NoSchedule, NoExecute or PreferNoSchedule."""
 
 
+def parse_taint(field: Field) -> Taint:
+    """Return the taint of a manifest."""
+    return Taint(field["key"].text(), field["value"].text(), field["effect"].text())
+
+
 @dataclass(frozen=True)
 class Toleration:
     """A toleration of a Module, which only newer KMM versions have."""

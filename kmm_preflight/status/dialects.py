@@ -77,7 +77,7 @@ def entry_of(verdict: Verdict, dialect: Dialect) -> StatusEntry | None:
         return None
     status, stage = fields[verdict.conclusion]
     image = f" ({verdict.image.reference}, {verdict.image.digest})" if verdict.image else ""
-    return StatusEntry(status, stage, f"{verdict.case.kernel.version}: {verdict.reason}{image}")
+    return StatusEntry(status, stage, f"{verdict.case.kernel_words}: {verdict.reason}{image}")
 
 
 def initial_entries(before: Mapping[str, str], modules: Iterable[str]) -> tuple[dict[str, StatusEntry], set[str]]:

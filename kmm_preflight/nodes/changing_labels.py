@@ -1,0 +1,77 @@
+"""Labels of nodes that an upgrade changes, and what a target kernel says about their new values.
+
+The rules are in docs/reference/kmm.md 31.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kmm_preflight.kernel_version import kernel_architecture
+from kmm_preflight.nodes.node import Node
+
+_NFD = "feature.node.kubernetes.io"
+_FULL = (f"{_NFD}/kernel-version.full", "kmm.node.kubernetes.io/kernel-version.full")
+_PARTS = {f"{_NFD}/kernel-version.{part}": index for index, part in enumerate(("major", "minor", "revision"))}
+_OF_SYSTEM = (f"{_NFD}/kernel-config.", f"{_NFD}/system-os_release.", "node.openshift.io/os_")
+_NUMBERS = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+# The build of an OS image in status.nodeInfo.osImage, such as 418.94.202501221327-0 or 9.6.20250701-0.
+_OS_BUILD = re.compile(r"\d+\.\d+\.\d{6,}[0-9.-]*")
+
+
+@dataclass(frozen=True)
+class PendingLabel:
+    """A label of a selector whose value on nodes follows the kernel or the OS."""
+
+    key: str
+    """The label."""
+    wanted: str
+    """The value in the selector."""
+    today: str | None = None
+    """The value on the nodes today, or None for nodes to come."""
+
+    def holds_on(self, kernel: str) -> bool | None:
+        """True if nodes have the wanted value once they run the kernel. None if the kernel does not determine it."""
+        after = value_after(self.key, kernel)
+        if after is not None:
+            return after == self.wanted
+        if self.key.startswith(_OF_SYSTEM) or self.wanted == self.today:
+            return None
+        # Nobody in hand says who sets the label. A value of the target kernel may be its next one.
+        return None if any(form in self.wanted for form in _forms(kernel)) else False
+
+
+def value_after(key: str, kernel: str) -> str | None:
+    """Return the value of a label on a node that runs the kernel, or None if the kernel does not determine it."""
+    if key in _FULL:
+        return _label_value(kernel) if key.startswith(_NFD) else kernel.removesuffix("+").replace("+", "_")
+    numbers = _NUMBERS.match(kernel)
+    return numbers[_PARTS[key] + 1] if key in _PARTS and numbers else None
+
+
+def follows_system(key: str) -> bool:
+    """True if the label of this name has a value of the kernel or the OS on every node."""
+    return key in _FULL or key in _PARTS or key.startswith(_OF_SYSTEM)
+
+
+def changes_on(key: str, node: Node) -> bool:
+    """True if an upgrade may change the value of the node's label."""
+    if follows_system(key):
+        return True
+    kernel = _forms(node.kernel) if node.kernel else []
+    return any(form in node.labels[key] for form in [*kernel, *_OS_BUILD.findall(node.os_image or "")])
+
+
+def _forms(kernel: str) -> list[str]:
+    """Return texts in which a label's value names a kernel: with and without architecture."""
+    forms = [kernel, _label_value(kernel)]
+    if kernel_architecture(kernel):
+        base = kernel.partition("+")[0]
+        forms.append(base.rpartition(".")[0] if "." in base else base)
+    return forms
+
+
+def _label_value(text: str) -> str:
+    """Return the text as node feature discovery makes it a label's value."""
+    return re.sub(r"[^-A-Za-z0-9_.]", "_", text).strip("-_.")
