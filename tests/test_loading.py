@@ -156,32 +156,50 @@ def raw(name: str, arguments: list[str]) -> str:
     return module(name, f"registry.example/kmods/{name}:1").replace("{moduleName: hello}", f"{{rawArgs: {told}}}")
 
 
-def test_whatever_raw_arguments_name_must_load(tmp_path: Path, of: Kernels) -> None:
+def test_raw_arguments_are_looked_up_as_modprobe_does(tmp_path: Path, of: Kernels) -> None:
     plain, foreign, only_text = of.own["pf_plain"], of.foreign["pf_plain"], {"readme": b"nothing"}
+    both = {"m.ko": plain, "n.ko": of.own["pf_weak"]}
     table = {
-        "all": Case(("verified", "modprobe-arguments-unchecked"), {"m.ko": plain, "n.ko": of.own["pf_weak"]}),
-        "some": Case(("undecided", "modprobe-arguments-open"), {"m.ko": plain, "n.ko": foreign}),
-        "none": Case(("refuted", "kmod-other-kernel"), {"m.ko": foreign}),
-        "empty": Case(("refuted", "kmod-absent"), only_text),
-        "no-index": Case(("refuted", "index-absent"), {"m.ko": plain}, later={"modules.dep.bin": None}),
+        "one": ("-vd /tmp/opt m", Case(("verified",), {"m.ko": plain, "n.ko": foreign})),
+        "bad": ("-vd /tmp/opt n", Case(("refuted", "kmod-other-kernel"), {"m.ko": plain, "n.ko": foreign})),
+        "all": ("-vad /tmp/opt m n", Case(("verified",), both)),
+        "all-bad": ("-a m n -d /tmp/opt", Case(("refuted", "kmod-other-kernel"), {"m.ko": plain, "n.ko": foreign})),
+        "other": ("-d /tmp/opt x", Case(("refuted", "index-lacks-kmod"), both)),
+        "older": ("-d /opt m", Case(("verified", "modprobe-folder-moved"), {"m.ko": plain})),
+        "nowhere": ("-d /somewhere m", Case(("refuted", "modprobe-other-folder"), {"m.ko": plain})),
+        "node": ("-v m", Case(("undecided", "node-in-tree-unknown"), {"m.ko": plain})),
+        "nothing": ("-nd /tmp/opt m", Case(("refuted", "modprobe-loads-nothing"), {"m.ko": plain})),
+        "forced": ("-fd /tmp/opt m", Case(("undecided", "modprobe-options-open"), {"m.ko": plain})),
+        "valued": ("-d /tmp/opt pf_weak x=1", Case(("verified", "kmod-parameter-unknown"), {"pf_weak.ko": plain})),
+        "empty": ("-d /tmp/opt m", Case(("refuted", "index-lacks-kmod"), only_text)),
+        "no-index": ("-d /tmp/opt m", Case(("refuted", "index-absent"), both, later={"modules.dep.bin": None})),
     }
-    found = run(tmp_path, of, table, documents=[raw(name, ["-v", "-d", "/opt", "m"]) for name in table])
-    told = {name: tuple(one for one in ids if one != "kmod-unsigned")[:2] for name, ids in found.verdicts().items()}
-    assert told == {name: case.want for name, case in table.items()}, found.output
+    documents = [raw(name, arguments.split()) for name, (arguments, _) in table.items()]
+    found = run(tmp_path, of, {name: case for name, (_, case) in table.items()}, documents=documents)
+    told = {
+        name: tuple(one for one in ids if one != "kmod-unsigned")[: len(table[name][1].want)]
+        for name, ids in found.verdicts().items()
+    }
+    assert told == {name: case.want for name, (_, case) in table.items()}, found.output
 
 
 def test_options_that_change_modprobe_withhold_green(tmp_path: Path, of: Kernels) -> None:
-    table = {name: Case((), {"m.ko": of.own["pf_plain"]}) for name in ("harmless", "forced")}
-    given = {"harmless": "[-v]", "forced": "[--force]"}
+    given = {
+        "harmless": ("moduleName: m, args: {load: [-v], unload: [-v]}", ("verified",)),
+        "forced": ("moduleName: m, args: {load: [--force], unload: [-v]}", ("undecided", "modprobe-options-open")),
+        "dry": ("moduleName: m, parameters: [--dry-run]", ("refuted", "modprobe-loads-nothing")),
+        "elsewhere": ("moduleName: m, parameters: [-d/x]", ("refuted", "modprobe-other-folder")),
+        "once": ("moduleName: m, parameters: [--first-time]", ("undecided", "modprobe-options-open")),
+        "unknown": ("moduleName: m, parameters: [size=4]", ("verified", "kmod-parameter-unknown")),
+    }
+    table = {name: Case((), {"m.ko": of.own["pf_plain"]}) for name in given}
     documents = [
-        module(name, f"registry.example/kmods/{name}:1").replace(
-            "{moduleName: hello}", f"{{moduleName: m, args: {{load: {given[name]}, unload: [-v]}}}}"
-        )
-        for name in table
+        module(name, f"registry.example/kmods/{name}:1").replace("moduleName: hello", modprobe)
+        for name, (modprobe, _) in given.items()
     ]
     found = run(tmp_path, of, table, documents=documents)
-    assert found.verdicts()["harmless"][0] == "verified", found.output
-    assert found.verdicts()["forced"][:2] == ("undecided", "modprobe-options-open")
+    told = {name: found.verdicts()[name][: len(want)] for name, (_, want) in given.items()}
+    assert told == {name: want for name, (_, want) in given.items()}, found.output
 
 
 def test_a_lower_depth_says_what_it_leaves_out(tmp_path: Path, of: Kernels) -> None:

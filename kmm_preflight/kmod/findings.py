@@ -245,6 +245,20 @@ KMOD_NAME_IN_TREE = define(
     "Add the in-tree kmod to inTreeModulesToRemove.",
 )
 
+KMOD_PARAMETER_REFUSED = define(
+    "kmod-parameter-refused",
+    REFUTES,
+    "{kmod} refuses the parameter {parameter}: {got}",
+    "Correct the value in modprobe.parameters, or in the kernel arguments of the MachineConfig.",
+)
+
+KMOD_PARAMETER_UNKNOWN = define(
+    "kmod-parameter-unknown",
+    WARNING,
+    "{kmod} does not have these parameters, so the kernel ignores them: {parameters}; it has {known}",
+    "Correct the names in modprobe.parameters, as modinfo -p prints them.",
+)
+
 SIGNATURE_MISSING = define(
     "signature-missing",
     REFUTES,

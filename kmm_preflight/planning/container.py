@@ -63,6 +63,8 @@ class Container:
     """modprobe.parameters, parameters of the kmod."""
     pull_policy: str | None = None
     """imagePullPolicy, or None for Kubernetes' default."""
+    raw_arguments: tuple[str, ...] = ()
+    """modprobe.rawArgs.load, all arguments of the modprobe call that loads kmods."""
 
 
 def parse_container(field: Field) -> Container:
@@ -83,6 +85,7 @@ def parse_container(field: Field) -> Container:
         firmware_path=modprobe["firmwarePath"].optional_text(),
         load_options=modprobe["args"]["load"].texts(),
         parameters=modprobe["parameters"].texts(),
+        raw_arguments=modprobe["rawArgs"]["load"].texts(),
     )
 
 

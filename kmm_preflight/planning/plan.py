@@ -83,6 +83,8 @@ class Plan:
     """Options of the modprobe call that loads the kmod."""
     parameters: tuple[str, ...] = ()
     """Parameters of the kmod."""
+    raw_arguments: tuple[str, ...] = ()
+    """All arguments of the modprobe call, if the Module has rawArgs."""
     recorded: Recorded | None = None
     """The proof of an earlier run. It still counts if the image has the same digest."""
     notes: tuple[Finding, ...] = ()

@@ -107,6 +107,7 @@ def resolve(module: MappedModule, container: Container, mapping: KernelMapping, 
         firmware_path=container.firmware_path,
         load_options=container.load_options,
         parameters=container.parameters,
+        raw_arguments=container.raw_arguments,
         selector=module.selector,
     )
 

@@ -99,8 +99,8 @@ MODPROBE_ARGUMENTS_OPEN = define(
 MODPROBE_OPTIONS_OPEN = define(
     "modprobe-options-open",
     UNDECIDED,
-    "modprobe.args.load changes what modprobe does, so it is not known what will load: {options}",
-    "Remove these options, or check less with --proof=path.",
+    "options change what modprobe does, so it is not known what will load: {options}",
+    "Remove these options from modprobe.args.load, parameters or rawArgs, or check less with --proof=path.",
 )
 
 BOOT_BLACKLISTED = define(

@@ -82,15 +82,17 @@ def _judge(
 
 
 def _judge_files(plan: Plan, image: Image, further: FurtherCheck) -> Decision:
+    if plan.kmod is None and (found := further(plan, image)) is not None:
+        return Decision.of(found)  # it knows which kmods rawArgs name
     path = _judge_path(plan, image)
     if path.finding is None or path.finding.id == findings.KMOD_ABSENT.id:
-        return _with_further(plan, path, further(plan, image))
+        return _with_further(path, further(plan, image) if plan.kmod else None)
     return path
 
 
-def _with_further(plan: Plan, path: Decision, further: tuple[Finding, ...] | None) -> Decision:
+def _with_further(path: Decision, further: tuple[Finding, ...] | None) -> Decision:
     """Return the decision of both checks. An absent kmod still refutes, unless modprobe finds its name as an alias."""
-    if further is None or (path.finding and plan.kmod is None):
+    if further is None:
         return path
     decision = Decision.of(further)
     if path.finding and decision.finding and decision.finding.severity is Severity.REFUTES:

@@ -13,8 +13,9 @@ from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.kernel_files import KernelFiles
 from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
-from kmm_preflight.kmod.names import module_key
+from kmm_preflight.kmod.names import module_key, wanted_key
 from kmm_preflight.kmod.object import KernelObject
+from kmm_preflight.kmod.parameters import judge_parameters
 from kmm_preflight.model import Finding, Severity, TargetKernel
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.tar import EntryKind
@@ -26,16 +27,16 @@ from kmm_preflight.stages.decision import Decision
 from kmm_preflight.stages.kmod_folder import KmodFolder
 from kmm_preflight.stages.signatures import ImageSignatures
 from kmm_preflight.text import listed
+from kmm_preflight.worker import findings as worker_findings
+from kmm_preflight.worker.call_check import CheckedCall, Place, check_call, node_directory
 from kmm_preflight.worker.firmware import judge_firmware
 from kmm_preflight.worker.kind import Worker
+from kmm_preflight.worker.modprobe_call import ModprobeCall
 from kmm_preflight.worker.prepare import NodeContents, prepare_node
 from kmm_preflight.worker.program import ImageFiles
 
 # Other kmods of the image that are read for their exports.
 _OTHER_KMODS = 256
-# Options of modprobe that change only what it prints, and where.
-_HARMLESS = frozenset(("-v", "--verbose", "-q", "--quiet", "-s", "--syslog"))
-
 
 TrialCheck = Callable[[Plan, Image], tuple[Finding, ...]]
 """Load the plan's kmod in a virtual machine with the target kernel. Return what the kernel says."""
@@ -88,25 +89,52 @@ class LoadCheck:
     def _judge(self, plan: Plan, image: Image, signatures: ImageSignatures | None) -> tuple[Finding, ...] | None:
         if not self._options.depth.reaches(Depth.NODE):
             return None
-        found = self._judge_files(plan, image, signatures)
+        checked = check_call(plan, self._worker, self._options.kmm_version is not None)
+        found = self._judge_call(plan, checked, image, signatures)
         if self._trial is None or Decision.of(found).finding:
             return found  # a trial does not know what nodes have loaded: it cannot decide what the files leave open
-        return (*found, *self._trial(plan, image))
+        return (*found, *self._trial(_tried(plan, checked), image))
 
-    def _judge_files(self, plan: Plan, image: Image, signatures: ImageSignatures | None) -> tuple[Finding, ...]:
-        if plan.kmod is None:
-            return self._judge_every_kmod(plan, image, signatures)
-        return (*_judge_options(plan), *self._judge_kmod(plan, plan.kmod, image, signatures))
+    def _judge_call(
+        self, plan: Plan, checked: CheckedCall, image: Image, signatures: ImageSignatures | None
+    ) -> tuple[Finding, ...]:
+        found = [*checked.findings, *_judge_options(checked.call)]
+        if checked.refuted:
+            return tuple(found)
+        if checked.place is Place.NODE and not self._options.depth.reaches(Depth.KERNEL):
+            return (*found, *self._judge_every_kmod(plan, image, signatures))
+        for name in checked.call.names:
+            of_name = replace(plan, kmod=name, parameters=checked.call.parameters)
+            if checked.place is Place.NODE:
+                found += self._judge_node_kmod(of_name, name)
+            else:
+                found += self._judge_kmod(of_name, name, image, signatures)
+        return tuple(dict.fromkeys(found))
+
+    def _judge_node_kmod(self, plan: Plan, name: str) -> tuple[Finding, ...]:
+        """Return the findings about a name that modprobe looks up among the node's own kmods."""
+        directory, kernel = node_directory(plan, self._worker), plan.kernel.version
+        try:
+            known = self._kernels.read(plan.kernel).files.has_in_tree(wanted_key(name))
+        except PreflightError as exc:
+            return (_unread(plan, exc),)
+        if known is None:
+            return (worker_findings.NODE_IN_TREE_UNKNOWN(kernel=kernel, names=name),)
+        if known:
+            return (worker_findings.MODPROBE_NODE_KMOD(name=name, directory=directory),)
+        return (worker_findings.MODPROBE_NODE_ABSENT(name=name, directory=directory, kernel=kernel),)
 
     def _judge_every_kmod(self, plan: Plan, image: Image, signatures: ImageSignatures | None) -> tuple[Finding, ...]:
         """Check all kmods, since rawArgs may name any. All must be good for a proof, and all bad for a refutation."""
-        found = {
-            name: self._judge_kmod(replace(plan, kmod=name), name, image, signatures) for name in _names(plan, image)
-        }
+        names = _names(plan, image)
+        if not names:
+            return (KmodFolder(plan, image).why_none(),)
+        found = {name: self._judge_kmod(replace(plan, kmod=name), name, image, signatures) for name in names}
         decisions = {name: Decision.of(of_kmod).finding for name, of_kmod in found.items()}
         bad = {name: finding for name, finding in decisions.items() if finding}
         if not bad:
-            return tuple(dict.fromkeys(finding for of_kmod in found.values() for finding in of_kmod))
+            note = findings.MODPROBE_ARGUMENTS(count=len(names), folder=plan.folder)
+            return tuple(dict.fromkeys(finding for of_kmod in (*found.values(), (note,)) for finding in of_kmod))
         name, problem = next(iter(bad.items()))
         if len(bad) == len(found) and all(finding.severity is Severity.REFUTES for finding in bad.values()):
             return found[name]
@@ -122,9 +150,7 @@ class LoadCheck:
         try:
             kernel = self._kernels.read(plan.kernel)
         except PreflightError as exc:
-            toolkit = plan.kernel.driver_toolkit
-            unread = findings.TOOLKIT_UNREAD(kernel=plan.kernel.version, toolkit=toolkit, problem=exc.message)
-            return (unread, *prepare_node(plan, files, self._worker).findings)
+            return (_unread(plan, exc), *prepare_node(plan, files, self._worker).findings)
         node = prepare_node(plan, files, self._worker, kernel.files)
         if any(finding.severity is Severity.REFUTES for finding in node.findings):
             return (*node.findings, *kernel.findings)
@@ -146,13 +172,24 @@ class LoadCheck:
             found = judge_chain(chain, kmods.kernel, tuple(_other_kmods(kmods)), in_tree, kmods.node.removed)
         booted = BootedKernel(kmods.kernel, kmods.plan.boot_arguments)
         at_boot = judge_boot(booted, chain, sorted(kmods.node.in_tree), signature)
-        return (*at_boot, *found, *_judge_firmware(kmods, chain))
+        return (*at_boot, *found, *_judge_parameters(kmods.plan, booted, chain), *_judge_firmware(kmods, chain))
 
 
-def _judge_options(plan: Plan) -> Iterator[Finding]:
-    unknown = [option for option in plan.load_options if option not in _HARMLESS]
-    if unknown:
-        yield findings.MODPROBE_OPTIONS_OPEN(options=listed(unknown))
+def _judge_options(call: ModprobeCall) -> Iterator[Finding]:
+    if call.unsimulated:
+        yield findings.MODPROBE_OPTIONS_OPEN(options=listed(list(call.unsimulated)))
+
+
+def _unread(plan: Plan, exc: PreflightError) -> Finding:
+    kernel = plan.kernel
+    return findings.TOOLKIT_UNREAD(kernel=kernel.version, toolkit=kernel.driver_toolkit, problem=exc.message)
+
+
+def _tried(plan: Plan, checked: CheckedCall) -> Plan:
+    """Return the plan to try. A single name of rawArgs in the image's folder is tried like a moduleName."""
+    if plan.kmod is not None or checked.place is not Place.IMAGE or len(checked.call.names) != 1:
+        return plan
+    return replace(plan, kmod=checked.call.names[0], parameters=checked.call.parameters)
 
 
 def _names(plan: Plan, image: Image) -> list[str]:
@@ -177,6 +214,18 @@ def _other_kmods(kmods: _Kmods) -> Iterator[KernelObject]:
         kmod = read_kmod_file(located.path, kmods.image.content(located), kmods.kernel)
         if isinstance(kmod, KernelObject):
             yield kmod
+
+
+def _judge_parameters(plan: Plan, booted: BootedKernel, chain: list[tuple[str, KernelObject]]) -> tuple[Finding, ...]:
+    """Return findings for parameters of the Module, and for those of the kernel's command line (NAME.PARAMETER)."""
+    own = judge_parameters(*chain[-1], plan.parameters) if chain else ()
+    at_boot = (
+        finding
+        for _, line in booted.lines
+        for path, kmod in chain
+        for finding in judge_parameters(path, kmod, line.parameters.get(module_key(path.rpartition("/")[2]), ()))
+    )
+    return tuple(dict.fromkeys((*own, *at_boot)))
 
 
 def _judge_firmware(kmods: _Kmods, chain: list[tuple[str, KernelObject]]) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmm_preflight.catalogue import REFUTES, UNDECIDED, WARNING, define
+from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 
 NODE_PATH_UNQUOTED = define(
     "node-path-unquoted",
@@ -69,6 +69,43 @@ NODE_IN_TREE_UNKNOWN = define(
     "the Module uses in-tree kmods that {kernel} may not have, and modules.order of that kernel is not available: "
     "{names}",
     "Use a driver toolkit that has lib/modules/{kernel}, or check less with --proof=node.",
+)
+
+MODPROBE_LOADS_NOTHING = define(
+    "modprobe-loads-nothing",
+    REFUTES,
+    "modprobe does not load {kmod} with the arguments {arguments}: {got}",
+    "Correct the arguments of modprobe in the Module: words that begin with - are options, also behind the name.",
+)
+
+MODPROBE_OTHER_FOLDER = define(
+    "modprobe-other-folder",
+    REFUTES,
+    "the arguments of modprobe lead to {got}, but on the node the kmods of the image are in {expected}",
+    "Write -d {directory} into the arguments, and leave out -S.",
+)
+
+MODPROBE_FOLDER_MOVED = define(
+    "modprobe-folder-moved",
+    WARNING,
+    "modprobe.rawArgs name the folder {got}; KMM 2.0 and later have the kmods of the image in another folder, such as "
+    "{expected}",
+    "With KMM 2.2 or later, write -d {expected} into rawArgs. Name your version with --kmm-version.",
+)
+
+MODPROBE_NODE_ABSENT = define(
+    "modprobe-node-absent",
+    REFUTES,
+    "the arguments of modprobe do not lead to the image, so modprobe looks for {name} among the node's own kmods, and "
+    "{kernel} has no such kmod",
+    "Write -d {directory} into the arguments, so that modprobe looks into the folder of the image.",
+)
+
+MODPROBE_NODE_KMOD = define(
+    "modprobe-node-kmod",
+    NOTE,
+    "the arguments of modprobe load the in-tree kmod {name} of the node, and not a kmod of the image",
+    "If the kmod of the image is meant, write -d {directory} into the arguments. Otherwise no action is needed.",
 )
 
 LOADING_ORDER_ABSENT = define(
