@@ -68,6 +68,8 @@ class Desk:
     """Another RSA key with the same name and serial number."""
     stranger: Pair
     """An RSA key with another name and serial number."""
+    ec_stranger: Pair
+    """An EC key with another name and serial number."""
     large: Pair
     """An RSA key that is too large for kernels."""
     p521: Pair
@@ -81,9 +83,9 @@ class Desk:
         subprocess.run([self.sign_file, *(options or ("sha256",)), pair.key, pair.cert, file], check=True)
         return file.read_bytes()
 
-    def by_openssl(self, *options: str, body: bytes | None = None) -> bytes:
+    def by_openssl(self, *options: str, body: bytes | None = None, pair: Pair | None = None) -> bytes:
         """Return the kmod, or another body, with a signature by openssl cms."""
-        pair, body = self.rsa, body or self.kmod
+        pair, body = pair or self.rsa, body or self.kmod
         (self.folder / "body").write_bytes(body)
         command = ["openssl", "cms", "-sign", "-binary", "-outform", "DER", "-in", "body", "-out", "message"]
         subprocess.run([*command, "-signer", pair.cert, "-inkey", pair.key, *options], cwd=self.folder, check=True)
@@ -143,6 +145,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, kernels: tuple[str, str], kmo
         ec=make_pair(folder, "ec", ec.generate_private_key(ec.SECP384R1())),
         namesake=make_pair(folder, "namesake", rsa.generate_private_key(65537, 2048)),
         stranger=make_pair(folder, "stranger", rsa.generate_private_key(65537, 2048), OTHER_SERIAL, "stranger"),
+        ec_stranger=make_pair(folder, "ec-stranger", ec.generate_private_key(ec.SECP384R1()), 0x5D0B, "ec stranger"),
         large=make_pair(folder, "large", rsa.generate_private_key(65537, 4160)),
         p521=make_pair(folder, "p521", ec.generate_private_key(ec.SECP521R1())),
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from kmm_preflight.kmod.signature import judge_signature
+from kmm_preflight.kmod.signature_rules import SignatureRules
 from kmm_preflight.kmod.signed_file import MAGIC, signer_of
 from kmm_preflight.model import Severity
 
@@ -100,13 +101,13 @@ CASES: dict[str, tuple[Callable[[Desk], bytes], str, str, bool]] = {
         lambda d: d.by_openssl("-nocerts", "-noattr", "-keyopt", "rsa_padding_mode:pss"),
         "signature-form", "the signature algorithm rsassa_pss", True,
     ),
-    "other-certificate-inside": (
-        lambda d: d.by_openssl("-noattr", "-certfile", str(d.stranger.cert)),
-        "signature-form", "other certificates inside", True,
+    "two-strangers": (
+        lambda d: two_signers(d, d.stranger, d.ec_stranger), "signature-foreign", "stranger", False,
     ),
-    "two-signers": (
-        lambda d: d.by_openssl("-noattr", "-signer", str(d.stranger.cert), "-inkey", str(d.stranger.key)),
-        "signature-form", "it has 2 signers", False,
+    "wrong-beside-a-stranger": (lambda d: flip(two_signers(d, d.rsa, d.stranger), 5000), "signature-wrong", "", False),
+    "unknown-beside-a-signer": (
+        lambda d: two_signers(d, d.rsa, d.stranger).replace(SHA256, SHA256[:-1] + b"\x07"), "signature-form",
+        "the hash sha3_224", False,
     ),
     "md5": (lambda d: d.sign("md5"), "signature-form", "the hash md5", True),
     "sha3": (lambda d: d.sign("sha3-256"), "signature-form", "the hash sha3_256", True),
@@ -124,6 +125,66 @@ def test_an_invalid_signature(desk: Desk, case: str) -> None:
     result = judged(data, desk.rsa)
     assert (result.partition(":")[0], words in result) == (finding, True), result
     assert desk.openssl_accepts(data, desk.rsa) == openssl
+
+
+def two_signers(desk: Desk, one: Pair, other: Pair, *options: str) -> bytes:
+    """Return the kmod with one message that has two signers."""
+    options = options or ("-nocerts",)
+    return desk.by_openssl("-noattr", *options, "-signer", str(other.cert), "-inkey", str(other.key), pair=one)
+
+
+def test_one_of_several_signers_is_enough(desk: Desk) -> None:
+    """A kernel trusts a message by any of its signers. openssl needs the certificates of all."""
+    for data in (two_signers(desk, desk.rsa, desk.stranger), two_signers(desk, desk.stranger, desk.rsa)):
+        assert judged(data, desk.rsa) == judged(data, desk.stranger) == ""
+        assert judged(data, desk.namesake).startswith("signature-wrong"), "it has the name and the serial number"
+    inside = two_signers(desk, desk.rsa, desk.stranger, "-md", "sha256")
+    assert judged(inside, desk.rsa) == judged(inside, desk.stranger) == ""
+    assert judged(flip(inside, 5000), desk.rsa).startswith("signature-form")
+
+
+def test_another_certificate_inside_is_checked_but_does_no_harm(desk: Desk) -> None:
+    other = desk.by_openssl("-noattr", "-certfile", str(desk.stranger.cert))
+    assert judged(other, desk.rsa) == ""
+    assert "other certificates inside" in judged(
+        desk.by_openssl("-noattr", "-certfile", str(desk.p521.cert)), desk.rsa
+    ), "a kernel that does not know the curve does not read the message"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "version", "options", "valid"),
+    [
+        ("md5", (5, 14), None, True),
+        ("md5", (6, 12), None, False),
+        ("md5", (0, 0), None, False),
+        ("sha3-256", (6, 12), frozenset({"CRYPTO_SHA3"}), True),
+        ("sha3-512", (7, 2), frozenset({"CRYPTO_SHA3"}), True),
+        ("sha3-256", (6, 12), frozenset(), False),
+        ("sha3-256", (6, 12), None, False),
+        ("sha3-256", (5, 14), frozenset({"CRYPTO_SHA3"}), False),
+        ("sha1", (7, 2), None, True),
+    ],
+)
+def test_hashes_that_only_some_kernels_know(
+    desk: Desk, algorithm: str, version: tuple[int, int], options: frozenset[str] | None, valid: bool
+) -> None:
+    rules = SignatureRules(version, options)
+    signed = desk.sign(algorithm)
+    finding = judge_signature(PATH, signed, desk.rsa.certificate, rules)
+    assert finding is None if valid else finding is not None and finding.id == "signature-form"
+    damaged = judge_signature(PATH, flip(signed, 5000), desk.rsa.certificate, rules)
+    assert damaged is not None
+    assert damaged.id == ("signature-wrong" if valid else "signature-form")
+
+
+def test_curves_that_only_some_kernels_know(desk: Desk) -> None:
+    for pair, since in ((desk.ec, (5, 13)), (desk.p521, (6, 11))):
+        signed, certificate = desk.sign(pair=pair), pair.certificate
+        assert judge_signature(PATH, signed, certificate, SignatureRules(since)) is None
+        older = judge_signature(PATH, signed, certificate, SignatureRules((since[0], since[1] - 1)))
+        assert older is not None
+        assert older.id == "signature-form"
+        assert judge_signature(PATH, flip(signed, 5000), certificate, SignatureRules(since)) is not None
 
 
 def test_only_a_second_signature_below_a_good_one_is_a_warning(desk: Desk) -> None:

@@ -133,6 +133,11 @@ def unfit_key(key: object) -> str | None:
             return f"a key of kind {type(key).__name__.removesuffix('PublicKey')}"
 
 
+def unfit_size(key: object) -> str | None:
+    """Return words for an RSA key of a size that no kernel accepts, or None for any other key."""
+    return unfit_key(key) if isinstance(key, rsa.RSAPublicKey) else None
+
+
 def _load(data: bytes) -> x509.Certificate:
     if is_indented(data):
         raise ValueError

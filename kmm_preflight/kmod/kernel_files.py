@@ -53,6 +53,12 @@ def kernel_family(release: str, configuration: KernelConfiguration | None) -> Fa
     return Family.DEBIAN if _DEBIAN.search(release) and "Debian" in compiler else Family.MAINLINE
 
 
+def mainline_version(release: str) -> tuple[int, int]:
+    """Return the mainline release on which a kernel is based, or (0, 0) if its release does not begin with one."""
+    version = _VERSION.match(release)
+    return (int(version[1]), int(version[2])) if version else (0, 0)
+
+
 @dataclass(frozen=True)
 class KernelFiles:
     """A target kernel. A value that its files do not contain is None. Names of modules have _ for -."""
@@ -102,8 +108,7 @@ class KernelFiles:
     @property
     def version(self) -> tuple[int, int]:
         """The mainline release that the kernel is based on, or (0, 0) if the release does not begin with one."""
-        version = _VERSION.match(self.release)
-        return (int(version[1]), int(version[2])) if version else (0, 0)
+        return mainline_version(self.release)
 
     @property
     def vermagic(self) -> str | None:

@@ -155,6 +155,8 @@ class LoadCheck:
         if any(finding.severity is Severity.REFUTES for finding in node.findings):
             return (*node.findings, *kernel.findings)
         kmods = _Kmods(plan, image, kernel.files, node)
+        if signatures:
+            signatures.use_configuration(kernel.files)
         signed = signatures.judge_loaded(kmod, [located.path for located in node.sequence]) if signatures else ()
         enforced = partial(signatures.judge_enforced, kmod) if signatures else None
         return (*node.findings, *signed, *self._judge_objects(kmods, enforced), *kernel.findings)

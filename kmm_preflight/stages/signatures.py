@@ -11,7 +11,9 @@ from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
 from kmm_preflight.errors import AccessDenied, Malformed
 from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.certificate import Certificate, parse_certificate
+from kmm_preflight.kmod.kernel_files import KernelFiles, mainline_version
 from kmm_preflight.kmod.signature import judge_signature, judge_unenforced_signature
+from kmm_preflight.kmod.signature_rules import signature_rules
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.image import Image
 from kmm_preflight.planning.plan import Plan
@@ -33,8 +35,13 @@ class ImageSignatures:
         """
         self._plan, self._image, self._sources = plan, image, sources
         self._files_to_sign = plan.sign.files_to_sign if plan.sign else ()
+        self._rules = signature_rules(mainline_version(plan.kernel.version), None)
         self._signed = cache(self._judge_signed)
         self._other = cache(self._judge_required if required else self._judge_unenforced)
+
+    def use_configuration(self, kernel: KernelFiles) -> None:
+        """Judge by the build configuration of the kernel too: it says which methods of signatures the kernel has."""
+        self._rules = signature_rules(kernel.version, kernel.configuration)
 
     def judge_loaded(self, kmod: str, paths: Iterable[str]) -> tuple[Finding, ...]:
         """Return the findings for a kmod, at most one for each file. paths are the files that are loaded with it.
@@ -82,18 +89,18 @@ class ImageSignatures:
 
     def _judge_signed(self, path: str) -> Finding | None:
         assert not isinstance(self._certificate, Finding)
-        return judge_signature(path, content(path, self._image), self._certificate)
+        return judge_signature(path, content(path, self._image), self._certificate, self._rules)
 
     def _judge_required(self, path: str) -> Finding | None:
-        return judge_signature(path, content(path, self._image), None)
+        return judge_signature(path, content(path, self._image), None, self._rules)
 
     def _judge_unenforced(self, path: str) -> Finding | None:
         """Return the finding for a signature that every kernel refuses, or the note for an unsigned kmod."""
         data = content(path, self._image)
-        finding = judge_signature(path, data, None)
+        finding = judge_signature(path, data, None, self._rules)
         if finding and finding.id == kmod_findings.SIGNATURE_MISSING.id:
             return findings.KMOD_UNSIGNED(path=path)
-        return judge_unenforced_signature(path, data)
+        return judge_unenforced_signature(path, data, self._rules)
 
     @cached_property
     def _certificate(self) -> Certificate | Finding | None:
