@@ -191,3 +191,18 @@ def config_map(name: str, *configs: Object) -> Object:
     text = "\n---\n".join(json.dumps(machine_config) for machine_config in configs)
     metadata = {"name": name, "namespace": "clusters"}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config": text}}
+
+
+def node_modules(node_name: str, *modules: tuple[str, str, str], kernel: str = TODAY, **config: Any) -> Object:
+    """Return the NodeModulesConfig of a node: namespace, name and image of each Module. config: more of each config."""
+    base = {"modprobe": {"moduleName": "none", "dirName": "/opt"}, "insecurePull": False, "kernelVersion": kernel}
+    entries = [
+        {"namespace": namespace, "name": name, "config": {**base, "containerImage": image, **config}}
+        for namespace, name, image in modules
+    ]
+    return {
+        "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
+        "kind": "NodeModulesConfig",
+        "metadata": {"name": node_name},
+        "spec": {"modules": entries},
+    }

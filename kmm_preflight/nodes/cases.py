@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -12,15 +14,31 @@ from kmm_preflight.planning.module import Module, RefusedModule
 from kmm_preflight.planning.plan import Case, Unresolved
 from kmm_preflight.planning.source import KmodSource
 
+# Characters that no label's value has: the version is part of an id.
+_VERSION = re.compile(r"[^A-Za-z0-9._-]")
+_CHARACTERS = 63
+
 
 def make_cases(modules: Iterable[KmodSource], targets: Mapping[ModuleName, tuple[Target, ...]]) -> tuple[Case, ...]:
     """Return the cases, by Module and then by target kernel. All objects must bring kmods."""
-    return tuple(_on_nodes(_case(module, target), target) for module in modules for target in targets[module.name])
+    return tuple(case for module in modules for case in _cases(module, targets[module.name]))
 
 
-def _on_nodes(case: Case, target: Target) -> Case:
+def _cases(source: KmodSource, targets: tuple[Target, ...]) -> list[Case]:
+    """Return the cases of an object. Number versions of one name whose NodeModulesConfigs differ."""
+    cases, seen = list[Case](), Counter[tuple[str, str]]()
+    for target in targets:
+        version = _VERSION.sub("-", target.version.value)[:_CHARACTERS] if target.version else None
+        if version is not None:
+            key = target.kernel.version, version
+            seen[key] += 1
+            version += f"-{seen[key]}" if seen[key] > 1 else ""
+        cases.append(_on_nodes(_case(source, target), target, version))
+    return cases
+
+
+def _on_nodes(case: Case, target: Target, version: str | None) -> Case:
     """Return the case with the nodes of its target."""
-    version = target.version.value if target.version else None
     case = replace(case, notes=target.notes, nodes=target.nodes, version=version)
     if isinstance(case, Unresolved):
         return case

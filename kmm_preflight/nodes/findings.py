@@ -64,7 +64,7 @@ NO_NODE_SELECTED = define(
 NODE_NOT_COREOS = define(
     "node-not-coreos",
     UNDECIDED,
-    "no release decides the kernel of {group}: the nodes run {got}, not CoreOS",
+    "no release decides the kernel of {group}, because these nodes do not run CoreOS",
     "Pass the kernel that the next update of these nodes installs with --kernel. Or exclude the nodes by the Module's "
     "selector.",
 )

@@ -96,7 +96,7 @@ def with_nodes(kernels: Iterable[TargetKernel], targets: Iterable[Target]) -> Ma
 def _targets(demand: Demand, kernels: tuple[TargetKernel, ...], streams: ReleaseStreams) -> list[Target]:
     predicted = demand.predicted
     if predicted.foreign_os:
-        return [_unresolved(demand, findings.NODE_NOT_COREOS(group=predicted.group, got=predicted.foreign_os))]
+        return [_unresolved(demand, findings.NODE_NOT_COREOS(group=predicted.group))]
     if predicted.unknown_because:
         return [_unresolved(demand, findings.KERNEL_UNKNOWN(group=predicted.group, got=predicted.unknown_because))]
     if predicted.kernel:

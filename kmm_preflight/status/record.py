@@ -145,7 +145,8 @@ class RecalledProof:
 def recall(record: Record, case: Case, basis: VerdictBasis, depth: str, rules: str) -> RecalledProof:
     """Look for the proof of a case. It counts if it has this basis, depth of proof and digest of rules."""
     module = record.get(case.module)
-    proof = _of_kernel(module.proofs, case.kernel) if module else None
+    # The record has one proof for each kernel: that of the Module's own version.
+    proof = _of_kernel(module.proofs, case.kernel) if module and case.version is None else None
     if module is None or proof is None:
         return RecalledProof()
     changed = difference(module.basis, basis)
@@ -181,7 +182,7 @@ def _renewed_module(
     before: RecordedModule | None, verdicts: Iterable[Verdict], basis: VerdictBasis, run: RunFacts
 ) -> RecordedModule:
     valid = before.proofs if before and before.basis == basis else ()
-    verdicts = list(verdicts)
+    verdicts = [verdict for verdict in verdicts if verdict.case.version is None]
     kernels = {(verdict.case.kernel.version, verdict.case.kernel.arch) for verdict in verdicts}
     proofs = [proof for verdict in verdicts if (proof := _proof_after(verdict, valid, run))]
     others = [proof for proof in valid if (proof.kernel, proof.arch) not in kernels]
