@@ -393,8 +393,9 @@ status: {{nodeInfo: {{architecture: amd64, operatingSystem: linux, kernelVersion
 """
 
 
-def test_kernel_arguments_of_the_nodes_count(tmp_path: Path, of: Kernels, desk: Desk) -> None:
-    secrets = "".join(
+def signing_secrets(desk: Desk) -> str:
+    """The Secrets that SIGNING names."""
+    return "".join(
         f"---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: demo}}\n"
         f"data: {{{key}: {base64.b64encode(content).decode()}}}\n"
         for name, key, content in (
@@ -402,6 +403,10 @@ def test_kernel_arguments_of_the_nodes_count(tmp_path: Path, of: Kernels, desk: 
             ("c", "cert", desk.rsa.cert.read_bytes()),
         )
     )
+
+
+def test_kernel_arguments_of_the_nodes_count(tmp_path: Path, of: Kernels, desk: Desk) -> None:
+    secrets = signing_secrets(desk)
     plain = of.own["pf_weak"]
     table = {
         "unsigned": Case(("refuted", "boot-signature"), {"m.ko": plain}),

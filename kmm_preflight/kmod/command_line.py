@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kmm_preflight.kmod.configuration import KernelConfiguration
@@ -12,6 +12,9 @@ from kmm_preflight.model import BootArguments
 
 # Levels of lockdown. Each of them refuses kmods without a valid signature.
 _LOCKDOWN = ("integrity", "confidentiality")
+# Arguments that decide on kmods of any name.
+_DECIDING = frozenset(("module.sig_enforce", "lockdown", "module_blacklist", "modprobe.blacklist", "fips"))
+_ENFORCING = frozenset(("module.sig_enforce", "lockdown", "fips"))
 _TRUE = re.compile(r"[yYtT1]|[oO][nN]")
 _NUMBER = re.compile(r"\s*[+-]?(0[xX][0-9a-fA-F]+|\d+)")
 _NOT_ZERO = re.compile(r"[1-9a-fA-F]")
@@ -61,6 +64,30 @@ def read_command_line(boot: BootArguments, configuration: KernelConfiguration | 
         unjudged=tuple(f"{name}={value}" for name, value in values if _appraises(name, value)),
         parameters=parameters,
     )
+
+
+def deciding_arguments(boot: BootArguments, kmods: Iterable[str]) -> tuple[str, ...]:
+    """Return the words of a command line that decide on the loading of these kmods, for a boot of the kernel alone.
+
+    Words with blanks or quotes are left out. kmods: names with _ for -.
+    """
+    names = frozenset(kmods)
+    words = [word for word in boot.arguments if not re.search(r'[\s"]', word)]
+    if "--" in words:
+        words = words[: words.index("--")]
+    if boot.fips and not any(word.startswith("fips=") for word in words):
+        words.append("fips=1")
+    return tuple(word for word in words if _decides(word.partition("=")[0].replace("-", "_"), names))
+
+
+def without_enforcement(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the words without those for which the kernel refuses kmods by their signatures."""
+    return tuple(word for word in words if word.partition("=")[0].replace("-", "_") not in _ENFORCING)
+
+
+def _decides(name: str, kmods: frozenset[str]) -> bool:
+    parameter = _KMOD_PARAMETER.fullmatch(name)
+    return name in _DECIDING or bool(parameter and parameter[1] in kmods)
 
 
 def always_enforcing(configuration: KernelConfiguration | None) -> str | None:

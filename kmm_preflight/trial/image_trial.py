@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 from kmm_preflight.errors import PreflightError
+from kmm_preflight.kmod.command_line import deciding_arguments, without_enforcement
+from kmm_preflight.kmod.names import wanted_key
 from kmm_preflight.model import Finding, TargetKernel
 from kmm_preflight.oci.image import Image
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.release import findings
 from kmm_preflight.release.kernel_sources import OwnFile
 from kmm_preflight.text import listed
+from kmm_preflight.trial import findings as trial_findings
 from kmm_preflight.trial.environment import TrialEnvironment
 from kmm_preflight.trial.image_folder import image_tree
 from kmm_preflight.trial.load import try_load
@@ -66,10 +69,32 @@ class ImageTrials:
                 loaded=tuple(self._files.own_kmod(kernel, name) or name for name in sorted(self._assume_loaded)),
             )
             environment = self._make_environment(kernel, lambda: own_files.path(VMLINUZ), own_files.path)
-            return (*try_load([trial], kernel, environment)[trial.name], *own_files.findings())
+            found = [finding for words in _arguments(plan) for finding in _try(trial, kernel, environment, words)]
+            return (*dict.fromkeys(found), *own_files.findings())
         except PreflightError as exc:
             remedy = "Make image, driver toolkit and OS image readable from this machine, or leave --trial-load out."
             return (unable(Subject(plan.kmod, kernel.version), MissingTool(exc.message, remedy)),)
+
+
+def _try(
+    trial: Trial, kernel: TargetKernel, environment: TrialEnvironment, arguments: tuple[str, ...]
+) -> tuple[Finding, ...]:
+    """Return the findings of a trial with these arguments.
+
+    The virtual machine has no keys that nodes have enrolled. If it refuses the kmod for its key, try without
+    enforcement: the proof from files already says that the nodes need the key.
+    """
+    found = try_load([trial], kernel, environment, arguments)[trial.name]
+    weaker = without_enforcement(arguments)
+    if found[0].id == trial_findings.TRIAL_KEY_UNKNOWN.id and weaker != arguments:
+        return try_load([trial], kernel, environment, weaker)[trial.name]
+    return found
+
+
+def _arguments(plan: Plan) -> tuple[tuple[str, ...], ...]:
+    """Return the arguments to boot with: those of each group of nodes that decide on kmods, each set once."""
+    kmods = [wanted_key(name) for name in (plan.kmod or "", *plan.modules_loading_order)]
+    return tuple(dict.fromkeys(deciding_arguments(boot, kmods) for boot in plan.boot_arguments)) or ((),)
 
 
 class _OwnFiles:

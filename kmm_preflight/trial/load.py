@@ -15,17 +15,17 @@ from kmm_preflight.trial.verdict import Subject, unable
 
 
 def try_load(
-    trials: Sequence[Trial], kernel: TargetKernel, environment: TrialEnvironment
+    trials: Sequence[Trial], kernel: TargetKernel, environment: TrialEnvironment, arguments: tuple[str, ...] = ()
 ) -> Mapping[str, tuple[Finding, ...]]:
     """Run the trials, several in one boot, and map the name of each trial to its findings.
 
     A trial has one finding. If signatures are enforced too and the first load succeeds, it has two. If a trial cannot
-    run, its finding is undecided.
+    run, its finding is undecided. arguments: more words for the kernel's command line.
     """
     kit = get_boot_kit(environment, kernel.version)
     if isinstance(kit, MissingTool):
         return {trial.name: (unable(Subject(trial.kmod, kernel.version), kit),) for trial in trials}
     with tempfile.TemporaryDirectory(dir=environment.folder, prefix="trial-") as scratch:
-        runner = TrialRunner(trials, kernel.version, environment, kit, Path(scratch))
+        runner = TrialRunner(trials, kernel.version, environment, kit, Path(scratch), arguments)
         runner.run()
         return {trial.name: runner.findings_of(number) for number, trial in enumerate(trials)}

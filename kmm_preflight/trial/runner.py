@@ -42,9 +42,16 @@ class TrialRunner:
     """Runs the trials of one kernel. A trial is a step of the init script, or two if signatures are enforced too."""
 
     def __init__(
-        self, trials: Sequence[Trial], kernel: str, environment: TrialEnvironment, kit: BootKit, scratch: Path
+        self,
+        trials: Sequence[Trial],
+        kernel: str,
+        environment: TrialEnvironment,
+        kit: BootKit,
+        scratch: Path,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self._trials, self._kernel, self._kit, self._scratch = trials, kernel, kit, scratch
+        self._arguments = arguments
         self._staged: dict[int, StagedTrial] = {}
         self._findings: dict[tuple[int, bool], Finding] = {}
         self._enforced = (False, True) if environment.enforced else (False,)
@@ -57,7 +64,7 @@ class TrialRunner:
             if isinstance(staged, StagedTrial):
                 self._staged[number] = staged
             else:
-                self._findings[number, False] = unable(Subject(trial.kmod, kernel), staged)
+                self._findings[number, False] = unable(Subject(trial.kmod, kernel, arguments=arguments), staged)
 
     def findings_of(self, number: int) -> tuple[Finding, ...]:
         """Return the findings of a trial after run. The finding with enforced signatures is last."""
@@ -101,7 +108,9 @@ class TrialRunner:
         with archive.open("wb") as out:
             write_initramfs(out, entries)
         memory = _MEMORY_MIB + 3 * (archive.stat().st_size >> 20)
-        boot = Boot(self._kit.vmlinuz, archive, memory, _ARGUMENTS, ready_mark(token), last_marks(token))
+        # The nodes' arguments are first: the last one of a name counts, and the script needs its own.
+        words = " ".join((*self._arguments, _ARGUMENTS))
+        boot = Boot(self._kit.vmlinuz, archive, memory, words, ready_mark(token), last_marks(token))
         return self._kit.machine.boot(boot), token
 
     def _settle(self, steps: Sequence[Step], log: BootLog, console: Console) -> bool:
@@ -139,7 +148,7 @@ class TrialRunner:
 
     def _subject(self, step: Step) -> Subject:
         kmod = self._trials[step.number // 2].kmod
-        return Subject(kmod, self._kernel, step.enforced, len(step.insmod))
+        return Subject(kmod, self._kernel, step.enforced, len(step.insmod), self._arguments)
 
     def _no_answer(self, console: Console) -> str:
         after = f" ({self._kit.machine.seconds:.0f} s)" if console.end is BootEnd.TIMEOUT else ""

@@ -20,7 +20,11 @@ from kmm_preflight.trial.programs import MissingTool
 _NO_DEVICE = (-errno.ENODEV, -errno.ENXIO)
 # Exit codes of a shell from here on: the program could not be run, or a signal ended it.
 _SHELL_CODES = 126
-_UNKNOWN_KEY = re.compile(r"with unavailable key is rejected|Required key not available")
+_UNKNOWN_KEY = re.compile(
+    r"with unavailable key is rejected|Required key not available|unsigned module loading is restricted"
+    r"|signature verification failed in FIPS mode"
+)
+_NO_KEY = "its key is not built into this kernel"
 _NO_MEMORY = "Cannot allocate memory"
 _LINE_CHARACTERS = 300
 
@@ -37,11 +41,15 @@ class Subject:
     """True for a load with module.sig_enforce=1."""
     before: int = 0
     """Number of kmods that were loaded before, as nodes have them."""
+    arguments: tuple[str, ...] = ()
+    """Arguments of the nodes with which the kernel boots."""
 
     @property
     def how(self) -> str:
         """Description of the virtual machine, as a part of a sentence."""
-        return "in a virtual machine with module.sig_enforce=1" if self.enforced else "in a virtual machine"
+        enforced = ("module.sig_enforce=1",) if self.enforced else ()
+        arguments = " ".join(dict.fromkeys((*self.arguments, *enforced)))
+        return f"in a virtual machine with {arguments}" if arguments else "in a virtual machine"
 
 
 def unable(subject: Subject, missing: MissingTool) -> Finding:
@@ -57,6 +65,8 @@ def undecided(subject: Subject, got: str, lines: Iterable[str] = ()) -> Finding:
 def conclude(subject: Subject, result: ModprobeResult, end: BootEnd, seconds: float) -> Finding:
     """Return the finding of a result. end and seconds are the end of the boot and its time limit."""
     lines = tuple(lines_of(result))
+    if result.panic and _lacks_key(subject, result):
+        return _with(findings.TRIAL_KEY_UNKNOWN, subject, _NO_KEY, lines)
     if result.panic:
         return _with(findings.TRIAL_REFUSED, subject, result.panic, lines)
     if result.refused_before:
@@ -87,9 +97,15 @@ def _refused(subject: Subject, result: ModprobeResult, lines: tuple[str, ...]) -
         return undecided(subject, f"there is not enough memory for it{words}", lines)
     if result.init_error:
         return _init_refused(subject, result, lines)
-    if subject.enforced and any(_UNKNOWN_KEY.search(line) for line in result.lines):
-        return _with(findings.TRIAL_KEY_UNKNOWN, subject, "its key is not built into this kernel", lines)
+    if _lacks_key(subject, result):
+        return _with(findings.TRIAL_KEY_UNKNOWN, subject, _NO_KEY, lines)
     return _with(findings.TRIAL_REFUSED, subject, f"modprobe ended with exit code {result.code}{words}", lines)
+
+
+def _lacks_key(subject: Subject, result: ModprobeResult) -> bool:
+    """True if the kernel refuses the kmod for its key. Files have shown before that the kmod is signed."""
+    lines = (*result.lines, result.panic or "")
+    return bool(subject.enforced or subject.arguments) and any(_UNKNOWN_KEY.search(line) for line in lines)
 
 
 def _init_refused(subject: Subject, result: ModprobeResult, lines: tuple[str, ...]) -> Finding:
