@@ -19,6 +19,8 @@ Object = Mapping[str, Any]
 _OPENSHIFT = (
     ("config.openshift.io", "v1", "ImageDigestMirrorSet", "imagedigestmirrorsets"),
     ("config.openshift.io", "v1", "ImageTagMirrorSet", "imagetagmirrorsets"),
+    ("config.openshift.io", "v1", "ClusterImagePolicy", "clusterimagepolicies"),
+    ("config.openshift.io", "v1", "ImagePolicy", "imagepolicies"),
     ("config.openshift.io", "v1", "Image", "images"),
     ("config.openshift.io", "v1", "Proxy", "proxies"),
     ("operator.openshift.io", "v1alpha1", "ImageContentSourcePolicy", "imagecontentsourcepolicies"),
@@ -52,12 +54,13 @@ def _definitions(folder: Path, kinds: Iterable[tuple[str, str, str, str]]) -> Pa
 def _definition(group: str, version: str, kind: str, plural: str) -> Object:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     served = {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    scope = "Namespaced" if kind == "ImagePolicy" else "Cluster"
     names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "names": names, "scope": "Cluster", "versions": [served]},
+        "spec": {"group": group, "names": names, "scope": scope, "versions": [served]},
     }
 
 

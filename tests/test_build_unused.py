@@ -13,6 +13,8 @@ from kmm_preflight.build.unused import reach_nodes
 from kmm_preflight.model import Finding, Flavour, JudgedImage, ModuleName, Outcome, Stage, StageResult, TargetKernel
 from kmm_preflight.oci.findings import IMAGE_NOT_FOUND, IMAGE_UNREADABLE, REGISTRY_BLOCKED
 from kmm_preflight.oci.reference import Reference
+from kmm_preflight.oci.signature_policy import SignaturePolicy
+from kmm_preflight.oci.signed_identity import SignedIdentity
 from kmm_preflight.planning.plan import Build, Plan, Sign
 from kmm_preflight.stages.findings import IMAGE_ACCESS_DENIED, KMOD_ABSENT, REGISTRY_TLS_IGNORED
 from tests.real.build import need_buildah
@@ -73,6 +75,15 @@ def test_nodes_that_refuse_the_name_refuse_the_result_too(finding: Finding) -> N
     for result in (GOOD, replace(GOOD, image=PUSHED)):
         got = reach_nodes(BUILT, there, result)
         assert (got.outcome, got.findings) == (Outcome.FAILED, (finding,))
+
+
+def test_a_result_has_no_signature_that_a_policy_requires() -> None:
+    policy = SignaturePolicy("ClusterImagePolicy p", ("quay.io",), SignedIdentity())
+    for there, result in ((MISSING, GOOD), (WRONG, replace(GOOD, image=PUSHED))):
+        got = reach_nodes(BUILT, there, result, (policy,))
+        assert (got.outcome, got.findings[0].id) == (Outcome.FAILED, "build-unsigned")
+        assert "ClusterImagePolicy p" in got.reason
+    assert reach_nodes(BOTH, MISSING, GOOD, (policy,)) is GOOD
 
 
 @pytest.fixture(scope="module")

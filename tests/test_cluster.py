@@ -141,6 +141,8 @@ def test_objects_that_modules_need_are_read_and_each_secret_once(cluster: Cluste
             ("list", "imagedigestmirrorsets", "", ""),
             ("list", "imagetagmirrorsets", "", ""),
             ("list", "imagecontentsourcepolicies", "", ""),
+            ("list", "clusterimagepolicies", "", ""),
+            ("list", "imagepolicies", "", ""),
             ("get", "images", "", "cluster"),
             ("get", "configmaps", "openshift-config", "authorities"),
             ("get", "proxies", "", "cluster"),
@@ -203,7 +205,7 @@ def test_more_modules_than_a_page_are_few_requests(tmp_path: Path, cluster: Clus
         assert len(inventory.service_accounts) == 40
         resources = [resource for _, resource, *_ in requests_of(cluster)]
         assert resources.count("modules") == 2
-        assert len(resources) == 9
+        assert len(resources) == 11
         run = run_preflight(tmp_path, *DEMO, f"--kubeconfig={kubeconfig}", "-n0", "-k", "m500")
         assert run.returncode == 0, run.output
         assert run.document["partial"] == f"partial: 1 of {many} Modules"

@@ -31,6 +31,7 @@ SUBCOMMAND_OPTIONS = {"--output", "--with-pull-secret"}
 PROGRAMS = {
     "COPY",
     "apt-get",
+    "cosign",
     "curl",
     "git",
     "kubectl",

@@ -40,6 +40,8 @@ OPTIONAL = (
     ("list", "imagedigestmirrorsets"),
     ("list", "imagetagmirrorsets"),
     ("list", "imagecontentsourcepolicies"),
+    ("list", "clusterimagepolicies"),
+    ("list", "imagepolicies"),
     ("get", "images"),
     ("get", "proxies"),
     ("get", "configmaps"),

@@ -151,6 +151,15 @@ BUILD_UNUSED = define(
     "Push the good image over the old image: pass --push-built-image. Or delete the tag, so that KMM builds the image.",
 )
 
+BUILD_UNSIGNED = define(
+    "build-unsigned",
+    REFUTES,
+    "the section makes a good image, but {policy} requires a signature of {image}, and neither KMM nor this run signs "
+    "images",
+    "Sign each image that KMM pushes with the key of the policy. Or push a signed image yourself, and remove the build "
+    "section.",
+)
+
 SIGN_IMAGE_NONE = define(
     "sign-image-none",
     REFUTES,

@@ -5,11 +5,13 @@ KMM builds and signs only under a name that does not resolve (docs/reference/kmm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from kmm_preflight.build import findings
 from kmm_preflight.model import Finding, Outcome, Stage, StageResult
 from kmm_preflight.oci import findings as oci_findings
+from kmm_preflight.oci.signature_policy import SignaturePolicy
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.stages import findings as stages_findings
 
@@ -19,10 +21,12 @@ _NOT_PULLED = {oci_findings.IMAGE_UNREADABLE.id}
 _REFUSED_BY_NAME = {oci_findings.REGISTRY_BLOCKED.id, stages_findings.REGISTRY_TLS_IGNORED.id}
 
 
-def reach_nodes(plan: Plan, image: StageResult, result: StageResult) -> StageResult:
+def reach_nodes(
+    plan: Plan, image: StageResult, result: StageResult, policies: Sequence[SignaturePolicy] = ()
+) -> StageResult:
     """Return the result of a section. Fail the last section if no node takes the image that it made.
 
-    image is the result of the image stage.
+    image is the result of the image stage. policies require a signature of the image.
     """
     last = Stage.SIGN if plan.sign else Stage.BUILD
     if result.stage is not last or result.outcome is not Outcome.VERIFIED:
@@ -30,6 +34,8 @@ def reach_nodes(plan: Plan, image: StageResult, result: StageResult) -> StageRes
     refusal = next((finding for finding in image.findings if finding.id in _REFUSED_BY_NAME), None)
     if refusal:
         return _failed(result, refusal)
+    if policies:
+        return _failed(result, findings.BUILD_UNSIGNED(policy=policies[0].name, image=plan.image.name))
     made = result.image
     if made is None or made.stored:
         return result

@@ -42,6 +42,8 @@ TAG_MIRRORS = ResourceKind("config.openshift.io", "v1", "imagetagmirrorsets", na
 CONTENT_POLICIES = ResourceKind("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", namespaced=False)
 CLUSTER_IMAGE_POLICIES = ResourceKind("config.openshift.io", "v1", "clusterimagepolicies", namespaced=False)
 IMAGE_POLICIES = ResourceKind("config.openshift.io", "v1", "imagepolicies", namespaced=True)
+OLDER_CLUSTER_IMAGE_POLICIES = ResourceKind("config.openshift.io", "v1alpha1", "clusterimagepolicies", namespaced=False)
+OLDER_IMAGE_POLICIES = ResourceKind("config.openshift.io", "v1alpha1", "imagepolicies", namespaced=True)
 IMAGE_CONFIGS = ResourceKind("config.openshift.io", "v1", "images", namespaced=False)
 PROXIES = ResourceKind("config.openshift.io", "v1", "proxies", namespaced=False)
 NODES = ResourceKind("", "v1", "nodes", namespaced=False)

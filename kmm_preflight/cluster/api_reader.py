@@ -10,11 +10,15 @@ from typing import TypeVar
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import (
+    CLUSTER_IMAGE_POLICIES,
     CONFIG_MAPS,
     CONTENT_POLICIES,
     DIGEST_MIRRORS,
     IMAGE_CONFIGS,
+    IMAGE_POLICIES,
     MODULES,
+    OLDER_CLUSTER_IMAGE_POLICIES,
+    OLDER_IMAGE_POLICIES,
     PROXIES,
     SECRETS,
     SERVICE_ACCOUNTS,
@@ -36,10 +40,15 @@ from kmm_preflight.cluster.inventory import (
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.oci.cluster_proxy import trusted_config_maps
+from kmm_preflight.oci.signature_policy import CLUSTER_POLICY, NAMESPACE_POLICY
 from kmm_preflight.planning.module import Module, RefusedModule, parse_module
 from kmm_preflight.planning.source import has_case
 
 _CONFIG_NAMESPACE = "openshift-config"
+_POLICIES = (
+    (CLUSTER_IMAGE_POLICIES, OLDER_CLUSTER_IMAGE_POLICIES, CLUSTER_POLICY),
+    (IMAGE_POLICIES, OLDER_IMAGE_POLICIES, NAMESPACE_POLICY),
+)
 _T = TypeVar("_T")
 
 
@@ -63,7 +72,7 @@ def read_cluster(api: ReadApi) -> Inventory:
     accounts, assumed = _accounts(api, loading)
     secrets = _secrets(api, _pull_secrets(loading, accounts))
     inventory = replace(inventory, service_accounts=accounts, secrets=secrets, assumed=assumed)
-    return _with_proxy(api, _with_trust(api, _with_mirrors(api, inventory)))
+    return _with_proxy(api, _with_trust(api, _with_policies(api, _with_mirrors(api, inventory))))
 
 
 def with_fleet(api: ReadApi, inventory: Inventory) -> Inventory:
@@ -240,6 +249,20 @@ def _with_mirrors(api: ReadApi, inventory: Inventory) -> Inventory:
         inventory = replace(
             inventory,
             mirrors=(*inventory.mirrors, *(mirrors or ())),
+            assumed=(*inventory.assumed, *assumed),
+        )
+    return inventory
+
+
+def _with_policies(api: ReadApi, inventory: Inventory) -> Inventory:
+    """Return the inventory with the policies that require signatures of images, in the version that is served."""
+    for kind, older, name in _POLICIES:
+        policies, assumed = _optional(partial(api.list, kind), kind, f"no {name} is assumed")
+        if policies is None and not assumed:
+            policies, assumed = _optional(partial(api.list, older), older, f"no {name} is assumed")
+        inventory = replace(
+            inventory,
+            image_policies=(*inventory.image_policies, *({**policy, "kind": name} for policy in policies or ())),
             assumed=(*inventory.assumed, *assumed),
         )
     return inventory

@@ -21,6 +21,7 @@ from kmm_preflight.kmm_version import parse_kmm_version
 from kmm_preflight.model import Finding, Manifest
 from kmm_preflight.oci.auth import Keychain, holds_login, no_login, parse_pull_secret
 from kmm_preflight.oci.credentials import PullCredentials
+from kmm_preflight.oci.signature_policy import SignaturePolicy, parse_signature_policies
 from kmm_preflight.planning.plan import Case, Plan
 
 # `oc adm inspect` replaces each value of a Secret by its length.
@@ -48,6 +49,8 @@ class Credentials:
     """True if the client that pulls obeys the Module's registryTLS."""
     trust_known: bool = False
     """True if the registry settings of the nodes were read."""
+    policies: tuple[SignaturePolicy, ...] = ()
+    """Policies of the cluster that require a signature of the image."""
 
     @property
     def notes(self) -> tuple[Finding, ...]:
@@ -114,16 +117,21 @@ def image_credentials(
     Without a cluster, --authfile replaces Secrets that were not given. In a cluster it never does.
     """
     credentials = _credentials(plan, inventory, authfile, node_secrets(plan, inventory))
+    own_client = _pulls_by_itself(plan, kmm_version)
+    namespace = plan.module.namespace if plan.module.kind in _WITH_POD else None
+    policies = () if own_client else parse_signature_policies(inventory.image_policies).required(plan.image, namespace)
     return replace(
         credentials,
-        registry_tls=_obeys_registry_tls(kmm_version),
+        registry_tls=own_client,
         trust_known=inventory.live or inventory.image_config is not None,
+        policies=policies,
     )
 
 
-def _obeys_registry_tls(kmm_version: str | None) -> bool:
-    """True if KMM's own client pulls on the node, which obeys registryTLS (docs/reference/kmm.md 12.3)."""
-    return kmm_version is not None and parse_kmm_version(kmm_version) < _KUBELET_PULLS
+def _pulls_by_itself(plan: Plan, kmm_version: str | None) -> bool:
+    """True if KMM's own client pulls on the node: it knows registryTLS and no policies (docs/reference/kmm.md 12.3)."""
+    of_pod = plan.module.kind in _WITH_POD
+    return of_pod and kmm_version is not None and parse_kmm_version(kmm_version) < _KUBELET_PULLS
 
 
 def build_credentials(plan: Plan, inventory: Inventory, authfile: Keychain | None, in_job: bool) -> Credentials:

@@ -22,6 +22,8 @@ KINDS: Mapping[ResourceKind, str] = {
     resources.CONTENT_POLICIES: "ImageContentSourcePolicy",
     resources.CLUSTER_IMAGE_POLICIES: "ClusterImagePolicy",
     resources.IMAGE_POLICIES: "ImagePolicy",
+    resources.OLDER_CLUSTER_IMAGE_POLICIES: "ClusterImagePolicy",
+    resources.OLDER_IMAGE_POLICIES: "ImagePolicy",
     resources.IMAGE_CONFIGS: "Image",
     resources.PROXIES: "Proxy",
     resources.NODES: "Node",
@@ -71,8 +73,6 @@ def export_cluster(api: ReadApi, node_logins: bool) -> Export:
         recording.get(resources.SECRETS, name, namespace)
     for namespace, name in sorted({key for module in inventory.modules for key in module.dockerfiles()}):
         recording.get(resources.CONFIG_MAPS, name, namespace)
-    for kind in (resources.CLUSTER_IMAGE_POLICIES, resources.IMAGE_POLICIES):
-        recording.list_if_allowed(kind)
     logins = set(recording.manifests.get(resources.SECRETS, {})) - named
     if not node_logins:
         for key in logins:
@@ -119,13 +119,6 @@ class _Recording:
         if found is not None:
             self._keep(kind, *found)
         return found
-
-    def list_if_allowed(self, kind: ResourceKind) -> None:
-        """Keep the objects of a kind if the account may list them."""
-        try:
-            self.list(kind)
-        except Forbidden:
-            return  # its words are kept
 
     def get(
         self, kind: ResourceKind, name: str, namespace: str | None = None, metadata_only: bool = False

@@ -45,6 +45,8 @@ class Inventory:
     """ServiceAccounts."""
     mirrors: tuple[Manifest, ...] = ()
     """ImageDigestMirrorSets, ImageTagMirrorSets and ImageContentSourcePolicies."""
+    image_policies: tuple[Manifest, ...] = ()
+    """ClusterImagePolicies and ImagePolicies."""
     image_config: Manifest | None = None
     """The image.config.openshift.io named cluster, or None."""
     proxy: Manifest | None = field(default=None, repr=False)

@@ -14,13 +14,16 @@ from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.cluster.kmm_kinds import is_skipped
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import Manifest, NotJudged
+from kmm_preflight.oci.signature_policy import API_VERSIONS as POLICY_VERSIONS
+from kmm_preflight.oci.signature_policy import CLUSTER_POLICY, NAMESPACE_POLICY
 from kmm_preflight.planning.module import GROUP, Module, parse_module
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES = 64 << 20
 _CORE, _CONFIG = "v1", "config.openshift.io/v1"
 _NAMESPACED = {"ConfigMap": _CORE, "Secret": _CORE, "ServiceAccount": _CORE}
-_NAMESPACED_KINDS = (*_NAMESPACED, "NodePool")
+_NAMESPACED_KINDS = (*_NAMESPACED, "NodePool", NAMESPACE_POLICY)
+_POLICIES = (CLUSTER_POLICY, NAMESPACE_POLICY)
 _MIRRORS = {
     "ImageDigestMirrorSet": _CONFIG,
     "ImageTagMirrorSet": _CONFIG,
@@ -39,14 +42,14 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
     the CRD or KMM's webhook would refuse a Module, and with both places of a Module that exists twice.
     """
     modules: dict[Key, tuple[Module, DocumentPlace]] = {}
-    objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *KINDS)}
+    objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *_POLICIES, *KINDS)}
     not_judged = list[NotJudged]()
     for path in paths:
         for place, manifest in _objects(path, stdin):
             kind, api = str(manifest["kind"]), manifest.get("apiVersion")
             if _is_module(manifest, place):
                 _add_module(modules, manifest, place, namespace)
-            elif kind in _NEEDED and api == _NEEDED[kind]:
+            elif (kind in _NEEDED and api == _NEEDED[kind]) or (kind in _POLICIES and api in POLICY_VERSIONS):
                 _add_object(objects[kind], manifest, place, namespace)
             elif kind in KINDS and api in KINDS[kind]:
                 _add_newest_state(objects[kind], manifest, place, namespace)
@@ -60,6 +63,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
         secrets=objects["Secret"],
         service_accounts=objects["ServiceAccount"],
         mirrors=tuple(manifest for kind in _MIRRORS for manifest in objects[kind].values()),
+        image_policies=tuple(manifest for kind in _POLICIES for manifest in objects[kind].values()),
         image_config=objects["Image"].get(("", "cluster")),
         proxy=objects["Proxy"].get(("", "cluster")),
         fleet=fleet,

@@ -130,7 +130,7 @@ def _index(entries: Field, subject: str) -> Index:
     return Index(
         tuple(
             Child(
-                _descriptor(entry),
+                parse_descriptor(entry),
                 entry["platform"]["os"].optional_text(),
                 entry["platform"]["architecture"].optional_text(),
             )
@@ -144,7 +144,7 @@ def _manifest(document: Field, subject: str) -> ImageManifest:
     config = document["config"].present("a config: is this an image?")
     if len(layers.items()) > LAYERS_IN_AN_IMAGE:
         raise BoundExceeded(f"{subject}: more than {LAYERS_IN_AN_IMAGE} layers")
-    manifest = ImageManifest(_descriptor(config), tuple(_descriptor(layer) for layer in layers))
+    manifest = ImageManifest(parse_descriptor(config), tuple(parse_descriptor(layer) for layer in layers))
     media_type = manifest.config.media_type or "image"
     if "config" not in media_type and "image" not in media_type:
         raise config["mediaType"].refuse("an image's config: this is another artifact")
@@ -155,7 +155,8 @@ def _manifest(document: Field, subject: str) -> ImageManifest:
     return manifest
 
 
-def _descriptor(field: Field) -> Descriptor:
+def parse_descriptor(field: Field) -> Descriptor:
+    """Return a descriptor: digest, size and media type of a blob. Raise Malformed."""
     size = field["size"].value
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise field["size"].refuse("a number of bytes")

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, PlatformMissing
 from kmm_preflight.model import JudgedImage
+from kmm_preflight.oci.attachments import read_attachments
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.document import (
     CONFIG_BYTES,
@@ -25,6 +26,7 @@ from kmm_preflight.oci.document import (
 from kmm_preflight.oci.filesystem import FileSystem, Layer, Located
 from kmm_preflight.oci.index import LayerEntry, LayerIndex
 from kmm_preflight.oci.layers import KeepRules, ReadBudget, VerifiedStream, layer_index
+from kmm_preflight.oci.sigstore import Attachment
 from kmm_preflight.text import listed
 
 INDEX_DEPTH = 3
@@ -195,6 +197,11 @@ class Image:
 
     def _layer_subject(self, descriptor: Descriptor) -> str:
         return f"layer {descriptor.digest} of image {self.resolved.name}"
+
+    def attachments(self) -> tuple[Attachment, ...]:
+        """Return the signatures of the platform's manifest in its registry, unverified. Raise PreflightError."""
+        digest, subject = self.resolved.manifest_digest, f"image {self.resolved.name}"
+        return read_attachments(self._repository, digest, subject)
 
     def check_layers(self) -> None:
         """Check that each layer can be read, except the layers that were just fetched. Raise Malformed if one cannot.

@@ -51,6 +51,21 @@ REGISTRY_TLS_OPEN = define(
     "the CA that nodes trust with --registry-ca.",
 )
 
+IMAGE_SIGNATURE_REFUSED = define(
+    "image-signature-refused",
+    REFUTES,
+    "{policy} requires a signature of image {image}, so nodes refuse the image: {problem}",
+    "Sign the manifest {digest} with the key of the policy, for example with cosign sign --key, under a name that the "
+    "policy accepts. Or correct the policy.",
+)
+
+IMAGE_SIGNATURE_OPEN = define(
+    "image-signature-open",
+    UNDECIDED,
+    "{policy} requires a signature of image {image}, which this suite does not verify in full: {problem}",
+    "Pull the image once on a node, for example with a Pod that uses it in the namespace of the Module.",
+)
+
 KMOD_ABSENT = define(
     "kmod-absent",
     REFUTES,

@@ -27,6 +27,7 @@ from kmm_preflight.stages import findings
 from kmm_preflight.stages.decision import Decision
 from kmm_preflight.stages.kmod_folder import KmodFolder, broken_link, kind_words
 from kmm_preflight.stages.node_pull import open_as_node, why_not_pulled
+from kmm_preflight.stages.signature_check import judge_policies
 from kmm_preflight.worker import findings as worker_findings
 
 _KMODS_MOST = 10_000
@@ -67,6 +68,8 @@ def _judge(
         if problem := images.refusal(name):
             return _result(plan, Decision(oci_findings.REGISTRY_BLOCKED(problem=problem)))
         image = open_as_node(plan, name, images, credentials)  # (1)
+        if refused := judge_policies(credentials.policies, image, name):
+            return _result(plan, Decision(refused, credentials.notes), image.resolved.judged())
         if plan.recorded and plan.recorded.digest == image.resolved.digest:
             image.check_layers()
             return _carried(plan.recorded, image.resolved.judged())
