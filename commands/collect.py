@@ -106,8 +106,9 @@ def _write(folder: Path, export: Export, lines: Sequence[str]) -> None:
                 (Path(new) / name).write_text(text, encoding="utf-8")
             for name in contents:  # all of them can be written: so the folder never has a part of an export
                 (Path(new) / name).replace(folder / name)
-        for kind in set(KINDS) - set(export.manifests):
-            (folder / f"{kind.resource}.yaml").unlink(missing_ok=True)
+        # Two versions of a resource share a file.
+        for name in {f"{kind.resource}.yaml" for kind in KINDS} - set(contents):
+            (folder / name).unlink(missing_ok=True)
     except OSError as exc:
         raise UsageProblem(f"--output {folder}: cannot be written ({exc.strerror})") from exc
 

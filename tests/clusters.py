@@ -31,6 +31,7 @@ _MACHINES = (
     ("machineconfiguration.openshift.io", "v1", "MachineOSConfig", "machineosconfigs"),
     ("machineconfiguration.openshift.io", "v1", "OSImageStream", "osimagestreams"),
     ("config.openshift.io", "v1", "ClusterVersion", "clusterversions"),
+    ("kmm.sigs.x-k8s.io", "v1beta1", "NodeModulesConfig", "nodemodulesconfigs"),
 )
 
 

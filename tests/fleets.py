@@ -197,7 +197,12 @@ def node_modules(node_name: str, *modules: tuple[str, str, str], kernel: str = T
     """Return the NodeModulesConfig of a node: namespace, name and image of each Module. config: more of each config."""
     base = {"modprobe": {"moduleName": "none", "dirName": "/opt"}, "insecurePull": False, "kernelVersion": kernel}
     entries = [
-        {"namespace": namespace, "name": name, "config": {**base, "containerImage": image, **config}}
+        {
+            "namespace": namespace,
+            "name": name,
+            "serviceAccountName": "",
+            "config": {**base, "containerImage": image, **config},
+        }
         for namespace, name, image in modules
     ]
     return {

@@ -41,6 +41,7 @@ from .fleets import (
     config,
     module,
     node,
+    node_modules,
     node_pool,
     pool,
     release_images,
@@ -51,6 +52,7 @@ from .fleets import (
 )
 from .real.layout import write_layout
 from .runs import Run, run_preflight
+from .test_collect import collect
 
 MODULES = [
     module("everywhere"),
@@ -368,3 +370,90 @@ def answered(cluster: Cluster) -> dict[str, set[str]]:
     """Return the Modules in the preflight object of each kernel."""
     objects = json.loads(cluster.kubectl("get", "preflightvalidationsocp", "-o", "json").stdout)["items"]
     return {item["spec"]["kernelVersion"]: {module["name"] for module in item["status"]["modules"]} for item in objects}
+
+
+LABEL = "kmm.node.kubernetes.io/version-module.demo.versioned"
+OLD = "registry.example/old:v0"
+
+
+def ordered_upgrade() -> list[Object]:
+    """Return a cluster in an ordered upgrade of one Module: worker-0 has it, worker-1 keeps the version before."""
+    versioned = module("versioned", {"node-role.kubernetes.io/worker": "", "kubernetes.io/arch": "amd64"})
+    versioned["spec"]["moduleLoader"]["container"]["version"] = "2"
+    of_today = {"feature.node.kubernetes.io/kernel-version.full": TODAY, "site": "b"}
+    lost = module("lost", of_today)
+    lost["spec"]["moduleLoader"]["container"]["modprobe"]["moduleName"] = "other"
+    rhel = node("rhel-0", "worker", labels={"site": "a"}, kernel="4.18.0-513.5.1.el8_9.x86_64")
+    rhel["status"]["nodeInfo"]["osImage"] = "Red Hat Enterprise Linux 8.9 (Ootpa)"
+    return [
+        node("worker-0", "worker", labels={LABEL: "2", **of_today}),
+        node("worker-1", "worker", labels={LABEL: "1"}),
+        node("worker-2", "worker"),
+        rhel,
+        pool("worker"),
+        rendered("worker"),
+        pool("rt"),
+        rendered("rt", "realtime"),
+        streams("rhel-9"),
+        node_modules("worker-1", ("demo", "versioned", OLD)),
+        versioned,
+        lost,
+        module("rhel", {"site": "a"}),
+        module("all"),
+        module("arm", {"kubernetes.io/arch": "arm64"}),
+    ]
+
+
+def images_and_findings(run: Run) -> dict[str, tuple[str, set[str]]]:
+    """Return the image of each case and its findings except image-not-found."""
+    return {
+        f"{case['name']}@{case['kernel']}{case['version'] or ''}": (
+            case["image"]["reference"],
+            {finding["id"] for finding in case["findings"]} - {"image-not-found", "nodes-without-version"},
+        )
+        for case in run.document["modules"]
+    }
+
+
+NONE = "registry.example/none:v1"
+FOREIGN = "unknown-nodes-with-Red-Hat-Enterprise-Linux-8.9-Ootpa--amd64-standard"
+AFTER = {
+    f"versioned@{AMD_9}": (NONE, {"pool-not-checked"}),
+    f"versioned@{AMD_9}1": (OLD, {"version-kept", "version-kernel-unclear", "pool-not-checked"}),
+    f"lost@{AMD_9}": ("", {"selector-lost", "pool-not-checked"}),
+    f"rhel@{FOREIGN}": ("", {"node-not-coreos", "pool-not-checked"}),
+    f"all@{AMD_9}": (NONE, set()),
+    f"all@{RT_9}": (NONE, {"pool-to-come"}),
+    f"all@{FOREIGN}": ("", {"node-not-coreos"}),
+}
+ARM_LISTED = [{"kind": "Module", "namespace": "demo", "name": "arm", "reason": "no node and no pool has arm64"}]
+
+
+def test_nodes_as_they_will_be(tmp_path: Path, release: tuple[str, str]) -> None:
+    run = run_preflight(tmp_path, *release, written(tmp_path / "given", ordered_upgrade()), "-n0")
+    assert run.returncode == 1, run.output
+    assert images_and_findings(run) == AFTER
+    assert run.document["listed"] == ARM_LISTED
+    assert f"demo/versioned  {AMD_9},version=1" in run.output
+    # The version of KMM decides about nodes that keep an older version.
+    run = run_preflight(
+        tmp_path, *release, written(tmp_path / "given", ordered_upgrade()), "--proof=node", "--kmm-version=2.4", "-n0"
+    )
+    assert "version-kernel" in images_and_findings(run)[f"versioned@{AMD_9}1"][1], run.output
+
+
+def test_nodes_as_they_will_be_from_a_cluster(tmp_path: Path, release: tuple[str, str]) -> None:
+    """NodeModulesConfigs have KMM's own definition. A folder of collect gives the same cases."""
+    with Cluster(tmp_path / "cluster") as cluster:
+        serve(cluster, tmp_path)
+        serve_machines(cluster, tmp_path, released("kmm-main") / "nodemodulesconfigs.yaml")
+        cluster.apply(*namespaces("demo"), *ordered_upgrade())
+        run = run_preflight(tmp_path, *release, f"--kubeconfig={cluster.kubeconfig('reader')}", "-n0")
+        assert run.returncode == 1, run.output
+        assert images_and_findings(run) == AFTER
+        assert run.document["listed"] == ARM_LISTED
+        collected = tmp_path / "collected"
+        done = collect(cluster, collected)
+        assert done.returncode == 0, done.stderr
+    run = run_preflight(tmp_path, *release, f"--manifests={collected}", "-n0")
+    assert images_and_findings(run) == AFTER

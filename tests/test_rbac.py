@@ -30,7 +30,7 @@ from tests.clusters import (
 from tests.demo import DEMO, KERNEL
 from tests.fleets import config, node, pool, rendered
 from tests.real.kubernetes.cluster import Cluster
-from tests.real.kubernetes.definitions import PREFLIGHTS, released
+from tests.real.kubernetes.definitions import PREFLIGHTS
 from tests.runs import ROOT, Run, run_preflight
 
 RBAC: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()))
@@ -73,7 +73,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(folder) as cluster:
         serve(cluster, folder)
         serve_machines(cluster, folder)
-        cluster.apply_crds(PREFLIGHTS["list"], released("kmm-main") / "nodemodulesconfigs.yaml")
+        cluster.apply_crds(PREFLIGHTS["list"])
         cluster.apply(
             *namespaces("demo", "openshift-config", "kmm-preflight"),
             module("demo", "own", secret="pull", build={"dockerfileConfigMap": {"name": "file"}}),
@@ -239,7 +239,7 @@ def test_without_a_verb_on_what_tells_of_nodes_it_goes_on_and_says_so(
     fleet = read_fleet(connect(Access((kubeconfig,))), ordered=True)
     assert fleet.known is (resource != "nodes")
     (said,) = fleet.assumed
-    assert re.search(rf", because {resource}[\w.]* could not be read: .*: {verb} {resource}.* as {SUBJECT}", said)
+    assert re.search(rf", because {resource}[\w.-]* could not be read: .*: {verb} {resource}.* as {SUBJECT}", said)
 
 
 def test_the_example_is_what_kubectl_takes(cluster: Cluster) -> None:

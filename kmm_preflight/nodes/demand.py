@@ -80,13 +80,11 @@ def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
     selected = _selected(module, prediction)
     loading = {group: nodes for group, nodes in selected.groups.items() if group.version is not Own.NOTHING}
     without = [node for group, nodes in selected.groups.items() if group.version is Own.NOTHING for node in nodes]
-    if not any(group.selected_today for group in selected.groups):
-        pending = _demands(loading, ())
-        later = _demand_without_nodes(module, prediction, selected.kept_away)
-        return (*pending, *(demand for demand in later if not (pending and demand.unresolved)))
+    if not selected.groups:
+        return _demand_without_nodes(module, prediction, selected.kept_away)
     notes: tuple[Finding, ...] = (_without_version(module, without),) if without else ()
     if not loading:
-        nothing = findings.NO_NODE_LOADS(got=f"no node has a kmod of it today or the label {_version_of(module)}")
+        nothing = findings.NO_NODE_LOADS(got=f"no node has the label {_version_of(module)}, or keeps an older version")
         return tuple(replace(demand, unresolved=nothing) for demand in _demands(selected.groups, notes))
     beside = candidates_beside_nodes(module, prediction)
     kinds = {_kind(group.predicted) for group in loading}

@@ -14,6 +14,7 @@ from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.named import with_boot_arguments
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
 from kmm_preflight.nodes.settling import NO_UPGRADE, OrderedUpgrade
+from kmm_preflight.nodes.superseded import without_superseded
 from kmm_preflight.nodes.target import Target
 from kmm_preflight.nodes.targets import targets_by_selector, targets_for_any_node, targets_of, with_nodes
 from kmm_preflight.oci.credentials import PullCredentials
@@ -99,11 +100,12 @@ def choose_kernels(
     prediction = Prediction(fleet, streams)
     demands = {module.name: _demand(module, prediction, options) for module in judged}
     release, kernels = read_release(images, name, _choice(options, demands.values()), credentials)
-    readable = {module.name: module for module in judged if isinstance(module, Module)}
-    upgrades = {name: OrderedUpgrade(module.version, options.one_folder) for name, module in readable.items()}
-    by_module = {
+    readable = [module for module in judged if isinstance(module, Module)]
+    upgrades = {module.name: OrderedUpgrade(module.version, options.one_folder) for module in readable}
+    every = {
         name: targets_of(demand, kernels, streams, upgrades.get(name, NO_UPGRADE)) for name, demand in demands.items()
     }
+    by_module, superseded = without_superseded(readable, every)
     all_targets = tuple(target for targets in by_module.values() for target in targets)
     used = [target.kernel for target in all_targets]
     ordered = [kernel for kernel in kernels if kernel in used] + used
@@ -116,9 +118,16 @@ def choose_kernels(
             for module, targets in by_module.items()
         },
         (*fleet.assumed, *_assumed(fleet, streams, options, name)),
-        {module.name: f"no node and no pool has {missing}" for module in readable.values()
-         if not by_module[module.name] and (missing := missing_arch(module, fleet))},
-    )  # fmt: skip
+        {**superseded, **_of_missing_arches(readable, every, fleet)},
+    )
+
+
+def _of_missing_arches(
+    modules: Iterable[Module], targets: Mapping[ModuleName, tuple[Target, ...]], fleet: Fleet
+) -> dict[ModuleName, str]:
+    """Return the Modules without a target because of the architecture that they select, with the reason."""
+    missing = {module.name: missing_arch(module, fleet) for module in modules if not targets[module.name]}
+    return {name: f"no node and no pool has {arch}" for name, arch in missing.items() if arch}
 
 
 def named_kernels(

@@ -31,7 +31,8 @@ def settle(target: Target, demand: Demand, upgrade: OrderedUpgrade) -> Target | 
     if demand.unresolved:
         return replace(target, unresolved=demand.unresolved)
     if target.unresolved:
-        return target
+        # Nobody knows whether nodes to come will have the label, or the kernel.
+        return None if demand.pending and not demand.node_count else target
     kernel, group = target.kernel.version, demand.predicted.group
     holds = {label: label.holds_on(kernel) for label in demand.pending}
     missed = [label for label, held in holds.items() if held is False]
