@@ -117,6 +117,7 @@ def test_the_whole_module() -> None:
         deleting=True,
         secret="pull",
         selector=WORKERS,
+        version="1",
     )  # fmt: skip
 
 

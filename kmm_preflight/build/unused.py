@@ -18,7 +18,12 @@ from kmm_preflight.stages import findings as stages_findings
 # The pull of such an image fails, so KMM builds.
 _NOT_PULLED = {oci_findings.IMAGE_UNREADABLE.id}
 # With these, nodes refuse every image of the name, also an image that KMM will build.
-_REFUSED_BY_NAME = {oci_findings.REGISTRY_BLOCKED.id, stages_findings.REGISTRY_TLS_IGNORED.id}
+_REFUSED_BY_NAME = {
+    oci_findings.REGISTRY_BLOCKED.id,
+    stages_findings.REGISTRY_TLS_IGNORED.id,
+    stages_findings.NODE_IMAGE_BAD.id,
+    stages_findings.IMAGE_NEVER_PULLED.id,
+}
 
 
 def reach_nodes(

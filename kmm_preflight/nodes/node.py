@@ -50,6 +50,8 @@ class Node:
     """The image of a layered pool that it must run next, or None without such a pool."""
     os_image: str | None = None
     """Name and version of its operating system, or None if unknown."""
+    images: tuple[tuple[str, ...], ...] | None = None
+    """The names of each image that it holds, or None if it does not list its images."""
 
     @property
     def has_kernel(self) -> bool:
@@ -107,4 +109,11 @@ def parse_node(manifest: Manifest) -> Node:
         desired_config=annotations[f"{_MCO}/desiredConfig"].optional_text(),
         desired_image=annotations[f"{_MCO}/desiredImage"].optional_text(),
         os_image=node_info["osImage"].optional_text(),
+        images=_images(document["status"]["images"]),
     )
+
+
+def _images(field: Field) -> tuple[tuple[str, ...], ...] | None:
+    if not field.items():
+        return None
+    return tuple(tuple(name.text() for name in image["names"]) for image in field)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kmm_preflight.model import VERIFIED_HTTPS, BootArguments, Finding, ModuleName, RegistryTLS, TargetKernel
 from kmm_preflight.oci.reference import Reference
+from kmm_preflight.planning.pull_policy import NOTHING_KNOWN, NodeStore
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Plan:
     """Name of the ServiceAccount that the Module names for its Pods, or None."""
     pull_policy: str | None = None
     """The imagePullPolicy of the container, or None for Kubernetes' default."""
+    store: NodeStore = NOTHING_KNOWN
+    """Images that the nodes of the case hold under the name of the image."""
     version: str | None = None
     """The version of the Module on these nodes, if they keep another one than the Module's in an ordered upgrade."""
 

@@ -66,6 +66,46 @@ IMAGE_SIGNATURE_OPEN = define(
     "Pull the image once on a node, for example with a Pod that uses it in the namespace of the Module.",
 )
 
+NODE_IMAGE_BAD = define(
+    "node-image-bad",
+    REFUTES,
+    "{nodes} will not pull image {image} ({policy}), because the name is there already with {held}, not with {now}; "
+    "and that image is not good: {problem}",
+    "Give the new image a tag of its own, with ${{KERNEL_FULL_VERSION}} in it. Or set imagePullPolicy: Always in the "
+    "Module.",
+)
+
+NODE_IMAGE_OPEN = define(
+    "node-image-open",
+    UNDECIDED,
+    "{nodes} will not pull image {image} ({policy}), because the name is there already with {held}, not with {now}; "
+    "that image could not be judged: {problem}",
+    "Give the new image a tag of its own, with ${{KERNEL_FULL_VERSION}} in it. Or set imagePullPolicy: Always in the "
+    "Module.",
+)
+
+NODE_IMAGE_OTHER = define(
+    "node-image-other",
+    NOTE,
+    "{nodes} will not pull image {image} ({policy}), because the name is there already with {held}, not with {now}; "
+    "that image is good too",
+    "If all nodes must run the same image, give each image a tag of its own.",
+)
+
+IMAGE_NEVER_PULLED = define(
+    "image-never-pulled",
+    REFUTES,
+    "imagePullPolicy is Never, and image {image} is not on {nodes}",
+    "Set imagePullPolicy: IfNotPresent in the Module, or load the image onto the nodes.",
+)
+
+IMAGE_NEVER_OPEN = define(
+    "image-never-open",
+    UNDECIDED,
+    "imagePullPolicy is Never, and it is not known whether image {image} is on {nodes}",
+    "Set imagePullPolicy: IfNotPresent in the Module. Or look with crictl images on each node.",
+)
+
 KMOD_ABSENT = define(
     "kmod-absent",
     REFUTES,

@@ -25,6 +25,7 @@ from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.planning.plan import Plan, Recorded
 from kmm_preflight.stages import findings
 from kmm_preflight.stages.decision import Decision
+from kmm_preflight.stages.held_images import with_held_images
 from kmm_preflight.stages.kmod_folder import KmodFolder, broken_link, kind_words
 from kmm_preflight.stages.node_pull import open_as_node, why_not_pulled
 from kmm_preflight.stages.signature_check import judge_policies
@@ -48,6 +49,7 @@ def judge_image(
     If an earlier run recorded the image and it still exists unchanged, return NOT_NEEDED without a look inside.
     """
     result = _judge(plan, plan.image, images, credentials, further)
+    result = with_held_images(plan, result, lambda name: judge_built(plan, name, images, credentials, further))
     return replace(result, findings=(*result.findings, *plan.notes))
 
 
