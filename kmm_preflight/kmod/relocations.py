@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from kmm_preflight.errors import BoundExceeded
+from kmm_preflight.kmod.linked_sites import unlinked_site_flaws
 from kmm_preflight.kmod.packed import ObjectBytes
 from kmm_preflight.kmod.patch_sites import patch_site_flaws
 from kmm_preflight.kmod.sections import ALWAYS, NOBITS, REL, RELA, Flaw, Section, Sections
@@ -46,6 +47,8 @@ def relocation_flaws(sections: Sections, symbols: SymbolTable) -> Iterator[Flaw]
             yield Flaw(ALWAYS, f"relocations of a live patch in {table.name}, expected {_LIVEPATCH_NAME}…")
         elif sections.all[table.info].loaded:
             yield from _table_flaws(sections, table, sections.all[table.info], symbols)
+    if sections.machine.word == "x86_64":
+        yield from unlinked_site_flaws(sections, symbols)
 
 
 def _is_named_livepatch(table: Section) -> bool:
