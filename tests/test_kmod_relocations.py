@@ -16,7 +16,7 @@ from kmm_preflight.kmod.machine import MACHINES
 from kmm_preflight.kmod.object import read_object
 from kmm_preflight.kmod.sections import read_sections
 
-from .real.defects import section_field
+from .real.defects import objcopy, section_field
 
 if sys.version_info >= (3, 14):
     pass
@@ -121,3 +121,22 @@ def test_relocations_shared_by_many_headers_are_not_read(small: Mapping[str, byt
     data[40:48], data[60:62] = len(large).to_bytes(8, "little"), (60_000).to_bytes(2, "little")
     with pytest.raises(BoundExceeded, match="relocations"):
         read_object(bytes(data), AMD64)
+
+
+@pytest.mark.parametrize("section", [".init.text", ".text"])
+def test_code_whose_relocations_were_removed(section: str, small: Mapping[str, bytes], kernel: KernelFiles) -> None:
+    """A kernel in QEMU loaded the kmod without those of .init.text, and crashed."""
+    removed = objcopy("--remove-relocations", section)(small["pf_gives"])
+    (finding,) = judge_kmod("m.ko", read_object(removed, AMD64), kernel)
+    assert finding.id == "kmod-not-loadable"
+    assert f"in {section}, where the code leaves the kmod" in finding.sentence
+    assert judge_kmod("m.ko", read_object(small["pf_gives"], AMD64), kernel) == ()
+
+
+@pytest.mark.parametrize("entry", [0, 1])
+def test_one_relocation_that_was_turned_off(small: Mapping[str, bytes], kernel: KernelFiles, entry: int) -> None:
+    table = ".rela.init.text"
+    none = change_relocation(small["pf_plain"], table, 1, lambda what: what & ~0xFFFFFFFF, entry)
+    elsewhere = change_relocation(small["pf_plain"], table, 0, lambda place: place + 2, entry)
+    for kmod in (none, elsewhere):
+        assert "kmod-not-loadable" in {finding.id for finding in judge_kmod("m.ko", read_object(kmod, AMD64), kernel)}

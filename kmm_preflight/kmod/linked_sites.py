@@ -13,6 +13,9 @@ _ENTRY_BYTES = 24
 # Tables of jumps and calls to code of the kernel. Each one is an instruction of five or six bytes with an address.
 _TABLES = (".return_sites", ".retpoline_sites")
 _ADDRESS_AT = (1, 2)
+# Table of the begins of functions. Those that are traced begin with a call, or with an instruction that does nothing.
+_BEGINS, _CALL = "__mcount_loc", 0xE8
+_TYPE = 0xFFFFFFFF
 
 
 def unlinked_site_flaws(sections: Sections, symbols: SymbolTable) -> Iterator[Flaw]:
@@ -23,10 +26,12 @@ def unlinked_site_flaws(sections: Sections, symbols: SymbolTable) -> Iterator[Fl
     sites: dict[int, set[int]] = defaultdict(set)
     for table in sections.all:
         target = _target(sections, table)
-        if target is not None and target.name in _TABLES:
+        if target is not None and target.name in (*_TABLES, _BEGINS):
             for _, number, addend in _entries(sections, table):
                 symbol = symbols.symbol(number >> 32)
-                sites[symbol.section].add(symbol.value + addend)
+                place = symbol.value + addend
+                if target.name != _BEGINS or _is_call(sections, symbol.section, place):
+                    sites[symbol.section].add(place)
     for table in sections.all:
         if _target(sections, table) is not None and table.info in sites:
             places = {place for place, *_ in _entries(sections, table)}
@@ -39,6 +44,11 @@ def unlinked_site_flaws(sections: Sections, symbols: SymbolTable) -> Iterator[Fl
             yield Flaw(ALWAYS, f"no relocation of byte {min(left)} in {name}, where the code leaves the kmod")
 
 
+def _is_call(sections: Sections, number: int, place: int) -> bool:
+    known = 0 < number < len(sections.all) and place >= 0
+    return known and sections.part(sections.all[number], place, 1) == bytes([_CALL])
+
+
 def _target(sections: Sections, table: Section) -> Section | None:
     """Return the section that a table of relocations is for, or None for any other section."""
     known = table.kind == RELA and 0 < table.info < len(sections.all)
@@ -47,4 +57,5 @@ def _target(sections: Sections, table: Section) -> Section | None:
 
 def _entries(sections: Sections, table: Section) -> Iterator[tuple[int, int, int]]:
     content = sections.content(table)
-    return struct.iter_unpack("<QQq", content[: len(content) // _ENTRY_BYTES * _ENTRY_BYTES])
+    whole = struct.iter_unpack("<QQq", content[: len(content) // _ENTRY_BYTES * _ENTRY_BYTES])
+    return (entry for entry in whole if entry[1] & _TYPE)  # the type 0 does nothing

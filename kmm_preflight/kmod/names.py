@@ -16,8 +16,22 @@ def module_key(name: str) -> str:
 
 
 def wanted_key(module: str) -> str:
-    """Return the name that modprobe looks up for a module: with _ for -, not cut at a dot."""
-    return module.replace("-", "_")
+    """Return the name that modprobe looks up for a module: with _ for -, not cut at a dot.
+
+    In brackets - stays, since aliases have ranges such as [0-9]. If brackets do not match, return an empty name:
+    modprobe finds nothing (docs/reference/loader.md 5).
+    """
+    parts, at = [], 0
+    while at < len(module):
+        opening = module.find("[", at)
+        outside = module[at : opening if opening >= 0 else len(module)]
+        at += len(outside)
+        closing = module.find("]", at)
+        if "]" in outside or (opening >= 0 and closing < 0):
+            return ""
+        parts += [outside.replace("-", "_"), module[at : closing + 1] if opening >= 0 else ""]
+        at = closing + 1 if opening >= 0 else at
+    return "".join(parts)
 
 
 def is_near(name: str, wanted: str) -> bool:
