@@ -7,6 +7,7 @@ import gzip
 import lzma
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def small() -> Mapping[str, bytes]:
     return small_kmods(build_kernels()[2])
 
 
+def _zstd(data: bytes, checksum: int) -> bytes:
+    return zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: checksum})
+
+
+def cut_by(cut: int, pack: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Return a function that packs its argument and leaves out the last bytes."""
+    return lambda data: pack(data)[:-cut]
+
+
 ODDLY_PACKED: dict[str, Callable[[bytes], bytes]] = {
     "xz with padding": lambda data: lzma.compress(data) + bytes(512),
     "xz with three zero bytes": lambda data: lzma.compress(data) + bytes(3),
@@ -42,6 +52,12 @@ ODDLY_PACKED: dict[str, Callable[[bytes], bytes]] = {
     ),
     "zst in frames": lambda data: zstd.compress(data[:99]) + b"\x5a\x2a\x4d\x18\1\0\0\0x" + zstd.compress(data[99:]),
     "zst behind a frame to skip": lambda data: b"\x50\x2a\x4d\x18\1\0\0\0x" + zstd.compress(data),
+    **{f"xz cut by {cut} bytes": cut_by(cut, lzma.compress) for cut in (1, 4, 12, 13, 24, 40)},
+    **{f"zst cut by {cut} bytes": cut_by(cut, partial(_zstd, checksum=1)) for cut in (1, 2, 3, 4, 5, 8, 5000)},
+    **{f"zst without a checksum cut by {cut} bytes": cut_by(cut, partial(_zstd, checksum=0)) for cut in (1, 4, 99)},
+    "zst, cut in the checksum of its last frame": lambda data: _zstd(data[:99], 1) + _zstd(data[99:], 1)[:-2],
+    "zst, cut in the checksum of its first frame": lambda data: _zstd(data[:99], 1)[:-2] + _zstd(data[99:], 1),
+    "zst with a wrong checksum": lambda data: _zstd(data, 1)[:-1] + b"x",
     "zst, then zero bytes": lambda data: zstd.compress(data) + bytes(4),
 }
 ODDLY_ZIPPED: dict[str, Callable[[bytes], bytes]] = {
@@ -50,6 +66,8 @@ ODDLY_ZIPPED: dict[str, Callable[[bytes], bytes]] = {
     "with text": lambda data: gzip.compress(data) + b"text" * 50_000,
     "and a member behind text": lambda data: gzip.compress(data) + b"text" + gzip.compress(data),
     "with reserved flags": lambda data: gzip.compress(data)[:3] + b"\x20" + gzip.compress(data)[4:],
+    **{f"cut by {cut} bytes": cut_by(cut, gzip.compress) for cut in (1, 3, 4, 5, 7, 8, 9)},
+    "cut in the sum of its second member": lambda data: gzip.compress(data[:99]) + gzip.compress(data[99:])[:-6],
     "with a wrong sum": lambda data: gzip.compress(data)[:-8] + bytes(8),
 }
 
@@ -94,3 +112,14 @@ def _gzread(path: Path) -> bytes | None:
         plain += piece.raw[:size]
     zlib.gzclose(ctypes.c_void_p(file))
     return None if size else plain
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, partial(_zstd, checksum=1)])
+def test_a_kmod_that_is_cut_in_its_data_is_not_whole(
+    pack: Callable[[bytes], bytes], small: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "pf_gives.ko"
+    path.write_bytes(pack(small["pf_gives"])[:-1000])
+    problem = elf_problem(path)
+    assert problem is not None
+    assert "cut short" in problem

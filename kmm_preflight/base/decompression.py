@@ -34,6 +34,10 @@ GZIP, ZSTD, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"
 _ZSTD_SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
 
 
+class CutShort(Malformed):
+    """A compressed stream that ends too early."""
+
+
 class _Decompressor(Protocol):
     """A decompressor for a member of a compressed stream."""
 
@@ -172,4 +176,4 @@ def _members(
                 return
             member = make()
         elif not (data := next(stream, b"")):
-            raise Malformed(f"{subject}: the compressed stream is cut short")
+            raise CutShort(f"{subject}: the compressed stream is cut short")

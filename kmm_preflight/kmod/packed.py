@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from kmm_preflight.base.decompression import GZIP, XZ, ZSTD, NextMember, decompress, next_member, read_pieces
+from kmm_preflight.base.decompression import GZIP, XZ, ZSTD, CutShort, NextMember, decompress, next_member, read_pieces
 from kmm_preflight.errors import BoundExceeded, Malformed
 
 MAGIC = b"\x7fELF"
@@ -35,8 +35,9 @@ def compression(data: bytes) -> str | None:
 def plain_pieces(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
     """Yield the object of a compressed kmod in pieces. The first chunk must have the whole magic.
 
-    xz may have padding and gzip may have other bytes behind it, as kmod's tools accept them (tested with both).
-    Raise Malformed and BoundExceeded as `decompress` does.
+    As kmod's tools accept them (tested with each): xz may have padding, gzip may have other bytes behind it, and gzip
+    and zstd may be cut short behind the end of the object, in their checksum. Raise Malformed and BoundExceeded as
+    `decompress` does.
     """
     stream = iter(chunks)
     head = next(stream, b"")
@@ -47,7 +48,15 @@ def plain_pieces(chunks: Iterable[bytes], subject: str) -> Iterator[bytes]:
             raise Malformed(f"{subject}: the compressed stream is damaged (unknown flags)")
     elif head.startswith(XZ):
         after = _next_xz_stream
-    return decompress(chain([head], stream), subject, after)
+    begin, size = b"", 0
+    try:
+        for piece in decompress(chain([head], stream), subject, after):
+            begin += piece[: HEADER_BYTES - len(begin)]
+            size += len(piece)
+            yield piece
+    except CutShort:
+        if head.startswith(XZ) or _header_problem(begin, size):
+            raise
 
 
 def _next_gzip_member(unused: bytes, rest: Iterator[bytes]) -> bytes:
