@@ -13,6 +13,7 @@ from kmm_preflight.nodes.changing_labels import PendingLabel, value_after
 from kmm_preflight.nodes.demand import demand_of
 from kmm_preflight.nodes.node import parse_node
 from kmm_preflight.nodes.prediction import Prediction, ReleaseStreams
+from kmm_preflight.nodes.selection import named_kernels
 from kmm_preflight.nodes.settling import OrderedUpgrade
 from kmm_preflight.nodes.superseded import without_superseded
 from kmm_preflight.nodes.targets import targets_by_selector, targets_for_any_node, targets_of
@@ -429,3 +430,27 @@ def test_a_module_for_each_kernel() -> None:
     assert selected(today, new) == {"today": "selector-lost", "new": OWN}
     assert selected(today, module("new", {FULL: AMD_10})) == {"today": "selector-lost", "new": "no-node-loads"}
     assert selected(today, module("lost", {FULL: TODAY})) == {"today": "selector-lost", "lost": "selector-lost"}
+
+
+def named(manifest: Object, *objects: Object, one_folder: bool = False) -> dict[str, str]:
+    """Return the cases of a Module on the kernel of --kernel."""
+    parsed = parse_module(manifest, "")
+    fleet = fleet_of([*WORKERS, *objects])
+    selection = named_kernels([AMD_9], (), None, None, [parsed], fleet, one_folder)
+    return words({case.kernel_words: case for case in make_cases([parsed], selection.targets)})
+
+
+def test_nodes_on_a_kernel_that_an_option_names() -> None:
+    """The kernel is given, so pools do not count. Versions and labels do."""
+    rhel = node("r", "worker", kernel="4.18.0-513.5.1.el8_9.x86_64")
+    rhel["status"]["nodeInfo"]["osImage"] = "Red Hat Enterprise Linux 8.9 (Ootpa)"
+    assert named(module("m"), rhel) == {AMD_9: OWN}
+    old = [labelled("a", "1"), node_modules("a", ("demo", "m", OLD))]
+    assert named(versioned("2"), *old) == {f"{AMD_9},version=1": OLD}
+    assert named(versioned("2"), *old, labelled("b", "2")) == {AMD_9: OWN, f"{AMD_9},version=1": OLD}
+    assert named(versioned("2"), *old, one_folder=True) == {f"{AMD_9},version=1": "version-kernel"}
+    assert named(versioned("2"), labelled("b", None)) == {AMD_9: "no-node-loads"}
+    assert named(module("m", {FULL: TODAY}), ON_NODE) == {AMD_9: "selector-lost"}
+    assert named(module("m", {FULL: AMD_9}), ON_NODE) == {AMD_9: OWN}
+    assert named(module("m", {FULL: "4.18.0"}), ON_NODE) == {AMD_9: "no-node-loads"}
+    assert named(module("m", {"kubernetes.io/arch": "arm64"}), ON_NODE) == {AMD_9: OWN}

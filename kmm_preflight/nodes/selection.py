@@ -11,7 +11,7 @@ from kmm_preflight.nodes.candidates import missing_arch
 from kmm_preflight.nodes.demand import Demand, demand_of
 from kmm_preflight.nodes.demand_elsewhere import boot_demand, spoke_demand
 from kmm_preflight.nodes.fleet import Fleet
-from kmm_preflight.nodes.named import with_boot_arguments
+from kmm_preflight.nodes.named import named_targets
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
 from kmm_preflight.nodes.settling import NO_UPGRADE, OrderedUpgrade
 from kmm_preflight.nodes.superseded import without_superseded
@@ -137,12 +137,35 @@ def named_kernels(
     release: str | None,
     modules: Iterable[KmodSource],
     fleet: Fleet | None = None,
+    one_folder: bool = False,
 ) -> Selection:
-    """Return the kernels that options name. No release is read, and nodes change only the boot arguments.
+    """Return the kernels that options name. No release is read. Nodes boot them whatever their pools say.
 
-    arches are the architectures that options name. release is the image that options name in addition.
+    arches are the architectures that options name. release is the image that options name in addition. one_folder is
+    the field of KernelOptions.
     """
-    kernels = tuple(
+    given, kernels = tuple(modules), _given_kernels(versions, arches, driver_toolkit)
+    instead = f" instead of those of {release}" if release else ""
+    assumed = [f"target kernels were given by --kernel{instead}: no release image was read"]
+    assumed += [
+        f"kernel {kernel.version} names no architecture: {kernel.arch} is assumed"
+        for kernel in kernels
+        if not kernel_architecture(kernel.version)
+    ]
+    prediction = Prediction(fleet, ReleaseStreams("", ())) if fleet and fleet.known else None
+    by_module = {}
+    for module in given:
+        upgrade = OrderedUpgrade(module.version, one_folder) if isinstance(module, Module) else NO_UPGRADE
+        demands = _placed(module, prediction) if prediction else ()
+        targets = targets_for_any_node(kernels)
+        by_module[module.name] = tuple(each for target in targets for each in named_targets(target, demands, upgrade))
+    return Selection(None, kernels, by_module, tuple(assumed))
+
+
+def _given_kernels(
+    versions: Iterable[str], arches: tuple[str, ...], driver_toolkit: str | None
+) -> tuple[TargetKernel, ...]:
+    return tuple(
         TargetKernel(
             version=version,
             arch=given_architecture(version, arches),
@@ -153,20 +176,6 @@ def named_kernels(
         )
         for version in versions
     )
-    instead = f" instead of those of {release}" if release else ""
-    assumed = [f"target kernels were given by --kernel{instead}: no release image was read"]
-    assumed += [
-        f"kernel {kernel.version} names no architecture: {kernel.arch} is assumed"
-        for kernel in kernels
-        if not kernel_architecture(kernel.version)
-    ]
-    targets = targets_for_any_node(kernels)
-    prediction = Prediction(fleet, ReleaseStreams("", ())) if fleet and fleet.known else None
-    demands = {module.name: _placed(module, prediction) if prediction else () for module in modules}
-    by_module = {
-        name: tuple(with_boot_arguments(target, of_module) for target in targets) for name, of_module in demands.items()
-    }
-    return Selection(None, kernels, by_module, tuple(assumed))
 
 
 def _all_kernels(choice: Choice, fleet: Fleet | None) -> str:

@@ -20,7 +20,8 @@ from kmm_preflight.planning.source import KmodSource
 from kmm_preflight.text import listed
 
 _ID_CHARACTERS = 200
-_NO_LABELS = "its selector names labels that no node has after the upgrade"
+NO_LABELS = "its selector names labels that no node has after the upgrade"
+"""The reason why a Module selects no node on any kernel."""
 
 
 def targets_of(
@@ -47,7 +48,7 @@ def targets_of(
             first = by_key.get(key)
             by_key[key] = _merged(first, settled) if first else settled
     if not by_key:
-        nothing = findings.NO_NODE_LOADS(got=_NO_LABELS)
+        nothing = findings.NO_NODE_LOADS(got=NO_LABELS)
         by_key = {(target.kernel.version, None): replace(target, unresolved=nothing) for target in dropped}
     return tuple(by_key.values())
 
@@ -74,7 +75,7 @@ def targets_by_selector(module: KmodSource, targets: tuple[Target, ...]) -> tupl
         for target in targets
         if all(value_after(key, target.kernel.version) in (None, value) for key, value in selector)
     )
-    nothing = findings.NO_NODE_LOADS(got=_NO_LABELS)
+    nothing = findings.NO_NODE_LOADS(got=NO_LABELS)
     return kept or tuple(replace(target, unresolved=nothing) for target in targets)
 
 
