@@ -23,7 +23,7 @@ from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.planning.module import RefusedModule
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.payload import FILES
-from tests.clusters import namespaces, serve, serve_machines
+from tests.clusters import namespaces, pull_secret, serve, serve_machines
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import PREFLIGHTS, released
 
@@ -385,6 +385,8 @@ def ordered_upgrade() -> list[Object]:
     lost["spec"]["moduleLoader"]["container"]["modprobe"]["moduleName"] = "other"
     rhel = node("rhel-0", "worker", labels={"site": "a"}, kernel="4.18.0-513.5.1.el8_9.x86_64")
     rhel["status"]["nodeInfo"]["osImage"] = "Red Hat Enterprise Linux 8.9 (Ootpa)"
+    kept = node_modules("worker-1", ("demo", "versioned", OLD))
+    kept["spec"]["modules"][0]["imageRepoSecret"] = {"name": "old-pull"}
     return [
         node("worker-0", "worker", labels={LABEL: "2", **of_today}),
         node("worker-1", "worker", labels={LABEL: "1"}),
@@ -395,7 +397,8 @@ def ordered_upgrade() -> list[Object]:
         pool("rt"),
         rendered("rt", "realtime"),
         streams("rhel-9"),
-        node_modules("worker-1", ("demo", "versioned", OLD)),
+        kept,
+        dict(pull_secret("demo", "old-pull")),
         versioned,
         lost,
         module("rhel", {"site": "a"}),
@@ -455,5 +458,6 @@ def test_nodes_as_they_will_be_from_a_cluster(tmp_path: Path, release: tuple[str
         collected = tmp_path / "collected"
         done = collect(cluster, collected)
         assert done.returncode == 0, done.stderr
+    assert "old-pull" in (collected / "secrets.yaml").read_text()
     run = run_preflight(tmp_path, *release, f"--manifests={collected}", "-n0")
     assert images_and_findings(run) == AFTER

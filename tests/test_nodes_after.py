@@ -337,6 +337,7 @@ def test_node_pools_that_are_empty_today(
     [
         "node.kubernetes.io/unschedulable",
         "medik8s.io/drain",
+        "example.com/upgrading",
         "a.com/maintenance",
         "node.cilium.io/agent-not-ready",
     ],

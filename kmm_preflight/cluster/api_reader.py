@@ -80,7 +80,15 @@ def with_fleet(api: ReadApi, inventory: Inventory) -> Inventory:
     if not inventory.judged():
         return inventory
     ordered = any(module.version is not None for module in inventory.modules if has_case(module))
-    return replace(inventory, fleet=read_fleet(api, ordered))
+    inventory = replace(inventory, fleet=read_fleet(api, ordered))
+    return with_sources(api, inventory, (), secrets_of_kept_versions(inventory))
+
+
+def secrets_of_kept_versions(inventory: Inventory) -> set[Key]:
+    """Return the Secrets with which nodes pull the versions of Modules that they keep in an ordered upgrade."""
+    ordered = {module.name for module in inventory.modules if module.version is not None and has_case(module)}
+    loaded = [entry for entries in (inventory.fleet.loaded if inventory.fleet else {}).values() for entry in entries]
+    return {(entry.module.namespace, entry.secret) for entry in loaded if entry.secret and entry.module in ordered}
 
 
 def with_sources(api: ReadApi, inventory: Inventory, config_maps: Iterable[Key], secrets: Iterable[Key]) -> Inventory:

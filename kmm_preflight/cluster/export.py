@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kmm_preflight.cluster import api as resources
 from kmm_preflight.cluster.api import Forbidden, ReadApi, ResourceKind
-from kmm_preflight.cluster.api_reader import read_cluster, with_fleet
+from kmm_preflight.cluster.api_reader import read_cluster, secrets_of_kept_versions, with_fleet
 from kmm_preflight.cluster.inventory import Key
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest
@@ -66,9 +66,10 @@ def export_cluster(api: ReadApi, node_logins: bool) -> Export:
     inventory = read_cluster(recording)
     if resources.MODULES not in recording.manifests:
         raise NotFound(f"cluster {api.server}: KMM is not installed, because the API serves no Modules")
-    with_fleet(recording, inventory)
+    inventory = with_fleet(recording, inventory)
     named = {(module.name.namespace, module.secret) for module in inventory.modules if module.secret}
     named |= {key for module in inventory.modules for key in module.build_and_sign_secrets()}
+    named |= secrets_of_kept_versions(inventory)
     for namespace, name in sorted(named):
         recording.get(resources.SECRETS, name, namespace)
     for namespace, name in sorted({key for module in inventory.modules for key in module.dockerfiles()}):

@@ -21,7 +21,7 @@ _KEEPS_AWAY = ("NoSchedule", "NoExecute")
 _PASSING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/", "ToBeDeletedByClusterAutoscaler",
             "DeletionCandidateOfClusterAutoscaler", "node.cluster.x-k8s.io/", "karpenter.sh/",
             "medik8s.io/")  # fmt: skip
-_PASSING_PARTS = ("maintenance", "agent-not-ready")
+_PASSING_PARTS = ("maintenance", "drain", "cordon", "upgrad", "agent-not-ready")
 # Operating systems that boot the OS image of a release. Some sources leave the field empty, or say "unknown".
 _CORE_OS = re.compile(r"(Red Hat Enterprise Linux|CentOS Stream|Fedora) CoreOS\b|(?i:unknown)|\s*$")
 
