@@ -133,21 +133,23 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("options", [["--format=gnu"], ["--format=posix"], ["--format=oldgnu"]])
-@pytest.mark.parametrize("sparse", [[], ["--sparse"]])
-def test_walk_reads_gnu_tar(tree: Path, options: list[str], sparse: list[str]) -> None:
-    command = [
-        need_tool("tar", "apt-get install tar"),
-        *options,
-        *sparse,
-        "--sort=name",
-        "-cf",
-        "-",
-        "-C",
-        str(tree),
-        ".",
-    ]
-    data = subprocess.run(command, check=True, capture_output=True).stdout
+def _gnu_tar(tree: Path, *options: str) -> bytes:
+    command = [need_tool("tar", "apt-get install tar"), *options, "--sort=name", "-cf", "-", "-C", str(tree), "."]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize("tar_format", ["gnu", "oldgnu"])
+def test_the_sparse_files_of_gnu_formats_are_refused_as_on_a_node(tree: Path, tar_format: str) -> None:
+    data = _gnu_tar(tree, f"--format={tar_format}", "--sparse")
+    with pytest.raises(Malformed, match="a tar entry of unknown type b'S'"):
+        list(walk(ByteReader(iter([data]), "a test"), "a test"))
+
+
+@pytest.mark.parametrize(
+    ("tar_format", "sparse"), [("gnu", []), ("posix", []), ("oldgnu", []), ("posix", ["--sparse"])]
+)
+def test_walk_reads_gnu_tar(tree: Path, tar_format: str, sparse: list[str]) -> None:
+    data = _gnu_tar(tree, f"--format={tar_format}", *sparse)
     reader = ByteReader(_chunks(data, random.Random(1)), "a test")
     ours = [(member.path, member.kind, member.sparse) for member in walk(reader, "a test")]
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:

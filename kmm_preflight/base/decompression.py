@@ -1,7 +1,8 @@
-"""Decompression of gzip, zstd and xz streams in pieces of bounded size, whatever the streams claim."""
+"""Decompression of gzip, zstd, xz and bzip2 streams in pieces of bounded size, whatever the streams claim."""
 
 from __future__ import annotations
 
+import bz2
 import lzma
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,7 @@ ZSTD_WINDOW_LOG = 25
 # xz -9 reserves 65 MiB, and touches only as much as it uses.
 XZ_MEMORY_BYTES = 72 << 20
 
-GZIP, ZSTD, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"
+GZIP, ZSTD, XZ, BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh"
 # Skippable frames hold no data. The first byte of their magic has 16 possible values (RFC 8878, 3.1.2).
 _ZSTD_SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
 
@@ -78,7 +79,7 @@ class _Gzip:
 
 
 class _ZstdOrXz:
-    """A zstd frame or xz stream: both have the interface of lzma.LZMADecompressor."""
+    """A zstd frame, xz stream or bzip2 stream: all have the interface of lzma.LZMADecompressor."""
 
     def __init__(self, member: lzma.LZMADecompressor) -> None:
         self._member = member
@@ -110,10 +111,24 @@ def _xz() -> _Decompressor:
     return _ZstdOrXz(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES))
 
 
+class _Bzip2(_ZstdOrXz):
+    """A bzip2 stream. Its decompressor raises OSError for damage, like a file that cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__(bz2.BZ2Decompressor())  # type: ignore[arg-type]  # same methods, other class
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        try:
+            yield from super().pieces(data)
+        except OSError as exc:
+            raise lzma.LZMAError(str(exc)) from exc
+
+
 _BY_MAGIC: dict[bytes, Callable[[], _Decompressor]] = {
     GZIP: _Gzip,
     ZSTD: _zstd,
     XZ: _xz,
+    BZIP2: _Bzip2,
     **dict.fromkeys(_ZSTD_SKIPPABLE, _zstd),
 }
 
@@ -138,8 +153,9 @@ def read_pieces(path: Path) -> Iterator[bytes]:
 
 
 def decompress(chunks: Iterable[bytes], subject: str, after: NextMember = next_member) -> Iterator[bytes]:
-    """Yield the plain bytes of a stream. Recognise gzip, zstd and xz by their first bytes; yield other streams as is.
+    """Yield the plain bytes of a stream. Recognise gzip, zstd, xz and bzip2 by their first bytes.
 
+    Yield other streams as they are.
     Consecutive members count as one stream (eStargz writes them so). Raise Malformed if the stream is damaged or cut
     short. Raise BoundExceeded if it needs more memory than a node would give. Both name the subject.
     """

@@ -174,7 +174,10 @@ def _secret_text(secret: Manifest, key: str, source: str) -> str | None:
 
 def _text_of_base64(encoded: str) -> str:
     """Decode base64 text. Ignore line ends, as Kubernetes does. Raise ValueError if it is not text in base64."""
-    return base64.b64decode(encoded.replace("\r", "").replace("\n", ""), validate=True).decode()
+    text = encoded.replace("\r", "").replace("\n", "")
+    if "=" not in text:  # a login may come without padding
+        text += "=" * (-len(text) % 4)
+    return base64.b64decode(text, validate=True).decode()
 
 
 def _decoded(text: str, source: str) -> Field:
@@ -191,15 +194,18 @@ def _decoded(text: str, source: str) -> Field:
 def _keychain(auths: Field, source: str) -> Keychain:
     if not isinstance(auths.value, dict):
         raise Malformed(f"{source}: no mapping of registries, expected the auths of an auth.json")
-    # docker writes an empty entry if a credential helper keeps the login.
-    names = [name for name, entry in auths.value.items() if entry != {}]
-    return Keychain(source, {_key(name): _credential(auths[name], source, name) for name in names})
+    # docker writes an entry without a login if a credential helper keeps the login.
+    read = {_key(name): _credential(auths[name], source, name) for name in auths.value}
+    return Keychain(source, {key: credential for key, credential in read.items() if credential != _NO_LOGIN})
 
 
 def _key(name: str) -> str:
     """Return a key as a path, without scheme, API version and closing slash."""
     bare = name.split("://", 1)[-1].rstrip("/")
     return bare.removesuffix("/v1").removesuffix("/v2")
+
+
+_NO_LOGIN = Credential("", "")
 
 
 def _credential(entry: Field, source: str, name: str) -> Credential:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -13,7 +14,35 @@ from kmm_preflight.oci.auth import Credential, Helper
 from kmm_preflight.oci.credential_helper import run_credential_helper
 from kmm_preflight.oci.document import parse_json
 
-_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+# A token, and the value behind an equals sign if the token is the name of a parameter (RFC 9110, 11.6.1).
+_WORD = re.compile(r"""([\w!#$%&'*+.^`|~/-]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]*))?""")
+_ESCAPED = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A way to log in that a server offers."""
+
+    scheme: str
+    """The scheme in lower case, such as bearer."""
+    parameters: Mapping[str, str]
+    """The parameters by name in lower case. If a name occurs twice, the first value counts."""
+
+
+def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
+    """Return the challenges of WWW-Authenticate headers, in order. A header may have several challenges."""
+    challenges: list[tuple[str, dict[str, str]]] = []
+    for header in headers:
+        for name, value in _WORD.findall(header):
+            if not value:
+                challenges.append((name.lower(), {}))
+            elif challenges:
+                challenges[-1][1].setdefault(name.lower(), _unquoted(value))
+    return [Challenge(scheme, parameters) for scheme, parameters in challenges]
+
+
+def _unquoted(value: str) -> str:
+    return _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value
 
 
 class RequestToken(Protocol):
@@ -50,24 +79,23 @@ class AuthSession:
         self.authorization = None
         return True
 
-    def log_in(self, challenge: str, base: str, subject: str) -> None:
-        """Answer a challenge of the server at the URL base.
+    def log_in(self, challenges: Sequence[Challenge], base: str, subject: str) -> None:
+        """Answer the first challenge of a known scheme, of the server at the URL base.
 
         Raise AccessDenied, or Undecidable if the token server does not answer.
         """
-        scheme, _, rest = challenge.partition(" ")
         credential = self._credential()
-        match scheme.lower():
-            case "basic" if credential:
-                self.authorization = _basic(credential)
-            case "bearer":
-                # If a name occurs twice, its first value counts: a second challenge may follow in this header.
-                parameters = dict(reversed(_CHALLENGE.findall(rest)))
-                self.authorization = f"Bearer {self._token(parameters, base, credential, subject)}"
-            case "basic":
-                raise AccessDenied(f"{subject}: the registry requires a login, and no credentials match it")
-            case _:
-                raise AccessDenied(f"{subject}: the registry refuses access and offers no known way to log in")
+        for challenge in challenges:
+            match challenge.scheme:
+                case "basic" if credential:
+                    self.authorization = _basic(credential)
+                    return
+                case "bearer":
+                    self.authorization = f"Bearer {self._token(challenge.parameters, base, credential, subject)}"
+                    return
+        if any(challenge.scheme == "basic" for challenge in challenges):
+            raise AccessDenied(f"{subject}: the registry requires a login, and no credentials match it")
+        raise AccessDenied(f"{subject}: the registry refuses access and offers no known way to log in")
 
     def _credential(self) -> Credential | None:
         candidate = self._candidates[0]
@@ -82,7 +110,7 @@ class AuthSession:
         if not secure and urlsplit(base).scheme == "https":
             raise AccessDenied(f"{subject}: the registry names {realm} as its token server, expected an https address")
         query = {"scope": f"repository:{self._repository}:pull"}
-        if "service" in parameters:
+        if parameters.get("service"):
             query["service"] = parameters["service"]
         status, body = self._fetch_token(realm, query, credential, subject)
         if status in (400, 401, 403):

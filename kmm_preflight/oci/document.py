@@ -5,22 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, DigestMismatch, Malformed
+from kmm_preflight.oci.media_type import (
+    DOCKER_LAYERS,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    INDEXES,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    SCHEMA_1,
+    SIGNED_SCHEMA_1,
+    check_fields,
+    guessed_type,
+)
 from kmm_preflight.oci.reference import parse_digest
 
-MANIFEST_TYPES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
 MANIFEST_BYTES = 4 * 1024 * 1024  # the bound of containers/image
 CONFIG_BYTES = 4 * 1024 * 1024
 MANIFESTS_IN_AN_INDEX = 1000
 LAYERS_IN_AN_IMAGE = 500
+_ZSTD = "io.github.containers.compression.zstd"
 _DOCKER_FIELDS = ("Healthcheck", "Shell", "OnBuild")
 
 
@@ -33,7 +40,9 @@ class Descriptor:
     digest: str
     """The digest of the blob."""
     size: int
-    """The size of the blob in bytes."""
+    """The size of the blob in bytes; 0 if the document names none."""
+    sized: bool = True
+    """True if the document names a size. A manifest of schema 1 names none."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,15 @@ class Child:
     """The operating system, or None if the entry has none."""
     arch: str | None
     """The architecture in Go's spelling, or None if the entry has none."""
+    variant: str = ""
+    """The variant of the architecture, such as v8. An empty text if the entry has none."""
+    zstd: bool = False
+    """True if an annotation says that its layers are compressed with zstd."""
+
+    @property
+    def platform(self) -> str:
+        """The platform in words, such as linux/amd64/v2."""
+        return "/".join([self.os or "", self.arch or "", *([self.variant] if self.variant else [])])
 
 
 @dataclass(frozen=True)
@@ -54,16 +72,18 @@ class Index:
 
     children: tuple[Child, ...]
     """The entries, in the order of the document."""
+    docker: bool = False
+    """True for a docker manifest list."""
 
 
 @dataclass(frozen=True)
-class ImageManifest:
-    """An OCI or docker schema 2 manifest."""
+class ManifestAnswer:
+    """The answer of a registry or layout to a request for a manifest."""
 
-    config: Descriptor
-    """The config blob."""
-    layers: tuple[Descriptor, ...]
-    """The layer blobs, base layer first."""
+    body: bytes
+    """The body, unverified."""
+    media_type: str | None = None
+    """The media type by which a node reads the body. None if nothing but the body names the type."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +104,21 @@ class Config:
     """Fields of the config that only Docker's format has: Healthcheck, Shell, OnBuild."""
     on_build: tuple[str, ...] = ()
     """Instructions of ONBUILD, for images that are built from this image."""
+
+
+_NO_CONFIG = Config(None, None, {})
+
+
+@dataclass(frozen=True)
+class ImageManifest:
+    """An OCI manifest, or a docker manifest of schema 2 or 1."""
+
+    config: Descriptor | None
+    """The config blob. None for schema 1, whose manifest has the config."""
+    layers: tuple[Descriptor, ...]
+    """The layer blobs, base layer first."""
+    own_config: Config = _NO_CONFIG
+    """The config in a manifest of schema 1."""
 
 
 def digest_of(body: bytes, like: str = "sha256:") -> str:
@@ -108,23 +143,25 @@ def parse_json(body: bytes, subject: str) -> Field:
     return document
 
 
-def parse_manifest(body: bytes, subject: str) -> Index | ImageManifest:
-    """Parse an index or a manifest, recognised by its structure: mediaType is optional and sometimes wrong.
+def parse_manifest(answer: ManifestAnswer, subject: str) -> Index | ImageManifest:
+    """Parse an index or a manifest as its media type says. Without a media type, the body decides.
 
     Raise Malformed, or BoundExceeded for too many entries.
     """
-    document = parse_json(body, subject)
+    document = parse_json(answer.body, subject)
     try:
-        if document["manifests"].given:
-            return _index(document["manifests"], subject)
-        if document["schemaVersion"].value == 1:
-            raise document["schemaVersion"].refuse("2: schema 1 holds no digest of a config and nodes refuse it")
-        return _manifest(document, subject)
+        media_type = answer.media_type or guessed_type(document.mapping())
+        check_fields(document.mapping(), media_type)
+        if media_type in INDEXES:
+            return _index(document["manifests"].present("an index"), subject, media_type == DOCKER_LIST)
+        if media_type in (SCHEMA_1, SIGNED_SCHEMA_1):
+            return _schema_1(document, subject)
+        return _manifest(document, subject, media_type)
     except Malformed as exc:
         raise Malformed(f"{subject}: {exc.message}") from exc
 
 
-def _index(entries: Field, subject: str) -> Index:
+def _index(entries: Field, subject: str, docker: bool) -> Index:
     if len(entries.items()) > MANIFESTS_IN_AN_INDEX:
         raise BoundExceeded(f"{subject}: more than {MANIFESTS_IN_AN_INDEX} manifests in an index")
     return Index(
@@ -133,26 +170,54 @@ def _index(entries: Field, subject: str) -> Index:
                 parse_descriptor(entry),
                 entry["platform"]["os"].optional_text(),
                 entry["platform"]["architecture"].optional_text(),
+                entry["platform"]["variant"].text(),
+                entry["annotations"][_ZSTD].value == "true",
             )
             for entry in entries
-        )
+        ),
+        docker,
     )
 
 
-def _manifest(document: Field, subject: str) -> ImageManifest:
+def _manifest(document: Field, subject: str, media_type: str) -> ImageManifest:
+    named = document["mediaType"].text()
+    if named != media_type and (named or media_type == DOCKER_MANIFEST):
+        raise document["mediaType"].refuse(f"{media_type}, its Content-Type")
     layers = document["layers"].present("layers: is this an image?")
     config = document["config"].present("a config: is this an image?")
+    _check_layers(layers, subject)
+    manifest = ImageManifest(parse_descriptor(config), tuple(parse_descriptor(layer) for layer in layers))
+    if media_type == OCI_MANIFEST and config["mediaType"].value != OCI_CONFIG:
+        raise config["mediaType"].refuse(f"{OCI_CONFIG}: this is another artifact, not an image")
+    for descriptor, layer in zip(manifest.layers, layers, strict=True):
+        if media_type == DOCKER_MANIFEST and descriptor.media_type not in DOCKER_LAYERS:
+            raise layer["mediaType"].refuse(f"a layer of a docker image, such as {DOCKER_LAYERS[1]}")
+        if "encrypted" in (descriptor.media_type or ""):
+            raise layer["mediaType"].refuse("a layer that is not encrypted")
+    return manifest
+
+
+def _check_layers(layers: Field, subject: str) -> None:
     if len(layers.items()) > LAYERS_IN_AN_IMAGE:
         raise BoundExceeded(f"{subject}: more than {LAYERS_IN_AN_IMAGE} layers")
-    manifest = ImageManifest(parse_descriptor(config), tuple(parse_descriptor(layer) for layer in layers))
-    media_type = manifest.config.media_type or "image"
-    if "config" not in media_type and "image" not in media_type:
-        raise config["mediaType"].refuse("an image's config: this is another artifact")
-    for descriptor, layer in zip(manifest.layers, layers, strict=True):
-        media_type = descriptor.media_type or "tar"
-        if "tar" not in media_type or "encrypted" in media_type:
-            raise layer["mediaType"].refuse("a tar layer")
-    return manifest
+
+
+def _schema_1(document: Field, subject: str) -> ImageManifest:
+    """Return the image of docker's schema 1: the layers are listed from the top, and entries of history are JSON."""
+    if document["schemaVersion"].value != 1:
+        raise document["schemaVersion"].refuse("1: its Content-Type names no type of today's manifests")
+    layers, history = document["fsLayers"].present("layers"), document["history"].present("a history")
+    _check_layers(layers, subject)
+    if not layers.items() or len(layers.items()) != len(history.items()):
+        raise history.refuse("as many entries as there are layers")
+    entries = [parse_json(item["v1Compatibility"].text().encode(), subject) for item in history]
+    kept = [
+        Descriptor(None, _digest(layer["blobSum"]), 0, sized=False)
+        for layer, entry in zip(layers, entries, strict=True)
+        if entry["throwaway"].value is not True
+    ]
+    own = parse_config(history.items()[0]["v1Compatibility"].text().encode(), subject)
+    return ImageManifest(None, tuple(reversed(kept)), replace(own, arch=document["architecture"].optional_text()))
 
 
 def parse_descriptor(field: Field) -> Descriptor:
@@ -160,11 +225,14 @@ def parse_descriptor(field: Field) -> Descriptor:
     size = field["size"].value
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise field["size"].refuse("a number of bytes")
+    return Descriptor(field["mediaType"].optional_text(), _digest(field["digest"]), size)
+
+
+def _digest(field: Field) -> str:
     try:
-        digest = parse_digest(field["digest"].text())
+        return parse_digest(field.text())
     except Malformed as exc:
-        raise Malformed(f"{field.path}.digest: {exc.message}") from exc
-    return Descriptor(field["mediaType"].optional_text(), digest, size)
+        raise Malformed(f"{field.path}: {exc.message}") from exc
 
 
 def parse_config(body: bytes, subject: str) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kmm_preflight import errors
-from kmm_preflight.catalogue import REFUTES, UNDECIDED, FindingKind, define
+from kmm_preflight.catalogue import REFUTES, UNDECIDED, WARNING, FindingKind, define
 from kmm_preflight.model import Finding
 
 IMAGE_NOT_FOUND = define(
@@ -33,6 +33,13 @@ IMAGE_PLATFORM_MISSING = define(
     REFUTES,
     "{problem}",
     "Build the image for the architecture of {kernel} too, and push an image index with all architectures.",
+)
+
+IMAGE_PLATFORM_LABEL = define(
+    "image-platform-label",
+    WARNING,
+    "{problem}; nodes pull the image anyway",
+    "Build the image with the platform of {kernel} in its config.",
 )
 
 IMAGE_UNREADABLE = define(

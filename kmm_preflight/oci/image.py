@@ -18,6 +18,7 @@ from kmm_preflight.oci.document import (
     Descriptor,
     ImageManifest,
     Index,
+    ManifestAnswer,
     check_digest,
     digest_of,
     parse_config,
@@ -30,6 +31,8 @@ from kmm_preflight.oci.sigstore import Attachment
 from kmm_preflight.text import listed
 
 INDEX_DEPTH = 3
+# Variants that a node of an architecture takes, best first. A node for amd64 takes none of v2, v3 and v4.
+_VARIANTS = {"arm64": ("v8", "")}
 # How many times the layers of an image may be read again, for files that the rules did not keep at first.
 READ_AGAIN = 16
 
@@ -37,8 +40,8 @@ READ_AGAIN = 16
 class Repository(Protocol):
     """A registry's repository or a local layout, as a source of manifests and blobs. It raises PreflightError."""
 
-    def manifest(self, reference: str) -> bytes:
-        """Return the body for a tag or digest, unverified. Raise NotFound, AccessDenied or Undecidable."""
+    def manifest(self, reference: str) -> ManifestAnswer:
+        """Return the answer for a tag or digest, unverified. Raise NotFound, AccessDenied or Undecidable."""
 
     def has_blob(self, digest: str) -> bool:
         """True if the blob can be read here with these credentials."""
@@ -75,8 +78,8 @@ class FetchedManifest:
     """The repository that returned the body."""
     reference: str
     """The tag or digest in the request."""
-    body: bytes
-    """The body, unverified."""
+    answer: ManifestAnswer
+    """The body, unverified, with its media type."""
     mirror: str | None = None
     """The name at the mirror, or None if the body was read from the image's own name."""
 
@@ -86,7 +89,7 @@ def platforms(fetched: FetchedManifest, name: str) -> tuple[str, ...] | None:
 
     An entry without an architecture has the empty one.
     """
-    document = parse_manifest(_checked(fetched.body, fetched.reference, name), name)
+    document = parse_manifest(_checked(fetched.answer, fetched.reference, name), name)
     if not isinstance(document, Index):
         return None
     return tuple(child.arch or "" for child in document.children if child.os == "linux")
@@ -98,34 +101,42 @@ def find_image(fetched: FetchedManifest, name: str, arch: str) -> ResolvedImage:
     Raise PlatformMissing if an index has no such image, or names an image that its registry does not have (a sparse
     index).
     """
-    body = _checked(fetched.body, fetched.reference, name)
-    digest = child_digest = digest_of(body, fetched.reference if ":" in fetched.reference else "sha256:")
+    answer = _checked(fetched.answer, fetched.reference, name)
+    digest = child_digest = digest_of(answer.body, fetched.reference if ":" in fetched.reference else "sha256:")
     for _ in range(INDEX_DEPTH):
-        document = parse_manifest(body, name)
+        document = parse_manifest(answer, name)
         if isinstance(document, ImageManifest):
             return ResolvedImage(name, digest, child_digest, document, fetched.mirror)
         child_digest = _child(document, name, arch)
         try:
-            body = _checked(fetched.repository.manifest(child_digest), child_digest, name)
+            answer = _checked(fetched.repository.manifest(child_digest), child_digest, name)
         except NotFound as exc:
             problem = f"image {name}: its index names {child_digest} for linux/{arch}, which the registry does not have"
             raise PlatformMissing(problem) from exc
     raise BoundExceeded(f"image {name}: more than {INDEX_DEPTH} indexes inside one another")
 
 
-def _checked(body: bytes, reference: str, name: str) -> bytes:
+def _checked(answer: ManifestAnswer, reference: str, name: str) -> ManifestAnswer:
     if ":" in reference:
-        check_digest(body, reference, f"image {name}")
-    return body
+        check_digest(answer.body, reference, f"image {name}")
+    return answer
 
 
 def _child(index: Index, name: str, arch: str) -> str:
-    matching = [child for child in index.children if child.arch == arch and child.os in ("linux", None)]
-    # Nodes try an entry without a platform last: its own index or config names the platform.
-    unspecified = [child for child in index.children if not child.arch and not child.os]
-    for child in (*matching, *unspecified):
-        return child.descriptor.digest
-    available = [f"{child.os or ''}/{child.arch}" for child in index.children if child.arch not in (None, "unknown")]
+    """Return the digest of the entry that a node takes (docs/reference/openshift.md 5.4)."""
+    matching = [
+        (variants.index(child.variant), not child.zstd, position, child)
+        for variants in [_VARIANTS.get(arch, ("",))]
+        for position, child in enumerate(index.children)
+        if child.os == "linux" and child.arch == arch and child.variant in variants
+    ]
+    # Nodes try an entry of an OCI index without a platform last: its own index or config names the platform.
+    unspecified = [child for child in index.children if not (child.arch or child.os or index.docker)]
+    if matching:
+        return min(matching, key=lambda found: found[:3])[3].descriptor.digest
+    if unspecified:
+        return unspecified[0].descriptor.digest
+    available = [child.platform for child in index.children if child.arch not in (None, "unknown")]
     raise PlatformMissing(f"image {name}: got an index of {listed(available)}, expected linux/{arch}")
 
 
@@ -140,6 +151,7 @@ class Image:
         self._available: set[str] = set()
         self._budget = ReadBudget()
         self._config: Config | None = None
+        self._problems: dict[str, str] = {}
         self._reread: dict[str, LayerIndex] = {}
         self._reread_paths: set[str] = set()
         self.files = FileSystem([Layer(_Opener(self, layer)) for layer in reversed(resolved.manifest.layers)])
@@ -155,8 +167,18 @@ class Image:
             self._config = self._read_config()
         return self._config
 
+    def other_platform(self, arch: str | None) -> str | None:
+        """Return the problem if the config names another platform than linux and this architecture, else None."""
+        config = self.config()
+        if config.os in (None, "linux") and (arch is None or config.arch in (None, arch)):
+            return None
+        got = config.arch if config.os in (None, "linux") else f"{config.os}/{config.arch or ''}"
+        return f"image {self.resolved.name}: got an image for {got}, expected linux/{arch or 'any'}"
+
     def _read_config(self) -> Config:
         descriptor = self.resolved.manifest.config
+        if descriptor is None:
+            return self.resolved.manifest.own_config
         subject = f"config {descriptor.digest} of image {self.resolved.name}"
         if descriptor.size > CONFIG_BYTES:
             raise BoundExceeded(f"{subject}: got {descriptor.size} bytes, expected at most {CONFIG_BYTES}")
@@ -191,9 +213,17 @@ class Image:
             self._available.add(descriptor.digest)
 
         try:
-            return layer_index(descriptor, fetch, self._keep, self._cache, self._budget, needed)
+            index = layer_index(descriptor, fetch, self._keep, self._cache, self._budget, needed)
         except NotFound as exc:
             raise _missing(self._layer_subject(descriptor)) from exc
+        if problem := index.problem():
+            self._problems[descriptor.digest] = f"layer {descriptor.digest}: {problem}"
+        return index
+
+    def check_unpacking(self) -> None:
+        """Raise Malformed if a node cannot unpack one of the layers that were read."""
+        for problem in self._problems.values():
+            raise Malformed(f"image {self.resolved.name}: {problem}, so a node cannot unpack the image")
 
     def _layer_subject(self, descriptor: Descriptor) -> str:
         return f"layer {descriptor.digest} of image {self.resolved.name}"

@@ -10,7 +10,7 @@ from typing import IO
 from kmm_preflight.base.sorted_table import SEPARATOR, Table, magic, write_table
 from kmm_preflight.oci.tar import EntryKind
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEAD = magic("layer", FORMAT_VERSION)
 
 
@@ -76,6 +76,11 @@ class LayerIndex:
             last, number = number, number + 1
         return None if last is None else _unpacked(self._table.fields(last))
 
+    def problem(self) -> str | None:
+        """Return why a node cannot unpack the layer, or None."""
+        entry = self.find("")
+        return entry.link if entry else None
+
     def kept(self) -> Iterator[str]:
         """Yield the paths of the files whose bytes were kept."""
         return (entry.path for entry in self.below("") if entry.content)
@@ -87,7 +92,8 @@ class LayerIndex:
     def below(self, path: str) -> Iterator[LayerEntry]:
         """Yield all entries below the path, in order. For the empty path, yield every entry."""
         for number in self._numbers_below(path):
-            yield _unpacked(self._table.fields(number))
+            if self._table.key(number):  # the record without a path holds the layer's problem
+                yield _unpacked(self._table.fields(number))
 
     def _numbers_below(self, path: str) -> Iterator[int]:
         prefix = f"{path}/".encode("utf-8", "surrogateescape") if path else b""

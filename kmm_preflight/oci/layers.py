@@ -12,6 +12,7 @@ from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.document import Descriptor
 from kmm_preflight.oci.index import LayerEntry, LayerIndex
 from kmm_preflight.oci.tar import STREAM_BYTES, ByteReader, EntryKind, Member, walk
+from kmm_preflight.oci.unpacking import UnpackedLayer
 
 NAMES_IN_A_LAYER = 400_000
 RECORD_BYTES = 40 << 20
@@ -80,7 +81,7 @@ class VerifiedStream:
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._chunks:
             self._size += len(chunk)
-            if self._size > self._descriptor.size:
+            if self._size > (self._descriptor.size if self._descriptor.sized else STREAM_BYTES):
                 raise DigestMismatch(f"{self._subject}: got more than {self._descriptor.size} bytes")
             self._hash.update(chunk)
             yield chunk
@@ -96,7 +97,7 @@ class VerifiedStream:
         algorithm = self._descriptor.digest.partition(":")[0]
         got = f"{algorithm}:{self._hash.hexdigest()}"
         sizes = f"{self._subject}: got {self._size} bytes, expected {self._descriptor.size}"
-        if self._size < self._descriptor.size:
+        if self._descriptor.sized and self._size < self._descriptor.size:
             if got == self._descriptor.digest:
                 raise Malformed(f"{sizes}: the manifest has a wrong size")
             raise Truncated(sizes)
@@ -165,6 +166,8 @@ def _walk_into(
     records: list[bytes], reader: ByteReader, subject: str, keep: KeepRules, cache: Cache, names: int
 ) -> None:
     total, kept, files = 0, 0, 0
+    unpacked = UnpackedLayer()
+    problem: str | None = None
     for number, member in enumerate(walk(reader, subject)):
         content = None
         if member.path in keep and _is_keepable(member, kept) and files < KEPT_FILES:
@@ -178,6 +181,9 @@ def _walk_into(
             raise BoundExceeded(f"{subject}: more than {names} names, or more than {RECORD_BYTES >> 20} MiB of names")
         if member.path:
             records.append(record)
+        problem = problem or unpacked.add(member)
+    if problem:
+        records.append(LayerEntry("", EntryKind.FOLDER, link=problem).packed(0))
 
 
 def _is_keepable(member: Member, kept: int) -> bool:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound, Unreachable
-from kmm_preflight.oci.document import MANIFEST_BYTES, Descriptor, parse_json
+from kmm_preflight.oci.document import MANIFEST_BYTES, Descriptor, ManifestAnswer, parse_json
 from kmm_preflight.oci.reference import LayoutReference, Reference, parse_digest
 from kmm_preflight.oci.tar import ByteReader, EntryKind, walk
 from kmm_preflight.text import listed
@@ -114,11 +114,11 @@ class Layout:
         available = [entry.name or entry.digest for entry in self._entries]
         raise NotFound(f"image {names[0] if names else 'without a name'}: layout {self.path} has {listed(available)}")
 
-    def manifest(self, reference: str) -> bytes:
-        """Return the body for a digest or a name of the layout, unverified. Raise NotFound or Unreachable."""
+    def manifest(self, reference: str) -> ManifestAnswer:
+        """Return the answer for a digest or a name of the layout, unverified. Raise NotFound or Unreachable."""
         digest = reference if _is_digest(reference) else self.digest(reference)
         try:
-            return self._read(_blob_name(digest))
+            return ManifestAnswer(self._read(_blob_name(digest)))
         except FileNotFoundError as exc:
             raise NotFound(f"image {reference}: layout {self.path} does not have it") from exc
         except OSError as exc:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import urllib3
@@ -26,10 +26,11 @@ from kmm_preflight.errors import (
 )
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Keychain
-from kmm_preflight.oci.auth_session import AuthSession
+from kmm_preflight.oci.auth_session import AuthSession, Challenge, parse_challenges
 from kmm_preflight.oci.connections import BUSY, Connections, registry_error
 from kmm_preflight.oci.credentials import candidates
-from kmm_preflight.oci.document import MANIFEST_BYTES, MANIFEST_TYPES, Descriptor, digest_of
+from kmm_preflight.oci.document import MANIFEST_BYTES, Descriptor, ManifestAnswer, digest_of
+from kmm_preflight.oci.media_type import MANIFEST_TYPES, answered_type
 from kmm_preflight.oci.reference import Reference, on_loopback, parse_digest
 
 _PIECE = 1 << 18
@@ -58,12 +59,13 @@ class RegistryRepository:
         self._tls = tls
         self._scheme = "https"
         self._answered = False
+        self._offered: list[Challenge] | None = None
         self._server = _HUB if reference.host == "docker.io" else reference.host
         self._pool = connections.pool(self._server, tls, authority)
         self._patience = connections.patience
 
-    def manifest(self, reference: str) -> bytes:
-        """Return the body for a tag or digest. If it breaks off, request it again.
+    def manifest(self, reference: str) -> ManifestAnswer:
+        """Return the answer for a tag or digest. If the body breaks off, request it again.
 
         A body for a digest is unverified. A body for a tag is checked against the digest in the registry's answer.
         """
@@ -76,13 +78,13 @@ class RegistryRepository:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def _manifest(self, reference: str, subject: str) -> bytes:
+    def _manifest(self, reference: str, subject: str) -> ManifestAnswer:
         path = f"/v2/{self._repository}/manifests/{reference}"
         with self._response("GET", path, subject, {"Accept": ", ".join(MANIFEST_TYPES)}) as response:
             body = self._document(response, subject)
         if ":" not in reference:  # the caller checks the body for a digest
             _check_named_digest(body, response, subject)
-        return body
+        return ManifestAnswer(body, answered_type(response.headers.get("Content-Type", "")))
 
     def _document(self, response: urllib3.BaseHTTPResponse, subject: str) -> bytes:
         """Return the body of a manifest or token. Raise BoundExceeded if it has more than MANIFEST_BYTES."""
@@ -98,12 +100,15 @@ class RegistryRepository:
         return bytes(body)
 
     def has_blob(self, digest: str) -> bool:
-        """True if the registry has the blob and allows this request to read it."""
-        try:
-            with self._response("HEAD", self._blob(digest), self._blob_subject(digest), {}):
+        """True if the registry has the blob and allows this request to read it.
+
+        A node never sends HEAD for a blob, and some proxy caches answer 404 to HEAD only. So GET has the last word.
+        """
+        path, subject = self._blob(digest), self._blob_subject(digest)
+        for method, headers in (("HEAD", dict[str, str]()), ("GET", {"Range": "bytes=0-0"})):
+            with suppress(NotFound), self._response(method, path, subject, headers):
                 return True
-        except NotFound:
-            return False
+        return False
 
     @contextmanager
     def blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
@@ -136,7 +141,7 @@ class RegistryRepository:
                     if attempt == self._patience.resumes:
                         raise registry_error(exc, self._host, subject) from exc
                     continue
-            if got >= descriptor.size:
+            if not descriptor.sized or got >= descriptor.size:
                 return
 
     def _check_rate(self, got: int, start: float, subject: str) -> None:
@@ -179,10 +184,28 @@ class RegistryRepository:
         response = self._send(method, path, subject, headers)
         if response.status != 401 or self._session.sent_password:
             return response
-        challenge = response.headers.get("WWW-Authenticate", "")
         response.drain_conn()
-        self._session.log_in(challenge, f"{self._scheme}://{self._server}/", subject)
+        self._session.log_in(self._challenges(subject), f"{self._scheme}://{self._server}/", subject)
         return self._send(method, path, subject, headers)
+
+    def _challenges(self, subject: str) -> list[Challenge]:
+        """Return the ways to log in. A node asks /v2/ for them (docs/reference/openshift.md 5.6).
+
+        Raise AccessDenied if /v2/ requires no login: then a node sends none, for no image.
+        """
+        if self._offered is None:
+            response = self._send("GET", "/v2/", subject, {})
+            response.drain_conn()
+            if response.status not in (200, 401):
+                raise Unreachable(
+                    f"{subject}: got status {response.status} for /v2/ of the registry, expected 200 or 401"
+                )
+            offered = response.headers.getlist("WWW-Authenticate")
+            if not offered:
+                problem = "the registry refuses access, and its /v2/ requires no login, so nodes send none"
+                raise AccessDenied(f"{subject}: {problem}")
+            self._offered = parse_challenges(offered)
+        return self._offered
 
     def _send(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """Send a request by HTTPS. Fall back to plain HTTP only if the settings or a loopback address allow it."""

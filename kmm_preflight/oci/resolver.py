@@ -57,12 +57,19 @@ class ImageResolver:
         Without an architecture, return the only image, or the image of an index for amd64. Raise PlatformMissing if a
         single image is for another platform, and any other PreflightError from reading the image.
         """
+        image = self.pulled(name, arch or "amd64", credentials, tls)
+        if problem := image.other_platform(arch):
+            raise PlatformMissing(problem)
+        return image
+
+    def pulled(self, name: ImageName, arch: str, credentials: PullCredentials, tls: RegistryTLS) -> Image:
+        """Return the image that a node of the architecture pulls. The platform in the image's config does not count.
+
+        Raise PlatformMissing if an index has no image for the architecture, and any other PreflightError.
+        """
         fetched = self._fetch(name, credentials, tls)
-        image = Image(find_image(fetched, name.name, arch or "amd64"), fetched.repository, self._cache, self._keep)
-        config = image.config()
-        if config.os not in (None, "linux") or (arch and config.arch not in (None, arch)):
-            got = config.arch if config.os in (None, "linux") else f"{config.os}/{config.arch or ''}"
-            raise PlatformMissing(f"image {name.name}: got an image for {got}, expected linux/{arch or 'any'}")
+        image = Image(find_image(fetched, name.name, arch), fetched.repository, self._cache, self._keep)
+        image.config()
         return image
 
     def _fetch(self, name: ImageName, credentials: PullCredentials, tls: RegistryTLS) -> FetchedManifest:
@@ -96,8 +103,8 @@ class ImageResolver:
         authority = self._registries.authorities.get(place.host)
         allowed = self._registries.tls(source, tls)
         repository = RegistryRepository(place, keychains, allowed, self._connections, authority)
-        body = repository.manifest(place.identifier)
-        return FetchedManifest(repository, place.identifier, body, str(place) if source.mirror else None)
+        answer = repository.manifest(place.identifier)
+        return FetchedManifest(repository, place.identifier, answer, str(place) if source.mirror else None)
 
 
 def _from_layout(layout: Layout, digest: str) -> FetchedManifest:

@@ -19,7 +19,6 @@ STREAM_BYTES = 16 << 30  # an unpacked layer
 # Headers and records cost time even if they name no file: without these bounds a stream could take hours.
 HEADERS_IN_A_STREAM = 1_200_000
 PAX_RECORDS_IN_A_STREAM = 8_000_000
-_SPARSE_MAPS = 4096  # blocks of 21 segments
 
 
 class EntryKind(Enum):
@@ -33,7 +32,7 @@ class EntryKind(Enum):
 
 
 _KINDS = {
-    **dict.fromkeys((b"0", b"\0", b"7", b"S"), EntryKind.FILE),
+    **dict.fromkeys((b"0", b"\0"), EntryKind.FILE),
     b"1": EntryKind.HARDLINK,
     b"2": EntryKind.SYMLINK,
     **dict.fromkeys((b"3", b"4", b"6"), EntryKind.DEVICE),
@@ -57,6 +56,8 @@ class Member:
     """The target of a symbolic or hard link. The target of a hard link is normalised."""
     sparse: bool = False
     """True for a sparse file."""
+    absolute: bool = False
+    """True if the name in the stream begins with a slash."""
 
 
 class ByteReader:
@@ -94,6 +95,13 @@ class ByteReader:
         for _ in self.pieces(size):
             pass
 
+    def skip_padding(self, size: int) -> None:
+        """Read and drop the next bytes. The stream may end before: some tars lack the padding of the last file."""
+        while size and not self.at_end():
+            piece = min(size, len(self._buffer) - self._at)
+            self.skip(piece)
+            size -= piece
+
     def skip_rest(self) -> None:
         """Read and drop the rest of the stream. Damage in the rest raises an error too."""
         while not self.at_end():
@@ -122,11 +130,10 @@ def walk(reader: ByteReader, subject: str) -> Iterator[Member]:
             continue
         member = _member(header, flag, size, extended.fields, subject)
         extended.fields = {}
-        if flag == b"S":
-            _skip_sparse_map(reader, header, subject)
-        end = reader.position + -(-member.size // BLOCK) * BLOCK
+        content = reader.position + member.size
         yield member
-        reader.skip(end - reader.position)
+        reader.skip(content - reader.position)
+        reader.skip_padding(-member.size % BLOCK)
 
 
 def _headers(reader: ByteReader, subject: str) -> Iterator[bytes]:
@@ -163,7 +170,8 @@ def _member(header: bytes, flag: bytes, size: int, extended: dict[str, str], sub
         size if kind is EntryKind.FILE else 0,
         _number(header[100:108], subject) & 0o7777,
         normal_path(link, subject) if kind is EntryKind.HARDLINK else link,
-        flag == b"S" or any(key.decode() in extended for key in _SPARSE_KEYS),
+        any(key.decode() in extended for key in _SPARSE_KEYS),
+        name.startswith("/"),
     )
 
 
@@ -275,12 +283,3 @@ def _pax_records(body: bytes, subject: str) -> Iterator[tuple[bytes, bytes]]:
         key, _, value = body[start + len(digits) + 1 : end - 1].partition(b"=")
         yield key, value
         start = end
-
-
-def _skip_sparse_map(reader: ByteReader, header: bytes, subject: str) -> None:
-    more = header[482]
-    for _ in range(_SPARSE_MAPS):
-        if not more:
-            return
-        more = reader.read(BLOCK)[504]
-    raise BoundExceeded(f"{subject}: a sparse file with too many pieces")

@@ -75,8 +75,9 @@ def _judge(
         if plan.recorded and plan.recorded.digest == image.resolved.digest:
             image.check_layers()
             return _carried(plan.recorded, image.resolved.judged())
-        decision = _judge_files(plan, image, further)  # (2) and (3)
+        decision = _with_platform(plan, image, _judge_files(plan, image, further))  # (2) and (3)
         if decision.finding is None:
+            image.check_unpacking()
             image.check_layers()  # (1) again: the registry must have what the cache has
     except PreflightError as exc:
         decision = Decision(why_not_pulled(exc, plan, name, images, credentials))
@@ -84,6 +85,20 @@ def _judge(
     if image is None:
         return _result(plan, decision)
     return _result(plan, decision.with_notes(*_judged_again(plan, image)), image.resolved.judged())
+
+
+def _with_platform(plan: Plan, image: Image, decision: Decision) -> Decision:
+    """Return the decision with the platform that the image's config names.
+
+    Nodes pull an image whose config names another platform. If the image is refuted, that platform is the reason.
+    """
+    problem = image.other_platform(plan.kernel.arch)
+    if problem is None:
+        return decision
+    values = {"problem": problem, "kernel": plan.kernel.version}
+    if decision.outcome is Outcome.FAILED:
+        return Decision(oci_findings.IMAGE_PLATFORM_MISSING(**values))
+    return decision.with_notes(oci_findings.IMAGE_PLATFORM_LABEL(**values))
 
 
 def _judge_files(plan: Plan, image: Image, further: FurtherCheck) -> Decision:

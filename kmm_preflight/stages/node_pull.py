@@ -17,7 +17,7 @@ from kmm_preflight.stages import findings
 def open_as_node(plan: Plan, name: ImageName, images: ImageResolver, credentials: Credentials) -> Image:
     """Return the image. Apply the Module's registryTLS only if the client on the node does. Raise PreflightError."""
     tls = plan.tls if credentials.registry_tls else VERIFIED_HTTPS
-    return images.image(name, plan.kernel.arch, credentials.pull, tls)
+    return images.pulled(name, plan.kernel.arch, credentials.pull, tls)
 
 
 def why_not_pulled(
@@ -51,7 +51,7 @@ def _helped_by_registry_tls(plan: Plan, name: ImageName, images: ImageResolver, 
     if plan.tls == VERIFIED_HTTPS or credentials.registry_tls:
         return False
     try:
-        images.image(name, plan.kernel.arch, credentials.pull, plan.tls)
+        images.pulled(name, plan.kernel.arch, credentials.pull, plan.tls)
     except AccessDenied:
         return True  # the registry answered
     except PreflightError:

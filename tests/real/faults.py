@@ -114,6 +114,12 @@ class FaultyRegistry(LocalServer):
         """True if the password is right, or if no password is required."""
         return self._basic is None or seen.headers.get("Authorization") == self._basic
 
+    def challenge(self) -> str | None:
+        """Return the challenge of the first fault that has one: a registry has the same challenge at /v2/."""
+        with self._guard:
+            headers = [fault.headers for fault, _ in self._faults if isinstance(fault, Fault)]
+        return next((value for header in headers if (value := header.get("WWW-Authenticate"))), None)
+
     def fault(self, path: str) -> Fault:
         """Return the fault for this request, and count its use. Without a fault, return an empty one."""
         with self._guard:
@@ -144,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self._owner.fault(self.path)
         if self._wait(fault):
             self.close_connection = True
-        elif fault.status:
+        elif fault.status and self.path != "/v2/":
             self._refuse(fault.status, fault.headers)
         elif fault.redirect_to:
             where = fault.redirect_to + self.path
@@ -152,9 +158,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif blob := self._owner.content.get(self.path):
             self._send(blob, fault)
         elif self.path == "/v2/":
-            self._start(HTTPStatus.OK, {"Content-Length": "0"})
+            self._ping()
         else:
             self._refuse(HTTPStatus.NOT_FOUND)
+
+    def _ping(self) -> None:
+        """Answer as a registry does that challenges all requests, or none."""
+        if challenge := self._owner.challenge():
+            self._refuse(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": challenge})
+        else:
+            self._start(HTTPStatus.OK, {"Content-Length": "0"})
 
     do_HEAD = do_GET
 
