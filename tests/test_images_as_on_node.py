@@ -286,7 +286,9 @@ def on_node(registry: FaultyRegistry, name: str, scratch: Path) -> bool:
     command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false",
                f"docker://{registry.host}/team/{name}:v1", storage]  # fmt: skip
     done = subprocess.run(command, capture_output=True, env={**os.environ, "HOME": str(scratch)}, timeout=120)
-    return done.returncode == 0 and bool(list(scratch.glob(f"r/overlay/*/diff/opt/lib/modules/{KERNEL}/probe.ko")))
+    found = bool(list(scratch.glob(f"r/overlay/*/diff/opt/lib/modules/{KERNEL}/probe.ko")))
+    subprocess.run(["umount", "--lazy", str(scratch / "r/overlay")], capture_output=True, check=False)
+    return done.returncode == 0 and found
 
 
 def test_our_verdict_on_each_image_is_the_node_s(registry: FaultyRegistry, tmp_path: Path) -> None:

@@ -186,6 +186,8 @@ GOOD = {
     "end mark only": (bytes(1024), []),
     "half of the end mark": (ONE[:1024] + bytes(512), ["a"]),
     "no end mark": (ONE[:1024], ["a"]),
+    "no padding": (ONE[:513], ["a"]),
+    "half of the padding": (ONE[:700], ["a"]),
     "bytes after the end": (ONE + b"rest" * 1000, ["a"]),
     "signed checksum": (_signed("é".encode()) + bytes(1024), ["é"]),
     "folder by its slash": (tar([Member("a/")]), ["a"]),
@@ -197,7 +199,7 @@ GOOD = {
 BAD: dict[str, tuple[bytes, type[Exception], str]] = {
     "one block of zeros": (bytes(512) + ONE, Malformed, "one block of zeros"),
     "header cut short": (ONE[:300], Malformed, "cut short"),
-    "content cut short": (ONE[:700], Malformed, "cut short"),
+    "content cut short": (ONE[:512], Malformed, "cut short"),
     "wrong checksum": (b"b" + ONE[1:], Malformed, "checksum"),
     "out of the image": (tar([Member("../a")]), Malformed, "leads out of the image"),
     "unknown type": (tar([Member("a", kind=b"Z")]), Malformed, "unknown type b'Z'"),

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import BoundExceeded, Malformed, NotFound
-from kmm_preflight.oci.document import Descriptor, check_digest, parse_descriptor, parse_json
+from kmm_preflight.oci.document import Descriptor, ManifestAnswer, check_digest, parse_descriptor, parse_json
 from kmm_preflight.oci.sigstore import SIGNATURE_KEY, Attachment
 
 _PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -23,8 +23,8 @@ _MOST = 100
 class SignedRepository(Protocol):
     """A repository of a registry, as a source of signatures. It raises PreflightError."""
 
-    def manifest(self, reference: str) -> bytes:
-        """Return the body for a tag or digest, unverified. Raise NotFound, AccessDenied or Undecidable."""
+    def manifest(self, reference: str) -> ManifestAnswer:
+        """Return the answer for a tag or digest, unverified. Raise NotFound, AccessDenied or Undecidable."""
 
     def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
         """Return the blob's bytes in pieces, unverified."""
@@ -34,7 +34,7 @@ def read_attachments(repository: SignedRepository, digest: str, subject: str) ->
     """Return the signatures of the manifest with this digest. Raise PreflightError."""
     tag = f"{digest.replace(':', '-')}.sig"
     try:
-        body = repository.manifest(tag)
+        body = repository.manifest(tag).body
     except NotFound:
         return ()
     where = f"signatures {tag} of {subject}"

@@ -55,8 +55,8 @@ class Child:
     """The operating system, or None if the entry has none."""
     arch: str | None
     """The architecture in Go's spelling, or None if the entry has none."""
-    variant: str = ""
-    """The variant of the architecture, such as v8. An empty text if the entry has none."""
+    variant: str | None = None
+    """The variant of the architecture, such as v8, or None if the entry has none."""
     zstd: bool = False
     """True if an annotation says that its layers are compressed with zstd."""
 
@@ -170,7 +170,7 @@ def _index(entries: Field, subject: str, docker: bool) -> Index:
                 parse_descriptor(entry),
                 entry["platform"]["os"].optional_text(),
                 entry["platform"]["architecture"].optional_text(),
-                entry["platform"]["variant"].text(),
+                entry["platform"]["variant"].optional_text(),
                 entry["annotations"][_ZSTD].value == "true",
             )
             for entry in entries

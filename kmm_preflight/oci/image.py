@@ -32,7 +32,7 @@ from kmm_preflight.text import listed
 
 INDEX_DEPTH = 3
 # Variants that a node of an architecture takes, best first. A node for amd64 takes none of v2, v3 and v4.
-_VARIANTS = {"arm64": ("v8", "")}
+_VARIANTS: dict[str, tuple[str | None, ...]] = {"arm64": ("v8", None)}
 # How many times the layers of an image may be read again, for files that the rules did not keep at first.
 READ_AGAIN = 16
 
@@ -123,10 +123,10 @@ def _checked(answer: ManifestAnswer, reference: str, name: str) -> ManifestAnswe
 
 
 def _child(index: Index, name: str, arch: str) -> str:
-    """Return the digest of the entry that a node takes (docs/reference/openshift.md 5.4)."""
+    """Return the digest of the entry that a node takes (docs/reference/openshift.md 5.6)."""
     matching = [
         (variants.index(child.variant), not child.zstd, position, child)
-        for variants in [_VARIANTS.get(arch, ("",))]
+        for variants in [_VARIANTS.get(arch, (None,))]
         for position, child in enumerate(index.children)
         if child.os == "linux" and child.arch == arch and child.variant in variants
     ]

@@ -15,6 +15,7 @@ from kmm_preflight.oci.tar import STREAM_BYTES, ByteReader, EntryKind, Member, w
 from kmm_preflight.oci.unpacking import UnpackedLayer
 
 NAMES_IN_A_LAYER = 400_000
+NAMES_UNPACKED = 100_000
 RECORD_BYTES = 40 << 20
 KEPT_FILE_BYTES = 512 << 20
 KEPT_LAYER_BYTES = 2 << 30
@@ -166,7 +167,7 @@ def _walk_into(
     records: list[bytes], reader: ByteReader, subject: str, keep: KeepRules, cache: Cache, names: int
 ) -> None:
     total, kept, files = 0, 0, 0
-    unpacked = UnpackedLayer()
+    unpacked: UnpackedLayer | None = UnpackedLayer()
     problem: str | None = None
     for number, member in enumerate(walk(reader, subject)):
         content = None
@@ -181,7 +182,10 @@ def _walk_into(
             raise BoundExceeded(f"{subject}: more than {names} names, or more than {RECORD_BYTES >> 20} MiB of names")
         if member.path:
             records.append(record)
-        problem = problem or unpacked.add(member)
+        if number == NAMES_UNPACKED:
+            unpacked = None  # its memory would grow with the layer
+        if unpacked and problem is None:
+            problem = unpacked.add(member)
     if problem:
         records.append(LayerEntry("", EntryKind.FOLDER, link=problem).packed(0))
 

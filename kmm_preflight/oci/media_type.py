@@ -1,4 +1,4 @@
-"""Media types of manifests, as containers/image takes them (docs/reference/openshift.md 5.3)."""
+"""Media types of manifests, as containers/image takes them (docs/reference/openshift.md 5.5)."""
 
 from __future__ import annotations
 

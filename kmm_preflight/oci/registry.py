@@ -189,7 +189,7 @@ class RegistryRepository:
         return self._send(method, path, subject, headers)
 
     def _challenges(self, subject: str) -> list[Challenge]:
-        """Return the ways to log in. A node asks /v2/ for them (docs/reference/openshift.md 5.6).
+        """Return the ways to log in. A node asks /v2/ for them (docs/reference/openshift.md 5.8).
 
         Raise AccessDenied if /v2/ requires no login: then a node sends none, for no image.
         """

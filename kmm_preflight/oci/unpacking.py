@@ -1,4 +1,4 @@
-"""Unpacking of a layer on a node: entries that containers/storage cannot unpack (docs/reference/openshift.md 5.5)."""
+"""Unpacking of a layer on a node: entries that containers/storage cannot unpack (docs/reference/openshift.md 5.7)."""
 
 from __future__ import annotations
 
