@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from .demo import KERNEL, RELEASE, demo_images
+from .real.build import need_buildah
 from .real.layout import Image
 from .real.push import push
 from .real.registry import Registry
@@ -20,6 +21,7 @@ from .runs import Run, module, run_preflight, secret, write_manifests
 from .shapes import VERIFIED, Parts, refuted
 from .test_credentials import helper
 from .test_mirrors import IDMS, ITMS, mirror_set
+from .workbench import build_module
 
 # No server listens at this address.
 DOWN = "127.0.0.1:1"
@@ -414,3 +416,14 @@ def test_a_name_inside_the_cluster_says_how_to_reach_it(tmp_path: Path, place: P
     place.push(place.plain, "team")
     route = mirror_set(ITMS, (image.partition("/")[0], [place.plain.host]))
     assert _run(place, tmp_path, [module("inside", image), route]).verdicts() == {"inside": VERIFIED}
+
+
+def test_a_base_image_is_undecided_without_the_login_of_builds(tmp_path: Path, place: Place) -> None:
+    need_buildah()
+    dockerfile = f"FROM {place.source.host}/private/base:1\n"
+    manifests = build_module("private", f"{place.plain.host}/private/missing:1", dockerfile)
+    run = _run(place, tmp_path, manifests)
+    assert run.verdicts()["private"][:1] == ("undecided",), run.output
+    assert "image-login-unknown" in run.verdicts()["private"]
+    run = _run(place, tmp_path, [*manifests, place.node(place.mirror)])
+    assert run.verdicts()["private"] == ("refuted", "image-not-found", "base-image-denied"), run.output

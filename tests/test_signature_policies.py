@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from kmm_preflight.cluster.credentials import image_credentials
 from kmm_preflight.cluster.inventory import Inventory
+from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import VERIFIED_HTTPS, Flavour, ModuleName, TargetKernel
 from kmm_preflight.oci.cache import Cache
@@ -416,3 +418,12 @@ def test_a_run_refutes_what_nodes_refuse(
     sentence = run.sentences()["unsigned"]
     assert sentence.startswith(f"ClusterImagePolicy all requires a signature of image {host}/run/unsigned:v1")
     assert "ImagePolicy other/of-other requires" in run.sentences()["elsewhere"]
+
+
+def test_an_image_policy_without_a_namespace_is_in_that_of_the_option(tmp_path: Path) -> None:
+    manifest = policy("q.io", namespace="x")
+    del manifest["metadata"]["namespace"]
+    (tmp_path / "policy.json").write_text(json.dumps(manifest))
+    inventory = read_manifests([str(tmp_path / "policy.json")], "ns", io.StringIO())
+    policies = parse_signature_policies(inventory.image_policies)
+    assert [len(policies.required(PLAN.image, namespace)) for namespace in ("ns", "other")] == [1, 0]

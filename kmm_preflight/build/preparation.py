@@ -18,6 +18,7 @@ from kmm_preflight.oci.credentials import PullCredentials
 from kmm_preflight.oci.image import Image
 from kmm_preflight.oci.reference import Reference, parse_name
 from kmm_preflight.planning.plan import Plan
+from kmm_preflight.stages import findings as stages_findings
 
 
 def result_key(plan: Plan, stage: Stage) -> str:
@@ -77,7 +78,7 @@ class Preparation:
         try:
             return SignInput(name, self._image(name, plan, credentials, tls))
         except PreflightError as exc:
-            return _unavailable(exc, "the sign section", plan, credentials)
+            return self._unavailable(exc, "the sign section", plan)
 
     def _built_input(self, plan: Plan, credentials: PullCredentials) -> SignInput | Finding:
         if not (self.builder.keeps_results or self.context.policy.push):
@@ -107,15 +108,17 @@ class Preparation:
                 if not to_sign:  # the layers of the image to sign were read already
                     image.check_layers()
             except PreflightError as exc:
-                return _unavailable(exc, section, request.plan, request.credentials)
+                return self._unavailable(exc, section, request.plan)
             images.append(image)
         return images
 
-
-def _unavailable(exc: PreflightError, section: str, plan: Plan, credentials: PullCredentials) -> Finding:
-    kernel = plan.kernel.version
-    if isinstance(exc, AccessDenied):
-        return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=credentials)
-    if isinstance(exc, NotFound):
-        return findings.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
-    return oci_findings.finding_of(exc, kernel)
+    def _unavailable(self, exc: PreflightError, section: str, plan: Plan) -> Finding:
+        """Return the finding for an image of a section that cannot be pulled."""
+        kernel, credentials = plan.kernel.version, self.context.credentials[plan.id]
+        if isinstance(exc, AccessDenied) and credentials.login_unknown:
+            return stages_findings.IMAGE_LOGIN_UNKNOWN(problem=exc.message, credentials=credentials)
+        if isinstance(exc, AccessDenied):
+            return findings.BASE_IMAGE_DENIED(section=section, problem=exc.message, credentials=credentials)
+        if isinstance(exc, NotFound):
+            return findings.BASE_IMAGE_ABSENT(section=section, problem=exc.message, kernel=kernel)
+        return oci_findings.finding_of(exc, kernel)

@@ -63,7 +63,7 @@ def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inven
         secrets=objects["Secret"],
         service_accounts=objects["ServiceAccount"],
         mirrors=tuple(manifest for kind in _MIRRORS for manifest in objects[kind].values()),
-        image_policies=tuple(manifest for kind in _POLICIES for manifest in objects[kind].values()),
+        image_policies=tuple(_in_namespace(*item) for kind in _POLICIES for item in objects[kind].items()),
         image_config=objects["Image"].get(("", "cluster")),
         proxy=objects["Proxy"].get(("", "cluster")),
         fleet=fleet,
@@ -205,6 +205,11 @@ def _key(manifest: Manifest, place: DocumentPlace, namespace: str) -> Key:
         return in_namespace, metadata["name"].text()
     except Malformed as exc:
         raise UsageProblem(f"{place}: {manifest['kind']}: {exc.message}") from exc
+
+
+def _in_namespace(key: Key, manifest: Manifest) -> Manifest:
+    """Return the object with the namespace of its key."""
+    return {**manifest, "metadata": {**Field(manifest)["metadata"].mapping(), "namespace": key[0]}}
 
 
 def _duplicate(manifest: Manifest, key: Key, place: DocumentPlace) -> UsageProblem:

@@ -27,7 +27,7 @@ def why_not_pulled(
     match error:
         case AccessDenied():
             return _refused(error, name, credentials)
-        case Untrusted() | Unreachable() if isinstance(name, Reference) and on_cluster_network(name.host):
+        case Unreachable() if isinstance(name, Reference) and on_cluster_network(name.host):
             return findings.REGISTRY_INTERNAL(problem=error.message, host=name.host)
         case Untrusted() | Unreachable() if _helped_by_registry_tls(plan, name, images, credentials):
             kind = findings.REGISTRY_TLS_IGNORED if credentials.trust_known else findings.REGISTRY_TLS_OPEN
