@@ -240,7 +240,7 @@ def test_no_modules_and_no_kmm_have_different_messages(tmp_path: Path, cluster: 
     option = f"--kubeconfig={cluster.kubeconfig()}"
     run = run_preflight(tmp_path, *DEMO, option)
     assert run.returncode == 5
-    one_line(run, f"no Module with a moduleLoader (the cluster {cluster.url})")
+    one_line(run, f"no Module loads a kmod (the cluster {cluster.url})")
     cluster.kubectl("delete", "crd", "modules.kmm.sigs.x-k8s.io")
     try:
         run = run_preflight(tmp_path, *DEMO, option)

@@ -20,6 +20,7 @@ from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.nodes import findings
+from kmm_preflight.nodes.cases import make_cases
 from kmm_preflight.nodes.demand import Demand, demand_of
 from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.machine_config import custom_os_image, flavour_of, merged_kernel_type, parse_machine_config
@@ -48,6 +49,7 @@ from .fleets import (
     layered,
     module,
     node,
+    node_modules,
     node_pool,
     pool,
     rendered,
@@ -693,7 +695,12 @@ def test_a_manifest_with_a_hostile_field_is_read_or_refused() -> None:
     base = [*POOLS, MASTER, ARM, *RTS, OWN, layered("worker", "RUN dnf install kernel")]
     base.append(cluster_version(("Completed", "4")))
     base += [node_pool("np", "rhel-9", configs=["c"], labels={"a": "b"}), config_map("c", config("50", "realtime"))]
-    base += [node("h", "worker", labels=HOSTED), module("m")]
+    base += [node("h", "worker", labels=HOSTED), module("m"), node_modules("w9", ("demo", "v", "registry.example/v:1"))]
+    ordered = module("v")
+    ordered["spec"]["moduleLoader"]["container"]["version"] = "2"
+    full = {"feature.node.kubernetes.io/kernel-version.full": TODAY}
+    labels = {"kmm.node.kubernetes.io/version-module.demo.v": "1", **full}
+    base += [ordered, node("w9", "worker", labels=labels), module("f", full)]
     random, refused = Random(6), 0
     for _ in range(800):
         objects = copy.deepcopy(base)
@@ -705,10 +712,11 @@ def test_a_manifest_with_a_hostile_field_is_read_or_refused() -> None:
             continue
         assert inventory.fleet
         prediction = Prediction(inventory.fleet, TWO)
-        demands = [item for module in inventory.modules for item in demand_of(module, prediction)]
-        for target in targets_of(demands, (kernel(AMD_9),), TWO):
-            assert re.fullmatch(r"[\w.+-]{1,200}", target.kernel.version), target
-            assert "\n" not in target.kernel.provenance + "".join(note.sentence for note in target.notes)
+        for module_ in inventory.modules:
+            targets = targets_of(demand_of(module_, prediction), (kernel(AMD_9),), TWO)
+            for case in make_cases([module_], {module_.name: targets}):
+                assert re.fullmatch(r"[\w.+-]{1,200}(,version=[\w.-]{0,70})?", case.kernel_words), case
+                assert "\n" not in case.kernel.provenance + "".join(note.sentence for note in case.notes)
     assert 200 < refused < 600
 
 
