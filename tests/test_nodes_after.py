@@ -455,3 +455,10 @@ def test_nodes_on_a_kernel_that_an_option_names() -> None:
     assert named(module("m", {FULL: AMD_9}), ON_NODE) == {AMD_9: OWN}
     assert named(module("m", {FULL: "4.18.0"}), ON_NODE) == {AMD_9: "no-node-loads"}
     assert named(module("m", {"kubernetes.io/arch": "arm64"}), ON_NODE) == {AMD_9: OWN}
+
+
+def test_an_ordered_upgrade_without_nodes_is_assumed_to_be_complete() -> None:
+    modules = [parse_module(versioned("2"), ""), parse_module(module("plain"), "")]
+    said = "no node was read, so all nodes are assumed to run the version that the Module has now"
+    assert named_kernels([AMD_9], (), None, None, modules).assumed[1:] == (f"ordered upgrades of demo/m: {said}",)
+    assert named_kernels([AMD_9], (), None, None, modules, fleet_of(WORKERS)).assumed[1:] == ()

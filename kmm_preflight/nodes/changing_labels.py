@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from kmm_preflight.kernel_version import kernel_architecture
 from kmm_preflight.nodes.node import Node
@@ -59,17 +60,19 @@ def changes_on(key: str, node: Node) -> bool:
     """True if an upgrade may change the value of the node's label."""
     if follows_system(key):
         return True
-    kernel = _forms(node.kernel) if node.kernel else []
-    return any(form in node.labels[key] for form in [*kernel, *_OS_BUILD.findall(node.os_image or "")])
+    value = node.labels[key]
+    if not any(character.isdigit() for character in value):
+        return False
+    kernel = _forms(node.kernel) if node.kernel else ()
+    return any(form in value for form in (*kernel, *_OS_BUILD.findall(node.os_image or "")))
 
 
-def _forms(kernel: str) -> list[str]:
+@cache
+def _forms(kernel: str) -> tuple[str, ...]:
     """Return texts in which a label's value names a kernel: with and without architecture."""
-    forms = [kernel, _label_value(kernel)]
-    if kernel_architecture(kernel):
-        base = kernel.partition("+")[0]
-        forms.append(base.rpartition(".")[0] if "." in base else base)
-    return forms
+    base = kernel.partition("+")[0]
+    without_arch = (base.rpartition(".")[0],) if kernel_architecture(kernel) and "." in base else ()
+    return (kernel, _label_value(kernel), *without_arch)
 
 
 def _label_value(text: str) -> str:

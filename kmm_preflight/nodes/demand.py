@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from kmm_preflight.model import Finding
 from kmm_preflight.nodes import findings
@@ -63,12 +64,12 @@ class _Group:
     version: OtherVersion | Own
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Selected:
     """The nodes that a Module selects, today or after the upgrade."""
 
-    groups: dict[_Group, list[Node]] = field(default_factory=dict)
-    kept_away: int = 0
+    groups: Mapping[_Group, list[Node]]
+    kept_away: int
 
 
 def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
@@ -110,19 +111,24 @@ def _of_pool_without_nodes(module: Module, predicted: PredictedKernel, known: bo
 
 def _selected(module: Module, prediction: Prediction) -> _Selected:
     """Return the nodes that have the labels of the Module today, or may have them after the upgrade."""
-    result = _Selected()
+    # The hash of a prediction takes long, and a cluster may have thousands of nodes.
+    members: dict[tuple[object, ...], tuple[_Group, list[Node]]] = {}
+    kept_away = 0
     for node in prediction.fleet.nodes:
         predicted = prediction.of_node(node)
         pending = _pending(module, node, predicted)
         if pending is None or not node.has_kernel:
             continue
         if node.keeps_away(module.tolerations):
-            result.kept_away += 1
+            kept_away += 1
             continue
         today = all(node.labels.get(key) == value for key, value in module.selector)
-        group = _Group(predicted, pending, today, version_on(node, module, prediction.fleet))
-        result.groups.setdefault(group, []).append(node)
-    return result
+        version = version_on(node, module, prediction.fleet)
+        key = id(predicted), pending, today, version
+        if key not in members:
+            members[key] = _Group(predicted, pending, today, version), []
+        members[key][1].append(node)
+    return _Selected(dict(members.values()), kept_away)
 
 
 def _pending(module: Module, node: Node, predicted: PredictedKernel) -> tuple[PendingLabel, ...] | None:
@@ -137,7 +143,7 @@ def _pending(module: Module, node: Node, predicted: PredictedKernel) -> tuple[Pe
     return tuple(pending)
 
 
-def _demands(groups: dict[_Group, list[Node]], notes: tuple[Finding, ...]) -> tuple[Demand, ...]:
+def _demands(groups: Mapping[_Group, list[Node]], notes: tuple[Finding, ...]) -> tuple[Demand, ...]:
     return tuple(
         Demand(
             group.predicted,

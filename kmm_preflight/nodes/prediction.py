@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from kmm_preflight.kernel_version import kernel_flavour
 from kmm_preflight.model import BootArguments, Flavour
@@ -83,16 +84,24 @@ class Prediction:
         self.fleet = fleet
         self.streams = streams
         self._pools = {node.name: pool_of(node, fleet.pools) for node in fleet.nodes}
+        self._nodes: dict[str, PredictedKernel] = {}
+        self._members: dict[str, list[Node]] = {}
+        for node in fleet.nodes:
+            if of_node := self._pools[node.name]:
+                self._members.setdefault(of_node.name, []).append(node)
         self._configurations = {pool.name: self._configuration(pool) for pool in fleet.pools}
-        self._nodes = {node.name: self._predict(node) for node in fleet.nodes}
+        once: dict[PredictedKernel, PredictedKernel] = {}
+        for node in fleet.nodes:
+            predicted = self._predict(node)
+            self._nodes[node.name] = once.setdefault(predicted, predicted)
 
     def of_node(self, node: Node) -> PredictedKernel:
-        """Return the kernel that a node of the fleet will boot."""
+        """Return the kernel that a node of the fleet will boot. Equal kernels are one object."""
         return self._nodes[node.name]
 
     def members(self, pool: Pool) -> list[Node]:
         """Return the nodes of a pool."""
-        return [node for node in self.fleet.nodes if self._pools[node.name] == pool]
+        return self._members.get(pool.name, [])
 
     def of_pool(self, pool: Pool, arch: str | None = None) -> list[PredictedKernel]:
         """Return the kernels that the nodes of a pool will boot, also nodes that will be added later.
@@ -102,11 +111,7 @@ class Prediction:
         members = [node for node in self.members(pool) if node.core_os and arch in (None, node.arch)]
         if members:
             return list(dict.fromkeys(self.of_node(node) for node in members))
-        linux = [node for node in self.fleet.nodes if not node.windows]
-        compute = [node for node in linux if not _of_control_plane(self._pools[node.name])]
-        all_arches = {node.arch for node in compute or linux} or {None}
-        arches = [arch] if arch else sorted(all_arches, key=lambda name: name or "")
-        return [self._of_pool(pool, name) for name in arches]
+        return [self._of_pool(pool, name) for name in ([arch] if arch else self._arches)]
 
     def nodes_of_pool(self, name: str) -> tuple[Node, ...]:
         """Return the nodes of the machine config pool of this name, by name, as the machine config operator sees it."""
@@ -119,6 +124,14 @@ class Prediction:
         if image := custom_os_image(pool.configs):
             return _unchanged(predicted, self._kernels_of(pool), _set_to(image))
         return _with_kernel_type(predicted, merged_kernel_type(pool.configs))
+
+    @cached_property
+    def _arches(self) -> list[str | None]:
+        """The architectures of compute nodes, else those of all nodes, else an unknown one."""
+        linux = [node for node in self.fleet.nodes if not node.windows]
+        compute = [node for node in linux if not _of_control_plane(self._pools[node.name])]
+        all_arches = {node.arch for node in compute or linux} or {None}
+        return sorted(all_arches, key=lambda name: name or "")
 
     def _predict(self, node: Node) -> PredictedKernel:
         pool, node_pool = self._pools[node.name], node.labels.get(HOSTED_LABEL)
@@ -181,12 +194,8 @@ class Prediction:
     def _configuration(self, pool: Pool) -> _PoolConfiguration:
         fleet, kernels = self.fleet, dict[str | None, set[str | None]]()
         sources = [config for config in fleet.sources(pool) if config.name != pool.rendered]
-        for node in fleet.nodes:
-            if (
-                self._pools[node.name] == pool
-                and node.core_os
-                and node.current_config == node.desired_config == pool.rendered
-            ):
+        for node in self.members(pool):
+            if node.core_os and node.current_config == node.desired_config == pool.rendered:
                 kernels.setdefault(node.arch, set()).add(node.kernel)
         rendered = fleet.configs.get(pool.rendered) if pool.rendered else None
         kernel_type = rendered.kernel_type or DEFAULT_KERNEL_TYPE if rendered else self._kernel_type(pool, sources)

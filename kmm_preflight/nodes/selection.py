@@ -23,6 +23,7 @@ from kmm_preflight.planning.module import Module
 from kmm_preflight.planning.source import BootPlacement, KmodSource, SpokePlacement
 from kmm_preflight.release.choice import Choice
 from kmm_preflight.release.payload import read_release, read_streams
+from kmm_preflight.text import listed
 
 ALL_KERNELS = "every Module is judged on every kernel read from the release"
 
@@ -94,7 +95,7 @@ def choose_kernels(
             release,
             tuple(target.kernel for target in targets),
             {module.name: targets_by_selector(module, targets) for module in judged},
-            (_all_kernels(options.choice, fleet),),
+            (_all_kernels(options.choice, fleet), *_versions_unknown(judged)),
         )
     streams = ReleaseStreams(*read_streams(images, name, options.choice.arches or fleet.arches, credentials))
     prediction = Prediction(fleet, streams)
@@ -159,7 +160,15 @@ def named_kernels(
         demands = _placed(module, prediction) if prediction else ()
         targets = targets_for_any_node(kernels)
         by_module[module.name] = tuple(each for target in targets for each in named_targets(target, demands, upgrade))
+    assumed += [] if prediction else _versions_unknown(given)
     return Selection(None, kernels, by_module, tuple(assumed))
+
+
+def _versions_unknown(modules: Iterable[KmodSource]) -> list[str]:
+    """Return a sentence about the Modules of ordered upgrades, for a run that knows no nodes."""
+    names = [str(module.name) for module in modules if isinstance(module, Module) and module.version is not None]
+    reason = "no node was read, so all nodes are assumed to run the version that the Module has now"
+    return [f"ordered upgrades of {listed(names)}: {reason}"] if names else []
 
 
 def _given_kernels(
