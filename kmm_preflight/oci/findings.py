@@ -91,4 +91,5 @@ _OF_ERROR: dict[type[errors.PreflightError], FindingKind] = {
 
 def finding_of(error: errors.PreflightError, kernel: str) -> Finding:
     """Return the finding for an error while reading an image. AccessDenied needs the credentials and is not here."""
-    return _OF_ERROR[type(error)](problem=error.message, kernel=kernel)
+    kind = next(_OF_ERROR[parent] for parent in type(error).__mro__ if parent in _OF_ERROR)
+    return kind(problem=error.message, kernel=kernel)
