@@ -45,10 +45,8 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+json"
 AMD64 = {"platform": {"architecture": "amd64", "os": "linux"}}
 
 Entry = tuple[str, bytes] | tarfile.TarInfo
-KMOD: Entry = (
-    f"opt/lib/modules/{KERNEL}/probe.ko",
-    b"\x7fELF\2\1\1" + bytes(9) + b"\1\0\x3e\0" + bytes(44),
-)
+KMOD_PATH, KMOD_BYTES = f"opt/lib/modules/{KERNEL}/probe.ko", b"\x7fELF\2\1\1" + bytes(9) + b"\1\0\x3e\0" + bytes(44)
+KMOD: Entry = (KMOD_PATH, KMOD_BYTES)
 
 
 def tar(*entries: Entry) -> bytes:
@@ -169,6 +167,12 @@ PACKED = {
     "foreign": Blob(GOOD.data, "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
     "wrong-checksum": Blob(GOOD.data[:-8] + bytes(8), GZIP_LAYER),
     "cut": Blob(GOOD.data[:-8], GZIP_LAYER),
+    "garbage-behind": Blob(GOOD.data + b"garbage", GZIP_LAYER),
+    "zeros-behind": Blob(GOOD.data + bytes(100), GZIP_LAYER),
+    "zstd-cut": Blob(zstd.compress(tar(KMOD))[:-1], f"{OCI_LAYER}+zstd"),
+    "zstd-then-skippable": Blob(zstd.compress(tar(KMOD)) + b"\x50\x2a\x4d\x18\x04\0\0\0abcd", f"{OCI_LAYER}+zstd"),
+    "zstd-two-frames": Blob(zstd.compress(tar(KMOD)[:900]) + zstd.compress(tar(KMOD)[900:]), f"{OCI_LAYER}+zstd"),
+    "empty-blob": Blob(b"", GZIP_LAYER),
     "without-padding": Blob(gzip.compress(tar(KMOD)[:600]), GZIP_LAYER),
 }
 UNPACKED: dict[str, tuple[Entry, ...]] = {
@@ -203,6 +207,10 @@ UNPACKED: dict[str, tuple[Entry, ...]] = {
     "folder-twice": (folder("opt"), folder("opt"), KMOD),
     "folder-and-file": (KMOD, folder("a"), ("a", b"y")),
     "dots": (KMOD, ("a/../b", b"x"), ("b", b"y")),
+    "dots-above-the-root": (KMOD, ("../../a", b"x")),
+    "kmod-from-above-the-root": ((f"../{KMOD_PATH}", KMOD_BYTES),),
+    "hard-link-above-the-root": (KMOD, ("f", b""), hard("a", "../../f")),
+    "hard-link-above-the-root-to-nothing": (KMOD, hard("a", "../../etc/passwd")),
     "dot": (KMOD, ("./a", b"x"), ("a", b"y")),
     "slash": (KMOD, ("/a", b"x"), ("a", b"y")),
 }
