@@ -66,6 +66,16 @@ OF_PREFLIGHTS = (
 OF_THE_RECORD = ("patch", "preflightvalidationsocp")
 
 
+VERSION = "kmm.node.kubernetes.io/version-module.demo.by-account"
+
+
+def versioned() -> dict[str, Any]:
+    """Return a Module in an ordered upgrade, which the node has."""
+    manifest: dict[str, Any] = copy.deepcopy(dict(module("demo", "by-account")))
+    manifest["spec"]["moduleLoader"]["container"]["version"] = "1"
+    return manifest
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One that has something of each kind that is read."""
@@ -77,7 +87,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cluster.apply(
             *namespaces("demo", "openshift-config", "kmm-preflight"),
             module("demo", "own", secret="pull", build={"dockerfileConfigMap": {"name": "file"}}),
-            module("demo", "by-account"),
+            versioned(),
             pull_secret("demo", "pull"),
             account("demo", "pull"),
             openshift("Image", "cluster", {"additionalTrustedCA": {"name": "authorities"}}),
@@ -86,7 +96,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 "kind": "ConfigMap",
                 "metadata": {"namespace": "openshift-config", "name": "authorities"},
             },
-            node("worker-0", "worker", kernel=KERNEL),
+            node("worker-0", "worker", kernel=KERNEL, labels={VERSION: "1"}),
             pool("worker", sources=["50-of-the-team"]),
             rendered("worker"),
             config("50-of-the-team"),
