@@ -281,12 +281,15 @@ POOLS = [pool("worker"), rendered("worker"), pool("rt"), rendered("rt", "realtim
         ({f"{ROLE}/worker": ""}, {AMD_9, RT_9}, []),
         ({"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}, {AMD_9, RT_9}, []),
         ({f"{ROLE}/rt": ""}, {RT_9}, None),
+        ({f"{NFD}/pci-10de.present": "true"}, {AMD_9, RT_9}, []),
+        ({"kubernetes.io/hostname": "g"}, {AMD_9}, []),
         ({"gpu": "yes"}, {AMD_9}, ["pool-not-checked"]),
         ({f"{ROLE}/worker": "", "gpu": "yes"}, {AMD_9}, ["pool-not-checked"]),
     ],
 )
 def test_pools_that_are_empty_today(selector: Mapping[str, str], kernels: set[str], note: list[str] | None) -> None:
-    gpu = node("g", "worker", labels={"gpu": "yes"})
+    labels = {"gpu": "yes", f"{NFD}/pci-10de.present": "true", "kubernetes.io/hostname": "g"}
+    gpu = node("g", "worker", labels=labels)
     cases = cases_of(module("m", selector), [*POOLS, gpu])
     assert set(cases) == kernels
     if note is not None:

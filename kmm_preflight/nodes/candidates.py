@@ -27,6 +27,9 @@ _ARCH = "kubernetes.io/arch"
 # Labels that nodes of every compute pool have.
 _OF_EVERY_NODE = {"kubernetes.io/os": "linux", "beta.kubernetes.io/os": "linux", "node-role.kubernetes.io/worker": ""}
 _OF_EVERY_ARCH = (_ARCH, "beta.kubernetes.io/arch")
+# Node feature discovery sets these labels on nodes of any pool that have the hardware.
+_DISCOVERED = "feature.node.kubernetes.io/"
+_HOST = "kubernetes.io/hostname"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class PoolsToCome:
 
 def candidates_beside_nodes(module: Module, prediction: Prediction) -> PoolsToCome:
     """Return the kernels of pools without nodes, for a Module that selects nodes of other pools."""
+    if _HOST in dict(module.selector):
+        return PoolsToCome()  # the node with this name is there already
     fleet, labels, needed = prediction.fleet, _stable(module), _needed(module)
     sure, unsure = list[PredictedKernel](), list[PredictedKernel]()
     for pool in _candidates(labels, fleet):
@@ -99,12 +104,13 @@ def _stable(module: Module) -> dict[str, str]:
 
 
 def _needed(module: Module) -> dict[str, str]:
-    """Return the labels that a node must have for the Module, and that not every node has."""
+    """Return the labels that a node must have for the Module, and that somebody must set."""
     labels = dict(module.selector)
     if module.version is not None:
         labels[version_label(module.name)] = module.version
     return {key: value for key, value in _stable(replace(module, selector=tuple(labels.items()))).items()
-            if _OF_EVERY_NODE.get(key) != value and key not in _OF_EVERY_ARCH}  # fmt: skip
+            if _OF_EVERY_NODE.get(key) != value and key not in _OF_EVERY_ARCH and not key.startswith(_DISCOVERED)
+            }  # fmt: skip
 
 
 def _explained(needed: Mapping[str, str], named: set[str]) -> bool:

@@ -143,8 +143,8 @@ SELECTOR_NEW = define(
 POOL_TO_COME = define(
     "pool-to-come",
     NOTE,
-    "{group} has no node today, and the Module is checked on the pool's kernel too, because it selects all nodes that "
-    "the pool will have",
+    "{group} has no node today, and the Module is checked on the pool's kernel too, because it can select the nodes "
+    "that the pool will have",
     "If nodes are added later, no action is needed. If the pool is not needed, delete it.",
 )
 
