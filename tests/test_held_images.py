@@ -81,6 +81,7 @@ def test_nodes_of_a_case() -> None:
     for other in (
         replace(PLAN, pull_policy="Always"),
         replace(PLAN, image=Reference.parse("quay.io/team/kmod")),
+        replace(PLAN, module=ModuleName("ns", "m", "BootModuleConfig")),
         replace(PLAN, image=Reference.parse(f"quay.io/team/kmod@{OLD}")),
     ):
         assert with_node_stores([other], fleet) == (other,)

@@ -22,7 +22,7 @@ from kmm_preflight.model import VERIFIED_HTTPS, Flavour, ModuleName, TargetKerne
 from kmm_preflight.oci.cache import Cache
 from kmm_preflight.oci.connections import Network
 from kmm_preflight.oci.credentials import PullCredentials
-from kmm_preflight.oci.reference import Reference
+from kmm_preflight.oci.reference import LayoutReference, Reference
 from kmm_preflight.oci.resolver import ImageResolver
 from kmm_preflight.oci.signature_policy import parse_signature_policies
 from kmm_preflight.oci.sigstore import parse_payload
@@ -30,7 +30,7 @@ from kmm_preflight.planning.plan import Plan
 from kmm_preflight.stages.kept_files import keep_rules
 from kmm_preflight.stages.signature_check import judge_policies
 
-from .real.layout import Image, image, index, layer
+from .real.layout import Image, image, index, layer, write_layout
 from .real.policy_judge import node_pulls
 from .real.push import push
 from .real.registry import Registry
@@ -370,6 +370,7 @@ def _rekor(key: PrivateKey) -> dict[str, Any]:
 
 
 OPEN = {
+    "a rule of a later version": ("bare", None, "image-signature-open"),
     "Fulcio": ("exact", FULCIO, "image-signature-open"),
     "PKI": ("exact", PKI, "image-signature-open"),
     "PKI without a signature": ("plain", PKI, "image-signature-refused"),
@@ -387,7 +388,22 @@ OPEN = {
 def test_what_is_not_verified_is_undecided(place: Place, tmp_path: Path, case: str) -> None:
     tag, root, want = OPEN[case]
     name = f"{place.registry.host}/signed/{tag}:{tag}"
-    assert _ours(name, [policy(place.registry.host, root=root)], tmp_path) == want
+    more = {"root": root} if root else {"identity": {"matchPolicy": "MatchAsLater"}}
+    assert _ours(name, [policy(place.registry.host, **more)], tmp_path) == want
+
+
+def test_a_layout_has_no_signatures(tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "layout", {"q.io/a/b:t": BASE})
+    images = ImageResolver(
+        Network(), Cache(tmp_path / "cache"), LayoutReference(layout, None, archive=False), keep_rules()
+    )
+    reference = Reference.parse("q.io/a/b:t")
+    opened = images.image(reference, "amd64", PullCredentials(), VERIFIED_HTTPS)
+    required = parse_signature_policies([policy("q.io")]).policies
+    found = judge_policies(required, opened, reference, images.replaces_registries)
+    assert found
+    assert found.id == "image-signature-open"
+    assert judge_policies((), opened, reference, images.replaces_registries) is None
 
 
 def test_a_run_refutes_what_nodes_refuse(

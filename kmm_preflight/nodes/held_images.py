@@ -22,8 +22,8 @@ def with_node_stores(cases: Iterable[Case], fleet: Fleet | None) -> tuple[Case, 
 
 
 def _with_store(case: Case, fleet: Fleet | None) -> Case:
-    if fleet is None or not isinstance(case, Plan) or case.image.digest:
-        return case
+    if fleet is None or not isinstance(case, Plan) or case.image.digest or case.module.kind != "Module":
+        return case  # only a kubelet of this cluster keeps images by a policy
     if effective_policy(case.pull_policy, case.image) == ALWAYS:
         return case
     names = set(case.node_names)

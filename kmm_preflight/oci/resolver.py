@@ -43,6 +43,11 @@ class ImageResolver:
         self._keep = keep
         self._registries = registries
 
+    @property
+    def replaces_registries(self) -> bool:
+        """True if a layout replaces every registry."""
+        return self._layout is not None
+
     def refusal(self, name: ImageName) -> str | None:
         """Return why the cluster allows no node to pull this name, or None."""
         return self._registries.refusal(name) if isinstance(name, Reference) else None

@@ -104,10 +104,13 @@ def _policy(document: Field) -> SignaturePolicy:
     namespace = metadata["namespace"].text() if kind == NAMESPACE_POLICY else None
     root = spec["policy"]["rootOfTrust"]
     key, beyond = _root(root)
+    identity = parse_identity(spec["policy"]["signedIdentity"])
+    if not identity.is_known:
+        beyond = f"names by {identity.rule}"
     return SignaturePolicy(
         name=f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}",
         scopes=spec["scopes"].present("a list of scopes").texts(),
-        identity=parse_identity(spec["policy"]["signedIdentity"]),
+        identity=identity,
         namespace=namespace,
         key=key,
         beyond_key=beyond,

@@ -30,8 +30,16 @@ class SignedIdentity:
     signed_prefix: str | None = None
     """The signedPrefix of RemapIdentity: the new start. None for another rule."""
 
+    @property
+    def is_known(self) -> bool:
+        """True if this suite can apply the rule."""
+        return self.rule in (REPOSITORY_DIGEST_OR_EXACT, REPOSITORY, EXACT_REPOSITORY, REMAP)
+
     def accepts(self, signed: str, pulled: Reference) -> bool:
-        """True if a signature with this name is for the image that a node pulls by the other name."""
+        """True if a signature with this name is for the image that a node pulls by the other name.
+
+        True for a rule that is not known.
+        """
         try:
             name = _normalized(signed)
             match self.rule:
@@ -42,7 +50,7 @@ class SignedIdentity:
                 case "RemapIdentity":
                     return _same(name, self._remapped(pulled))
                 case _:
-                    return _same(name, pulled)
+                    return _same(name, pulled) or not self.is_known
         except Malformed:
             return False
 
@@ -57,8 +65,6 @@ class SignedIdentity:
 def parse_identity(field: Field) -> SignedIdentity:
     """Parse signedIdentity. Raise Malformed."""
     rule = field["matchPolicy"].optional_text() or REPOSITORY_DIGEST_OR_EXACT
-    if rule not in (REPOSITORY_DIGEST_OR_EXACT, REPOSITORY, EXACT_REPOSITORY, REMAP):
-        raise field["matchPolicy"].refuse("a matchPolicy that this suite knows")
     remap = field["remapIdentity"]
     return SignedIdentity(
         rule,

@@ -70,7 +70,7 @@ def _judge(
         if problem := images.refusal(name):
             return _result(plan, Decision(oci_findings.REGISTRY_BLOCKED(problem=problem)))
         image = open_as_node(plan, name, images, credentials)  # (1)
-        if refused := judge_policies(credentials.policies, image, name):
+        if refused := judge_policies(credentials.policies, image, name, images.replaces_registries):
             return _result(plan, Decision(refused, credentials.notes), image.resolved.judged())
         if plan.recorded and plan.recorded.digest == image.resolved.digest:
             image.check_layers()

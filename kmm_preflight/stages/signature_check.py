@@ -13,16 +13,22 @@ from kmm_preflight.oci.sigstore import Attachment, UnknownKey, refusal
 from kmm_preflight.stages import findings
 
 
-def judge_policies(policies: Iterable[SignaturePolicy], image: Image, name: ImageName) -> Finding | None:
+def judge_policies(
+    policies: Iterable[SignaturePolicy], image: Image, name: ImageName, in_layout: bool = False
+) -> Finding | None:
     """Return the heaviest finding about the policies that apply to the image, or None. Raise PreflightError.
 
-    A layout has no signatures of a registry, so the policies say nothing about an image in a layout.
+    in_layout: a layout replaces the registry, and layouts have no signatures. An image that this run built has no
+    signature either: the build stage reports that.
     """
     if not isinstance(name, Reference):
         return None
     required = tuple(policies)
     if not required:
         return None
+    if in_layout:
+        problem = "the image was read from a layout, which has no signatures"
+        return findings.IMAGE_SIGNATURE_OPEN(policy=required[0].name, image=name.name, problem=problem)
     attachments = image.attachments()
     judged = (_judge(policy, attachments, image, name) for policy in required)
     return next(iter(heaviest_first(finding for finding in judged if finding)), None)
