@@ -30,6 +30,7 @@ def kernel_files(release: str) -> KernelFiles:
         order=(tree / "modules.order").read_bytes(),
         built_in=(tree / "modules.builtin").read_bytes(),
         built_in_tags=(tree / "modules.builtin.modinfo").read_bytes(),
+        vmlinux=(folder / "vmlinux").read_bytes() if (folder / "vmlinux").is_file() else None,
     )
     return read_kernel_files(own_release, "amd64", symvers, raw)
 

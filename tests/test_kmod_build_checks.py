@@ -55,18 +55,6 @@ def test_a_livepatch_loads_if_the_kernel_supports_it(rhel: KernelFiles) -> None:
     assert ids(configured(rhel, "LIVEPATCH"), Object(modinfo=(*Object().modinfo, "livepatch=Y"))) == []
 
 
-def test_btf_of_another_build(rhel: KernelFiles) -> None:
-    kmod = Object(sections={".BTF": b"data"})
-    assert ids(rhel, kmod) == []
-    strict = configured(rhel, "DEBUG_INFO_BTF_MODULES")
-    assert ids(strict, kmod) == ["kmod-btf"]
-    assert ids(configured(rhel, "DEBUG_INFO_BTF_MODULES", "MODULE_ALLOW_BTF_MISMATCH"), kmod) == []
-    assert (
-        ids(strict, replace(kmod, modinfo=("license=GPL", f"vermagic={RHEL9} SMP preempt mod_unload modversions ")))
-        == []
-    )
-
-
 def test_struct_module_since_6_4(symvers: Symvers) -> None:
     kernel = KernelFiles("6.12.0-55.el10.x86_64", "amd64", symvers, configuration(), struct_size=1024)
     (finding,) = judge_kmod("made.ko", read(Object()), kernel)

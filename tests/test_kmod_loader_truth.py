@@ -38,6 +38,7 @@ MESSAGES = {
     "kmod-proprietary-owner": r"Unknown symbol|proprietary",
     "kmod-common": r"please compile with -fno-common",
     "kmod-exports-clash": r"exports duplicate symbol",
+    "kmod-btf-unfit": r"failed to validate module",
     "kmod-name-built-in": r"module is already loaded",
 }
 

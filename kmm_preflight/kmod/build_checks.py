@@ -9,9 +9,6 @@ from kmm_preflight.kmod.sections import SINCE_COUNTED
 from kmm_preflight.kmod.symvers import LAYOUT
 from kmm_preflight.kmod.vermagic import vermagic_matches
 
-# The first release that refuses type data (BTF) that does not fit.
-_BTF_REFUSED = (5, 11)
-
 
 def check_layout(case: LoadCase) -> CheckResults:
     """Compare the size of struct module, then the CRC of module_layout (steps 4 and 7).
@@ -81,14 +78,3 @@ def check_livepatch(case: LoadCase) -> CheckResults:
         yield MissingInput(".config")
     elif not case.kernel.configuration.on("LIVEPATCH"):
         yield findings.KMOD_LIVEPATCH(kmod=case.name, kernel=case.kernel.release)
-
-
-def check_btf(case: LoadCase) -> CheckResults:
-    """Check the type data (step 16), which refers by number to the types of the vmlinux of the kmod's build."""
-    release = (case.kmod.modinfo.vermagic or "an unknown kernel").partition(" ")[0]
-    if ".BTF" not in case.kmod.sections or release == case.kernel.release or case.kernel.version < _BTF_REFUSED:
-        return
-    if case.kernel.configuration is None:
-        yield MissingInput(".config")
-    elif case.is_on("DEBUG_INFO_BTF_MODULES", False) and not case.is_on("MODULE_ALLOW_BTF_MISMATCH", False):
-        yield findings.KMOD_BTF(kmod=case.name, got=release, kernel=case.kernel.release)

@@ -225,8 +225,15 @@ KMOD_EXPORTS_IN_TREE = define(
 KMOD_BTF = define(
     "kmod-btf",
     UNDECIDED,
-    "{kmod} has type data (BTF) of another kernel build, which {kernel} refuses if it does not fit: got {got}, "
-    "expected {kernel}",
+    "{kmod} has type data (BTF) of a build for {got}, which {kernel} refuses if it does not fit: {why}",
+    "Build the kmod without a vmlinux file, so that it has no .BTF section. Or remove the section before signing: "
+    "objcopy -R .BTF.",
+)
+
+KMOD_BTF_UNFIT = define(
+    "kmod-btf-unfit",
+    REFUTES,
+    "{kmod} has type data (BTF) that does not fit {kernel}: {got}",
     "Build the kmod against {kernel}. Or build it without a vmlinux file, so that it has no .BTF section.",
 )
 

@@ -13,6 +13,7 @@ from kmm_preflight.kmod.names import module_key
 from kmm_preflight.kmod.object import read_object
 from kmm_preflight.kmod.packed import ObjectBytes
 from kmm_preflight.kmod.symvers import VMLINUX, Symvers
+from kmm_preflight.kmod.type_data import TypeData, kernel_type_data
 from kmm_preflight.kmod.vermagic import expected_vermagic
 
 _VERSION = re.compile(r"(\d+)\.(\d+)")
@@ -35,6 +36,8 @@ class RawFiles:
     """modules.builtin, the list of modules inside vmlinux."""
     built_in_tags: bytes | None = None
     """modules.builtin.modinfo, the tags of modules inside vmlinux."""
+    vmlinux: bytes | None = None
+    """vmlinux, or the part of it with the kernel's type data."""
 
 
 class Family(Enum):
@@ -85,6 +88,8 @@ class KernelFiles:
     """True if in_tree has all of the kernel's own kmods."""
     entry_offsets: Mapping[str, int] = field(default_factory=dict)
     """Byte offsets of init_module and cleanup_module in struct module, from one of the kernel's own kmods."""
+    type_data: TypeData | None = None
+    """Type data (BTF) of the kernel."""
 
     def has_in_tree(self, name: str) -> bool | None:
         """True if the kernel has a kmod of its own with this name as a file, None if this is unknown.
@@ -159,6 +164,7 @@ def read_kernel_files(release: str, arch: str, symvers: Symvers | None, raw: Raw
         with_parameters=built_in_with_parameters(_text(raw.built_in_tags).split("\0")),
         in_tree_whole=bool(listed_kmods),
         entry_offsets=own.entry_offsets if own else {},
+        type_data=kernel_type_data(raw.vmlinux, MACHINES[arch].order) if raw.vmlinux is not None else None,
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.build_checks import (
-    check_btf,
     check_layout,
     check_livepatch,
     check_vermagic,
@@ -22,6 +21,7 @@ from kmm_preflight.kmod.packed import ObjectBytes, unpacked
 from kmm_preflight.kmod.resolution import NO_OTHERS, OtherKmods
 from kmm_preflight.kmod.sections import WrongArchitecture
 from kmm_preflight.kmod.symbol_checks import check_exports, check_imports, check_name, check_symbols
+from kmm_preflight.kmod.type_data_check import check_type_data
 from kmm_preflight.model import Finding
 
 # The loader's order. The first check that refutes is the one whose message the kernel prints.
@@ -36,7 +36,7 @@ _CHECKS: tuple[Callable[[LoadCase], CheckResults], ...] = (
     check_symbols,
     check_relocations,
     check_exports,
-    check_btf,
+    check_type_data,
     check_name,
 )
 

@@ -33,6 +33,8 @@ _THIS_MODULE = ".gnu.linkonce.this_module"
 # struct module on all 64-bit kernels begins with a state and a list; the name follows.
 _NAME_AT, _NAME_BYTES = 24, 56
 _STRUCT_BYTES = 1 << 20
+# The largest of Debian's kmods have 300 KiB.
+_TYPE_DATA_BYTES = 32 << 20
 # Modules that the kernel takes for proprietary, whatever licence they state.
 _ALWAYS_PROPRIETARY = frozenset(("driverloader", "lve"))
 
@@ -79,6 +81,10 @@ class KernelObject:
     """Damage in the object that some or all kernels refuse before they link it."""
     unrelocatable: tuple[Flaw, ...]
     """Damage that kernels find when they link the object."""
+    type_data: bytes = b""
+    """The section .BTF, empty without it."""
+    type_data_base: bytes = b""
+    """The section .BTF.base, empty without it: the kernel's types on which the kmod's types rest."""
     unflagged_exports: bool = False
     """True if the table of exports has no table of flags."""
     unloaded_modinfo: Modinfo | None = None
@@ -127,6 +133,8 @@ def read_object(data: ObjectBytes, machine: Architecture) -> KernelObject:
         exports=read_exports(sections, symbols),
         unversioned_exports=has_unversioned_exports(sections),
         unflagged_exports=lacks_flags(sections),
+        type_data=sections.bounded(sections.anywhere(".BTF"), _TYPE_DATA_BYTES),
+        type_data_base=sections.bounded(sections.anywhere(".BTF.base"), _TYPE_DATA_BYTES),
         versions=read_versions(sections, dotted),
         common=symbols.common(),
         sections=frozenset(section.name for section in sections.all),

@@ -20,7 +20,7 @@ from kmm_preflight.oci.tar import EntryKind
 
 SMALL_KMODS = "kernel/lib"
 KERNEL_FILES = re.compile(
-    r"(usr/src/(kernels/|linux-headers-)[^/]+/(Module\.symvers|\.config))"
+    r"(usr/src/(kernels/|linux-headers-)[^/]+/(Module\.symvers|\.config|vmlinux))"
     r"|((usr/)?lib/modules/[^/]+/(symvers\.(gz|xz|zst)|config|modules\.(order|builtin|builtin\.modinfo)"
     rf"|{SMALL_KMODS}/[^/]+\.ko(\.gz|\.xz|\.zst)?))"
 )
@@ -89,6 +89,11 @@ class KernelImage:
         """Return the bytes of .config."""
         with_headers = self._first(self._folders.headers, ".config")
         return self._bytes(with_headers or self._first(self._folders.modules, "config"))
+
+    def vmlinux(self) -> bytes | None:
+        """Return the bytes of the vmlinux with the headers, for the kernel's type data. None if it is large."""
+        located = self._first(self._folders.headers, "vmlinux")
+        return self._bytes(located) if located and located.entry.size <= _FILE_BYTES else None
 
     def lists(self) -> ModuleLists | None:
         """Return the lists of this image, or None if it has neither modules.order nor modules.builtin."""

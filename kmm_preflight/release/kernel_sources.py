@@ -120,7 +120,7 @@ class KernelSources:
         if in_tree is None and configuration is None:  # either has the version magic
             in_tree = images.from_os_image("an in-tree kmod", KernelImage.small_kmod)
         with unpacked(in_tree) if in_tree else nullcontext() as kmod:
-            raw = RawFiles(configuration, kmod, lists.order, lists.built_in, lists.built_in_tags)
+            raw = RawFiles(configuration, kmod, lists.order, lists.built_in, lists.built_in_tags, toolkit.vmlinux())
             return ReadKernelFiles(read_kernel_files(kernel.version, kernel.arch, symvers, raw), images.findings())
 
     def _symvers(self, image: KernelImage) -> Symvers | None:

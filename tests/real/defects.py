@@ -196,5 +196,8 @@ NEWER_DEFECTS: Mapping[str, tuple[str, str, Change]] = {
     "in a namespace for another name": ("pf_some", "pf_for", renamed(":pf_some,", ":pf_sane,")),
     "in a namespace for a longer name": ("pf_some", "pf_for", renamed(":pf_some,pf_glob*", ":pf_some2,pf_glo*")),
     "in a namespace for the start of its name": ("pf_globbed", "pf_for", renamed("pf_glob*", "pf_globb")),
+    "type data without its base": ("pf_gpl", "", objcopy("--remove-section", ".BTF.base")),
+    "no type data": ("pf_gpl", "", objcopy("--remove-section", ".BTF")),
+    "type data of no bytes": ("pf_gpl", "", objcopy("--update-section", ".BTF=/dev/null")),
     "import of a namespace for other kmods": ("pf_plain", "", renamed("description=Small", "import_ns=module:")),
 }
