@@ -350,6 +350,21 @@ def test_taints_of_maintenance_keep_no_kernel_away(taint: str) -> None:
     assert set(cases_of(module("m"), [*POOLS, drained])) == {AMD_9, RT_9}
 
 
+def test_a_taint_that_stays_is_reported() -> None:
+    taint = {"key": "example.com/team", "effect": "NoSchedule"}
+    tainted = node("r", "worker", "rt", taints=[taint])
+    (case,) = cases_of(module("m"), [*POOLS, tainted]).values()
+    assert [note.sentence for note in case.notes] == [
+        "the kernel of nodes with the Module's labels is not checked, because they have a taint that the Module does "
+        "not tolerate: r (example.com/team)"
+    ]
+    master = node("m", "master", taints=[MASTER_TAINT])
+    same = node("s", "worker", taints=[taint])
+    full = [node("r", "worker", "rt"), *WORKERS, pool("rt"), rendered("rt", "realtime"), node("w", "worker")]
+    for case in cases_of(module("m"), [*full, master, same]).values():
+        assert notes(case) == []
+
+
 @pytest.mark.parametrize(
     ("image", "core_os"),
     [

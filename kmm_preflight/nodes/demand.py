@@ -69,7 +69,7 @@ class _Selected:
     """The nodes that a Module selects, today or after the upgrade."""
 
     groups: Mapping[_Group, list[Node]]
-    kept_away: int
+    kept_away: tuple[Node, ...]
 
 
 def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
@@ -82,7 +82,7 @@ def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
     loading = {group: nodes for group, nodes in selected.groups.items() if group.version is not Own.NOTHING}
     without = [node for group, nodes in selected.groups.items() if group.version is Own.NOTHING for node in nodes]
     if not selected.groups:
-        return _demand_without_nodes(module, prediction, selected.kept_away)
+        return _demand_without_nodes(module, prediction, len(selected.kept_away))
     notes: tuple[Finding, ...] = (_without_version(module, without),) if without else ()
     if not loading:
         nothing = findings.NO_NODE_LOADS(got=f"no node has the label {_version_of(module)}, or keeps an older version")
@@ -92,6 +92,12 @@ def demand_of(module: Module, prediction: Prediction) -> tuple[Demand, ...]:
     unsure = [kernel.group for kernel in beside.unsure if _kind(kernel) not in kinds]
     if unsure:
         notes += (findings.POOL_NOT_CHECKED(group=listed(list(dict.fromkeys(unsure)))),)
+    kept_away = [
+        node for node in selected.kept_away if not node.control_plane and _kind(prediction.of_node(node)) not in kinds
+    ]
+    if kept_away:
+        names = listed([f"{node.name} ({listed([taint.key for taint in node.taints])})" for node in kept_away])
+        notes += (findings.NODES_KEPT_AWAY(got=names),)
     more = (_of_pool_without_nodes(module, kernel, known=_kind(kernel) in kinds) for kernel in beside.kernels)
     return (*_demands(loading, notes), *more)
 
@@ -113,14 +119,14 @@ def _selected(module: Module, prediction: Prediction) -> _Selected:
     """Return the nodes that have the labels of the Module today, or may have them after the upgrade."""
     # The hash of a prediction takes long, and a cluster may have thousands of nodes.
     members: dict[tuple[object, ...], tuple[_Group, list[Node]]] = {}
-    kept_away = 0
+    kept_away = list[Node]()
     for node in prediction.fleet.nodes:
         predicted = prediction.of_node(node)
         pending = _pending(module, node, predicted)
         if pending is None or not node.has_kernel:
             continue
         if node.keeps_away(module.tolerations):
-            kept_away += 1
+            kept_away.append(node)
             continue
         today = all(node.labels.get(key) == value for key, value in module.selector)
         version = version_on(node, module, prediction.fleet)
@@ -128,7 +134,7 @@ def _selected(module: Module, prediction: Prediction) -> _Selected:
         if key not in members:
             members[key] = _Group(predicted, pending, today, version), []
         members[key][1].append(node)
-    return _Selected(dict(members.values()), kept_away)
+    return _Selected(dict(members.values()), tuple(kept_away))
 
 
 def _pending(module: Module, node: Node, predicted: PredictedKernel) -> tuple[PendingLabel, ...] | None:

@@ -155,3 +155,12 @@ POOL_NOT_CHECKED = define(
     "nodes: {group}",
     "If the Module is to select nodes of these pools, run again with the pool's kernel in --kernel.",
 )
+
+NODES_KEPT_AWAY = define(
+    "nodes-kept-away",
+    NOTE,
+    "the kernel of nodes with the Module's labels is not checked, because they have a taint that the Module does not "
+    "tolerate: {got}",
+    "If the taint is removed later, run again with the kernel of these nodes in --kernel. Otherwise no action is "
+    "needed.",
+)

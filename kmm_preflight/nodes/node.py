@@ -59,6 +59,11 @@ class Node:
         return not self.windows and self.labels.get("type") != "virtual-kubelet"
 
     @property
+    def control_plane(self) -> bool:
+        """True if the node has a role of the control plane."""
+        return any(f"node-role.kubernetes.io/{role}" in self.labels for role in ("master", "control-plane", "arbiter"))
+
+    @property
     def core_os(self) -> bool:
         """True if the node boots the OS image of a release, as far as is known."""
         return _CORE_OS.match(self.os_image or "") is not None
