@@ -205,6 +205,8 @@ def test_values_that_a_kernel_determines(key: str, value: str | None) -> None:
         (PendingLabel("team/kernel", TODAY, TODAY), None),
         (PendingLabel("team/kernel", AMD_9, TODAY), None),
         (PendingLabel("team/kernel", "5.14.0-570.19.1.el9_6", TODAY), None),
+        (PendingLabel("team/kernel", "5.14.0-570.19", TODAY), None),
+        (PendingLabel("team/kernel", "5.14.0", "5.14.0-427"), False),
         (PendingLabel("team/kernel", "other", TODAY), False),
     ],
 )
@@ -214,7 +216,8 @@ def test_labels_on_a_new_kernel(label: PendingLabel, holds: bool | None) -> None
 
 ON_NODE = node("a", "worker", labels={
     FULL: TODAY, f"{NFD}/kernel-version.major": "5", f"{NFD}/kernel-config.NO_HZ": "true", "team/driver": f"a-{TODAY}",
-    f"{NFD}/system-os_release.VERSION_ID": "4.17", "team/os": "418.94.202501221327-0", "gpu": "yes"})  # fmt: skip
+    f"{NFD}/system-os_release.VERSION_ID": "4.17", "team/os": "418.94.202501221327-0",
+    "team/short": "5.14.0-427", "team/major": "5.14.0", "gpu": "yes"})  # fmt: skip
 ON_NODE["status"]["nodeInfo"]["osImage"] = "Red Hat Enterprise Linux CoreOS 418.94.202501221327-0"
 
 
@@ -231,6 +234,8 @@ ON_NODE["status"]["nodeInfo"]["osImage"] = "Red Hat Enterprise Linux CoreOS 418.
         ({f"{NFD}/system-os_release.VERSION_ID": "4.17"}, "selector-unclear", []),
         ({f"{NFD}/system-os_release.VERSION_ID": "4.18"}, "selector-unclear", None),
         ({"team/driver": f"a-{TODAY}"}, "selector-unclear", []),
+        ({"team/short": "5.14.0-427"}, "selector-unclear", []),
+        ({"team/major": "5.14.0"}, OWN, []),
         ({"team/os": "418.94.202501221327-0"}, "selector-unclear", []),
         ({FULL: TODAY, "gpu": "yes"}, "selector-lost", []),
     ],

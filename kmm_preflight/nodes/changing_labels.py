@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from kmm_preflight.kernel_version import kernel_architecture
+from kmm_preflight.kernel_version import kernel_architecture, looks_like_kernel
 from kmm_preflight.nodes.node import Node
 
 _NFD = "feature.node.kubernetes.io"
@@ -40,7 +40,7 @@ class PendingLabel:
         if self.key.startswith(_OF_SYSTEM) or self.wanted == self.today:
             return None
         # Nobody in hand says who sets the label. A value of the target kernel may be its next one.
-        return None if any(form in self.wanted for form in _forms(kernel)) else False
+        return None if _names(self.wanted, kernel) else False
 
 
 def value_after(key: str, kernel: str) -> str | None:
@@ -63,8 +63,15 @@ def changes_on(key: str, node: Node) -> bool:
     value = node.labels[key]
     if not any(character.isdigit() for character in value):
         return False
-    kernel = _forms(node.kernel) if node.kernel else ()
-    return any(form in value for form in (*kernel, *_OS_BUILD.findall(node.os_image or "")))
+    if node.kernel and _names(value, node.kernel):
+        return True
+    return any(build in value for build in _OS_BUILD.findall(node.os_image or ""))
+
+
+def _names(value: str, kernel: str) -> bool:
+    """True if a label's value contains the kernel's version, or is the beginning of the version."""
+    beginning = "-" in value and looks_like_kernel(value) and kernel.startswith(value)
+    return beginning or any(form in value for form in _forms(kernel))
 
 
 @cache
