@@ -39,7 +39,7 @@ _LAYERS = "lower image layers: confirmed to exist in the registry, contents not 
 _FROM_FILES = (
     _KEYS,
     "parameters of kmods, and what a kmod's own init does when it starts",
-    "other kmods that a node has loaded by then",
+    "kmods that nodes load for somebody else than the Modules of the run",
     _LIBRARIES,
     _LAYERS,
 )

@@ -77,7 +77,7 @@ def cases(of: Kernels) -> dict[str, Case]:
         "other-kernel": Case(("refuted", "kmod-other-kernel"), {"m.ko": of.foreign["pf_plain"]}),
         "architecture": Case(("refuted", "kmod-architecture"), {"m.ko": plain[:18] + b"\xb7\0" + plain[20:]}),
         "flipped": Case(("refuted", "kmod-not-loadable"), {"m.ko": plain}, later={"m.ko": _unnamed(plain)}),
-        "alone": Case(("refuted", "kmod-symbols-absent"), {"m.ko": takes}),
+        "alone": Case(("undecided", "node-symbols-open"), {"m.ko": takes}),
         "unordered": Case(("refuted", "kmod-order"), {"m.ko": takes}, later={"other/pf_gives.ko": gives}),
         "gpl": Case(("refuted", "kmod-symbols-gpl"), {"m.ko": proprietary}),
         "namespace": Case(("refuted", "kmod-namespace"), {"m.ko": unimported}),
@@ -134,11 +134,17 @@ def run(
               for name, case in table.items()}  # fmt: skip
     write_layout(tmp_path / "layout", {TOOLKIT: made_toolkit or toolkit(of.target, *files), **images})
     documents = documents or [
-        module(name, f"registry.example/kmods/{name}:1", case.kmod, sections=case.sections)
+        apart(name, module(name, f"registry.example/kmods/{name}:1", case.kmod, sections=case.sections))
         for name, case in table.items()
     ]
     ours = (f"--kernel={of.target}", f"--driver-toolkit={TOOLKIT}", f"--image-layout={tmp_path / 'layout'}")
     return run_preflight(tmp_path, *ours, manifests(tmp_path, *documents), "--proof=kernel", *options)
+
+
+def apart(name: str, document: str) -> str:
+    """The Module with nodes of its own, so that the kmods of other Modules do not count."""
+    assert "selector: {}" in document
+    return document.replace("selector: {}", f"selector: {{only: {name}}}")
 
 
 def test_each_image_has_the_verdict_of_the_node(tmp_path: Path, of: Kernels) -> None:
@@ -153,7 +159,9 @@ def test_each_image_has_the_verdict_of_the_node(tmp_path: Path, of: Kernels) -> 
 def raw(name: str, arguments: list[str]) -> str:
     """A Module that gives modprobe all its arguments itself."""
     told = json.dumps({"load": arguments, "unload": ["-r"]})
-    return module(name, f"registry.example/kmods/{name}:1").replace("{moduleName: hello}", f"{{rawArgs: {told}}}")
+    return apart(
+        name, module(name, f"registry.example/kmods/{name}:1").replace("{moduleName: hello}", f"{{rawArgs: {told}}}")
+    )
 
 
 def test_raw_arguments_are_looked_up_as_modprobe_does(tmp_path: Path, of: Kernels) -> None:
@@ -431,3 +439,39 @@ def test_kernel_arguments_of_the_nodes_count(tmp_path: Path, of: Kernels, desk: 
         others = {name: found.verdicts()[name][0] for name in table if name not in names and len(names) != 3}
         assert set(others.values()) <= {"verified"}, found.output
     assert "pool worker boots with" not in found.output
+
+
+def test_modules_on_the_same_nodes_are_one_set(tmp_path: Path, of: Kernels) -> None:
+    gives, plain = of.own["pf_gives"], of.own["pf_plain"]
+    renamed = gives.replace(b"pf_gives", b"pf_givex")
+    table = {
+        "first": Case(("refuted", "node-exports-clash"), {"m.ko": gives}),
+        "second": Case(("refuted", "node-exports-clash"), {"m.ko": renamed}),
+        "old": Case(("refuted", "node-name-clash"), {"m.ko": plain}),
+        "new": Case(("refuted", "node-name-clash"), {"m.ko": plain.replace(b"license=GPL\0", b"license=GPX\0")}),
+        "same": Case(("verified",), {"m.ko": of.own["pf_weak"]}),
+        "same-packed": Case(("verified",), {"m.ko.xz": lzma.compress(of.own["pf_weak"], check=lzma.CHECK_CRC32)}),
+    }
+    documents = [module(name, f"registry.example/kmods/{name}:1", "m") for name in table]
+    found = run(tmp_path, of, table, documents=documents)
+    told = {name: ids[: len(table[name].want)] for name, ids in found.verdicts().items()}
+    assert told == {name: case.want for name, case in table.items()}, found.output
+    others = {"first": "demo/second", "second": "demo/first", "old": "demo/new", "new": "demo/old"}
+    assert all(other in found.sentences()[name] for name, other in others.items())
+    again = run(tmp_path, of, table, "-n", "2", documents=documents)
+    assert again.verdicts() == found.verdicts()
+
+
+def test_a_symbol_of_another_module(tmp_path: Path, of: Kernels) -> None:
+    table = {
+        "gives": Case(("verified",), {"m.ko": of.own["pf_gives"]}),
+        "takes": Case(("verified", "kmod-unsigned", "node-symbols-provided"), {"m.ko": of.own["pf_takes"]}),
+    }
+    documents = [module(name, f"registry.example/kmods/{name}:1", "m") for name in table]
+    found = run(tmp_path / "both", of, table, documents=documents)
+    assert {name: ids[: len(table[name].want)] for name, ids in found.verdicts().items()} == {
+        name: case.want for name, case in table.items()
+    }, found.output
+    alone = run(tmp_path / "alone", of, {"takes": table["takes"]})
+    assert alone.verdicts()["takes"][:2] == ("undecided", "node-symbols-open")
+    assert "kmod pf_gives" in alone.sentences()["takes"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kmm_preflight.errors import Malformed
@@ -18,7 +18,7 @@ from kmm_preflight.kmod.load_case import CheckResults, LoadCase, MissingInput
 from kmm_preflight.kmod.object import KernelObject, NotAModule, SymbolTableMissing, read_object
 from kmm_preflight.kmod.object_checks import check_object, check_relocations, check_sections
 from kmm_preflight.kmod.packed import ObjectBytes, unpacked
-from kmm_preflight.kmod.resolution import NO_OTHERS, OtherKmods
+from kmm_preflight.kmod.resolution import NO_OTHERS, OtherKmods, resolve
 from kmm_preflight.kmod.sections import WrongArchitecture
 from kmm_preflight.kmod.symbol_checks import check_exports, check_imports, check_name, check_symbols
 from kmm_preflight.kmod.type_data_check import check_type_data
@@ -94,16 +94,37 @@ def judge_chain(
     not_loaded: tuple[KernelObject, ...] = (),
     in_tree: frozenset[str] = frozenset(),
     removed: frozenset[str] = frozenset(),
+    foreign: tuple[KernelObject, ...] = (),
 ) -> tuple[Finding, ...]:
     """Return the findings about kmods that are loaded one after the other.
 
     kmods: names and objects in modprobe's order, the wanted kmod last. modprobe stops at the first that is refused.
     not_loaded: the image's other kmods. in_tree: the kernel's own kmods that are loaded before all of these. removed:
-    the kernel's own kmods that are unloaded before.
+    the kernel's own kmods that are unloaded before. foreign: kmods of other images that are loaded before.
     """
+    before = tuple(kmod.as_read_by(kernel.version) for kmod in foreign)
     objects = tuple(kmod.as_read_by(kernel.version) for _, kmod in kmods)
     return tuple(
         finding
         for number, (name, kmod) in enumerate(kmods)
-        for finding in judge_kmod(name, kmod, kernel, OtherKmods(objects[:number], not_loaded, in_tree, removed))
+        for finding in judge_kmod(
+            name, kmod, kernel, OtherKmods((*before, *objects[:number]), not_loaded, in_tree, removed)
+        )
     )
+
+
+def absent_symbols(
+    kmods: Sequence[tuple[str, KernelObject]],
+    kernel: KernelFiles,
+    in_tree: frozenset[str] = frozenset(),
+    removed: frozenset[str] = frozenset(),
+) -> Mapping[str, tuple[str, ...]]:
+    """Map names of kmods to the symbols that neither the kernel nor a kmod before exports, if there are any."""
+    if kernel.symvers is None:
+        return {}
+    objects = tuple(kmod.as_read_by(kernel.version) for _, kmod in kmods)
+    absent = {
+        name: tuple(resolve(kmod, kernel, kernel.symvers, OtherKmods(objects[:number], (), in_tree, removed)).absent)
+        for number, ((name, _), kmod) in enumerate(zip(kmods, objects, strict=True))
+    }
+    return {name: symbols for name, symbols in absent.items() if symbols}

@@ -181,6 +181,50 @@ BOOT_ARGUMENTS_OPEN = define(
     "Load the kmod on such a node by hand, or remove the argument from the MachineConfig.",
 )
 
+NODE_NAME_CLASH = define(
+    "node-name-clash",
+    REFUTES,
+    "{kmod} and {other} of {module} are different kmods with the name {name}, and the same nodes load both Modules: "
+    "only the kmod that comes first is loaded",
+    "Install one version of {name} into both images, or use selectors that choose different nodes.",
+)
+
+NODE_EXPORTS_CLASH = define(
+    "node-exports-clash",
+    REFUTES,
+    "{kmod} and {other} of {module} export the same symbols, and the same nodes load both Modules: {symbols}",
+    "Move the code of these symbols to one kmod that both images have, or use selectors that choose different nodes.",
+)
+
+NODE_CLASH_OPEN = define(
+    "node-clash-open",
+    UNDECIDED,
+    "{kmod} and {other} of {module} exclude each other, and a node may have the labels of both Modules: {got}",
+    "Give one label different values in the two selectors, or give the run the nodes.",
+)
+
+NODE_SYMBOLS_PROVIDED = define(
+    "node-symbols-provided",
+    NOTE,
+    "{kmod} needs symbols of {other}, which {module} loads on the same nodes: {symbols}",
+    "No action is needed while {module} loads: KMM tries again until its kmod is there.",
+)
+
+NODE_SYMBOLS_ELSEWHERE = define(
+    "node-symbols-elsewhere",
+    UNDECIDED,
+    "{kmod} needs symbols of {other}, which {module} loads, but not surely on all nodes of this Module: {symbols}",
+    "Give this Module all labels of the selector of {module}, or install {other} into the image too.",
+)
+
+NODE_SYMBOLS_OPEN = define(
+    "node-symbols-open",
+    UNDECIDED,
+    "{kmod} needs symbols that neither the kernel nor its image exports, and another Module or operator may export "
+    "them: {symbols}; not known: {others}",
+    "Give the run the Module whose kmod exports these symbols, or install that kmod into the image too.",
+)
+
 KMOD_UNSIGNED = define(
     "kmod-unsigned",
     NOTE,

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from kmm_preflight.cluster.sections import SectionObjects
 from kmm_preflight.depth import Depth, ProofOptions
 from kmm_preflight.errors import BoundExceeded, PreflightError
-from kmm_preflight.kmod import findings as kmod_findings
-from kmm_preflight.kmod.kernel_files import KernelFiles
-from kmm_preflight.kmod.loader import judge_chain, read_kmod_file
+from kmm_preflight.kmod.findings import KMOD_SYMBOLS_ABSENT
+from kmm_preflight.kmod.loader import judge_chain
 from kmm_preflight.kmod.names import module_key, wanted_key
 from kmm_preflight.kmod.object import KernelObject
 from kmm_preflight.kmod.parameters import judge_parameters
-from kmm_preflight.model import Finding, Severity, TargetKernel
+from kmm_preflight.model import Finding, Severity
+from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.oci.image import Image
-from kmm_preflight.oci.tar import EntryKind
 from kmm_preflight.planning.plan import Plan
-from kmm_preflight.release.kernel_sources import ReadKernelFiles
 from kmm_preflight.stages import findings
 from kmm_preflight.stages.boot_check import BootedKernel, JudgeSignature, judge_boot
+from kmm_preflight.stages.chain import OTHER_KMODS, ImageKmods, Kernels, judge_alone, loaded_set, named
 from kmm_preflight.stages.decision import Decision
 from kmm_preflight.stages.kmod_folder import KmodFolder
+from kmm_preflight.stages.node_set import LoadedSet, Neighbour, judge_together
 from kmm_preflight.stages.signatures import ImageSignatures
 from kmm_preflight.text import listed
 from kmm_preflight.worker import findings as worker_findings
@@ -32,42 +32,38 @@ from kmm_preflight.worker.call_check import CheckedCall, Place, check_call, node
 from kmm_preflight.worker.firmware import judge_firmware
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.modprobe_call import ModprobeCall
-from kmm_preflight.worker.prepare import NodeContents, prepare_node
+from kmm_preflight.worker.prepare import prepare_node
 from kmm_preflight.worker.program import ImageFiles
-
-# Other kmods of the image that are read for their exports.
-_OTHER_KMODS = 256
 
 TrialCheck = Callable[[Plan, Image], tuple[Finding, ...]]
 """Load the plan's kmod in a virtual machine with the target kernel. Return what the kernel says."""
 
 
-class Kernels(Protocol):
-    """Files of the target kernels."""
+class NodeNeighbours(Protocol):
+    """Other Modules of the run on the nodes of a plan."""
 
-    def read(self, kernel: TargetKernel) -> ReadKernelFiles:
-        """Return the kernel's own files. Raise PreflightError if they cannot be read."""
-
-
-@dataclass(frozen=True)
-class _Kmods:
-    """The files that a node loads for a plan, and the kernel that loads them."""
-
-    plan: Plan
-    image: Image
-    kernel: KernelFiles
-    node: NodeContents
+    def of(self, plan: Plan) -> tuple[Neighbour, ...]:
+        """Return the Modules that may share a node with the plan."""
 
 
 class LoadCheck:
     """The further check, to the depth of proof that the run requires."""
 
     def __init__(
-        self, options: ProofOptions, kernels: Kernels, sources: SectionObjects, trial: TrialCheck | None = None
+        self,
+        options: ProofOptions,
+        kernels: Kernels,
+        sources: SectionObjects,
+        trial: TrialCheck | None = None,
+        neighbours: NodeNeighbours | None = None,
     ) -> None:
-        """Prepare the check. sources has the Secrets with the certificates of sign sections."""
+        """Prepare the check. sources has the Secrets with the certificates of sign sections.
+
+        neighbours: other Modules whose kmods are judged together with those of a plan.
+        """
         self._options, self._kernels, self._sources, self._trial = options, kernels, sources, trial
         self._worker = Worker.of_version(options.kmm_version)
+        self._neighbours = neighbours
 
     @property
     def checks_signatures(self) -> bool:
@@ -154,27 +150,38 @@ class LoadCheck:
         node = prepare_node(plan, files, self._worker, kernel.files)
         if any(finding.severity is Severity.REFUTES for finding in node.findings):
             return (*node.findings, *kernel.findings)
-        kmods = _Kmods(plan, image, kernel.files, node)
+        kmods = ImageKmods(plan, image, kernel.files, node, self._options.assume_loaded)
         if signatures:
             signatures.use_configuration(kernel.files)
         signed = signatures.judge_loaded(kmod, [located.path for located in node.sequence]) if signatures else ()
         enforced = partial(signatures.judge_enforced, kmod) if signatures else None
         return (*node.findings, *signed, *self._judge_objects(kmods, enforced), *kernel.findings)
 
-    def _judge_objects(self, kmods: _Kmods, signature: JudgeSignature | None) -> tuple[Finding, ...]:
-        chain: list[tuple[str, KernelObject]] = []
-        for located in kmods.node.sequence:
-            kmod = read_kmod_file(f"/{located.path}", kmods.image.content(located), kmods.kernel)
-            if isinstance(kmod, Finding):
-                return (kmod,)
-            chain.append((f"/{located.path}", kmod))
-        in_tree = kmods.node.in_tree | self._options.assume_loaded
-        found = judge_chain(chain, kmods.kernel, (), in_tree, kmods.node.removed)
-        if any(finding.id == kmod_findings.KMOD_SYMBOLS_ABSENT.id for finding in found):
-            found = judge_chain(chain, kmods.kernel, tuple(_other_kmods(kmods)), in_tree, kmods.node.removed)
+    def _judge_objects(self, kmods: ImageKmods, signature: JudgeSignature | None) -> tuple[Finding, ...]:
+        if isinstance(kmods.chain, Finding):
+            return (kmods.chain,)
+        chain = named(kmods.chain)
         booted = BootedKernel(kmods.kernel, kmods.plan.boot_arguments)
         at_boot = judge_boot(booted, chain, sorted(kmods.node.in_tree), signature)
-        return (*at_boot, *found, *_judge_parameters(kmods.plan, booted, chain), *_judge_firmware(kmods, chain))
+        loader = self._judge_set(kmods, kmods.chain, judge_alone(kmods, chain))
+        return (*at_boot, *loader, *_judge_parameters(kmods.plan, booted, chain), *_judge_firmware(kmods, chain))
+
+    def _judge_set(
+        self, kmods: ImageKmods, chain: Sequence[tuple[Located, KernelObject]], alone: tuple[Finding, ...]
+    ) -> tuple[Finding, ...]:
+        """Return the loader's findings, together with the kmods of other Modules on the same nodes."""
+        others = self._neighbours.of(kmods.plan) if self._neighbours else ()
+        if not others and not any(finding.id == KMOD_SYMBOLS_ABSENT.id for finding in alone):
+            return alone
+        own = loaded_set(kmods, chain, alone)
+        if own.refuted:
+            return alone
+
+        def resolve(of: LoadedSet, before: tuple[KernelObject, ...]) -> tuple[Finding, ...]:
+            pairs = [(kmod.path, kmod.kmod) for kmod in of.kmods]
+            return judge_chain(pairs, kmods.kernel, (), of.in_tree, of.removed, before)
+
+        return judge_together(own, alone, others, resolve)
 
 
 def _judge_options(call: ModprobeCall) -> Iterator[Finding]:
@@ -198,24 +205,11 @@ def _names(plan: Plan, image: Image) -> list[str]:
     """Return the names of all kmods of the folder, with _ instead of -. Raise BoundExceeded for too many."""
     kmods = KmodFolder(plan, image).kmods()
     names = sorted({module_key(located.path.rpartition("/")[2]) for located in kmods})
-    if len(names) > _OTHER_KMODS:
+    if len(names) > OTHER_KMODS:
         raise BoundExceeded(
-            f"/{plan.folder}: {len(names)} kmods, of which rawArgs may name any; read at most {_OTHER_KMODS}"
+            f"/{plan.folder}: {len(names)} kmods, of which rawArgs may name any; read at most {OTHER_KMODS}"
         )
     return names
-
-
-def _other_kmods(kmods: _Kmods) -> Iterator[KernelObject]:
-    """Yield the other kmods of the folder that can be read, for the symbols that they export."""
-    loaded = {located.path for located in kmods.node.sequence}
-    for number, located in enumerate(KmodFolder(kmods.plan, kmods.image).every_kmod()):
-        if number >= _OTHER_KMODS:
-            return
-        if located.path in loaded or located.entry.kind is not EntryKind.FILE:
-            continue
-        kmod = read_kmod_file(located.path, kmods.image.content(located), kmods.kernel)
-        if isinstance(kmod, KernelObject):
-            yield kmod
 
 
 def _judge_parameters(plan: Plan, booted: BootedKernel, chain: list[tuple[str, KernelObject]]) -> tuple[Finding, ...]:
@@ -230,6 +224,6 @@ def _judge_parameters(plan: Plan, booted: BootedKernel, chain: list[tuple[str, K
     return tuple(dict.fromkeys((*own, *at_boot)))
 
 
-def _judge_firmware(kmods: _Kmods, chain: list[tuple[str, KernelObject]]) -> Iterator[Finding]:
+def _judge_firmware(kmods: ImageKmods, chain: list[tuple[str, KernelObject]]) -> Iterator[Finding]:
     for name, kmod in chain:
         yield from judge_firmware(kmods.plan, kmods.image.files, name, kmod.modinfo.all("firmware"))
