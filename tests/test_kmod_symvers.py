@@ -78,6 +78,7 @@ def test_a_stored_table_is_found(text: bytes, tmp_path: Path) -> None:
     for table in (stored, reopened):
         assert [table.find(name) for name in ("alpha", "beta", "alph", "gamma", "")] == [ALPHA, BETA, None, None, None]
         assert (len(table), table.versioned, sorted(table.providers())) == (2, False, ["net/a", "vmlinux"])
+        assert table.has_crcs
 
 
 def test_vmlinux_counts_if_a_symbol_has_several_providers(tmp_path: Path) -> None:

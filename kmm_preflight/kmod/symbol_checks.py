@@ -33,7 +33,7 @@ def check_symbols(case: LoadCase) -> CheckResults:
     if case.kernel.symvers is None or not len(case.kernel.symvers):
         yield MissingInput("Module.symvers")
         return
-    if case.kernel.versioned and not case.kernel.symvers.versioned:
+    if case.kernel.versioned and not case.kernel.symvers.has_crcs:
         yield MissingInput("Module.symvers with the versions of its symbols")
     problems = resolve(case.kmod, case.kernel, case.kernel.symvers, case.others)
     yield from _unavailable(case, problems)

@@ -120,6 +120,11 @@ class Symvers:
         layout = self.find(LAYOUT)
         return layout is not None and layout.crc is not None
 
+    @property
+    def has_crcs(self) -> bool:
+        """True if a symbol has a CRC. A list of a kernel's stable symbols has CRCs, but may lack module_layout."""
+        return self.versioned or any(int(crc, 16) for _, crc, *_ in self._table)
+
     def providers(self) -> frozenset[str]:
         """Return all that provide a symbol: vmlinux, and paths of in-tree kmods. Read the whole table."""
         return frozenset(provider.decode() for _, _, provider, *_ in self._table)
