@@ -190,7 +190,7 @@ def test_github_s_summary_has_the_verdict_and_the_table(world: World) -> None:
     world.have("kmods/none:1")
     assert github(world) == report.EXIT_REFUTED
     assert (world.folder / "GITHUB_STEP_SUMMARY").read_text().splitlines() == [
-        "### Not every Module is ready for the upgrade: 1 refuted.",
+        "### 1 of 1 Module will not load (1 of 1 Module and kernel pair).",
         "",
         "| Module | kernel | verdict | findings |",
         "|---|---|---|---|",

@@ -220,7 +220,7 @@ def test_more_modules_than_a_page_are_few_requests(tmp_path: Path, cluster: Clus
         assert len(requests_of(cluster)) < 30 + 2 * first.seconds
         cluster.forget()
         second = run_preflight(tmp_path, *options)
-        assert f"{many} verified, all of these by an earlier run" in second.document["sentence"]
+        assert f"{many} Modules ({many} Module and kernel pairs), all by an earlier run" in second.document["sentence"]
         assert {verb for verb, *_ in requests_of(cluster)} == {"get", "list"}
     finally:
         replace_modules_definition(cluster)

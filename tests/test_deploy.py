@@ -49,7 +49,7 @@ BUILD_PACKAGES = ("hatchling>=1.27", "pathspec", "tomlkit", "trove-classifiers")
 """What builds the wheel, besides packages that a run needs, too."""
 OFFLINE = "[global]\nno-index = true\nfind-links = /wheels\n"
 SUBJECT = "system:serviceaccount:kmm-preflight:kmm-preflight"
-VERIFIED = "Every Module is verified on every target kernel: 2 verified."
+VERIFIED = "Every Module is verified on every target kernel: 2 Modules (2 Module and kernel pairs)."
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
 KILLED = 137
 INTERNAL = int(pytest.ExitCode.INTERNAL_ERROR)

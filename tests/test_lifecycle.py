@@ -151,7 +151,9 @@ def test_an_object_is_created_updated_and_its_verdicts_are_recalled(pf: Object) 
     assert second.returncode == 0, second.output
     assert pf.written() == []
     (sentence,) = [line for line in second.stdout.splitlines() if line.startswith("Every Module")]
-    assert sentence == ("Every Module is verified on every target kernel: 2 verified, all of these by an earlier run.")
+    assert sentence == (
+        "Every Module is verified on every target kernel: 2 Modules (2 Module and kernel pairs), all by an earlier run."
+    )
     for one in second.document["modules"]:
         assert re.match(r"verified on \d{4}-\d\d-\d\dT.*Z? by an earlier run", one["reason"]), one
         assert one["stages"][0]["outcome"] == "not needed"

@@ -13,8 +13,9 @@ from typing import TextIO
 import pytest
 import yaml
 
-from kmm_preflight.cluster.documents import NESTING, DocumentPlace, read_documents
-from kmm_preflight.cluster.manifests import FILE_BYTES, read_manifests
+from kmm_preflight.cluster.documents import NESTING, DocumentPlace, NoObject, read_documents
+from kmm_preflight.cluster.manifest_files import FILE_BYTES
+from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import UsageProblem
 
 NO_INPUT = io.StringIO()
@@ -70,7 +71,6 @@ def _bare(name: str) -> str:
         pytest.param(
             json.dumps({**yaml.safe_load(_module()), "x": "\U0001f600"}), ["ns/m"], id="JSON with a surrogate pair"
         ),
-        pytest.param("{a: b, kind: x}\n---\n" + _module(), ["ns/m"], id="flow style, then a Module"),
         pytest.param(_listed("List", _module("a"), _module("b")), ["ns/a", "ns/b"], id="List"),
         pytest.param(
             _listed("ModuleList", _bare("a"), _bare("b"), api="kmm.sigs.x-k8s.io/v1beta1"),
@@ -79,28 +79,115 @@ def _bare(name: str) -> str:
         ),
         pytest.param(_listed("List", _listed("List", _module())), ["ns/m"], id="List in a List"),
         pytest.param(_items(_module("a"), CONFIG_MAP, _module("b")), ["ns/a", "ns/b"], id="list of objects"),
-        pytest.param(json.dumps(["\U0001f600", yaml.safe_load(_module())]), ["ns/m"], id="list with a surrogate pair"),
         pytest.param(_items(_listed("List", _module())), ["ns/m"], id="List in a list"),
-        pytest.param("- a\n- {kind: x}\n---\n" + _module(), ["ns/m"], id="list of something else"),
-        pytest.param("[a, {kind: x}]\n---\n" + _module(), ["ns/m"], id="list in flow style"),
         pytest.param("[]", [], id="empty list"),
         pytest.param(f"{_one('a')}\n{_one('b')}\n", ["ns/a", "ns/b"], id="JSON lines"),
-        pytest.param(f"{_one('a')}{_one('b')} 5 [{_one('c')}]", ["ns/a", "ns/b", "ns/c"], id="JSON values on one line"),
         pytest.param(f"{_one('a')}\n---\n{_one('b')}\n", ["ns/a", "ns/b"], id="JSON in YAML documents"),
         pytest.param("apiVersion: example.com/v1\nkind: module\n", [], id="another project's module"),
         pytest.param("kind: ModuleList\nitems:\n", [], id="empty List"),
         pytest.param("apiVersion: example.com/v1\nkind: Module\nspec: 5\n", [], id="another project's Module"),
-        pytest.param("just text\n---\n- a\n- b\n---\n5\n---\nkind: 7\n", [], id="no objects"),
         pytest.param(f"{CONFIG_MAP}---\n{SECRET}---\n{_module()}", ["ns/m"], id="other kinds too"),
-        pytest.param("a: 2026-01-01\nb: =\n---\n" + _module(), ["ns/m"], id="plain date and ="),
         pytest.param(_module().replace("selector: {}", "selector: {since: 2026-01-01}"), ["ns/m"], id="date is text"),
-        pytest.param("a: &x {b: c}\nd: {<<: *x, b: e}\n---\n" + _module(), ["ns/m"], id="anchor and merge key"),
     ],
 )
 def test_modules_of_a_file(tmp_path: Path, text: str, names: list[str]) -> None:
     (tmp_path / "a.yaml").write_text(text, newline="")
     assert _names(str(tmp_path / "a.yaml")) == names
     assert _names("-", stdin=io.StringIO(text)) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "others"),
+    [
+        pytest.param("{a: b, kind: x}\n---\n" + _module(), ["ns/m"], 1, id="flow style, then a Module"),
+        pytest.param(
+            json.dumps(["\U0001f600", yaml.safe_load(_module())]), ["ns/m"], 1, id="list with a surrogate pair"
+        ),
+        pytest.param("- a\n- {kind: x}\n---\n" + _module(), ["ns/m"], 2, id="list of something else"),
+        pytest.param("[a, {kind: x}]\n---\n" + _module(), ["ns/m"], 2, id="list in flow style"),
+        pytest.param(
+            f"{_one('a')}{_one('b')} 5 [{_one('c')}]", ["ns/a", "ns/b", "ns/c"], 1, id="JSON values on one line"
+        ),
+        pytest.param("just text\n---\n- a\n- b\n---\n5\n---\nkind: 7\n", [], 5, id="no objects"),
+        pytest.param("a: 2026-01-01\nb: =\n---\n" + _module(), ["ns/m"], 1, id="plain date and ="),
+        pytest.param("a: &x {b: c}\nd: {<<: *x, b: e}\n---\n" + _module(), ["ns/m"], 1, id="anchor and merge key"),
+        pytest.param("{{ if x }}\nkind: Module\n{{ end }}\n", [], 1, id="Helm template"),
+        pytest.param(f"{_module()}---\nkind: [\n", [], 1, id="invalid YAML behind a Module"),
+        pytest.param(f"{_module()}---\nkind: Thing\n", ["ns/m"], 1, id="no apiVersion"),
+        pytest.param(f"{_module()}---\napiVersion: v1\n", ["ns/m"], 1, id="no kind"),
+        pytest.param("kind: ModuleList\nitems: {}\n", [], 1, id="items that are no list"),
+    ],
+)
+def test_what_is_no_object_is_listed_in_a_folder_and_refused_in_a_named_file(
+    tmp_path: Path, text: str, names: list[str], others: int
+) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    inventory = read_manifests([str(tmp_path)], "default", NO_INPUT)
+    assert [str(module.name) for module in inventory.modules] == names
+    assert len(inventory.not_judged) == others
+    assert all(item.subject.startswith(str(tmp_path / "a.yaml")) for item in inventory.not_judged)
+    first = inventory.not_judged[0]
+    for paths, stdin in (([str(tmp_path / "a.yaml")], NO_INPUT), (["-"], io.StringIO(text))):
+        with pytest.raises(UsageProblem) as raised:
+            read_manifests(paths, "default", stdin)
+        assert raised.value.message.endswith(first.reason)
+
+
+MISREAD = {
+    "large.yaml": "the file has more than 64 MiB",
+    "latin.yml": "the file is not UTF-8 text",
+    "broken.json": "a link to a file that does not exist",
+    "loop.yaml": "a link to a file that does not exist",
+    "pipe.yaml": "not a regular file",
+    "to-pipe.yaml": "not a regular file",
+    "device.json": "not a regular file",
+    "UPPER.YAML": "the name must end with .yaml, .yml, .json in lower case",
+    "linked": "a link to a folder, which is not followed",
+}
+
+
+def _misread(folder: Path) -> None:
+    with (folder / "large.yaml").open("wb") as file:
+        file.truncate(FILE_BYTES + 1)
+    (folder / "latin.yml").write_bytes(b"a: \xe9")
+    (folder / "broken.json").symlink_to("nowhere")
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    os.mkfifo(folder / "pipe.yaml")
+    (folder / "to-pipe.yaml").symlink_to("pipe.yaml")
+    (folder / "device.json").symlink_to("/dev/zero")
+    (folder / "UPPER.YAML").write_text(_module("upper"))
+    (folder / "linked").symlink_to("/etc", target_is_directory=True)
+    (folder / "README").write_text("kind: Module")
+
+
+def test_files_of_a_folder_that_are_not_read_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(_module())
+    _misread(tmp_path)
+    inventory = read_manifests([str(tmp_path)], "", NO_INPUT)
+    assert [str(module.name) for module in inventory.modules] == ["ns/m"]
+    assert {Path(item.subject).name: item.reason for item in inventory.not_judged} == MISREAD
+    assert inventory.assumed == (f"1 other file in {tmp_path} not read: the names do not end with .yaml, .yml, .json",)
+
+
+def test_excluded_files_and_objects_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(
+        f"{_module()}---\napiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Novelty\nmetadata: {{name: n, namespace: ns}}\n"
+    )
+    _misread(tmp_path)
+    exclude = ["Novelty/ns/*", *MISREAD, "nothing*"]
+    inventory = read_manifests([str(tmp_path)], "", NO_INPUT, exclude)
+    assert [str(module.name) for module in inventory.modules] == ["ns/m"]
+    assert inventory.not_judged == ()
+    assert "--exclude Novelty/ns/* left out 1 file or object" in inventory.assumed
+    assert "--exclude nothing* matches nothing" in inventory.assumed
+
+
+def test_a_known_kind_of_an_unknown_version_is_listed(tmp_path: Path) -> None:
+    kinds = ("v2 Secret", "machineconfiguration.openshift.io/v9 MachineConfigPool", "example.com/v1 Image")
+    documents = [f"apiVersion: {kind.split()[0]}\nkind: {kind.split()[1]}\nmetadata: {{name: n}}\n" for kind in kinds]
+    (tmp_path / "a.yaml").write_text("---\n".join(documents))
+    listed = read_manifests([str(tmp_path)], "", NO_INPUT).not_judged
+    assert [item.subject for item in listed] == ["Secret n", "MachineConfigPool n"]
 
 
 def test_inventory(tmp_path: Path) -> None:
@@ -143,16 +230,6 @@ def test_hidden_folders_are_ignored(tmp_path: Path) -> None:
         (tmp_path / folder / "a.yaml").write_text(_module())
     assert _names(str(tmp_path)) == ["ns/m"]
     assert _names(str(tmp_path / "x" / ".terraform")) == ["ns/m"]
-
-
-def test_pipes_and_devices_of_a_folder_are_ignored(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.yaml")
-    (tmp_path / "b.yaml").symlink_to("a.yaml")
-    (tmp_path / "c.json").symlink_to("/dev/zero")
-    with pytest.raises(UsageProblem, match="the folder has no"):
-        _names(str(tmp_path))
-    (tmp_path / "d.yaml").write_text(_module())
-    assert _names(str(tmp_path)) == ["ns/m"]
 
 
 def test_a_pipe_that_is_named_is_read(tmp_path: Path) -> None:
@@ -211,7 +288,7 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
             f"{JSON}\n{JSON}", "Module ns/m exists twice: in {file}, document 1 and in {file}, document 2", id="lines"
         ),
         pytest.param(
-            f"a: b\n---\n- 5\n- {JSON.replace('kmod', 'a/b')}",
+            f"{SECRET}---\n- {_one('good')}\n- {JSON.replace('kmod', 'a/b')}",
             "{file}, document 2, item [1]: Module m: spec.moduleLoader.container.modprobe.moduleName: got text 'a/b'",
             id="in a list",
         ),
@@ -243,9 +320,11 @@ NO_API = "kind: Module\nmetadata: {name: m}\n"
             "{file}, document 1, items[0]: kind: got module, expected Module",
             id="moduleList",
         ),
-        pytest.param(NO_API, "{file}, document 1: apiVersion is missing, expected kmm", id="no apiVersion"),
         pytest.param(
-            f"a: b\n---\n{_module(api='kmm.sigs.k8s.io/v1beta1')}",
+            NO_API, "{file}, document 1: apiVersion missing: this is not a Kubernetes object", id="no apiVersion"
+        ),
+        pytest.param(
+            f"{SECRET}---\n{_module(api='kmm.sigs.k8s.io/v1beta1')}",
             "{file}, document 2: apiVersion: got kmm.sigs.k8s.io/v1beta1, expected kmm.sigs.x-k8s.io/v1beta1",
             id="group of old",
         ),
@@ -342,15 +421,15 @@ def test_a_path_without_manifests(tmp_path: Path, name: str, words: str) -> None
 
 def test_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").symlink_to("nowhere")
-    with pytest.raises(UsageProblem, match=r"a\.yaml: cannot be read \(No such file or directory\)"):
-        _names(str(tmp_path))
+    with pytest.raises(UsageProblem, match=r"a\.yaml: no such file or folder"):
+        _names(str(tmp_path / "a.yaml"))
 
 
 def test_too_large_manifests(tmp_path: Path) -> None:
     with (tmp_path / "a.yaml").open("wb") as file:
         file.truncate(FILE_BYTES + 1)
     with pytest.raises(UsageProblem, match=r"a\.yaml: the file has more than 64 MiB"):
-        _names(str(tmp_path))
+        _names(str(tmp_path / "a.yaml"))
     with pytest.raises(UsageProblem, match="--manifests -: standard input has more than 64 MiB"):
         _names("-", stdin=io.StringIO("#" * (FILE_BYTES + 1)))
 
@@ -374,9 +453,13 @@ def test_an_object_that_holds_itself() -> None:
 
 
 def test_documents_are_numbered_in_their_order() -> None:
-    text = "kind: A\n---\nplain\n---\n---\nkind: BList\nitems: [{x: 1}, 5, {kind: C}]\n"
+    text = (
+        "{apiVersion: v1, kind: A}\n---\nplain\n---\n---\nkind: BList\napiVersion: v2\nitems: [{x: 1}, 5, {kind: C}]\n"
+    )
     assert list(read_documents(text, "f")) == [
-        (DocumentPlace("f", 1), {"kind": "A"}),
-        (DocumentPlace("f", 4, "items[0]"), {"kind": "B", "apiVersion": None, "x": 1}),
-        (DocumentPlace("f", 4, "items[2]"), {"kind": "C", "apiVersion": None}),
+        (DocumentPlace("f", 1), {"kind": "A", "apiVersion": "v1"}),
+        NoObject("f, document 2", "this is not a Kubernetes object"),
+        (DocumentPlace("f", 4, "items[0]"), {"kind": "B", "apiVersion": "v2", "x": 1}),
+        NoObject("f, document 4, items[1]", "this is not a Kubernetes object"),
+        (DocumentPlace("f", 4, "items[2]"), {"kind": "C", "apiVersion": "v2"}),
     ]

@@ -215,7 +215,7 @@ def test_pytest_validates_in_a_clone_and_below(tmp_path: Path, names: tuple[str,
     options = [*DEMO, GREEN, f"--artifact-dir={tmp_path}", "-n0", "-p", "no:cacheprovider", *names[1:]]
     done = Place(tmp_path, tmp_path).call(PYTEST, *options, cwd=ROOT / names[0])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 verified" in done.stdout
+    assert "2 Modules (2 Module and kernel pairs)" in done.stdout
     assert "2 passed, 4 skipped" in done.stdout
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import yaml
 
-from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import Manifest
 
 # libyaml's loader recurses in C: much deeper text would end the process.
@@ -53,10 +52,20 @@ for _tag in ("timestamp", "value"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _as_written)
 
 
-def read_documents(text: str, file: str) -> Iterator[tuple[DocumentPlace, Manifest]]:
-    """Yield the objects of a text. Yield the items of lists one by one, and ignore values without a kind.
+@dataclass(frozen=True)
+class NoObject:
+    """A part of a text that is not a Kubernetes object."""
 
-    Raise UsageProblem with file, line and column if the text is neither YAML nor JSON.
+    place: str
+    """The file, with document and item, or with line and column."""
+    problem: str
+    """The reason."""
+
+
+def read_documents(text: str, file: str) -> Iterator[tuple[DocumentPlace, Manifest] | NoObject]:
+    """Yield the objects of a text, the items of lists one by one. Yield a NoObject for everything else in the text.
+
+    An empty document is left out. If the text is neither YAML nor JSON, the last value is a NoObject with the place.
     """
     try:
         for number, document in enumerate(_documents(text), 1):
@@ -64,12 +73,12 @@ def read_documents(text: str, file: str) -> Iterator[tuple[DocumentPlace, Manife
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageProblem(f"{file}{where}: invalid YAML: {exc.problem or exc.context}") from exc
+        yield NoObject(f"{file}{where}", f"invalid YAML: {exc.problem or exc.context}")
     except json.JSONDecodeError as exc:
         where = f", line {exc.lineno}, column {exc.colno}"
-        raise UsageProblem(f"{file}{where}: invalid JSON: {exc.msg}") from exc
+        yield NoObject(f"{file}{where}", f"invalid JSON: {exc.msg}")
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise UsageProblem(f"{file}: invalid YAML: {exc}") from exc
+        yield NoObject(file, f"invalid YAML: {exc}")
 
 
 def _documents(text: str) -> Iterable[object]:
@@ -131,24 +140,40 @@ def _check_nesting(text: str) -> None:
             raise yaml.composer.ComposerError(None, None, problem, event.start_mark)  # type: ignore[arg-type]  # libyaml's
 
 
-def _objects(document: object, place: DocumentPlace) -> Iterator[tuple[DocumentPlace, Manifest]]:
-    if isinstance(document, list):
-        for index, item in enumerate(document):
-            if isinstance(item, dict):
+def _objects(document: object, place: DocumentPlace) -> Iterator[tuple[DocumentPlace, Manifest] | NoObject]:
+    match document:
+        case None:
+            return
+        case list():
+            for index, item in enumerate(document):
                 yield from _objects(item, DocumentPlace(place.file, place.document, f"item [{index}]"))
-    if not isinstance(document, dict) or not isinstance(kind := document.get("kind"), str):
-        return
-    if not kind.endswith("List"):
-        yield place, document
-        return
+        case dict():
+            yield from _object(document, place)
+        case _:
+            yield NoObject(str(place), "this is not a Kubernetes object")
+
+
+def _object(document: dict[str, object], place: DocumentPlace) -> Iterator[tuple[DocumentPlace, Manifest] | NoObject]:
+    match document:
+        case {"kind": str() as kind} if kind.endswith("List"):
+            yield from _items(document, kind, place)
+        case {"kind": str(), "apiVersion": str()}:
+            yield place, document
+        case _:
+            lacking = [name for name in ("apiVersion", "kind") if not isinstance(document.get(name), str)]
+            yield NoObject(str(place), f"{' and '.join(lacking)} missing: this is not a Kubernetes object")
+
+
+def _items(
+    document: dict[str, object], kind: str, place: DocumentPlace
+) -> Iterator[tuple[DocumentPlace, Manifest] | NoObject]:
     items = document.get("items")
     if items is not None and not isinstance(items, list):
-        raise UsageProblem(f"{place}: items is not a list, expected the items of a {kind}")
+        yield NoObject(str(place), f"items is not a list, expected the items of a {kind}")
+        return
+    # Items of a typed list may lack kind and apiVersion.
+    head = {"kind": kind.removesuffix("List"), "apiVersion": document.get("apiVersion")} if kind != "List" else {}
     for index, item in enumerate(items or []):
         here = f"{place.item}.items[{index}]" if place.item else f"items[{index}]"
-        if isinstance(item, dict):
-            # Items of a typed list may lack kind and apiVersion.
-            head = (
-                {"kind": kind.removesuffix("List"), "apiVersion": document.get("apiVersion")} if kind != "List" else {}
-            )
-            yield from _objects({**head, **item}, DocumentPlace(place.file, place.document, here))
+        whole = {**head, **item} if isinstance(item, dict) else item
+        yield from _objects(whole, DocumentPlace(place.file, place.document, here))

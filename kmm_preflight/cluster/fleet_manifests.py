@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.cluster.documents import read_documents
+from kmm_preflight.cluster.documents import NoObject, read_documents
 from kmm_preflight.cluster.fleet import NO_CONFIGS, NO_POOLS
 from kmm_preflight.cluster.inventory import Key
 from kmm_preflight.errors import Malformed, UsageProblem
@@ -113,7 +113,10 @@ def _node_pool(config_maps: Mapping[Key, Manifest], manifest: Manifest) -> NodeP
             missing.append(name)
             continue
         text = Field(config_map)["data"][_CONFIG_KEY].text()
-        for _, document in read_documents(text, f"ConfigMap {namespace}/{name}, {_CONFIG_KEY}"):
+        for read in read_documents(text, f"ConfigMap {namespace}/{name}, {_CONFIG_KEY}"):
+            if isinstance(read, NoObject):
+                raise UsageProblem(f"{read.place}: {read.problem}")
+            _, document = read
             if document.get("kind") == "MachineConfig":
                 configs.append(parse_machine_config(document))
     return parse_node_pool(manifest, configs, missing)

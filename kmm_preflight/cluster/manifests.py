@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from kmm_preflight.base.manifest_fields import Field
-from kmm_preflight.cluster.documents import DocumentPlace, read_documents
+from kmm_preflight.cluster.documents import DocumentPlace, NoObject, read_documents
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.cluster.kmm_kinds import is_skipped
+from kmm_preflight.cluster.manifest_files import FILE_BYTES, SUFFIXES, Exclusions, ManifestFolder, read_file
 from kmm_preflight.errors import Malformed, UsageProblem
 from kmm_preflight.model import Manifest, NotJudged
 from kmm_preflight.oci.signature_policy import API_VERSIONS as POLICY_VERSIONS
 from kmm_preflight.oci.signature_policy import CLUSTER_POLICY, NAMESPACE_POLICY
 from kmm_preflight.planning.module import GROUP, Module, parse_module
 
-SUFFIXES = (".yaml", ".yml", ".json")
-FILE_BYTES = 64 << 20
 _CORE, _CONFIG = "v1", "config.openshift.io/v1"
 _NAMESPACED = {"ConfigMap": _CORE, "Secret": _CORE, "ServiceAccount": _CORE}
 _NAMESPACED_KINDS = (*_NAMESPACED, "NodePool", NAMESPACE_POLICY)
@@ -35,75 +33,103 @@ _NEEDED = {**_NAMESPACED, **_MIRRORS, "Image": _CONFIG, "Proxy": _CONFIG}
 _MISSPELT = {"module": "Module", "modules": "Module", "modulelist": "ModuleList"}
 
 
-def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO) -> Inventory:
+def read_manifests(paths: Iterable[str], namespace: str, stdin: TextIO, exclude: Sequence[str] = ()) -> Inventory:
     """Return the inventory of files, of folders with all YAML and JSON files below, and of - (standard input).
 
-    Ignore other kinds. namespace applies if a manifest has none. Raise UsageProblem with file, document and field if
-    the CRD or KMM's webhook would refuse a Module, and with both places of a Module that exists twice.
+    namespace applies if a manifest has none. exclude has patterns of files and objects to leave out. What a folder has
+    and no check reads is listed as not judged. Raise UsageProblem with file, document and field if the CRD or KMM's
+    webhook would refuse a Module, for a Module that exists twice, and for a named file with anything but objects.
     """
-    modules: dict[Key, tuple[Module, DocumentPlace]] = {}
-    objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *_POLICIES, *KINDS)}
-    not_judged = list[NotJudged]()
+    reading = _Reading(namespace, Exclusions(exclude))
     for path in paths:
-        for place, manifest in _objects(path, stdin):
-            kind, api = str(manifest["kind"]), manifest.get("apiVersion")
-            if _is_module(manifest, place):
-                _add_module(modules, manifest, place, namespace)
-            elif (kind in _NEEDED and api == _NEEDED[kind]) or (kind in _POLICIES and api in POLICY_VERSIONS):
-                _add_object(objects[kind], manifest, place, namespace)
-            elif kind in KINDS and api in KINDS[kind]:
-                _add_newest_state(objects[kind], manifest, place, namespace)
-            elif is_skipped(str(api).partition("/")[0], kind):
-                reason = f"no check reads a {kind} of {api} ({place})"
-                not_judged.append(NotJudged(f"{kind} {_name(manifest)}", reason))
-    fleet = given_fleet({kind: tuple(objects[kind].values()) for kind in KINDS}, objects["ConfigMap"])
-    return Inventory(
-        modules=tuple(module for _, (module, _) in sorted(modules.items())),
-        config_maps=objects["ConfigMap"],
-        secrets=objects["Secret"],
-        service_accounts=objects["ServiceAccount"],
-        mirrors=tuple(manifest for kind in _MIRRORS for manifest in objects[kind].values()),
-        image_policies=tuple(_in_namespace(*item) for kind in _POLICIES for item in objects[kind].items()),
-        image_config=objects["Image"].get(("", "cluster")),
-        proxy=objects["Proxy"].get(("", "cluster")),
-        fleet=fleet,
-        not_judged=tuple(not_judged),
-    )
+        reading.read(path, stdin)
+    return reading.inventory()
 
 
-def _objects(path: str, stdin: TextIO) -> Iterator[tuple[DocumentPlace, Manifest]]:
-    if path == "-":
-        yield from read_documents(_input(stdin), "standard input")
-        return
-    files = _files(Path(path))
-    for file in files:
-        yield from read_documents(_text(file), str(file))
+class _Reading:
+    """The objects that were read so far."""
+
+    def __init__(self, namespace: str, exclusions: Exclusions) -> None:
+        self._namespace, self._exclusions = namespace, exclusions
+        self._modules: dict[Key, tuple[Module, DocumentPlace]] = {}
+        self._objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *_POLICIES, *KINDS)}
+        self._not_judged: list[NotJudged] = []
+        self._others: dict[str, int] = {}
+
+    def read(self, path: str, stdin: TextIO) -> None:
+        """Read a file, a folder, or - for standard input."""
+        if path == "-":
+            self._read_text(_input(stdin), "standard input", named=True)
+            return
+        folder = ManifestFolder(Path(path), self._exclusions)
+        for file in folder.files():
+            text = read_file(file)
+            if isinstance(text, NotJudged):
+                self._not_judged.append(text)
+            else:
+                self._read_text(text, str(file.path), file.named)
+        self._others[path] = folder.others
+
+    def _read_text(self, text: str, file: str, named: bool) -> None:
+        for read in read_documents(text, file):
+            if not isinstance(read, NoObject):
+                self._add(*read)
+            elif named:
+                raise UsageProblem(f"{read.place}: {read.problem}")
+            else:
+                self._not_judged.append(NotJudged(read.place, read.problem))
+
+    def _add(self, place: DocumentPlace, manifest: Manifest) -> None:
+        kind, api = str(manifest["kind"]), str(manifest["apiVersion"])
+        if _is_module(manifest, place):
+            _add_module(self._modules, manifest, place, self._namespace)
+        elif (kind in _NEEDED and api == _NEEDED[kind]) or (kind in _POLICIES and api in POLICY_VERSIONS):
+            _add_object(self._objects[kind], manifest, place, self._namespace)
+        elif kind in KINDS and api in KINDS[kind]:
+            _add_newest_state(self._objects[kind], manifest, place, self._namespace)
+        elif (is_skipped(_group(api), kind) or _is_other_version(kind, api)) and not self._is_excluded(manifest):
+            reason = f"no check reads a {kind} of {api} ({place})"
+            self._not_judged.append(NotJudged(f"{kind} {_name(manifest)}", reason))
+
+    def _is_excluded(self, manifest: Manifest) -> bool:
+        metadata = manifest.get("metadata")
+        namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
+        kind, name = manifest["kind"], _name(manifest)
+        return self._exclusions.covers(f"{kind}/{namespace}/{name}" if namespace else f"{kind}/{name}")
+
+    def inventory(self) -> Inventory:
+        """Return the inventory of everything that was read."""
+        objects = self._objects
+        fleet = given_fleet({kind: tuple(objects[kind].values()) for kind in KINDS}, objects["ConfigMap"])
+        return Inventory(
+            modules=tuple(module for _, (module, _) in sorted(self._modules.items())),
+            config_maps=objects["ConfigMap"],
+            secrets=objects["Secret"],
+            service_accounts=objects["ServiceAccount"],
+            mirrors=tuple(manifest for kind in _MIRRORS for manifest in objects[kind].values()),
+            image_policies=tuple(_in_namespace(*item) for kind in _POLICIES for item in objects[kind].items()),
+            image_config=objects["Image"].get(("", "cluster")),
+            proxy=objects["Proxy"].get(("", "cluster")),
+            fleet=fleet,
+            assumed=(*self._exclusions.words(), *self._counted_others()),
+            not_judged=tuple(self._not_judged),
+        )
+
+    def _counted_others(self) -> Iterator[str]:
+        for path, count in self._others.items():
+            if count:
+                files = "1 other file" if count == 1 else f"{count} other files"
+                yield f"{files} in {path} not read: the names do not end with {', '.join(SUFFIXES)}"
 
 
-def _files(path: Path) -> list[Path]:
-    if not os.path.exists(path):
-        raise UsageProblem(f"--manifests {path}: no such file or folder")
-    if not path.is_dir():
-        return [path]
-    found = sorted(_walk(path))
-    if not found:
-        raise UsageProblem(f"--manifests {path}: the folder has no {', '.join(SUFFIXES)} files")
-    return found
+def _group(api: str) -> str:
+    return api.rpartition("/")[0]
 
 
-def _walk(path: Path) -> Iterator[Path]:
-    """Yield the files below a folder, also broken links. Leave out pipes and devices: reading them may block."""
-    for folder, folders, names in os.walk(path, onerror=_unreadable):
-        # The volume of a ConfigMap has its files in a hidden folder, and links to them in the folder above.
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            file = Path(folder) / name
-            if name.endswith(SUFFIXES) and (os.path.isfile(file) or not os.path.exists(file)):
-                yield file
-
-
-def _unreadable(exc: OSError) -> None:
-    raise UsageProblem(f"--manifests {exc.filename}: cannot be read ({exc.strerror})") from exc
+def _is_other_version(kind: str, api: str) -> bool:
+    """True for a kind that a run needs, in a version that this suite does not know."""
+    known = POLICY_VERSIONS if kind in _POLICIES else KINDS.get(kind) or ((_NEEDED[kind],) if kind in _NEEDED else ())
+    return any(_group(api) == _group(version) for version in known)
 
 
 def _input(stdin: TextIO) -> str:
@@ -116,30 +142,14 @@ def _input(stdin: TextIO) -> str:
     return text.removeprefix("\ufeff")
 
 
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            body = stream.read(FILE_BYTES + 1)
-    except OSError as exc:
-        raise UsageProblem(f"--manifests {file}: cannot be read ({exc.strerror})") from exc
-    if len(body) > FILE_BYTES:
-        raise UsageProblem(f"--manifests {file}: the file has more than {FILE_BYTES >> 20} MiB")
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise UsageProblem(f"--manifests {file}: the file is not UTF-8 text") from exc
-
-
 def _is_module(manifest: Manifest, place: DocumentPlace) -> bool:
     """True for a Module of KMM. Raise UsageProblem for a misspelt group or kind, which would be ignored silently."""
-    api, kind = manifest.get("apiVersion"), str(manifest["kind"])
-    group = api.partition("/")[0] if isinstance(api, str) else ""
+    api, kind = str(manifest["apiVersion"]), str(manifest["kind"])
+    group = _group(api)
     if kind != "Module":
         if kind.casefold() in _MISSPELT and group.startswith("kmm."):
             raise UsageProblem(f"{place}: kind: got {kind}, expected {_MISSPELT[kind.casefold()]}")
         return False
-    if not isinstance(api, str):
-        raise UsageProblem(f"{place}: apiVersion is missing, expected {GROUP}/v1beta1")
     if group != GROUP and group.startswith("kmm."):
         raise UsageProblem(f"{place}: apiVersion: got {api}, expected {GROUP}/v1beta1")
     return group == GROUP

@@ -101,7 +101,7 @@ class Report:
         counts = self.counts()
         if counts[Conclusion.REFUTED]:
             return EXIT_REFUTED
-        if counts[Conclusion.UNDECIDED] or self.doubt:
+        if counts[Conclusion.UNDECIDED] or self.doubt or self.not_judged:
             return EXIT_UNDECIDED
         if counts[Conclusion.VERIFIED] or (self.allow_no_modules and not self.verdicts):
             return EXIT_VERIFIED
@@ -116,31 +116,76 @@ class Report:
 
     @property
     def sentence(self) -> str:
-        """The result of the run in one sentence."""
+        """The result of the run in one sentence: the number of Modules, and in brackets of Module and kernel pairs."""
         if self.problem:
             return self.problem.sentence
-        counts = self.counts()
-        parts = [f"{counts[conclusion]} {conclusion.value}" for conclusion in _WORST_FIRST if counts[conclusion]]
-        if carried := sum(verdict.carried_over for verdict in self.verdicts):
-            count = "all" if carried == counts[Conclusion.VERIFIED] else str(carried)
-            parts[-1] += f", {count} of these by an earlier run"  # the last part counts the verified Modules
-        whole = f"{', '.join(parts) or 'no Module to validate'}{f' ({self.partial})' if self.partial else ''}"
         match self.exit_code:
             case 0 if not self.verdicts:
                 return "Nothing to validate, as --allow-no-modules allows."
             case 0 if self.partial:
-                return f"What was judged is verified: {whole}."
+                return f"What was judged is verified: {self._share(Conclusion.VERIFIED)}."
             case 0:
-                return f"Every Module is verified on every target kernel: {whole}."
+                return f"Every Module is verified on every target kernel: {self._all_verified()}."
             case 1:
-                return f"Not every Module is ready for the upgrade: {whole}."
+                return f"{self._share(Conclusion.REFUTED, 'will not load')}{self._rest()}."
             case 2:
-                return f"Interrupted before the end: {whole}."
+                return f"Interrupted before the end: {self._listed_counts()}."
+            case 10 if self.counts()[Conclusion.UNDECIDED]:
+                return f"Undecided: {self._share(Conclusion.UNDECIDED)}{self._rest()}."
             case 10:
-                doubt = f"; {self.doubt}" if self.doubt else ""
-                return f"Not decided, run again: {whole}{doubt}."
+                verified = self._share(Conclusion.VERIFIED) if self.verdicts else "no Module"
+                return f"Verified: {verified}{self._rest()}."
             case _:
-                return f"Nothing was validated: {whole}."
+                return f"Nothing was validated: {self._listed_counts()}."
+
+    def _all_verified(self) -> str:
+        """Return the number of Modules and pairs, and the number of pairs with a proof of an earlier run."""
+        modules = len({verdict.case.module for verdict in self.verdicts})
+        words = f"{_plural(modules, 'Module')} ({_plural(len(self.verdicts), 'Module and kernel pair')})"
+        carried = sum(verdict.carried_over for verdict in self.verdicts)
+        if not carried:
+            return words
+        count = "all" if carried == len(self.verdicts) else f"{carried} of the pairs"
+        return f"{words}, {count} by an earlier run"
+
+    def _share(self, conclusion: Conclusion, verb: str = "") -> str:
+        """Return words such as "8 of 40 Modules (29 of 160 Module and kernel pairs)" for a conclusion.
+
+        A verified Module is verified on each kernel. For another conclusion, one kernel is enough.
+        """
+        modules = {verdict.case.module for verdict in self.verdicts}
+        pairs = [verdict for verdict in self.verdicts if verdict.conclusion is conclusion]
+        chosen = {verdict.case.module for verdict in pairs}
+        if conclusion is Conclusion.VERIFIED:
+            chosen -= {v.case.module for v in self.verdicts if v.conclusion is not conclusion}
+        words = f"{len(chosen)} of {_plural(len(modules), 'Module')}{f' {verb}' if verb else ''}"
+        return f"{words} ({len(pairs)} of {_plural(len(self.verdicts), 'Module and kernel pair')})"
+
+    def _rest(self) -> str:
+        """Return what the sentence must say next to its main count."""
+        counts = self.counts()
+        rest = []
+        if self.exit_code == EXIT_REFUTED and counts[Conclusion.UNDECIDED]:
+            rest.append(f"undecided: {self._share(Conclusion.UNDECIDED)}")
+        if counts[Conclusion.NOT_VERIFIED]:
+            rest.append(f"not judged: {self._share(Conclusion.NOT_VERIFIED)}")
+        if self.not_judged:
+            rest.append(f"{_plural(len(self.not_judged), 'object, document or file', 'objects, documents or files')} "
+                        "not judged")  # fmt: skip
+        if self.doubt:
+            rest.append(self.doubt)
+        return "".join(f"; {words}" for words in rest)
+
+    def _listed_counts(self) -> str:
+        """Return the counts of pairs by conclusion, worst first."""
+        counts = self.counts()
+        parts = [f"{counts[conclusion]} {conclusion.value}" for conclusion in _WORST_FIRST if counts[conclusion]]
+        pairs = _plural(len(self.verdicts), "Module and kernel pair")
+        return f"{', '.join(parts)} ({pairs})" if parts else "no Module to validate"
+
+
+def _plural(count: int, singular: str, plural: str | None = None) -> str:
+    return f"{count} {singular if count == 1 else plural or f'{singular}s'}"
 
 
 def overtaken(report: Report, changes: ModuleChanges) -> Report:
