@@ -6,7 +6,7 @@ import pytest
 
 from kmm_preflight.kmod.command_line import CommandLine, read_command_line
 from kmm_preflight.kmod.configuration import KernelConfiguration
-from kmm_preflight.kmod.loader import read_kmod
+from kmm_preflight.kmod.loader import judge_kmod, read_kmod
 from kmm_preflight.kmod.object import KernelObject
 from kmm_preflight.kmod.signature import judge_signature
 from kmm_preflight.kmod.signed_file import cut_signature
@@ -99,6 +99,28 @@ def judged(kernel: str, kmod: bytes, *arguments: str) -> list[Finding]:
     assert isinstance(read, KernelObject)
     booted = BootedKernel(files, (BootArguments("pool p", arguments), BootArguments("pool q")))
     return list(judge_boot(booted, [("/m", read)], (), lambda path: judge_signature(path, kmod, None)))
+
+
+def test_the_blacklist_of_modprobe_stops_an_alias() -> None:
+    kernel = kernel_files(newest())
+    read = read_kmod("m", small_kmods(newest())["pf_plain"], kernel)
+    assert isinstance(read, KernelObject)
+    booted = BootedKernel(kernel, (BootArguments("pool p", ("modprobe.blacklist=pf-plain",)),))
+    for wanted, ids in (("other", ["boot-alias-skipped"]), ("pf-plain", []), ("pf_plain", [])):
+        found = judge_boot(booted, [("/x/pf_plain.ko", read)], (), None, wanted)
+        assert [finding.id for finding in found] == ids
+
+
+def test_a_copy_of_an_in_tree_kmod_is_not_to_be_removed() -> None:
+    kernel, other = kernel_files(newest()), kernel_files(upgrade_kernels()[0])
+    for content, ids in (
+        (in_tree_bytes(newest(), "dummy"), ["kmod-copy-in-tree"]),
+        (in_tree_bytes(newest(), "dummy").replace(b"intree=Y", b"intree=N"), ["kmod-name-in-tree"]),
+    ):
+        read = read_kmod("m", content, kernel)
+        assert isinstance(read, KernelObject)
+        assert [finding.id for finding in judge_kmod("m", read, kernel)] == ids
+        assert "kmod-copy-in-tree" not in [finding.id for finding in judge_kmod("m", read, other)]
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def cases(of: Kernels) -> dict[str, Case]:
         "damaged": Case(("refuted", "index-damaged"), {"m.ko": plain}, later={"modules.dep.bin": b"no index"}),
         "stale": Case(("refuted", "index-stale"), {"m.ko": plain}, later={"m.ko": None, "extra/m.ko": plain}),
         "empty-index": Case(("refuted", "index-lacks-kmod"), {"m.ko": plain}, later={"modules.dep.bin": EMPTY_INDEX}),
+        "suffix": Case(("refuted", "kmod-name-suffix"), {"m.ko": plain}, "m.ko"),
         "before": Case(("refuted", "index-lacks-kmod"), {"x.ko": plain}, later={"m.ko": plain}),
     }  # fmt: skip
 

@@ -12,7 +12,16 @@ from dataclasses import replace
 import pytest
 
 from kmm_preflight.errors import BoundExceeded, Malformed, PreflightError
-from kmm_preflight.model import Flavour, JudgedImage, ModuleName, Outcome, Stage, StageResult, TargetKernel
+from kmm_preflight.model import (
+    BootArguments,
+    Flavour,
+    JudgedImage,
+    ModuleName,
+    Outcome,
+    Stage,
+    StageResult,
+    TargetKernel,
+)
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.plan import Plan
 from kmm_preflight.stages.verdict import Conclusion, Verdict
@@ -208,3 +217,17 @@ def test_a_record_with_a_number_of_rules_is_read_and_does_not_count() -> None:
 def test_a_record_that_unpacks_to_too_many_bytes_is_refused() -> None:
     with pytest.raises(PreflightError, match="unpacks to more than"):
         parse_record(base64.b64encode(zlib.compress(bytes(100 << 20))).decode())
+
+
+def test_a_proof_does_not_count_for_other_boot_arguments() -> None:
+    booted = replace(PLAN, boot_arguments=(BootArguments("pool a", ("module.sig_enforce=1",)), BootArguments("pool b")))
+    plain = replace(PLAN, boot_arguments=(BootArguments("pool b"),))
+    run = RunFacts("kernel", RULES, RUN.date)
+    kept = renewed({}, [verdict(Conclusion.VERIFIED, plan=booted)], {PLAN.module: BASIS}, run)
+    renamed = replace(booted, boot_arguments=(BootArguments("pool c", ("module.sig_enforce=1",)),))
+    assert [recall(kept, of, BASIS, "kernel", RULES).proof is not None for of in (booted, renamed, plain, PLAN)] == [
+        True,
+        True,
+        False,
+        False,
+    ]

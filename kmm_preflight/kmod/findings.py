@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmm_preflight.catalogue import REFUTES, UNDECIDED, WARNING, define
+from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 
 KERNEL_INPUT_MISSING = define(
     "kernel-input-missing",
@@ -250,6 +250,13 @@ KMOD_NAME_IN_TREE = define(
     "{kmod} has the module name of the in-tree kmod {name}; while that kmod is loaded, modprobe reports success and "
     "does not load this one",
     "Add the in-tree kmod to inTreeModulesToRemove.",
+)
+
+KMOD_COPY_IN_TREE = define(
+    "kmod-copy-in-tree",
+    NOTE,
+    "{kmod} is a copy of the in-tree kmod {name} of {kernel}, so it does not matter which of the two the node loads",
+    "No action is needed. Do not remove the in-tree kmod: other kmods of the node may need it.",
 )
 
 KMOD_PARAMETER_REFUSED = define(

@@ -100,7 +100,7 @@ def check_exports(case: LoadCase) -> CheckResults:
             doubtful.append(f"{name} of {exported.provider}")
     if clashing:
         yield findings.KMOD_EXPORTS_CLASH(kmod=case.name, symbols=listed(clashing))
-    if doubtful:
+    if doubtful and not _is_copy(case):
         yield findings.KMOD_EXPORTS_IN_TREE(kmod=case.name, symbols=listed(doubtful))
 
 
@@ -113,5 +113,14 @@ def check_name(case: LoadCase) -> CheckResults:
     key = case.kmod.name.replace("-", "_")
     if key in case.kernel.with_parameters:
         yield findings.KMOD_NAME_BUILT_IN(kmod=case.name, name=case.kmod.name, kernel=case.kernel.release)
+    elif key in case.kernel.in_tree and _is_copy(case):
+        yield findings.KMOD_COPY_IN_TREE(kmod=case.name, name=case.kmod.name, kernel=case.kernel.release)
     elif key in case.kernel.in_tree - case.others.removed:
         yield findings.KMOD_NAME_IN_TREE(kmod=case.name, name=case.kmod.name)
+
+
+def _is_copy(case: LoadCase) -> bool:
+    """True if the kmod is the kernel's own: its build says so (intree), and its version magic has this very release."""
+    vermagic = case.kmod.modinfo.vermagic
+    is_own = case.kmod.modinfo.first("intree") == "Y"
+    return is_own and vermagic is not None and vermagic == case.kernel.vermagic

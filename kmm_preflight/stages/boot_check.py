@@ -9,6 +9,7 @@ from kmm_preflight.kmod import findings as kmod_findings
 from kmm_preflight.kmod.command_line import CommandLine, always_enforcing, read_command_line
 from kmm_preflight.kmod.crypto_use import registers_algorithms
 from kmm_preflight.kmod.kernel_files import KernelFiles
+from kmm_preflight.kmod.names import module_key, wanted_key
 from kmm_preflight.kmod.object import KernelObject
 from kmm_preflight.model import BootArguments, Finding, Severity
 from kmm_preflight.stages import findings
@@ -36,17 +37,23 @@ class BootedKernel:
 
 
 def judge_boot(
-    booted: BootedKernel, chain: Chain, in_tree: Iterable[str], signature: JudgeSignature | None
+    booted: BootedKernel,
+    chain: Chain,
+    in_tree: Iterable[str],
+    signature: JudgeSignature | None,
+    wanted: str | None = None,
 ) -> Iterator[Finding]:
     """Yield findings for kmods that a group of nodes does not load because of its boot arguments.
 
     in_tree: the kernel's own kmods that modprobe loads too. signature: None for kmods that are still to be signed.
+    wanted: the name that modprobe looks up, which may be an alias.
     """
     lines = booted.lines
     for argument, groups in _by_argument(lines, lambda line: line.closed).items():
         yield findings.BOOT_MODULES_DISABLED(group=groups, argument=argument)
     for group, line in lines:
         yield from _judge_names(group, line, chain, in_tree)
+        yield from _judge_alias(group, line, chain, wanted)
     for argument, groups in _by_argument(lines, lambda line: " ".join(line.unjudged) or None).items():
         yield findings.BOOT_ARGUMENTS_OPEN(group=groups, argument=argument)
     if signature:
@@ -72,6 +79,12 @@ def _judge_names(group: str, line: CommandLine, chain: Chain, in_tree: Iterable[
     for name in in_tree:
         if name in line.forbidden:
             yield findings.BOOT_BLACKLISTED(group=group, kmod=f"in-tree kmod {name}", name=name)
+
+
+def _judge_alias(group: str, line: CommandLine, chain: Chain, wanted: str | None) -> Iterator[Finding]:
+    name = module_key(chain[-1][0].rpartition("/")[2]) if chain else ""
+    if wanted and wanted_key(wanted) != name and name in line.skipped:
+        yield findings.BOOT_ALIAS_SKIPPED(group=group, name=name, alias=wanted)
 
 
 def _judge_signatures(

@@ -113,6 +113,13 @@ KMOD_ABSENT = define(
     "Build the kmod for {kernel} and install it into /{folder} of the image.",
 )
 
+KMOD_NAME_SUFFIX = define(
+    "kmod-name-suffix",
+    REFUTES,
+    "moduleName is {kmod}, but modprobe takes names without {suffix}: it does not find {kmod} in /{folder}",
+    "Write moduleName: {name} (remove {suffix}).",
+)
+
 KMOD_REMOVED = define(
     "kmod-removed",
     REFUTES,
@@ -164,6 +171,14 @@ BOOT_BLACKLISTED = define(
     "{group} boots with module_blacklist, which names {name}: its nodes refuse {kmod}",
     "Remove {name} from module_blacklist in the MachineConfig. Use inTreeModulesToRemove against an in-tree kmod of "
     "this name.",
+)
+
+BOOT_ALIAS_SKIPPED = define(
+    "boot-alias-skipped",
+    REFUTES,
+    "{group} boots with modprobe.blacklist, which names {name}: for the alias {alias} modprobe reports success, and "
+    "does not load {name}",
+    "Write moduleName: {name}, which modprobe.blacklist does not stop, or remove {name} from modprobe.blacklist.",
 )
 
 BOOT_MODULES_DISABLED = define(

@@ -118,6 +118,10 @@ class KmodFolder:
 
     def _absent(self) -> Finding:
         kmod = self._plan.kmod
+        if kmod and is_kmod_file(kmod):
+            name = kmod[: kmod.rindex(".ko")]
+            folder = self._plan.folder
+            return findings.KMOD_NAME_SUFFIX(kmod=kmod, suffix=kmod[len(name) :], name=name, folder=folder)
         return findings.KMOD_ABSENT(
             folder=self._plan.folder,
             got=self._present(),

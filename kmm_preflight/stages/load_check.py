@@ -162,7 +162,7 @@ class LoadCheck:
             return (kmods.chain,)
         chain = named(kmods.chain)
         booted = BootedKernel(kmods.kernel, kmods.plan.boot_arguments)
-        at_boot = judge_boot(booted, chain, sorted(kmods.node.in_tree), signature)
+        at_boot = judge_boot(booted, chain, sorted(kmods.node.in_tree), signature, kmods.plan.kmod)
         loader = self._judge_set(kmods, kmods.chain, judge_alone(kmods, chain))
         return (*at_boot, *loader, *_judge_parameters(kmods.plan, booted, chain), *_judge_firmware(kmods, chain))
 

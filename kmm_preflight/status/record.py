@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 import zlib
@@ -150,7 +151,7 @@ def recall(record: Record, case: Case, basis: VerdictBasis, depth: str, rules: s
     if module is None or proof is None:
         return RecalledProof()
     changed = difference(module.basis, basis)
-    depth = _depth_on(case.kernel, depth)
+    depth = _depth_on(case, depth)
     if not changed and proof.depth != depth:
         changed = f"depth of proof {proof.depth}, not {depth}"
     if not changed and proof.rules != rules:
@@ -199,15 +200,26 @@ def _proof_after(verdict: Verdict, valid: tuple[RecordedProof, ...], run: RunFac
         return _of_kernel(valid, kernel)
     if not verdict.image or not verdict.image.stored or not verdict.image.digest:
         return None  # built and not pushed: the next run finds no image and builds again
-    depth = _depth_on(kernel, run.depth)
+    depth = _depth_on(verdict.case, run.depth)
     return RecordedProof(kernel.version, kernel.arch, verdict.image.digest, depth, run.rules, run.date)
 
 
-def _depth_on(kernel: TargetKernel, depth: str) -> str:
-    """Return the depth of proof, with the images that the kernel's files came from if the proof used them."""
-    uses_kernel = depth.partition(";")[0] == Depth.KERNEL.value
-    sources = " or ".join(name for name in (kernel.driver_toolkit, kernel.os_image) if name)
-    return f"{depth}; by {sources or 'no driver toolkit'}" if uses_kernel else depth
+def _depth_on(case: Case, depth: str) -> str:
+    """Return the depth of proof on a kernel.
+
+    If the proof used the kernel's files, add the images that they came from, and a digest of the boot arguments.
+    """
+    if depth.partition(";")[0] != Depth.KERNEL.value:
+        return depth
+    sources = " or ".join(name for name in (case.kernel.driver_toolkit, case.kernel.os_image) if name)
+    return f"{depth}; by {sources or 'no driver toolkit'}{_boot_words(case)}"
+
+
+def _boot_words(case: Case) -> str:
+    """Return a digest of the boot arguments of a case's nodes, or nothing if all nodes boot without arguments."""
+    boots = case.boot_arguments if isinstance(case, Plan) else ()
+    sets = sorted((boot.arguments, boot.fips) for boot in boots if boot.arguments or boot.fips)
+    return f"; boot arguments {hashlib.sha256(repr(sets).encode()).hexdigest()[:12]}" if sets else ""
 
 
 def format_record(record: Record) -> str:
