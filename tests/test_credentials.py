@@ -211,12 +211,7 @@ def test_image_credentials(
     plan: Plan, live: bool, secrets: Mapping[Key, Manifest], accounts: Mapping[Key, Manifest], want: Credentials
 ) -> None:
     inventory = Inventory(secrets=secrets, service_accounts=accounts, live=live)
-    assert image_credentials(plan, inventory, FILE) == replace(want, **_of_node(want, live))
-
-
-def _of_node(want: Credentials, known: bool) -> dict[str, Any]:
-    """Return the fields about the client on the node with the newest KMM. A problem ends before they are set."""
-    return {"registry_tls": False, "trust_known": known}
+    assert image_credentials(plan, inventory, FILE) == replace(want, registry_tls=False)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +221,9 @@ def test_registry_tls_is_for_kmm_s_own_client(version: str | None, obeys: bool) 
     assert image_credentials(PLAIN, Inventory(), None, version).registry_tls is obeys
 
 
-def test_settings_of_nodes_are_known_from_the_cluster_or_its_object() -> None:
+def test_settings_of_nodes_are_known_from_their_object() -> None:
     assert image_credentials(PLAIN, Inventory(image_config={}), None).trust_known
-    assert not image_credentials(PLAIN, Inventory(), None).trust_known
+    assert not image_credentials(PLAIN, Inventory(live=True), None).trust_known
 
 
 ACCOUNTS: dict[str, tuple[Plan, Mapping[Key, Manifest], str]] = {

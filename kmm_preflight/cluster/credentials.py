@@ -123,7 +123,7 @@ def image_credentials(
     return replace(
         credentials,
         registry_tls=own_client,
-        trust_known=inventory.live or inventory.image_config is not None,
+        trust_known=inventory.image_config is not None,
         policies=policies,
     )
 
