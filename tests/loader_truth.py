@@ -14,7 +14,7 @@ from kmm_preflight.model import Finding, Severity
 
 from .debian_kernels import arm64_kernel_files, build_kernels, in_tree_bytes, kernel_files
 from .real import foreign, kernels, unstable
-from .real.defects import DEFECTS, NEWER_DEFECTS
+from .real.defects import DEFECTS, NEWER_DEFECTS, OTHER_LICENCE, replaced
 from .real.drivers import drivers, small_kmods
 from .real.kernels import in_tree_dependencies
 from .real.qemu import Answer, LoadTrial, answers
@@ -37,6 +37,8 @@ Both must agree on each pair.
 - *built for* is the kernel whose headers the kmod was compiled against, or the kernel that ships the kmod.
 - The drivers are those of Debian's -dkms packages that compile.
 - Labels such as `no symbol table` are small kmods with one defect. `tests/real/defects.py` makes them.
+- The kernel that begins with 7 is the newest of Debian unstable. Unstable's own compiler compiles its kmods, with type
+  data (BTF).
 
 [The rules of the loader](reference/loader.md) are on another page.
 
@@ -192,6 +194,8 @@ def newer_pairs(kernel: str) -> Iterator[Pair]:
     for label, (name, owner, change) in NEWER_DEFECTS.items():
         before = (change(kmods[owner]),) if owner else ()
         kmod = kmods[name] if owner else change(kmods[name])
+        if OTHER_LICENCE in label:
+            kmod = replaced(b"license=GPL\0", b"license=GPX\0")(kmod)
         yield Pair(kernel, kernel, label, kmod, before, ())
 
 
@@ -229,15 +233,21 @@ def page() -> Iterator[str]:
         decided = [result for result in judge_pairs(kernel, list(all_pairs)) if result.loads is not None]
         agreed = sum(result.loads is result.answer.loaded for result in decided)
         yield f"| {kernel} | {len(decided)} | {sum(result.answer.loaded for result in decided)} | {agreed} |"
-    shown = build_kernels()[2]
+    shown, newest = build_kernels()[2], unstable.release()
+    yield from table(f"All pairs on {shown}", shown, list(pairs(shown)))
+    yield from table(f"What only newer kernels have, on {newest}", newest, list(newer_pairs(newest)))
+
+
+def table(title: str, kernel: str, shown: list[Pair]) -> Iterator[str]:
+    """Yield the lines of a table with these pairs of a kernel."""
     yield from (
         "",
-        f"## All pairs on {shown}",
+        f"## {title}",
         "",
         "| kmod | built for | verdict | the kernel | its words |",
         "|---|---|---|---|---|",
     )
-    for result in judge_pairs(shown, list(pairs(shown))):
+    for result in judge_pairs(kernel, shown):
         if result.loads is not None:
             label, build, words = result.pair.label, result.pair.build, result.kernel_words or ""
             yield f"| {label} | {build} | {result.verdict} | {result.kernel_result} | {words} |"

@@ -19,12 +19,13 @@ SEED = 6
 ACCEPTED = 300
 
 
-@pytest.fixture(scope="module")
-def kernel() -> KernelFiles:
-    """Return the newest plain kernel."""
+@pytest.fixture(scope="module", params=["6.1", "unstable"])
+def kernel(request: pytest.FixtureRequest) -> KernelFiles:
+    """Return the newest plain kernel, and the newest of Debian unstable, which checks type data too."""
     from .debian_kernels import build_kernels, kernel_files
+    from .real.unstable import release
 
-    return kernel_files(build_kernels()[2])
+    return kernel_files(build_kernels()[2] if request.param == "6.1" else release())
 
 
 def is_accepted(data: bytes, kernel: KernelFiles) -> bool:

@@ -169,18 +169,14 @@ def flag_of(symbol: str, flag: int) -> Change:
     return change
 
 
-def under_licence(change: Change) -> Change:
-    """Return the change, and another licence that is not GPL."""
-    return lambda kmod: replaced(b"license=GPL\0", b"license=GPX\0")(change(kmod))
-
-
 def _unchanged(kmod: bytes) -> bytes:
     return kmod
 
 
 _NO_FLAGS = objcopy("--rename-section", "__kflagstab=.flags")
 # Defects of kernels since 7.1 by label: the small kmod, the kmod that is loaded before it, and the change.
-# If there is a kmod before, that one is changed.
+# If there is a kmod before, that one is changed. A label with OTHER_LICENCE also changes the small kmod's licence.
+OTHER_LICENCE = "another licence"
 NEWER_DEFECTS: Mapping[str, tuple[str, str, Change]] = {
     "no flags of its exports": ("pf_gives", "", _NO_FLAGS),
     "no flags, no exports": ("pf_plain", "", objcopy("--add-section", ".flags=/dev/null")),
@@ -190,6 +186,12 @@ NEWER_DEFECTS: Mapping[str, tuple[str, str, Change]] = {
         "pf_gives",
         objcopy("--rename-section", "__ksymtab=__ksymtab_gpl"),
     ),
+    "a plain export, and another licence": ("pf_takes", "pf_gives", _unchanged),
+    "an export with a flag for GPL only, and another licence": ("pf_takes_gpl", "pf_gives", _unchanged),
+    "a flag for GPL only by hand, and another licence": ("pf_takes", "pf_gives", flag_of("pf_given", 1)),
+    "another flag by hand, and another licence": ("pf_takes", "pf_gives", flag_of("pf_given", 2)),
+    "no flag for GPL only, and another licence": ("pf_takes_gpl", "pf_gives", flag_of("pf_given_gpl", 0)),
+    "a stripped owner, and another licence": ("pf_takes_gpl", "pf_gives", objcopy("--strip-unneeded")),
     "in a namespace for its name": ("pf_some", "pf_for", _unchanged),
     "in a namespace for names like its own": ("pf_globbed", "pf_for", _unchanged),
     "in a namespace for names like its own, with -": ("pf_globbed", "pf_for", renamed("pf_glob*", "pf-glob*")),
