@@ -14,8 +14,9 @@ from kmm_preflight.oci.auth import Credential, Helper
 from kmm_preflight.oci.credential_helper import run_credential_helper
 from kmm_preflight.oci.document import parse_json
 
-# A token, and the value behind an equals sign if the token is the name of a parameter (RFC 9110, 11.6.1).
-_WORD = re.compile(r"""([\w!#$%&'*+.^`|~/-]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]*))?""")
+_SPACE = " \t\r\n"
+_SCHEME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z_-]+")
+_PARAMETER = re.compile(rf"""[{_SPACE}]*({_SCHEME.pattern})=(?:({_SCHEME.pattern})|"((?:[^"\\]|\\.)+)")[{_SPACE}]*""")
 _ESCAPED = re.compile(r"\\(.)")
 
 
@@ -26,23 +27,26 @@ class Challenge:
     scheme: str
     """The scheme in lower case, such as bearer."""
     parameters: Mapping[str, str]
-    """The parameters by name in lower case. If a name occurs twice, the first value counts."""
+    """The parameters by name in lower case. If a name occurs twice, the last value counts."""
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """Return the challenges of WWW-Authenticate headers, in order. A header may have several challenges."""
-    challenges: list[tuple[str, dict[str, str]]] = []
-    for header in headers:
-        for name, value in _WORD.findall(header):
-            if not value:
-                challenges.append((name.lower(), {}))
-            elif challenges:
-                challenges[-1][1].setdefault(name.lower(), _unquoted(value))
-    return [Challenge(scheme, parameters) for scheme, parameters in challenges]
+    """Return the challenges of WWW-Authenticate headers as a node reads them: the first challenge of each header.
+
+    The parameters end where the header is damaged, or where the next challenge begins.
+    """
+    found = [(scheme[0], header[scheme.end() :]) for header in headers if (scheme := _SCHEME.match(header))]
+    return [Challenge(scheme.lower(), _parameters(rest)) for scheme, rest in found]
 
 
-def _unquoted(value: str) -> str:
-    return _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value
+def _parameters(text: str) -> dict[str, str]:
+    parameters, at = dict[str, str](), 0
+    while match := _PARAMETER.match(text, at):
+        parameters[match[1].lower()] = match[2] or _ESCAPED.sub(r"\1", match[3])
+        if text[match.end() : match.end() + 1] != ",":
+            break
+        at = match.end() + 1
+    return parameters
 
 
 class RequestToken(Protocol):
@@ -80,22 +84,29 @@ class AuthSession:
         return True
 
     def log_in(self, challenges: Sequence[Challenge], base: str, subject: str) -> None:
-        """Answer the first challenge of a known scheme, of the server at the URL base.
+        """Answer the first challenge of a known scheme, of the server at the URL base, as a node does.
 
-        Raise AccessDenied, or Undecidable if the token server does not answer.
+        Without such a challenge, send no login. Raise AccessDenied, or Undecidable if the token server does not answer.
         """
-        credential = self._credential()
         for challenge in challenges:
             match challenge.scheme:
-                case "basic" if credential:
-                    self.authorization = _basic(credential)
+                case "basic":
+                    self.authorization = _basic(self._credential() or _ANONYMOUS)
                     return
                 case "bearer":
-                    self.authorization = f"Bearer {self._token(challenge.parameters, base, credential, subject)}"
+                    token = self._token(challenge.parameters, base, self._credential(), subject)
+                    self.authorization = f"Bearer {token}"
                     return
-        if any(challenge.scheme == "basic" for challenge in challenges):
-            raise AccessDenied(f"{subject}: the registry requires a login, and no credentials match it")
-        raise AccessDenied(f"{subject}: the registry refuses access and offers no known way to log in")
+
+    def refusal(self, challenges: Sequence[Challenge], status: int) -> str:
+        """Return why the registry refuses a request with this status, after the login of these challenges."""
+        if not challenges:
+            return f"got {status}, the registry refuses access, and its /v2/ requires no login, so nodes send none"
+        if self.authorization is None:
+            return "the registry refuses access and offers no known way to log in"
+        if self.sent_password and self._credential() is None:
+            return "the registry requires a login, and no credentials match it"
+        return f"got {status}, the registry refuses access"
 
     def _credential(self) -> Credential | None:
         candidate = self._candidates[0]
@@ -127,9 +138,13 @@ class AuthSession:
                     "client_id": "kmm-preflight"}  # fmt: skip
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             return self._request_token("POST", realm, headers, urlencode(form).encode(), subject)
-        headers = {"Authorization": _basic(credential)} if credential else {}
+        whole = credential and credential.username and credential.password  # else a node asks for an anonymous token
+        headers = {"Authorization": _basic(credential)} if credential and whole else {}
         separator = "&" if "?" in realm else "?"
         return self._request_token("GET", f"{realm}{separator}{urlencode(query)}", headers, None, subject)
+
+
+_ANONYMOUS = Credential("", "")
 
 
 def _basic(credential: Credential) -> str:

@@ -13,6 +13,7 @@ from urllib3.exceptions import MaxRetryError, ProtocolError, SSLError
 
 from kmm_preflight.errors import PreflightError, Truncated, Unreachable, Untrusted
 from kmm_preflight.model import VERIFIED_HTTPS, RegistryTLS
+from kmm_preflight.oci.auth_session import Challenge
 from kmm_preflight.oci.proxy import Proxy, is_reached_directly
 
 BUSY = (429, 500, 502, 503, 504)
@@ -60,6 +61,16 @@ class Network:
         return not {"http", "https", "all", "no"}.isdisjoint(self.proxies)
 
 
+@dataclass(frozen=True)
+class Greeting:
+    """The answer of a registry to a request for /v2/."""
+
+    scheme: str
+    """The scheme of the answer: https or http."""
+    challenges: tuple[Challenge, ...]
+    """The ways to log in; empty if all requests are sent without a login."""
+
+
 class Connections:
     """Open connections of this process. Repositories with equal settings share a pool."""
 
@@ -67,6 +78,8 @@ class Connections:
         self._network = network
         self.patience = network.patience
         self._pools: dict[tuple[str | None, RegistryTLS, str | None], urllib3.PoolManager] = {}
+        self.greetings: dict[tuple[str, RegistryTLS, str | None], Greeting] = {}
+        """The answers to /v2/, by server, settings and CAs. A registry is asked once."""
 
     def pool(self, server: str, tls: RegistryTLS, authority: str | None = None) -> urllib3.PoolManager:
         """Return the pool for a server. It uses the proxy, unless NO_PROXY names the server."""

@@ -27,7 +27,7 @@ from kmm_preflight.errors import (
 from kmm_preflight.model import RegistryTLS
 from kmm_preflight.oci.auth import Keychain
 from kmm_preflight.oci.auth_session import AuthSession, Challenge, parse_challenges
-from kmm_preflight.oci.connections import BUSY, Connections, registry_error
+from kmm_preflight.oci.connections import BUSY, Connections, Greeting, registry_error
 from kmm_preflight.oci.credentials import candidates
 from kmm_preflight.oci.document import MANIFEST_BYTES, Descriptor, ManifestAnswer, digest_of
 from kmm_preflight.oci.media_type import MANIFEST_TYPES, answered_type
@@ -59,7 +59,8 @@ class RegistryRepository:
         self._tls = tls
         self._scheme = "https"
         self._answered = False
-        self._offered: list[Challenge] | None = None
+        self._connections = connections
+        self._settings = (tls, authority)
         self._server = _HUB if reference.host == "docker.io" else reference.host
         self._pool = connections.pool(self._server, tls, authority)
         self._patience = connections.patience
@@ -172,7 +173,7 @@ class RegistryRepository:
                 if response.status not in (401, 403):
                     return response
                 response.drain_conn()
-                _check_status(response.status, subject)
+                raise AccessDenied(f"{subject}: {self._session.refusal(self._challenges(subject), response.status)}")
             except AccessDenied as exc:
                 if self._session.use_next():
                     continue
@@ -181,31 +182,32 @@ class RegistryRepository:
                 raise
 
     def _logged_in(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """Send a request with the login that /v2/ requires. If an older token is refused, request a new one."""
+        challenges, new = self._challenges(subject), self._session.authorization is None
+        base = f"{self._scheme}://{self._server}/"
+        if new:
+            self._session.log_in(challenges, base, subject)
         response = self._send(method, path, subject, headers)
-        if response.status != 401 or self._session.sent_password:
+        if response.status != 401 or new or self._session.sent_password:
             return response
         response.drain_conn()
-        self._session.log_in(self._challenges(subject), f"{self._scheme}://{self._server}/", subject)
+        self._session.log_in(challenges, base, subject)
         return self._send(method, path, subject, headers)
 
-    def _challenges(self, subject: str) -> list[Challenge]:
-        """Return the ways to log in. A node asks /v2/ for them (docs/reference/openshift.md 5.8).
-
-        Raise AccessDenied if /v2/ requires no login: then a node sends none, for no image.
-        """
-        if self._offered is None:
+    def _challenges(self, subject: str) -> tuple[Challenge, ...]:
+        """Return the ways to log in. A node asks /v2/ for them, before all else (docs/reference/openshift.md 5.8)."""
+        key = (self._server, *self._settings)
+        greeting = self._connections.greetings.get(key)
+        if greeting is None:
             response = self._send("GET", "/v2/", subject, {})
             response.drain_conn()
             if response.status not in (200, 401):
-                raise Unreachable(
-                    f"{subject}: got status {response.status} for /v2/ of the registry, expected 200 or 401"
-                )
-            offered = response.headers.getlist("WWW-Authenticate")
-            if not offered:
-                problem = "the registry refuses access, and its /v2/ requires no login, so nodes send none"
-                raise AccessDenied(f"{subject}: {problem}")
-            self._offered = parse_challenges(offered)
-        return self._offered
+                problem = f"got status {response.status} for /v2/ of the registry, expected 200 or 401"
+                raise Unreachable(f"{subject}: {problem}")
+            greeting = Greeting(self._scheme, tuple(parse_challenges(response.headers.getlist("WWW-Authenticate"))))
+            self._connections.greetings[key] = greeting
+        self._scheme, self._answered = greeting.scheme, True
+        return greeting.challenges
 
     def _send(self, method: str, path: str, subject: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """Send a request by HTTPS. Fall back to plain HTTP only if the settings or a loopback address allow it."""

@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self._owner.fault(self.path)
         if self._wait(fault):
             self.close_connection = True
-        elif fault.status and self.path != "/v2/":
+        elif fault.status and (self.path != "/v2/" or fault.path == "/v2/"):
             self._refuse(fault.status, fault.headers)
         elif fault.redirect_to:
             where = fault.redirect_to + self.path
