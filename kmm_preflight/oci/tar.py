@@ -119,7 +119,8 @@ class ByteReader:
 def walk(reader: ByteReader, subject: str) -> Iterator[Member]:
     """Yield the members in order. After each member the caller may read up to member.size bytes from the reader.
 
-    Raise Malformed for a damaged header, BoundExceeded for a name that is too long or for too many headers.
+    Raise Malformed for a damaged header or a name that leads out of the image, BoundExceeded for a name that is too
+    long or for too many headers.
     """
     extended = _Extended(subject)
     for header in _headers(reader, subject):
@@ -164,20 +165,20 @@ def _member(header: bytes, flag: bytes, size: int, extended: dict[str, str], sub
     if kind is EntryKind.FILE and name.endswith("/"):
         kind = EntryKind.FOLDER  # the spelling of a folder in old tars
     return Member(
-        normal_path(name),
+        normal_path(name, subject),
         kind,
         size if kind is EntryKind.FILE else 0,
         _number(header[100:108], subject) & 0o7777,
-        normal_path(link) if kind is EntryKind.HARDLINK else link,
+        normal_path(link, subject) if kind is EntryKind.HARDLINK else link,
         any(key.decode() in extended for key in _SPARSE_KEYS),
         name.startswith("/"),
     )
 
 
-def normal_path(name: str) -> str:
+def normal_path(name: str, subject: str) -> str:
     """Return the path below the image's root. Resolve `..` in the text, as nodes do.
 
-    The parent of the root is the root: a node unpacks in a chroot.
+    Raise Malformed if the path leads out of the image.
     """
     parts: list[str] = []
     for part in name.split("/"):
@@ -185,6 +186,8 @@ def normal_path(name: str) -> str:
             parts += [part] if part not in ("", ".") else []
         elif parts:
             parts.pop()
+        elif not name.startswith("/"):
+            raise Malformed(f"{subject}: entry {name[:200]!r} leads out of the image")
     return "/".join(parts)
 
 
