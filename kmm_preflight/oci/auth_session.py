@@ -138,7 +138,7 @@ class AuthSession:
                     "client_id": "kmm-preflight"}  # fmt: skip
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             return self._request_token("POST", realm, headers, urlencode(form).encode(), subject)
-        whole = credential and credential.username and credential.password  # else a node asks for an anonymous token
+        whole = credential and credential.username and credential.password  # else a node requests an anonymous token
         headers = {"Authorization": _basic(credential)} if credential and whole else {}
         separator = "&" if "?" in realm else "?"
         return self._request_token("GET", f"{realm}{separator}{urlencode(query)}", headers, None, subject)
