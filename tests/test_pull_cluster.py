@@ -20,6 +20,7 @@ from .runs import run_preflight, secret
 from .shapes import VERIFIED, Parts, refuted
 from .test_mirrors import IDMS, mirror_set
 from .test_secrets import Watch, watching
+from .test_signature_policies import policy
 
 # No server listens at this address.
 DOWN = "127.0.0.1:1"
@@ -144,3 +145,28 @@ def of(name: str, reference: str) -> Mapping[str, Any]:
     manifest = module("shapes", name, secret=name if name == "own" else "", containerImage=reference)
     manifest["spec"]["moduleLoader"]["container"]["modprobe"]["moduleName"] = "probe"
     return manifest
+
+
+def test_policies_of_the_cluster_require_signatures(
+    cluster: Cluster, plain_registry: Registry, kernels: tuple[str, str], kmods: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    old, new = kernels
+    parts = Parts(new, old, kmods[new], kmods[old])
+    image = parts.image(parts.good)
+    for name in ("of-cluster", "of-namespace", "free"):
+        push(plain_registry, f"live/{name}", "v1", image)
+    cluster.kubectl("delete", "modules.kmm.sigs.x-k8s.io", "-n", "shapes", "--all")
+    live = f"{plain_registry.host}/live"
+    cluster.apply(
+        *(of(name, f"{live}/{name}:v1") for name in ("of-cluster", "of-namespace", "free")),
+        policy(f"{live}/of-cluster", name="all"),
+        policy(f"{live}/of-namespace", namespace="shapes", name="of"),
+        policy(f"{live}/free", namespace="openshift-config", name="elsewhere"),
+    )
+    try:
+        run = run_preflight(tmp_path, f"--kernel={new}", f"--kubeconfig={cluster.kubeconfig()}", "-n0")
+        refused = refuted("image-signature-refused")
+        assert run.verdicts() == {"of-cluster": refused, "of-namespace": refused, "free": VERIFIED}, run.output
+    finally:
+        cluster.kubectl("delete", "clusterimagepolicies", "--all")
+        cluster.kubectl("delete", "imagepolicies", "--all", "-A")
