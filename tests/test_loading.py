@@ -476,3 +476,18 @@ def test_a_symbol_of_another_module(tmp_path: Path, of: Kernels) -> None:
     alone = run(tmp_path / "alone", of, {"takes": table["takes"]})
     assert alone.verdicts()["takes"][:2] == ("undecided", "node-symbols-open")
     assert "kmod pf_gives" in alone.sentences()["takes"]
+
+
+def test_users_of_an_in_tree_kmod_to_remove_are_reported(tmp_path: Path, of: Kernels) -> None:
+    lists = {"modules.order": b"kernel/ice.ko\nkernel/irdma.ko\n", "modules.dep": b"kernel/irdma.ko: kernel/ice.ko\n"}
+    folder_of_kernel = f"usr/lib/modules/{of.target}"
+    more = layer([(f"{folder_of_kernel}/{name}", content) for name, content in lists.items()])
+    base = toolkit(of.target, *FILES)
+    made_toolkit = image([*(blob for blob in base.blobs if "layer" in blob.media_type), more])
+    table = {"m": Case((), {"m.ko": of.own["pf_plain"]})}
+    document = module("m", "registry.example/kmods/m:1", "m").replace(
+        "    container:\n", "    container:\n      inTreeModulesToRemove: [ice]\n"
+    )
+    assert "[ice]" in document
+    found = run(tmp_path, of, table, documents=[document], made_toolkit=made_toolkit)
+    assert found.verdicts()["m"][:2] == ("verified", "in-tree-used"), found.output

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kmm_preflight.errors import BoundExceeded, UsageProblem
-from kmm_preflight.kmod.kernel_files import KernelFiles
+from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, parse_users, read_kernel_files
 from kmm_preflight.model import Finding, Flavour, ModuleName, TargetKernel
 from kmm_preflight.oci.reference import Reference
 from kmm_preflight.planning.plan import Plan
@@ -270,3 +270,38 @@ def test_an_order_of_more_than_256_names_is_not_read(built: dict[str, bytes], tm
     order = tuple(f"a{number}" for number in range(257))
     with pytest.raises(BoundExceeded):
         prepared(placed(built), tmp_path, replace(PLAN, kmod="a0", modules_loading_order=order))
+
+
+@pytest.mark.parametrize(
+    ("line", "worker", "ids"),
+    [
+        ("options plain size=4", Worker.COPIED, ["modprobe-configuration-unseen"]),
+        ("softdep plain pre: other", Worker.COPIED, ["modprobe-configuration-unseen"]),
+        ("  install   pl*  /bin/true", Worker.UNPACKED, ["modprobe-configuration-unseen"]),
+        ("alias somebody plain", Worker.COPIED, ["modprobe-configuration-unseen"]),
+        ("options other size=4", Worker.COPIED, []),
+        ("# options plain size=4", Worker.COPIED, []),
+        ("options", Worker.COPIED, []),
+        ("install plain /bin/true", Worker.POD, ["modprobe-configuration-open"]),
+        ("options plain size=4", Worker.POD, []),
+    ],
+)
+@pytest.mark.parametrize("place", ["etc/modprobe.d/a.conf", "usr/lib/modprobe.d/a.conf", "etc/modprobe.d/a.txt"])
+def test_configuration_of_modprobe_in_the_image(
+    line: str, worker: Worker, ids: list[str], place: str, built: dict[str, bytes], tmp_path: Path
+) -> None:
+    members = [*placed(built), Member(place, f"# a comment\n{line}\n".encode())]
+    node = prepared(members, tmp_path, replace(PLAN, kmod="plain"), worker)
+    found = [finding.id for finding in node.findings if "configuration" in finding.id]
+    assert found == (ids if place.endswith(".conf") else [])
+
+
+def test_in_tree_kmods_that_use_a_kmod_to_remove(built: dict[str, bytes], tmp_path: Path) -> None:
+    dependencies = b"kernel/ice.ko:\nkernel/irdma.ko.xz: kernel/ice.ko\n"
+    raw = RawFiles(order=b"kernel/ice.ko\nkernel/irdma.ko\n")
+    node = replace(read_kernel_files(KERNEL, "amd64", None, raw), users=parse_users(dependencies))
+    for names, ids in ((("ice",), ["in-tree-used"]), (("irdma", "ice"), []), (("ice", "irdma"), ["in-tree-used"])):
+        of = replace(PLAN, in_tree_modules_to_remove=names)
+        found = [finding for finding in prepared(placed(built), tmp_path, of, node=node).findings]
+        assert [finding.id for finding in found] == ids
+        assert all("use: irdma;" in finding.sentence for finding in found)

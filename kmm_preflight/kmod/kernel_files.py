@@ -90,6 +90,8 @@ class KernelFiles:
     """Byte offsets of init_module and cleanup_module in struct module, from one of the kernel's own kmods."""
     type_data: TypeData | None = None
     """Type data (BTF) of the kernel."""
+    users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the kernel's own kmods that need a kmod, by its name. Empty if modules.dep was not read."""
 
     def has_in_tree(self, name: str) -> bool | None:
         """True if the kernel has a kmod of its own with this name as a file, None if this is unknown.
@@ -182,3 +184,17 @@ def _keys(paths: Iterable[str]) -> frozenset[str]:
 
 def _text(content: bytes | None) -> str:
     return (content or b"").decode("utf-8", "replace")
+
+
+def parse_users(dependencies: bytes | None) -> Mapping[str, tuple[str, ...]]:
+    """Return the kmods that need a kmod, by its name, from the text of modules.dep."""
+    users: dict[str, list[str]] = {}
+    for line in _text(dependencies).splitlines():
+        path, _, needed = line.partition(":")
+        for other in needed.split():
+            users.setdefault(_key(other), []).append(_key(path))
+    return {name: tuple(sorted(of_name)) for name, of_name in users.items()}
+
+
+def _key(path: str) -> str:
+    return module_key(path.strip().rpartition("/")[2])

@@ -21,7 +21,7 @@ from kmm_preflight.oci.tar import EntryKind
 SMALL_KMODS = "kernel/lib"
 KERNEL_FILES = re.compile(
     r"(usr/src/(kernels/|linux-headers-)[^/]+/(Module\.symvers|\.config|vmlinux))"
-    r"|((usr/)?lib/modules/[^/]+/(symvers\.(gz|xz|zst)|config|modules\.(order|builtin|builtin\.modinfo)"
+    r"|((usr/)?lib/modules/[^/]+/(symvers\.(gz|xz|zst)|config|modules\.(order|dep|builtin|builtin\.modinfo)"
     rf"|{SMALL_KMODS}/[^/]+\.ko(\.gz|\.xz|\.zst)?))"
 )
 """Paths whose bytes are kept from these images. Of the in-tree kmods, some small kmods are enough."""
@@ -101,6 +101,10 @@ class KernelImage:
         if order is None and built_in is None:
             return None
         return ModuleLists(order, built_in, self._list("modules.builtin.modinfo"))
+
+    def dependencies(self) -> bytes | None:
+        """Return modules.dep, the kmods that each of the kernel's own kmods needs."""
+        return self._list("modules.dep")
 
     def own_file(self, path: str) -> Path | None:
         """Return a file by its path below the folder of the kernel's own kmods."""

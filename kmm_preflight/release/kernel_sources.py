@@ -5,7 +5,7 @@ The OS image is large: read only what a check needs and the toolkit lacks (docs/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from kmm_preflight.base.decompression import read_pieces
 from kmm_preflight.errors import BoundExceeded, PreflightError
-from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, read_kernel_files
+from kmm_preflight.kmod.kernel_files import KernelFiles, RawFiles, parse_users, read_kernel_files
 from kmm_preflight.kmod.packed import unpacked
 from kmm_preflight.kmod.symvers import Symvers, SymversStore
 from kmm_preflight.model import VERIFIED_HTTPS, Finding, TargetKernel
@@ -73,6 +73,14 @@ class KernelSources:
         if isinstance(result, PreflightError):
             raise result
         return result
+
+    def users(self, kernel: TargetKernel) -> Mapping[str, tuple[str, ...]]:
+        """Map names of in-tree kmods to the in-tree kmods that need them, by modules.dep of the driver toolkit.
+
+        The OS image is not read for this: it is large, and the result is only reported.
+        """
+        toolkit = self._toolkit(kernel)
+        return parse_users(toolkit.dependencies()) if toolkit else {}
 
     def own_file(self, kernel: TargetKernel, path: str) -> OwnFile | None:
         """Return a file below lib/modules/<kernel>, or None if the file is in neither image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -37,6 +37,9 @@ class Kernels(Protocol):
 
     def read(self, kernel: TargetKernel) -> ReadKernelFiles:
         """Return the kernel's own files. Raise PreflightError if they cannot be read."""
+
+    def users(self, kernel: TargetKernel) -> Mapping[str, tuple[str, ...]]:
+        """Map names of in-tree kmods to the in-tree kmods that need them. Raise PreflightError like read."""
 
 
 @dataclass(frozen=True)

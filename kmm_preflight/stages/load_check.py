@@ -145,6 +145,9 @@ class LoadCheck:
             return prepare_node(plan, files, self._worker).findings
         try:
             kernel = self._kernels.read(plan.kernel)
+            if plan.in_tree_modules_to_remove:
+                users = self._kernels.users(plan.kernel)
+                kernel = replace(kernel, files=replace(kernel.files, users=users))
         except PreflightError as exc:
             return (_unread(plan, exc), *prepare_node(plan, files, self._worker).findings)
         node = prepare_node(plan, files, self._worker, kernel.files)

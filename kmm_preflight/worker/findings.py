@@ -108,6 +108,20 @@ MODPROBE_NODE_KMOD = define(
     "If the kmod of the image is meant, write -d {directory} into the arguments. Otherwise no action is needed.",
 )
 
+MODPROBE_CONFIGURATION_UNSEEN = define(
+    "modprobe-configuration-unseen",
+    WARNING,
+    "the image has configuration of modprobe for these kmods, which KMM 2.0 and later do not read: {lines}",
+    "Write the options into modprobe.parameters, and softdeps into modprobe.modulesLoadingOrder.",
+)
+
+MODPROBE_CONFIGURATION_OPEN = define(
+    "modprobe-configuration-open",
+    UNDECIDED,
+    "the image's own modprobe reads configuration that changes what it loads: {lines}",
+    "Remove these lines from the image, or check less with --proof=path.",
+)
+
 LOADING_ORDER_ABSENT = define(
     "loading-order-absent",
     REFUTES,
@@ -143,6 +157,14 @@ IN_TREE_STAYS = define(
     WARNING,
     "inTreeModulesToRemove has no effect for {names}: {kernel} has them built in, or does not have them",
     "Remove these names from inTreeModulesToRemove for this kernel.",
+)
+
+IN_TREE_USED = define(
+    "in-tree-used",
+    WARNING,
+    "inTreeModulesToRemove names {name}, which these in-tree kmods of {kernel} use: {users}; while a node has such a "
+    "kmod loaded, modprobe -r fails and the Module is not loaded",
+    "If nodes load one of these kmods, list it before {name} in inTreeModulesToRemove, or keep nodes from loading it.",
 )
 
 IN_TREE_STAYS_FAILS = define(

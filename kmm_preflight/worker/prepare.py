@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmm_preflight.kmod.kernel_files import KernelFiles
-from kmm_preflight.kmod.names import wanted_key
+from kmm_preflight.kmod.names import module_key, wanted_key
 from kmm_preflight.model import Finding
 from kmm_preflight.oci.filesystem import Located
 from kmm_preflight.planning.plan import Plan
@@ -15,6 +15,7 @@ from kmm_preflight.text import listed
 from kmm_preflight.worker import findings
 from kmm_preflight.worker.firmware import judge_firmware_path
 from kmm_preflight.worker.folder import NodeFolder
+from kmm_preflight.worker.image_configuration import judge_configuration
 from kmm_preflight.worker.kind import Worker
 from kmm_preflight.worker.program import ImageFiles, judge_programs
 from kmm_preflight.worker.sequence import LoadSequence, load_sequence
@@ -54,6 +55,8 @@ def prepare_node(plan: Plan, image: ImageFiles, worker: Worker, kernel: KernelFi
     elif plan.kmod is not None:
         sequence = load_sequence(folder, plan.kmod, plan.modules_loading_order)
         problems += sequence.findings
+    names = {module_key(located.path.rpartition("/")[2]) for located in sequence.files} | set(sequence.in_tree)
+    problems += judge_configuration(image, worker, names) if names else ()
     if kernel and (unknown := [name for name in sequence.in_tree if kernel.has_in_tree(name) is None]):
         problems.append(findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown)))
     return NodeContents(tuple(problems), sequence.files, frozenset(sequence.in_tree), _removed(plan, kernel))
@@ -78,9 +81,19 @@ def _judge_removal(plan: Plan, worker: Worker, kernel: KernelFiles) -> Iterator[
     unknown = [name for name in plan.in_tree_modules_to_remove if kernel.has_in_tree(wanted_key(name)) is None]
     if unknown and worker is not Worker.COPIED:
         yield findings.NODE_IN_TREE_UNKNOWN(kernel=plan.kernel.version, names=listed(unknown))
+    yield from _judge_users(plan, kernel)
     if names:
         kind = findings.IN_TREE_STAYS if worker is Worker.COPIED else findings.IN_TREE_STAYS_FAILS
         yield kind(names=listed(names), kernel=plan.kernel.version)
+
+
+def _judge_users(plan: Plan, kernel: KernelFiles) -> Iterator[Finding]:
+    """Yield a finding for each kmod to remove that other in-tree kmods use (docs/reference/kmm.md 11)."""
+    listed_names = [wanted_key(name) for name in plan.in_tree_modules_to_remove]
+    for number, name in enumerate(listed_names):
+        users = [user for user in kernel.users.get(name, ()) if user not in listed_names[:number]]
+        if users:
+            yield findings.IN_TREE_USED(name=name, kernel=kernel.release, users=listed(users))
 
 
 def _removed(plan: Plan, kernel: KernelFiles | None) -> frozenset[str]:
