@@ -15,7 +15,7 @@ from kmm_preflight.nodes.node import parse_node
 from kmm_preflight.nodes.prediction import Prediction, ReleaseStreams
 from kmm_preflight.nodes.selection import named_kernels
 from kmm_preflight.nodes.settling import OrderedUpgrade
-from kmm_preflight.nodes.superseded import without_superseded
+from kmm_preflight.nodes.superseded import with_superseded
 from kmm_preflight.nodes.targets import targets_by_selector, targets_for_any_node, targets_of
 from kmm_preflight.planning.module import parse_module
 from kmm_preflight.planning.plan import Case, Plan, Unresolved
@@ -436,20 +436,19 @@ def test_no_node_and_no_pool_with_the_labels() -> None:
 
 
 def selected(*modules: Object) -> dict[str, str]:
-    """Return what becomes of Modules on one node: the finding or the image by Module, or why it has no case."""
+    """Return what becomes of Modules on one node: the finding or the image by Module."""
     parsed = [parse_module(manifest, "") for manifest in modules]
     prediction = Prediction(fleet_of([*WORKERS, ON_NODE]), ONE)
     every = {each.name: targets_of(demand_of(each, prediction), KERNELS, ONE) for each in parsed}
-    kept, reasons = without_superseded(parsed, every)
-    found = {case.module.name: word for case in make_cases(parsed, kept) for word in words({"": case}).values()}
-    return found | {name.name: reason for name, reason in reasons.items()}
+    cases = make_cases(parsed, with_superseded(parsed, every))
+    return {case.module.name: word for case in cases for word in words({"": case}).values()}
 
 
 def test_a_module_for_each_kernel() -> None:
     """The Module of today's kernel loses its nodes to the Module of the new kernel, if both load one kmod."""
     today, new = module("today", {FULL: TODAY}), module("new", {FULL: AMD_9})
-    taken = "Module demo/new loads its kmod on these nodes after the upgrade"
-    assert selected(today, new) == {"today": taken, "new": OWN}
+    assert selected(today, new) == {"today": "no-node-loads", "new": OWN}
+    assert selected(today, module("all")) == {"today": "selector-lost", "all": OWN}
     new["spec"]["moduleLoader"]["container"]["modprobe"]["moduleName"] = "other"
     assert selected(today, new) == {"today": "selector-lost", "new": OWN}
     assert selected(today, module("new", {FULL: AMD_10})) == {"today": "selector-lost", "new": "no-node-loads"}

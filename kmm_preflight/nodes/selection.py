@@ -14,7 +14,7 @@ from kmm_preflight.nodes.fleet import Fleet
 from kmm_preflight.nodes.named import named_targets
 from kmm_preflight.nodes.prediction import PredictedKernel, Prediction, ReleaseStreams, default_stream_of
 from kmm_preflight.nodes.settling import NO_UPGRADE, OrderedUpgrade
-from kmm_preflight.nodes.superseded import without_superseded
+from kmm_preflight.nodes.superseded import with_superseded
 from kmm_preflight.nodes.target import Target
 from kmm_preflight.nodes.targets import targets_by_selector, targets_for_any_node, targets_of, with_nodes
 from kmm_preflight.oci.credentials import PullCredentials
@@ -106,7 +106,7 @@ def choose_kernels(
     every = {
         name: targets_of(demand, kernels, streams, upgrades.get(name, NO_UPGRADE)) for name, demand in demands.items()
     }
-    by_module, superseded = without_superseded(readable, every)
+    by_module = with_superseded(readable, every)
     all_targets = tuple(target for targets in by_module.values() for target in targets)
     used = [target.kernel for target in all_targets]
     ordered = [kernel for kernel in kernels if kernel in used] + used
@@ -119,7 +119,7 @@ def choose_kernels(
             for module, targets in by_module.items()
         },
         (*fleet.assumed, *_assumed(fleet, streams, options, name)),
-        {**superseded, **_of_missing_arches(readable, every, fleet)},
+        _of_missing_arches(readable, every, fleet),
     )
 
 

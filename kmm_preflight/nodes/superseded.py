@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from kmm_preflight.model import ModuleName
 from kmm_preflight.nodes import findings
+from kmm_preflight.nodes.changing_labels import follows_system
 from kmm_preflight.nodes.target import Target
 from kmm_preflight.planning.module import Module
 
 Targets = Mapping[ModuleName, tuple[Target, ...]]
 
 
-def without_superseded(modules: Iterable[Module], targets: Targets) -> tuple[Targets, Mapping[ModuleName, str]]:
-    """Return the targets without those whose nodes load the kmod by another Module after the upgrade.
-
-    Also return the Modules that have no target left, with the reason.
-    """
+def with_superseded(modules: Iterable[Module], targets: Targets) -> Targets:
+    """Return the targets. If another Module takes over the nodes that a Module loses, the finding names that Module."""
     readable = {module.name: module for module in modules if module.container and module.container.module_name}
-    kept, reasons = dict(targets), dict[ModuleName, str]()
+    settled = dict(targets)
     for name, module in readable.items():
-        heirs = {target: _heir(module, target, readable, targets) for target in targets[name] if _is_lost(target)}
-        kept[name] = tuple(target for target in targets[name] if heirs.get(target) is None)
-        found = [str(heir) for heir in heirs.values() if heir]
-        if found and not kept[name]:
-            reasons[name] = f"Module {found[0]} loads its kmod on these nodes after the upgrade"
-    return kept, reasons
+        settled[name] = tuple(_settled(module, target, readable, targets) for target in targets[name])
+    return settled
+
+
+def _settled(module: Module, target: Target, readable: Mapping[ModuleName, Module], targets: Targets) -> Target:
+    heir = _heir(module, target, readable, targets) if _is_lost(target) else None
+    if heir is None:
+        return target
+    got = f"Module {heir} loads the kmod on its nodes after the upgrade"
+    return replace(target, unresolved=findings.NO_NODE_LOADS(got=got))
 
 
 def _is_lost(target: Target) -> bool:
@@ -33,11 +36,12 @@ def _is_lost(target: Target) -> bool:
 
 
 def _heir(module: Module, target: Target, readable: Mapping[ModuleName, Module], targets: Targets) -> ModuleName | None:
-    """Return another Module with the kmod of the Module that has all nodes of the target on the kernel, or None."""
+    """Return another Module that selects all nodes of the target by the kernel's labels, and loads the same kmod."""
     kmod = module.container.module_name if module.container else None
     for name, other in readable.items():
         same = other.container is not None and other.container.module_name == kmod
-        if name != module.name and same and any(_takes_over(each, target) for each in targets[name]):
+        by_kernel = any(follows_system(key) for key, _ in other.selector)
+        if name != module.name and same and by_kernel and any(_takes_over(each, target) for each in targets[name]):
             return name
     return None
 
