@@ -26,9 +26,11 @@ from cryptography.x509.oid import NameOID
 
 from kmm_preflight.build.keys import KEY_BYTES, KeyNames, check_keys, pem_label
 from kmm_preflight.kmod.signature import judge_signature
+from kmm_preflight.kmod.signature_rules import SignatureRules
 from kmm_preflight.model import Finding, Severity
 
 from .real.kmod import headers
+from .signing_desk import make_pair
 
 NAMES = KeyNames("kmm-ci/signing-key", "kmm-ci/signing-cert")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -300,3 +302,13 @@ def test_findings_name_the_secrets() -> None:
             "Put a key and its own certificate into the two Secrets.",
         ),
     )
+
+
+@pytest.mark.parametrize(("version", "signs"), [((6, 12), True), ((6, 10), False), ((5, 14), False), ((0, 0), False)])
+def test_a_key_on_p521_signs_for_kernels_that_know_the_curve(
+    version: tuple[int, int], signs: bool, tmp_path: Path
+) -> None:
+    pair = make_pair(tmp_path, "p521", ec.generate_private_key(ec.SECP521R1()))
+    rules = SignatureRules(version)
+    _, found = check_keys(pair.key.read_bytes(), pair.cert.read_bytes(), NAMES, datetime.now(UTC), rules)
+    assert {finding.id for finding in found} == (set() if signs else {"sign-key-invalid", "sign-cert-invalid"})

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from asn1crypto import parser
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -28,7 +28,9 @@ from kmm_preflight.kmod.certificate import (
     is_indented,
     parse_certificate,
     unfit_key,
+    unfit_size,
 )
+from kmm_preflight.kmod.signature_rules import ANY_KERNEL, SignatureRules
 from kmm_preflight.model import Finding
 from kmm_preflight.stages import findings as stages_findings
 
@@ -49,16 +51,18 @@ class KeyNames:
 
 
 def check_keys(
-    key: bytes, cert: bytes, names: KeyNames, now: datetime
+    key: bytes, cert: bytes, names: KeyNames, now: datetime, rules: SignatureRules = ANY_KERNEL
 ) -> tuple[Certificate | None, tuple[Finding, ...]]:
     """Return the certificate, or None if it is damaged, and findings about key and certificate. now must be aware.
+
+    rules: the kernel that is to check the signatures.
 
     A certificate that is not valid now is only a warning: kernels do not check its dates.
     """
     problems: list[Finding] = []
     private = certificate = None
     try:
-        private = _read_key(key)
+        private = _read_key(key, rules)
     except Malformed as exc:
         problems.append(findings.SIGN_KEY_INVALID(secret=names.key_secret, got=exc.message, expected=FIT_KEY))
     try:
@@ -66,7 +70,7 @@ def check_keys(
     except Malformed as exc:
         problems.append(stages_findings.SIGN_CERT_INVALID(problem=exc.message))
     if certificate:
-        problems += _check_certificate(certificate, names, now)
+        problems += _check_certificate(certificate, names, now, rules)
     if certificate and private and _public(private) != _public(certificate):
         problems.append(
             findings.SIGN_KEY_MISMATCH(key=names.key_secret, cert=names.cert_secret, expected=certificate.subject)
@@ -88,8 +92,10 @@ def pem_label(key: bytes) -> str | None:
         return None
 
 
-def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime) -> Iterator[Finding]:
-    if unfit := unfit_key(certificate.public_key()):
+def _check_certificate(
+    certificate: Certificate, names: KeyNames, now: datetime, rules: SignatureRules
+) -> Iterator[Finding]:
+    if unfit := _unfit(certificate.public_key(), rules):
         yield stages_findings.SIGN_CERT_INVALID(
             problem=f"certificate in Secret {names.cert_secret}: got one for {unfit}, expected one for {FIT_KEY}"
         )
@@ -102,7 +108,7 @@ def _check_certificate(certificate: Certificate, names: KeyNames, now: datetime)
         yield findings.SIGN_CERT_EXPIRED(secret=names.cert_secret, now=f"{now:%Y-%m-%d}", got=got)
 
 
-def _read_key(key: bytes) -> PrivateKeyTypes:
+def _read_key(key: bytes, rules: SignatureRules) -> PrivateKeyTypes:
     """Return the private key. Raise Malformed with a description of other content, but never with the content."""
     if len(key) > KEY_BYTES:
         raise Malformed(f"{len(key)} bytes")
@@ -111,7 +117,7 @@ def _read_key(key: bytes) -> PrivateKeyTypes:
     load = load_der_private_key if key.startswith(_SEQUENCE) else load_pem_private_key
     try:
         # First without validation, which searches primes: they can be very long in a key that no kernel accepts.
-        unfit = unfit_key(load(key, None, unsafe_skip_rsa_key_validation=True).public_key())
+        unfit = _unfit(load(key, None, unsafe_skip_rsa_key_validation=True).public_key(), rules)
         if unfit:
             raise Malformed(unfit)
         return load(key, None)
@@ -119,6 +125,11 @@ def _read_key(key: bytes) -> PrivateKeyTypes:
         raise Malformed("an encrypted key, for which there is no passphrase here") from None
     except (ValueError, UnsupportedAlgorithm):
         raise Malformed(_described(key)) from None
+
+
+def _unfit(key: PublicKeyTypes, rules: SignatureRules) -> str | None:
+    """Return words for a public key that the kernel does not accept, or None."""
+    return unfit_size(key) if rules.knows_key(key) else unfit_key(key)
 
 
 def _described(key: bytes) -> str:

@@ -14,6 +14,8 @@ from kmm_preflight.build.image_options import format_options
 from kmm_preflight.build.keys import KeyNames, check_keys, pem_label
 from kmm_preflight.build.prepare import BuildPolicy, PreparedBuild, refused, request_id
 from kmm_preflight.cluster.sections import SectionObjects, files_of, words_of
+from kmm_preflight.kmod.kernel_files import mainline_version
+from kmm_preflight.kmod.signature_rules import signature_rules
 from kmm_preflight.kmod.signed_file import signer_of
 from kmm_preflight.model import Finding, Severity, Stage
 from kmm_preflight.oci.credentials import PullCredentials
@@ -118,7 +120,8 @@ def _signing_keys(plan: Plan, sign: Sign, sources: SectionObjects, now: datetime
         return refused(cert)
     namespace = plan.module.namespace
     names = KeyNames(f"{namespace}/{sign.key_secret}", f"{namespace}/{sign.cert_secret}")
-    certificate, notes = check_keys(key.files[KEY], cert.files[CERT], names, now)
+    rules = signature_rules(mainline_version(plan.kernel.version), None)
+    certificate, notes = check_keys(key.files[KEY], cert.files[CERT], names, now, rules)
     if certificate is None or any(note.severity is Severity.REFUTES for note in notes):
         return PreparedBuild(None, notes)
     return _SigningKeys(key, cert, notes)

@@ -133,6 +133,11 @@ class TypeData:
         named = (item for item in self.types() if item.name)
         return frozenset((item.kind, self.name(item.name), item.value if item.kind in _SIZED else 0) for item in named)
 
+    @cached_property
+    def names(self) -> frozenset[tuple[int, bytes]]:
+        """Kind and name of all named types."""
+        return frozenset((kind, name) for kind, name, _ in self.sizes)
+
     def check(self) -> None:
         """Check names and numbers of all types. Raise Malformed as the kernel refuses them (btf_check_meta)."""
         limit = self.end_of_numbers
@@ -235,13 +240,12 @@ def missing_types(distilled: TypeData, kernel: TypeData) -> list[str]:
     The kernel looks up each of them by its name (btf_relocate).
     """
     kinds = {_FORWARD: (_STRUCT, _UNION, _FORWARD), _ENUM: (_ENUM, _ENUM64), _ENUM64: (_ENUM, _ENUM64)}
-    by_name = {(kind, name) for kind, name, _ in kernel.sizes}
     missing = []
     for kind, name, size in sorted(distilled.sizes):
         candidates = kinds.get(kind, (kind,))
         any_size = kind == _FORWARD or (kind in (_STRUCT, _UNION) and size == 0)
         known = any(
-            (other, name) in by_name if any_size else (other, name, size) in kernel.sizes for other in candidates
+            (other, name) in kernel.names if any_size else (other, name, size) in kernel.sizes for other in candidates
         )
         missing += [] if known else [name[:60].decode("latin-1")]
     return missing
