@@ -121,10 +121,13 @@ def one_line(run: Run, *named: str) -> str:
 
 
 def requests_of(cluster: Cluster, user: str | None = None) -> list[tuple[str, str, str, str]]:
-    """Return verb, resource, namespace and name of all requests, or of one user's requests."""
+    """Return verb, resource, namespace and name of all requests for objects, or of one user's requests.
+
+    Requests for the list of served resources are left out.
+    """
     events: Iterable[Any] = cluster.requests()
     return [
         (event.verb, event.resource, event.namespace, event.name)
         for event in events
-        if user is None or event.user == user
+        if event.resource and (user is None or event.user == user)
     ]

@@ -53,6 +53,7 @@ LAYERED_POOLS = ResourceKind("machineconfiguration.openshift.io", "v1", "machine
 OS_STREAMS = ResourceKind("machineconfiguration.openshift.io", "v1", "osimagestreams", namespaced=False)
 OLDER_OS_STREAMS = ResourceKind("machineconfiguration.openshift.io", "v1alpha1", "osimagestreams", namespaced=False)
 CLUSTER_VERSIONS = ResourceKind("config.openshift.io", "v1", "clusterversions", namespaced=False)
+MANAGED_CLUSTERS = ResourceKind("cluster.open-cluster-management.io", "v1", "managedclusters", namespaced=False)
 JOBS = ResourceKind("batch", "v1", "jobs", namespaced=True)
 PODS = ResourceKind("", "v1", "pods", namespaced=True)
 BUILDS = ResourceKind("build.openshift.io", "v1", "builds", namespaced=True)

@@ -27,7 +27,7 @@ from kmm_preflight.cluster.api import (
     ReadApi,
     ResourceKind,
 )
-from kmm_preflight.cluster.fleet import read_fleet
+from kmm_preflight.cluster.fleet import read_day1, read_fleet
 from kmm_preflight.cluster.inventory import (
     BUILD_ACCOUNT,
     NODE_ACCOUNT,
@@ -37,12 +37,15 @@ from kmm_preflight.cluster.inventory import (
     Inventory,
     Key,
 )
+from kmm_preflight.cluster.kmod_sources import read_other_sources, with_day1
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest, ModuleName
+from kmm_preflight.nodes.day1 import Day1Kmods
 from kmm_preflight.oci.cluster_proxy import trusted_config_maps
 from kmm_preflight.oci.signature_policy import CLUSTER_POLICY, NAMESPACE_POLICY
+from kmm_preflight.planning.day1_machine_config import KIND as MACHINE_CONFIG
 from kmm_preflight.planning.module import Module, RefusedModule, parse_module
-from kmm_preflight.planning.source import has_case
+from kmm_preflight.planning.source import KmodSource, has_case
 
 _CONFIG_NAMESPACE = "openshift-config"
 _POLICIES = (
@@ -53,35 +56,55 @@ _T = TypeVar("_T")
 
 
 def read_cluster(api: ReadApi) -> Inventory:
-    """Read Modules and ServiceAccounts, then each Secret that they name, mirrors, certificates and the proxy.
+    """Read all objects that bring kmods, except MachineConfigs, and the objects that a pull of their images needs.
 
-    If no Module loads a kmod, read only Modules. `assumed` names optional objects that are forbidden.
+    If no object brings a kmod, read no more. `assumed` names optional objects that are forbidden.
     """
     manifests = api.list(MODULES)
     inventory = Inventory(source=f"the cluster {api.server}", live=True)
     if manifests is None:
-        return replace(
-            inventory,
-            assumed=(f"{inventory.source} serves no {MODULES.resource}: KMM is not installed there",),
-        )
-    modules, refused = _parse_modules(manifests)
-    inventory = replace(inventory, modules=modules, refused=refused)
-    loading = [module for module in modules if has_case(module)]
-    if not loading:
-        return inventory
+        absent = f"{inventory.source} serves no {MODULES.resource}: KMM is not installed there"
+        inventory = replace(inventory, assumed=(absent,))
+    modules, refused = _parse_modules(manifests or ())
+    found = read_other_sources(api)
+    inventory = replace(
+        inventory,
+        modules=modules,
+        refused=refused,
+        other_sources=found.sources,
+        not_judged=found.not_judged,
+        assumed=(*inventory.assumed, *found.assumed),
+    )
+    return _with_pull_objects(api, inventory) if any(map(_is_pulled, inventory.judged())) else inventory
+
+
+def _is_pulled(source: KmodSource) -> bool:
+    return not isinstance(source, RefusedModule)
+
+
+def _with_pull_objects(api: ReadApi, inventory: Inventory) -> Inventory:
+    """Return the inventory with ServiceAccounts, the Secrets of pulls, mirrors, certificates and the proxy."""
+    loading = [module for module in inventory.modules_of_all_kinds() if has_case(module)]
     accounts, assumed = _accounts(api, loading)
     secrets = _secrets(api, _pull_secrets(loading, accounts))
-    inventory = replace(inventory, service_accounts=accounts, secrets=secrets, assumed=assumed)
+    inventory = replace(inventory, service_accounts=accounts, secrets=secrets, assumed=(*inventory.assumed, *assumed))
     return _with_proxy(api, _with_trust(api, _with_policies(api, _with_mirrors(api, inventory))))
 
 
 def with_fleet(api: ReadApi, inventory: Inventory) -> Inventory:
-    """Return the inventory with nodes and pools. If no Module must be checked, do not read them."""
-    if not inventory.judged():
-        return inventory
+    """Return the inventory with nodes and pools, and with the kmods of MachineConfigs."""
     ordered = any(module.version is not None for module in inventory.modules if has_case(module))
-    inventory = replace(inventory, fleet=read_fleet(api, ordered))
-    return with_sources(api, inventory, (), secrets_of_kept_versions(inventory))
+    fleet = read_fleet(api, ordered) if inventory.judged() else None
+    found = with_boot_configs(api, inventory, fleet.day1 if fleet else read_day1(api))
+    found = replace(found, fleet=fleet or (read_fleet(api, ordered) if found.judged() else None))
+    return with_sources(api, found, (), secrets_of_kept_versions(found))
+
+
+def with_boot_configs(api: ReadApi, inventory: Inventory, day1: Day1Kmods | None = None) -> Inventory:
+    """Return the inventory with the kmods of MachineConfigs. If they are not given, read them."""
+    found = with_day1(inventory, day1 or read_day1(api))
+    pulls = any(map(_is_pulled, inventory.judged()))
+    return found if pulls or not found.judged() else _with_pull_objects(api, found)
 
 
 def secrets_of_kept_versions(inventory: Inventory) -> set[Key]:
@@ -141,10 +164,9 @@ class ModuleChanges:
 
 
 def changes_since(api: ReadApi, inventory: Inventory) -> ModuleChanges:
-    """Compare the Modules of the cluster with those of the inventory."""
-    modules, refused = _parse_modules(api.list(MODULES) or ())
-    before = {module.name: module for module in inventory.all_modules()}
-    now = {module.name: module for module in Inventory(modules, refused=refused).all_modules()}
+    """Compare the objects of the cluster that bring kmods, except MachineConfigs, with those of the inventory."""
+    before = {source.name: source for source in inventory.sources() if source.name.kind != MACHINE_CONFIG}
+    now = {source.name: source for source in _listed(api).sources()}
     judged_now = {name for name, module in now.items() if has_case(module)}
     judged_before = {name for name, module in before.items() if has_case(module)}
     both = judged_before & judged_now
@@ -167,11 +189,11 @@ def snapshot(api: ReadApi, unverified: Collection[ModuleName]) -> Snapshot:
 
     The objects are all Modules, and the ConfigMaps and Secrets that unverified Modules name.
     """
-    modules, refused = _parse_modules(api.list(MODULES) or ())
-    all_modules = Inventory(modules, refused=refused).all_modules()
+    listed = _listed(api)
     versions: Snapshot = {
-        f"Module {module.name}": f"{module.uid} {module.generation} {has_case(module)}" for module in all_modules
+        f"Module {source.name}": f"{source.uid} {source.generation} {has_case(source)}" for source in listed.sources()
     }
+    modules = listed.modules_of_all_kinds()
     watched = [module for module in modules if module.name in unverified and has_case(module)]
     if not watched:
         return versions
@@ -190,7 +212,13 @@ def _version(api: ReadApi, kind: ResourceKind, key: Key) -> str | None:
     return Field(manifest)["metadata"]["resourceVersion"].text() if manifest else None
 
 
-def _identity(module: Module | RefusedModule) -> tuple[str | None, int]:
+def _listed(api: ReadApi) -> Inventory:
+    """Return the objects that bring kmods now, except MachineConfigs."""
+    modules, refused = _parse_modules(api.list(MODULES) or ())
+    return Inventory(modules, refused=refused, other_sources=read_other_sources(api).sources)
+
+
+def _identity(module: KmodSource) -> tuple[str | None, int]:
     return module.uid, module.generation
 
 

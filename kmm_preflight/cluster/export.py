@@ -9,11 +9,16 @@ from kmm_preflight.cluster import api as resources
 from kmm_preflight.cluster.api import Forbidden, ReadApi, ResourceKind
 from kmm_preflight.cluster.api_reader import read_cluster, secrets_of_kept_versions, with_fleet
 from kmm_preflight.cluster.inventory import Key
+from kmm_preflight.cluster.kmod_sources import resource_of
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest
+from kmm_preflight.planning.day1_machine_config import SCRIPTS
+from kmm_preflight.planning.kinds import SOURCE_KINDS
 
 KINDS: Mapping[ResourceKind, str] = {
     resources.MODULES: "Module",
+    **{resource_of(row): row.kind for row in SOURCE_KINDS},
+    resources.MANAGED_CLUSTERS: "ManagedCluster",
     resources.CONFIG_MAPS: "ConfigMap",
     resources.SECRETS: "Secret",
     resources.SERVICE_ACCOUNTS: "ServiceAccount",
@@ -37,9 +42,12 @@ KINDS: Mapping[ResourceKind, str] = {
 }
 """The kind of each resource that is exported. Items of a list do not always have one."""
 
+BRINGING_KMODS = (resources.MODULES, *(resource_of(row) for row in SOURCE_KINDS))
+"""Resources whose objects bring kmods, without MachineConfigs."""
+
 # A run without these objects says so in its findings; a run without Modules has nothing to judge.
 _MAY_BE_MISSING = (resources.SECRETS, resources.CONFIG_MAPS, resources.SERVICE_ACCOUNTS)
-# Files of a MachineConfig can hold credentials of the node, and no check reads them.
+# Files of a MachineConfig can hold credentials of the node. No check reads them, except KMM's scripts.
 _LEFT_OUT_OF_CONFIG = ("storage", "passwd")
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -64,15 +72,16 @@ def export_cluster(api: ReadApi, node_logins: bool) -> Export:
     """
     recording = _Recording(api)
     inventory = read_cluster(recording)
-    if resources.MODULES not in recording.manifests:
+    if not any(kind in recording.manifests for kind in BRINGING_KMODS):
         raise NotFound(f"cluster {api.server}: KMM is not installed, because the API serves no Modules")
     inventory = with_fleet(recording, inventory)
-    named = {(module.name.namespace, module.secret) for module in inventory.modules if module.secret}
-    named |= {key for module in inventory.modules for key in module.build_and_sign_secrets()}
+    modules = inventory.modules_of_all_kinds()
+    named = {(module.name.namespace, module.secret) for module in modules if module.secret}
+    named |= {key for module in modules for key in module.build_and_sign_secrets()}
     named |= secrets_of_kept_versions(inventory)
     for namespace, name in sorted(named):
         recording.get(resources.SECRETS, name, namespace)
-    for namespace, name in sorted({key for module in inventory.modules for key in module.dockerfiles()}):
+    for namespace, name in sorted({key for module in modules for key in module.dockerfiles()}):
         recording.get(resources.CONFIG_MAPS, name, namespace)
     logins = set(recording.manifests.get(resources.SECRETS, {})) - named
     if not node_logins:
@@ -170,6 +179,15 @@ def _cleaned(manifest: Manifest, kind: ResourceKind) -> Manifest:
     cleaned = {**manifest, "apiVersion": version, "kind": KINDS[kind], "metadata": metadata}
     if kind == resources.MACHINE_CONFIGS:
         spec = _mapping(manifest.get("spec"))
-        config = {key: value for key, value in _mapping(spec.get("config")).items() if key not in _LEFT_OUT_OF_CONFIG}
+        whole = _mapping(spec.get("config"))
+        config = {key: value for key, value in whole.items() if key not in _LEFT_OUT_OF_CONFIG}
+        if files := _scripts(whole):
+            config["storage"] = {"files": files}
         cleaned["spec"] = {**spec, "config": config}
     return cleaned
+
+
+def _scripts(config: dict[str, object]) -> list[object]:
+    """Return the files of a MachineConfig in which KMM's day-1 utility names an image."""
+    files = _mapping(config.get("storage")).get("files")
+    return [file for file in files if _mapping(file).get("path") in SCRIPTS] if isinstance(files, list) else []

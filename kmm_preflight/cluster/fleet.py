@@ -22,7 +22,8 @@ from kmm_preflight.cluster.api import (
     ReadApi,
     ResourceKind,
 )
-from kmm_preflight.model import Manifest
+from kmm_preflight.model import Manifest, NotJudged
+from kmm_preflight.nodes.day1 import Day1Kmods
 from kmm_preflight.nodes.fleet import Fleet, FleetManifests, fleet_of
 from kmm_preflight.nodes.selection import ALL_KERNELS
 
@@ -53,6 +54,7 @@ class _OptionalReader:
     def __init__(self, api: ReadApi) -> None:
         self._api = api
         self.assumed: list[str] = []
+        self.forbidden: dict[ResourceKind, str] = {}
 
     def list(self, kind: ResourceKind, instead: str) -> tuple[Manifest, ...] | None:
         """Return all objects of the kind, or None if they are forbidden or the kind does not exist."""
@@ -66,6 +68,7 @@ class _OptionalReader:
         try:
             return read()
         except Forbidden as exc:
+            self.forbidden[kind] = exc.message
             self.assumed.append(f"{instead}, because {kind.resource} could not be read: {exc.message}")
             return None
 
@@ -78,13 +81,14 @@ def read_fleet(api: ReadApi, ordered: bool = False) -> Fleet:
     reader = _OptionalReader(api)
     nodes = reader.list(NODES, ALL_KERNELS)
     if nodes is None:
-        return Fleet(assumed=tuple(reader.assumed))
+        return Fleet(assumed=tuple(reader.assumed), day1=read_day1(api))
     if not nodes:
-        return Fleet(assumed=(f"{ALL_KERNELS}: the cluster has no nodes",))
+        return Fleet(assumed=(f"{ALL_KERNELS}: the cluster has no nodes",), day1=read_day1(api))
     loaded = reader.list(NODE_MODULES, NO_NODE_MODULES) if ordered else None
     pools = reader.list(POOLS, NO_POOLS)
     if not pools:
         fleet = fleet_of(FleetManifests(nodes, loaded=loaded or (), all_loaded_known=loaded is not None), ())
+        fleet = replace(fleet, day1=_with_forbidden(Day1Kmods(), reader, api))
         reason = f"{NO_POOLS}: the cluster {'serves' if pools is None else 'has'} no {POOLS.resource}"
         return replace(fleet, assumed=(NO_NODE_POOLS,) if fleet.hosted else tuple(reader.assumed or [reason]))
     manifests = FleetManifests(
@@ -97,7 +101,28 @@ def read_fleet(api: ReadApi, ordered: bool = False) -> Fleet:
         loaded=loaded or (),
         all_loaded_known=loaded is not None,
     )
-    return fleet_of(manifests, reader.assumed)
+    fleet = fleet_of(manifests, reader.assumed)
+    return replace(fleet, day1=_with_forbidden(fleet.day1, reader, api))
+
+
+def read_day1(api: ReadApi) -> Day1Kmods:
+    """Read the kmods of the MachineConfigs that pools take, for a run that reads no nodes."""
+    reader = _OptionalReader(api)
+    pools = (reader.list(POOLS, NO_POOLS) if api.serves(POOLS) else None) or ()
+    manifests = FleetManifests(pools=pools, configs=_configs(reader, pools))
+    return _with_forbidden(fleet_of(manifests, ()).day1, reader, api)
+
+
+def _with_forbidden(found: Day1Kmods, reader: _OptionalReader, api: ReadApi) -> Day1Kmods:
+    """Return the kmods. If a resource is forbidden that the cluster serves, MachineConfigs are not judged."""
+    not_judged = [
+        NotJudged(
+            "every MachineConfig with a kmod that nodes load at boot", f"{kind.resource} could not be read: {why}"
+        )
+        for kind, why in reader.forbidden.items()
+        if kind in (POOLS, MACHINE_CONFIGS) and api.serves(kind)
+    ]
+    return replace(found, not_judged=(*found.not_judged, *not_judged))
 
 
 def _streams(reader: _OptionalReader) -> Sequence[Manifest]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from kmm_preflight.model import Manifest, NotJudged
 from kmm_preflight.nodes.fleet import Fleet
+from kmm_preflight.planning.managed_cluster_module import ManagedClusterModule
 from kmm_preflight.planning.module import Module, RefusedModule
 from kmm_preflight.planning.source import KmodSource, has_case
 
@@ -68,6 +69,11 @@ class Inventory:
         """Return all Modules, also those that cannot be read, by namespace and name."""
         modules: list[Module | RefusedModule] = [*self.modules, *self.refused]
         return sorted(modules, key=lambda module: module.name)
+
+    def modules_of_all_kinds(self) -> list[Module]:
+        """Return the Modules, and those that a hub makes on its spokes, by name."""
+        made = [source.module for source in self.other_sources if isinstance(source, ManagedClusterModule)]
+        return sorted([*self.modules, *made], key=lambda module: module.name)
 
     def sources(self) -> list[KmodSource]:
         """Return all objects that may bring kmods: Modules first, then the other kinds."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
+from kmm_preflight.planning.kinds import HUB_GROUP, SOURCE_KINDS
 from kmm_preflight.planning.module import GROUP
 
-HUB_GROUP = "hub.kmm.sigs.x-k8s.io"
 GROUPS = (GROUP, HUB_GROUP)
 """The API groups of KMM: on a cluster, and on a hub for its spokes."""
 
@@ -21,6 +21,7 @@ class Use(Enum):
 
 USES: dict[tuple[str, str], Use] = {
     (GROUP, "Module"): Use.JUDGED,
+    **{(row.group, row.kind): Use.JUDGED for row in SOURCE_KINDS},
     (GROUP, "NodeModulesConfig"): Use.INPUT,
     (GROUP, "PreflightValidation"): Use.INPUT,
     (GROUP, "PreflightValidationOCP"): Use.INPUT,
@@ -31,5 +32,8 @@ USES: dict[tuple[str, str], Use] = {
 
 
 def is_skipped(group: str, kind: str) -> bool:
-    """True if KMM may load kmods because of the object, and no case covers the object."""
-    return group in GROUPS and (group, kind) not in USES
+    """True if KMM may load kmods because of the object, and no case covers the object.
+
+    Objects of a judged kind are skipped only if their version is unknown.
+    """
+    return group in GROUPS and USES.get((group, kind), Use.JUDGED) is Use.JUDGED

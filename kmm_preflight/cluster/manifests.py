@@ -11,14 +11,17 @@ from kmm_preflight.cluster.documents import DocumentPlace, NoObject, read_docume
 from kmm_preflight.cluster.fleet_manifests import KINDS, given_fleet
 from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.cluster.kmm_kinds import is_skipped
+from kmm_preflight.cluster.kmod_sources import on_spokes, with_day1
 from kmm_preflight.cluster.manifest_files import FILE_BYTES, SUFFIXES, Exclusions, ManifestFolder, read_file
 from kmm_preflight.errors import Malformed, UsageProblem
-from kmm_preflight.model import Manifest, NotJudged
+from kmm_preflight.model import Manifest, ModuleName, NotJudged
 from kmm_preflight.oci.signature_policy import API_VERSIONS as POLICY_VERSIONS
 from kmm_preflight.oci.signature_policy import CLUSTER_POLICY, NAMESPACE_POLICY
+from kmm_preflight.planning.kinds import SOURCE_KINDS, SourceKind
 from kmm_preflight.planning.module import GROUP, Module, parse_module
+from kmm_preflight.planning.source import KmodSource
 
-_CORE, _CONFIG = "v1", "config.openshift.io/v1"
+_CORE, _CONFIG, _HUB = "v1", "config.openshift.io/v1", "cluster.open-cluster-management.io/v1"
 _NAMESPACED = {"ConfigMap": _CORE, "Secret": _CORE, "ServiceAccount": _CORE}
 _NAMESPACED_KINDS = (*_NAMESPACED, "NodePool", NAMESPACE_POLICY)
 _POLICIES = (CLUSTER_POLICY, NAMESPACE_POLICY)
@@ -28,7 +31,7 @@ _MIRRORS = {
     "ImageContentSourcePolicy": "operator.openshift.io/v1alpha1",
 }
 # Objects that Modules need, with their API versions. Other versions of a kind are ignored.
-_NEEDED = {**_NAMESPACED, **_MIRRORS, "Image": _CONFIG, "Proxy": _CONFIG}
+_NEEDED = {**_NAMESPACED, **_MIRRORS, "ManagedCluster": _HUB, "Image": _CONFIG, "Proxy": _CONFIG}
 # Misspelt kinds of KMM, in lower case.
 _MISSPELT = {"module": "Module", "modules": "Module", "modulelist": "ModuleList"}
 
@@ -53,6 +56,7 @@ class _Reading:
         self._namespace, self._exclusions = namespace, exclusions
         self._modules: dict[Key, tuple[Module, DocumentPlace]] = {}
         self._objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *_POLICIES, *KINDS)}
+        self._sources: dict[ModuleName, tuple[KmodSource, DocumentPlace]] = {}
         self._not_judged: list[NotJudged] = []
         self._others: dict[str, int] = {}
 
@@ -83,6 +87,8 @@ class _Reading:
         kind, api = str(manifest["kind"]), str(manifest["apiVersion"])
         if _is_module(manifest, place):
             _add_module(self._modules, manifest, place, self._namespace)
+        elif row := _source_kind(kind, api):
+            _add_source(self._sources, row, manifest, place, self._namespace)
         elif (kind in _NEEDED and api == _NEEDED[kind]) or (kind in _POLICIES and api in POLICY_VERSIONS):
             _add_object(self._objects[kind], manifest, place, self._namespace)
         elif kind in KINDS and api in KINDS[kind]:
@@ -101,7 +107,8 @@ class _Reading:
         """Return the inventory of everything that was read."""
         objects = self._objects
         fleet = given_fleet({kind: tuple(objects[kind].values()) for kind in KINDS}, objects["ConfigMap"])
-        return Inventory(
+        sources, clusters = (source for source, _ in self._sources.values()), tuple(objects["ManagedCluster"].values())
+        inventory = Inventory(
             modules=tuple(module for _, (module, _) in sorted(self._modules.items())),
             config_maps=objects["ConfigMap"],
             secrets=objects["Secret"],
@@ -113,7 +120,9 @@ class _Reading:
             fleet=fleet,
             assumed=(*self._exclusions.words(), *self._counted_others()),
             not_judged=tuple(self._not_judged),
+            other_sources=on_spokes(sources, clusters) if clusters else tuple(sources),
         )
+        return with_day1(inventory, fleet.day1) if fleet else inventory
 
     def _counted_others(self) -> Iterator[str]:
         for path, count in self._others.items():
@@ -130,6 +139,28 @@ def _is_other_version(kind: str, api: str) -> bool:
     """True for a kind that a run needs, in a version that this suite does not know."""
     known = POLICY_VERSIONS if kind in _POLICIES else KINDS.get(kind) or ((_NEEDED[kind],) if kind in _NEEDED else ())
     return any(_group(api) == _group(version) for version in known)
+
+
+def _source_kind(kind: str, api: object) -> SourceKind | None:
+    """Return the row of a kind that brings kmods. Other versions of the kind are listed as not judged."""
+    return next((row for row in SOURCE_KINDS if kind == row.kind and api == row.api_version), None)
+
+
+def _add_source(
+    sources: dict[ModuleName, tuple[KmodSource, DocumentPlace]],
+    row: SourceKind,
+    manifest: Manifest,
+    place: DocumentPlace,
+    namespace: str,
+) -> None:
+    try:
+        source = row.parse(manifest, namespace)
+    except Malformed as exc:
+        raise UsageProblem(f"{place}: {row.kind} {_name(manifest)}: {exc.message}") from exc
+    if source.name in sources:
+        first = sources[source.name][1]
+        raise UsageProblem(f"{source.name} exists twice: in {first} and in {place}; keep one of them")
+    sources[source.name] = (source, place)
 
 
 def _input(stdin: TextIO) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.errors import Malformed
 from kmm_preflight.model import Manifest
+from kmm_preflight.nodes.day1 import Day1Kmods, day1_kmods
 from kmm_preflight.nodes.machine_config import MachineConfig, parse_machine_config
 from kmm_preflight.nodes.node import HOSTED_LABEL, Node, parse_node
 from kmm_preflight.nodes.node_pool import NodePool
@@ -34,6 +35,8 @@ class Fleet:
     """The version that the cluster was installed with, or None if unknown."""
     containerfiles: Mapping[str, str] = field(default_factory=dict)
     """Containerfiles of layered pools, by the name of the pool."""
+    day1: Day1Kmods = field(default_factory=Day1Kmods)
+    """Kmods of MachineConfigs."""
     assumed: tuple[str, ...] = ()
     """Sentences about objects that were not given or could not be read, and what the run assumes instead."""
     loaded: Mapping[str, tuple[LoadedModule, ...]] = field(default_factory=dict)
@@ -118,6 +121,7 @@ def fleet_of(manifests: FleetManifests, assumed: Iterable[str]) -> Fleet:
         default_stream=next((stream for stream in streams if stream), None),
         installed_version=next((version for version in versions if version), None),
         containerfiles=dict(layered),
+        day1=day1_kmods(manifests.configs, pools),
         assumed=tuple(assumed),
         loaded=dict(loaded),
         all_loaded_known=manifests.all_loaded_known,

@@ -22,11 +22,13 @@ class BootTimeKmod:
     name: ModuleName
     """Kind, namespace and name."""
     image: str
-    """Name of the image, to which the node appends its kernel as the tag."""
+    """Name of the image."""
     kmod: str
     """Name of the kmod."""
     placement: BootPlacement
     """The nodes that load the kmod."""
+    appends_kernel: bool = True
+    """True if the node appends a colon and its kernel to the name of the image."""
     image_field: str = "kernelModuleImage"
     """The field with the name of the image, for messages."""
     in_tree_modules_to_remove: tuple[str, ...] = ()
@@ -57,7 +59,7 @@ class BootTimeKmod:
         del today
         if kernel.problem:
             return Unresolved(self.name, kernel, kernel.problem)
-        name = f"{self.image}:{kernel.version}"
+        name = f"{self.image}:{kernel.version}" if self.appends_kernel else self.image
         if problem := self._impossible(kernel.version):
             return Unresolved(self.name, kernel, problem, image_name=name)
         try:
@@ -76,6 +78,8 @@ class BootTimeKmod:
 
     def _impossible(self, kernel: str) -> Finding | None:
         """Return the finding if no registry can have the image."""
+        if not self.appends_kernel:
+            return None
         last = self.image.rpartition("/")[2]
         if ":" in last or "@" in last:
             return findings.BOOT_IMAGE_TAGGED(field=self.image_field, image=self.image, kernel=kernel)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kmm_preflight.model import Manifest
-from kmm_preflight.planning import boot_module_config
+from kmm_preflight.planning import boot_module_config, managed_cluster_module
 from kmm_preflight.planning.module import GROUP, VERSION
 from kmm_preflight.planning.source import KmodSource
+
+HUB_GROUP = "hub.kmm.sigs.x-k8s.io"
+"""The API group of KMM on a hub."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ SOURCE_KINDS = (
         "bootmoduleconfigs",
         namespaced=True,
         parse=boot_module_config.parse_boot_module_config,
+    ),
+    SourceKind(
+        managed_cluster_module.KIND,
+        HUB_GROUP,
+        VERSION,
+        "managedclustermodules",
+        namespaced=False,
+        parse=managed_cluster_module.parse_managed_cluster_module,
     ),
 )
 """The kinds. MachineConfigs are read with the pools: planning/day1_machine_config.py."""
