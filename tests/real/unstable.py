@@ -5,6 +5,7 @@ Its kmods are compiled by unstable's own compiler, in a folder with unstable's p
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -61,6 +62,7 @@ def compile_kmods(sources: list[Path], kbuild: str, name: str, scratch: Path) ->
 
     kbuild: text of their Kbuild.
     """
+    need("the right to change the root folder", os.geteuid() == 0, "a run as root")
     root, archive = scratch / "root", scratch / "root.tar"
     run_checked(_bootstrap(name, archive, scratch), scratch)
     root.mkdir()
