@@ -58,7 +58,6 @@ def test_type_data_that_fits(strict: KernelFiles) -> None:
 
 UNFIT = {
     "nothing": b"data",
-    "a number behind the last type": data_of([type_of(POINTER, 0, 4)], b"mine\0"),
     "a name behind the last name": data_of([type_of(TYPEDEF, 15, 2)], b"mine\0"),
     "a name that is no identifier": data_of([type_of(TYPEDEF, 10, 2)], b"m-ne\0"),
     "a pointer with a name": data_of([type_of(POINTER, 10, 2)], b"mine\0"),
@@ -81,6 +80,10 @@ def test_type_data_that_does_not_fit(strict: KernelFiles, label: str) -> None:
 def test_another_build_of_the_same_release_does_not_fit(strict: KernelFiles) -> None:
     other = data_of([type_of(INT, 1, 4, NUMBER), type_of(STRUCT, 5, 8)], b"\0int\0pages\0")
     assert judged(replace(strict, type_data=TypeData(other, "<")), FITTING) == ["kmod-btf-unfit"]
+
+
+def test_a_number_behind_the_last_type_leaves_it_open(strict: KernelFiles) -> None:
+    assert judged(strict, data_of([type_of(POINTER, 0, 4)], b"mine\0")) == ["kmod-btf"]
 
 
 def test_names_that_do_not_begin_where_they_are_used_leave_it_open(strict: KernelFiles) -> None:

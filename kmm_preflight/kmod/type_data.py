@@ -20,7 +20,9 @@ _HEAD_BYTES, _TYPE_BYTES, _SECTION_BYTES = 24, 12, 64
 _TYPES = 1 << 20
 _INT_BITS, _ENCODINGS = 128, (0, 1, 2, 4)
 _UNUSED_INFO = 0x60FF0000
-_IDENTIFIER = re.compile(rb"[A-Za-z_.][\w.]*", re.ASCII)
+# The kernel counts letters of Latin-1 as letters.
+_LETTERS = rb"A-Za-z_.\xc0-\xd6\xd8-\xf6\xf8-\xff"
+_IDENTIFIER = re.compile(rb"[%s][%s0-9]*" % (_LETTERS, _LETTERS))
 _INT, _POINTER, _ARRAY, _STRUCT, _UNION, _ENUM, _FORWARD, _TYPEDEF = 1, 2, 3, 4, 5, 6, 7, 8
 _FUNCTION, _PROTOTYPE, _VARIABLE, _SECTION, _FLOAT, _DECLARATION_TAG, _TYPE_TAG, _ENUM64 = (
     12,
@@ -45,8 +47,8 @@ _IDENTIFIERS = frozenset((_STRUCT, _UNION, _ENUM, _ENUM64, _FORWARD, _TYPEDEF, _
 _SIZED = frozenset((_INT, _FLOAT, _STRUCT, _UNION, _ENUM, _ENUM64))
 
 
-class UnknownHeader(Malformed):
-    """A header with fields that newer kernels may know."""
+class Doubtful(Malformed):
+    """A part that some kernels accept."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class TypeData:
         if (magic, version, flags) != (_MAGIC, _VERSION, 0) or not _HEAD_BYTES <= head <= len(data):
             raise Malformed("an invalid header")
         if any(data[_HEAD_BYTES:head]):
-            raise UnknownHeader("a header with more fields")
+            raise Doubtful("a header with more fields")
         rest = data[head:]
         if types or names != types_size or names + names_size != len(rest):
             raise Malformed("sections that do not follow each other")
@@ -148,7 +150,8 @@ class TypeData:
             self._check_layout(item)
             for number in self._numbers(item):
                 if number >= limit:
-                    raise Malformed(f"a type with the number {number}, behind the last type")
+                    # The kernel does not look up all numbers when it loads a kmod, but later.
+                    raise Doubtful(f"a type with the number {number}, behind the last type")
 
     def _check_name(self, item: _Type) -> None:
         name = self.name(item.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kmm_preflight.errors import Malformed
 from kmm_preflight.kmod import findings
 from kmm_preflight.kmod.load_case import CheckResults, LoadCase, MissingInput
-from kmm_preflight.kmod.type_data import TypeData, UnknownHeader, missing_types
+from kmm_preflight.kmod.type_data import Doubtful, TypeData, missing_types
 from kmm_preflight.model import Finding
 from kmm_preflight.text import listed
 
@@ -28,7 +28,7 @@ def check_type_data(case: LoadCase) -> CheckResults:
         return
     try:
         doubt = _doubt_with_base(case, kernel) if base else _doubt(case, kernel)
-    except UnknownHeader as exc:
+    except Doubtful as exc:
         doubt = f"it has {exc.message}"
     except Malformed as exc:
         yield findings.KMOD_BTF_UNFIT(kmod=case.name, kernel=case.kernel.release, got=exc.message)
