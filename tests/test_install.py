@@ -138,7 +138,7 @@ def test_a_run_in_another_project_loads_nothing_of_it(installed: Installed, proj
     options = [*DEMO, "--manifests", "modules", "-n", workers]
     run = installed.run("kmm-preflight", *options, cwd=project)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "2 verified" in run.stdout
+    assert "2 Modules (2 Module and kernel pairs)" in run.stdout
     assert "warning" not in run.stdout.lower()
     assert {path.name for path in (project / "artifacts").iterdir()} == set(REPORTS)
     assert not (project / ".pytest_cache").exists()
@@ -167,7 +167,7 @@ def test_options_of_the_user_s_own_environment_count(installed: Installed, proje
     env = {"PYTEST_ADDOPTS": "-k hello", "PREFLIGHT_MANIFESTS": "modules"}
     run = installed.run("kmm-preflight", *DEMO, "-n0", cwd=project, env=env)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "partial: 1 of 2 Modules" in run.stdout
+    assert "1 of 2 Modules (1 of 2 Module and kernel pairs)" in run.stdout
 
 
 def test_pytest_in_a_project_does_not_know_the_options(installed: Installed, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 def _assert_green(run: subprocess.CompletedProcess[str], project: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "2 verified" in run.stdout
+    assert "2 Modules (2 Module and kernel pairs)" in run.stdout
     assert {path.name for path in (project / "artifacts").iterdir()} == set(REPORTS)
 
 
