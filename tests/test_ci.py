@@ -179,7 +179,7 @@ def test_a_gate_keeps_the_exit_code_and_tries_again_what_is_undecided(
     image, faults, code, waits = CASES[case]
     world.have(image, *faults)
     if not image:
-        (world.folder / "modules/hello.yaml").write_text("kind: [")
+        (world.folder / "modules/hello.yaml").write_text("apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\n")
     assert gate(world) == code
     assert world.waits() == waits
     assert {path.name for path in world.artifacts.iterdir()} == REPORTS

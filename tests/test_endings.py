@@ -57,6 +57,14 @@ def test_a_helm_template_in_a_folder_is_listed_and_the_others_are_judged(tmp_pat
     assert "invalid YAML" in named.output
 
 
+def test_a_folder_with_nothing_but_a_template_names_it(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/template.yaml").write_text("{{ if .Values.kmm }}\nkind: Module\n{{ end }}\n")
+    run = run_preflight(tmp_path, *DEMO, f"--manifests={tmp_path / 'm'}")
+    assert run.returncode == 5, run.output
+    assert f"not judged: {tmp_path / 'm/template.yaml'}, line 1" in run.output
+
+
 def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     folder.mkdir()
