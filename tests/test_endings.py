@@ -62,7 +62,7 @@ def test_a_folder_with_nothing_but_a_template_names_it(tmp_path: Path) -> None:
     (tmp_path / "m/template.yaml").write_text("{{ if .Values.kmm }}\nkind: Module\n{{ end }}\n")
     run = run_preflight(tmp_path, *DEMO, f"--manifests={tmp_path / 'm'}")
     assert run.returncode == 5, run.output
-    assert f"not judged: {tmp_path / 'm/template.yaml'}, line 1" in run.output
+    assert f"not judged: {tmp_path / 'm/template.yaml'}, line 2" in run.output
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_touches_nothing(tmp_path: Path) -> None:
