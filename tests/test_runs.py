@@ -64,8 +64,8 @@ def test_steps_fall_through_and_refuse(tmp_path: Path, workers: tuple[str, ...])
     run = run_preflight(tmp_path, *DEMO, manifests(tmp_path, *documents), *workers)
     assert run.returncode == 1, run.stdout
     skip, xfail = "pytest.skip", "pytest.xfail"
-    steps = {"good": ("passed", skip, skip), "none": ("failure", skip, skip), "build": (xfail, "failure", skip),
-             "sign": (xfail, skip, "failure"), "both": (xfail, "failure", skip)}  # fmt: skip
+    steps = {"good": ("passed", skip, skip), "none": ("failure", skip, skip), "build": (xfail, "error", skip),
+             "sign": (xfail, skip, "error"), "both": (xfail, "error", skip)}  # fmt: skip
     assert outcomes(run.junit) == {
         f"test_{stage}[demo/{name}@{KERNEL}]": outcome
         for name, told in steps.items()

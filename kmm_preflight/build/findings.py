@@ -6,14 +6,14 @@ from kmm_preflight.catalogue import NOTE, REFUTES, UNDECIDED, WARNING, define
 
 BUILDER_NONE = define(
     "builder-none",
-    REFUTES,
+    UNDECIDED,
     "the image is not good, and no builder can run the build section ({why})",
     "Choose a builder with --builder. Or build and push {image} as the build section describes, then run again.",
 )
 
 SIGNER_NONE = define(
     "signer-none",
-    REFUTES,
+    UNDECIDED,
     "the image is not good, and nothing can run the sign section ({why})",
     "Choose a builder with --builder. If no driver toolkit is known, pass --signer-image too. Or sign and push "
     "{image} as the sign section describes, then run again.",
