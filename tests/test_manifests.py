@@ -17,6 +17,8 @@ from kmm_preflight.cluster.documents import NESTING, DocumentPlace, NoObject, re
 from kmm_preflight.cluster.manifest_files import FILE_BYTES
 from kmm_preflight.cluster.manifests import read_manifests
 from kmm_preflight.errors import UsageProblem
+from kmm_preflight.model import Flavour, Severity, TargetKernel
+from kmm_preflight.planning.plan import Unresolved
 
 NO_INPUT = io.StringIO()
 
@@ -463,3 +465,12 @@ def test_documents_are_numbered_in_their_order() -> None:
         NoObject("f, document 4, items[1]", "this is not a Kubernetes object"),
         (DocumentPlace("f", 4, "items[2]"), {"kind": "C", "apiVersion": "v2"}),
     ]
+
+
+def test_a_regexp_beyond_our_limit_is_undecided_and_not_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(_module().replace("^.+$", "a" * 20_000))
+    (refused,) = read_manifests([str(tmp_path / "a.yaml")], "default", NO_INPUT).refused
+    kernel = TargetKernel("5.14.0-1.el9.x86_64", "amd64", None, Flavour.STANDARD, None, "")
+    case = refused.case_on(kernel, ())
+    assert isinstance(case, Unresolved)
+    assert (case.finding.id, case.finding.severity) == ("module-over-limit", Severity.UNDECIDED)

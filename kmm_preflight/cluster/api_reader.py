@@ -38,13 +38,13 @@ from kmm_preflight.cluster.inventory import (
     Key,
 )
 from kmm_preflight.cluster.kmod_sources import read_other_sources, with_day1
-from kmm_preflight.errors import Malformed
+from kmm_preflight.errors import BoundExceeded, Malformed
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.nodes.day1 import Day1Kmods
 from kmm_preflight.oci.cluster_proxy import trusted_config_maps
 from kmm_preflight.oci.signature_policy import CLUSTER_POLICY, NAMESPACE_POLICY
 from kmm_preflight.planning.day1_machine_config import KIND as MACHINE_CONFIG
-from kmm_preflight.planning.module import Module, RefusedModule, parse_module
+from kmm_preflight.planning.module import Module, RefusedModule, parse_module, refused_module
 from kmm_preflight.planning.source import KmodSource, has_case
 
 _CONFIG_NAMESPACE = "openshift-config"
@@ -227,11 +227,8 @@ def _parse_modules(manifests: Iterable[Manifest]) -> tuple[tuple[Module, ...], t
     for manifest in manifests:
         try:
             modules.append(parse_module(manifest, ""))
-        except Malformed as exc:
-            metadata = Field(manifest)["metadata"]
-            name = ModuleName(metadata["namespace"].text(), metadata["name"].text())
-            uid, generation = metadata["uid"].optional_text(), metadata["generation"].number()
-            refused.append(RefusedModule(name, exc.message, metadata["deletionTimestamp"].given, uid, generation))
+        except (Malformed, BoundExceeded) as exc:
+            refused.append(refused_module(manifest, exc))
     return (
         tuple(sorted(modules, key=lambda module: module.name)),
         tuple(sorted(refused, key=lambda module: module.name)),

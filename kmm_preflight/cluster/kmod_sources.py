@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import MANAGED_CLUSTERS, Forbidden, ReadApi, ResourceKind
 from kmm_preflight.cluster.inventory import Inventory
-from kmm_preflight.errors import Malformed
-from kmm_preflight.model import Manifest, ModuleName, NotJudged
+from kmm_preflight.errors import BoundExceeded, Malformed
+from kmm_preflight.model import Manifest, NotJudged
 from kmm_preflight.nodes.day1 import Day1Kmods
 from kmm_preflight.planning.boot_time import BootTimeKmod
 from kmm_preflight.planning.kinds import SOURCE_KINDS, SourceKind
 from kmm_preflight.planning.managed_cluster_module import ManagedClusterModule
-from kmm_preflight.planning.module import RefusedModule
+from kmm_preflight.planning.module import refused_module
 from kmm_preflight.planning.source import BootPlacement, KmodSource
 
 
@@ -55,11 +54,8 @@ def read_other_sources(api: ReadApi) -> OtherSources:
 def _parsed(kind: SourceKind, manifest: Manifest) -> KmodSource:
     try:
         return kind.parse(manifest, "")
-    except Malformed as exc:
-        metadata = Field(manifest)["metadata"]
-        name = ModuleName(metadata["namespace"].text(), metadata["name"].text(), kind.kind)
-        uid, generation = metadata["uid"].optional_text(), metadata["generation"].number()
-        return RefusedModule(name, exc.message, metadata["deletionTimestamp"].given, uid, generation)
+    except (Malformed, BoundExceeded) as exc:
+        return refused_module(manifest, exc, kind=kind.kind)
 
 
 def _on_spokes(api: ReadApi, found: OtherSources) -> OtherSources:

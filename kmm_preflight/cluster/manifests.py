@@ -13,12 +13,12 @@ from kmm_preflight.cluster.inventory import Inventory, Key
 from kmm_preflight.cluster.kmm_kinds import is_skipped
 from kmm_preflight.cluster.kmod_sources import on_spokes, with_day1
 from kmm_preflight.cluster.manifest_files import FILE_BYTES, SUFFIXES, Exclusions, ManifestFolder, read_file
-from kmm_preflight.errors import Malformed, UsageProblem
+from kmm_preflight.errors import BoundExceeded, Malformed, UsageProblem
 from kmm_preflight.model import Manifest, ModuleName, NotJudged
 from kmm_preflight.oci.signature_policy import API_VERSIONS as POLICY_VERSIONS
 from kmm_preflight.oci.signature_policy import CLUSTER_POLICY, NAMESPACE_POLICY
 from kmm_preflight.planning.kinds import SOURCE_KINDS, SourceKind
-from kmm_preflight.planning.module import GROUP, Module, parse_module
+from kmm_preflight.planning.module import GROUP, Module, RefusedModule, parse_module, refused_module
 from kmm_preflight.planning.source import KmodSource
 
 _CORE, _CONFIG, _HUB = "v1", "config.openshift.io/v1", "cluster.open-cluster-management.io/v1"
@@ -54,7 +54,7 @@ class _Reading:
 
     def __init__(self, namespace: str, exclusions: Exclusions) -> None:
         self._namespace, self._exclusions = namespace, exclusions
-        self._modules: dict[Key, tuple[Module, DocumentPlace]] = {}
+        self._modules: dict[Key, tuple[Module | RefusedModule, DocumentPlace]] = {}
         self._objects: dict[str, dict[Key, Manifest]] = {kind: {} for kind in (*_NEEDED, *_POLICIES, *KINDS)}
         self._sources: dict[ModuleName, tuple[KmodSource, DocumentPlace]] = {}
         self._not_judged: list[NotJudged] = []
@@ -106,10 +106,12 @@ class _Reading:
     def inventory(self) -> Inventory:
         """Return the inventory of everything that was read."""
         objects = self._objects
+        modules = [module for _, (module, _) in sorted(self._modules.items(), key=lambda item: item[0])]
         fleet = given_fleet({kind: tuple(objects[kind].values()) for kind in KINDS}, objects["ConfigMap"])
         sources, clusters = (source for source, _ in self._sources.values()), tuple(objects["ManagedCluster"].values())
         inventory = Inventory(
-            modules=tuple(module for _, (module, _) in sorted(self._modules.items())),
+            modules=tuple(module for module in modules if isinstance(module, Module)),
+            refused=tuple(module for module in modules if isinstance(module, RefusedModule)),
             config_maps=objects["ConfigMap"],
             secrets=objects["Secret"],
             service_accounts=objects["ServiceAccount"],
@@ -187,10 +189,16 @@ def _is_module(manifest: Manifest, place: DocumentPlace) -> bool:
 
 
 def _add_module(
-    modules: dict[Key, tuple[Module, DocumentPlace]], manifest: Manifest, place: DocumentPlace, namespace: str
+    modules: dict[Key, tuple[Module | RefusedModule, DocumentPlace]],
+    manifest: Manifest,
+    place: DocumentPlace,
+    namespace: str,
 ) -> None:
+    module: Module | RefusedModule
     try:
         module = parse_module(manifest, namespace)
+    except BoundExceeded as exc:
+        module = refused_module(manifest, exc, namespace)
     except Malformed as exc:
         raise UsageProblem(f"{place}: Module {_name(manifest)}: {exc.message}") from exc
     key = (module.name.namespace, module.name.name)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from kmm_preflight.catalogue import REFUTES, define
+from kmm_preflight.catalogue import REFUTES, UNDECIDED, define
 
 MODULE_INVALID = define(
     "module-invalid",
     REFUTES,
     "KMM cannot load this Module: {problem}",
     "Correct the Module. KMM's webhook rejects such a Module, so check that the webhook runs.",
+)
+
+MODULE_OVER_LIMIT = define(
+    "module-over-limit",
+    UNDECIDED,
+    "this suite cannot read the Module, which KMM may accept: {problem}",
+    "Shorten the regexp, for example to ^.+$, or write it as several kernel mappings.",
 )
 
 NO_MAPPING = define(

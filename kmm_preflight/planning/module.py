@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from kmm_preflight.base.manifest_fields import Field
+from kmm_preflight.errors import BoundExceeded, PreflightError
 from kmm_preflight.model import Manifest, ModuleName, TargetKernel
 from kmm_preflight.planning import findings
 from kmm_preflight.planning.container import Container, KernelMapping, parse_container
@@ -85,18 +86,20 @@ class Module:
 
 @dataclass(frozen=True)
 class RefusedModule:
-    """A Module that is in the cluster although KMM's webhook would refuse it."""
+    """A Module that KMM's webhook, or a limit of this suite, refuses."""
 
     name: ModuleName
     """Namespace and name."""
     problem: str
-    """The reason of the webhook, in one sentence."""
+    """The reason, in one sentence."""
     deleting: bool = False
     """True if the Module is being deleted."""
     uid: str | None = None
     """The API server's uid."""
     generation: int = 0
     """The API server's generation."""
+    over_limit: bool = False
+    """True if only a limit of this suite refuses the Module."""
 
     @property
     def secret(self) -> str | None:
@@ -116,14 +119,30 @@ class RefusedModule:
     def case_on(self, kernel: TargetKernel, today: tuple[str, ...]) -> Case:
         """Return the reason why there is no plan for any kernel."""
         del today
-        return Unresolved(self.name, kernel, findings.MODULE_INVALID(problem=self.problem))
+        kind = findings.MODULE_OVER_LIMIT if self.over_limit else findings.MODULE_INVALID
+        return Unresolved(self.name, kernel, kind(problem=self.problem))
+
+
+def refused_module(
+    manifest: Manifest, error: PreflightError, namespace: str = "", kind: str = "Module"
+) -> RefusedModule:
+    """Return the object of a manifest that cannot be read, with the error of reading it."""
+    metadata = Field(manifest)["metadata"]
+    return RefusedModule(
+        ModuleName(metadata["namespace"].text() or namespace, metadata["name"].text(), kind),
+        error.message,
+        metadata["deletionTimestamp"].given,
+        metadata["uid"].optional_text(),
+        metadata["generation"].number(),
+        isinstance(error, BoundExceeded),
+    )
 
 
 def parse_module(manifest: Manifest, namespace: str) -> Module:
     """Return the Module of a manifest. namespace applies if the manifest has none.
 
     Ignore fields that this suite does not know. Raise Malformed with the field that the CRD (of any KMM version) or
-    the webhook (since 1.1) refuses.
+    the webhook (since 1.1) refuses, and BoundExceeded for a regexp that only this suite refuses.
     """
     document = Field(manifest)
     if document["apiVersion"].text() != f"{GROUP}/{VERSION}":

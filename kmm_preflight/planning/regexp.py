@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from kmm_preflight.errors import Malformed
+from kmm_preflight.errors import BoundExceeded, Malformed
 
 try:
     import re2
@@ -13,6 +13,7 @@ except ImportError:  # no wheels for ppc64le and s390x
     re2 = None
 
 PATTERN_CHARACTERS = 10_000
+_TOO_LARGE = "pattern too large"  # for the memory of re2, which Go does not bound in this way
 # Syntax that Go and Python understand in the same way. Without google-re2, all other syntax is refused.
 _SHARED = re.compile(
     r"(?:\\[dDwWsS.+*?()\[\]{}|^$/-]|\[\^?[\w.+ -]+\]|\((?:\?:)?(?!\?)|[\w.+*?)|^$ :,/@~-])*", re.ASCII
@@ -28,9 +29,12 @@ class Pattern(Protocol):
 
 
 def compile_pattern(text: str) -> Pattern:
-    """Return the pattern as Go's regexp package reads it. Raise Malformed if Go refuses it."""
+    """Return the pattern as Go's regexp package reads it.
+
+    Raise Malformed if Go refuses it, and BoundExceeded if only this suite does.
+    """
     if len(text) > PATTERN_CHARACTERS:
-        raise Malformed(f"regexp: got {len(text)} characters, expected at most {PATTERN_CHARACTERS}")
+        raise BoundExceeded(f"regexp: got {len(text)} characters, this suite reads at most {PATTERN_CHARACTERS}")
     if re2 is None:
         return _compile_shared(text)
     options = re2.Options()
@@ -40,13 +44,14 @@ def compile_pattern(text: str) -> Pattern:
     except (re2.error, UnicodeError) as exc:
         reason = exc.args[0] if exc.args else ""
         words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
-        raise Malformed(f"regexp {text!r}: {words}") from exc
+        error = BoundExceeded if words.startswith(_TOO_LARGE) else Malformed
+        raise error(f"regexp {text!r}: {words}") from exc
     return compiled
 
 
 def _compile_shared(text: str) -> Pattern:
     if not _SHARED.fullmatch(text) or _POSSESSIVE.search(text):
-        raise Malformed(f"regexp {text!r}: too complex for this machine, because google-re2 is not installed")
+        raise BoundExceeded(f"regexp {text!r}: too complex for this machine, because google-re2 is not installed")
     try:
         return re.compile(text, re.ASCII)
     except re.error as exc:
