@@ -12,6 +12,7 @@ pytest_plugins = [
     "fixtures.live_status",
     "fixtures.planning",
     "fixtures.stages",
+    "fixtures.time_limits",
     "fixtures.verdicts",
     "reports.files",
     "reports.html",

@@ -25,7 +25,7 @@ SECTIONS = ["What it means", "Why it matters", "How to fix it", "How it is check
 """Headings of a finding's page, in their order. The last two may be absent."""
 REPORT = (ROOT / "docs" / "report.md").read_text()
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-PYTEST_OPTIONS = {"--collect-only", "--dist", "--help", "--html", "--junitxml", "--lf"}
+PYTEST_OPTIONS = {"--collect-only", "--dist", "--help", "--html", "--junitxml", "--lf", "--timeout", "--timeout-method"}
 SUBCOMMAND_OPTIONS = {"--output", "--with-pull-secret"}
 # The options after one of these words on a line are those of the program.
 PROGRAMS = {

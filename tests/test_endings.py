@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kmm_preflight.entry.places import REPORTS
 from tests.demo import DEMO, GREEN, manifests, module
 from tests.real.faults import MANIFESTS, Fault, FaultyRegistry
 from tests.runs import ROOT, run_preflight
@@ -23,6 +24,9 @@ STOPS: tuple[tuple[str, ...], ...] = (
     ("--timeout=2", "--maxfail=100"),
     ("--timeout=2", "-x", "-n2"),
     ("--timeout=2", "--maxfail=100", "-n2"),
+    ("--timeout=2", "--timeout-method=thread"),
+    ("--timeout=2", "--timeout-method=thread", "-x"),
+    ("--timeout=2", "--timeout-method=thread", "-n2"),
 )
 
 
@@ -35,6 +39,10 @@ def test_a_registry_that_hangs_or_fails_is_undecided_with_any_stop(tmp_path: Pat
     assert run.returncode == 10, run.output
     assert {verdict[0] for verdict in run.verdicts().values()} <= {"undecided", "not verified in this run"}
     assert run.document["exitCode"] == 10
+    judged = [found for verdict, *found in run.verdicts().values() if verdict == "undecided"]
+    assert judged
+    assert all(found for found in judged), "each undecided Module has a finding with a remedy"
+    assert sorted(path.name for path in (tmp_path / "artifacts").iterdir()) == sorted(REPORTS)
 
 
 def test_a_helm_template_in_a_folder_is_listed_and_the_others_are_judged(tmp_path: Path) -> None:

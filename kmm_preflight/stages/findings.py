@@ -311,3 +311,11 @@ WORKER_LOST = define(
     "the worker process that ran this check ended before it had a result",
     "Run again. If it happens again, check whether this machine has enough memory.",
 )
+
+CHECK_BROKEN = define(
+    "check-broken",
+    UNDECIDED,
+    "the check ended before it had a result: {problem}",
+    "If a time limit of pytest-timeout ended the check, pass a longer --timeout. Otherwise report the error as a "
+    "defect of kmm-preflight.",
+)

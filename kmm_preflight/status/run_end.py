@@ -39,7 +39,7 @@ class RunEnd:
 
     def close(self, report: Report) -> Report:
         """Return the report with Modules that changed during the run, and the results of the status writes."""
-        changes, doubts = ModuleChanges(), []
+        changes, doubts = ModuleChanges(), [report.doubt] if report.doubt else []
         try:
             changes = changes_since(self.api, self.inventory)
         except PreflightError as exc:
