@@ -125,7 +125,10 @@ def test_an_architecture_that_is_assumed_is_said(tmp_path: Path, options: tuple[
         (module("m").replace("regexp: .", "literal: 5.14"), "literal: got number 5.14"),
         (module("m").replace("regexp: .", 'regexp: "(?=x)"'), "regexp"),
         (module("M_1"), "metadata.name"),
-        ("{}\n" + module("good") + module("m").replace("selector: {}", "selector: []"), "document 3"),
+        (
+            "{apiVersion: v1, kind: Thing}\n" + module("good") + module("m").replace("selector: {}", "selector: []"),
+            "document 3",
+        ),
     ],
     ids=["syntax", "missing", "type", "regexp", "name", "third document"],
 )

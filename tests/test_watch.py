@@ -188,18 +188,21 @@ def test_a_pushed_image_is_seen_after_the_interval(
 
 
 def test_a_new_secret_starts_a_round(
-    cluster: Cluster, plain_registry: Registry, good: Image, name: str, tmp_path: Path
+    cluster: Cluster, login_registry: Registry, good: Image, name: str, tmp_path: Path
 ) -> None:
-    push(plain_registry, "watch/good", "v1", good)
-    cluster.apply(module("one", "needs", secret="pull", containerImage=f"{plain_registry.host}/watch/good:v1"))
-    options = (f"--kernel={KERNEL}", f"--kubeconfig={cluster.kubeconfig()}", f"--preflight={name}", "-n0")
+    push(login_registry, "watch/good", "v1", good)
+    cluster.apply(module("one", "needs", secret="pull", containerImage=f"{login_registry.host}/watch/good:v1"))
+    options = (f"--kernel={KERNEL}", f"--kubeconfig={cluster.kubeconfig()}", f"--preflight={name}", "-n0",
+               f"--registry-ca={login_registry.ca}")  # fmt: skip
     cluster.forget()
     with started(tmp_path, *options, "--watch", "--interval=600", "--deadline=600") as run:
         wait_for(lambda: "round 1 ended with 1" in run.output, run.printed)
         # The round and the watch after it have read the Secret.
         wait_for(lambda: [one.name for one in cluster.requests()].count("pull") > 1, run.printed)
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "one", "name": "pull"}}
-        kind = {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": '{"auths": {}}'}}
+        entry = {"username": login_registry.user, "password": login_registry.password}
+        logins = json.dumps({"auths": {login_registry.host: entry}})
+        kind = {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": logins}}
         cluster.apply({**secret, **kind})
         assert run.ended() == 0, run.output
     assert "changed: Secret one/pull" in run.output

@@ -35,6 +35,8 @@ def check_symbols(case: LoadCase) -> CheckResults:
         return
     if case.kernel.versioned and not case.kernel.symvers.has_crcs:
         yield MissingInput("Module.symvers with the versions of its symbols")
+    elif case.kernel.versioned and not case.kernel.symvers.versioned:
+        yield MissingInput("Module.symvers with module_layout")  # a part of the kernel's list can only refute
     problems = resolve(case.kmod, case.kernel, case.kernel.symvers, case.others)
     yield from _unavailable(case, problems)
     yield from _unfit(case, problems)
