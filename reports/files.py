@@ -15,7 +15,7 @@ def pytest_preflight_files(artifacts: Artifacts, report: Report) -> None:
     """Write JSON, JUnit and status patch."""
     artifacts.replace(JSON, to_json(report))
     artifacts.replace(JUNIT, to_junit(report))
-    artifacts.replace(PATCH, to_patch(report, artifacts.dialect))
+    artifacts.replace(PATCH, to_patch(report, artifacts.dialect, artifacts.resource))
 
 
 def pytest_preflight_page(artifacts: Artifacts, report: Report) -> None:

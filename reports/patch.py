@@ -1,4 +1,4 @@
-"""status-patch.yaml: the patch with which an admin can write the verdicts to a PreflightValidationOCP."""
+"""status-patch.yaml: the patch with which an admin can write the verdicts to a preflight object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REPLACES = {
 _FACTS = ("release", "driver toolkit", "target kernel", "assumed", "proof")
 
 
-def to_patch(report: Report, dialect: Dialect) -> str:
+def to_patch(report: Report, dialect: Dialect, resource: str) -> str:
     """Return the merge patch. Its first line is the command that applies the patch."""
     left = [
         f"{verdict.case.id}: {verdict.conclusion.value}"
@@ -24,7 +24,7 @@ def to_patch(report: Report, dialect: Dialect) -> str:
         if not entry_of(verdict, dialect)
     ]
     lines = [
-        f"# {kubectl_line(dialect, PATCH)}",
+        f"# {kubectl_line(dialect, PATCH, resource)}",
         f"# For KMM {dialect.value} (API {dialect.api_version}). For another version, run with --kmm-version.",
         f"# {_REPLACES[dialect is Dialect.MAP]}",
         f"# {report.sentence}",

@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
-from kmm_preflight.cluster.api import DEPLOYMENTS
+from kmm_preflight.cluster.api import CRDS, DEPLOYMENTS
 from kmm_preflight.errors import UsageProblem
 from kmm_preflight.model import Flavour, TargetKernel
 from kmm_preflight.status.dialects import GROUP, Dialect
-from kmm_preflight.status.preflight import KIND, preflights, read_preflight
-from kmm_preflight.status.preflight_objects import ObjectOptions, PreflightObjects, RequestedPreflight
+from kmm_preflight.status.preflight import read_preflight
+from kmm_preflight.status.preflight_kind import OCP, SIG, PreflightKind
+from kmm_preflight.status.preflight_objects import (
+    ObjectOptions,
+    PreflightObjects,
+    RequestedPreflight,
+    read_requested,
+)
 from tests.memory_api import MemoryApi
 
 NEW, OLD = "6.1.0-56-amd64", "6.1.0-47-amd64"
@@ -29,7 +35,7 @@ KERNELS = (kernel(NEW), kernel(OLD))
 
 def add(api: MemoryApi, dialect: Dialect, name: str, **spec: str) -> None:
     version = f"{GROUP}/{dialect.api_version}"
-    api.add(preflights(dialect), {"apiVersion": version, "kind": KIND, "metadata": {"name": name}, "spec": spec})
+    api.add(OCP.resource(dialect), {"apiVersion": version, "kind": OCP.name, "metadata": {"name": name}, "spec": spec})
 
 
 def add_operator(api: MemoryApi, version: str) -> None:
@@ -64,7 +70,7 @@ def test_an_object_that_names_another_release_is_reported() -> None:
     options = replace(OPTIONS, spec_release="registry.example/release:0")
     (words,) = objects_of(api, Dialect.LIST, options).find().words
     assert words == (
-        f"the spec of {KIND} pf names registry.example/release:0; its status shows verdicts on {NEW}, {OLD}, "
+        f"the spec of {OCP.name} pf names registry.example/release:0; its status shows verdicts on {NEW}, {OLD}, "
         "as the options say"
     )
     same_release = replace(OPTIONS, release_image=None, spec_release=None, kernels_given=True)
@@ -80,7 +86,7 @@ def test_an_object_for_each_kernel_since_kmm_2_4() -> None:
     assert found.to_create == {f"pf-{NEW}": (KERNELS[0],)}
     both = objects.create(found)
     assert [one.preflight.kernel for one in both.updated] == [OLD, NEW]
-    assert both.words == (f"this run created {KIND} pf-{NEW}",)
+    assert both.words == (f"this run created {OCP.name} pf-{NEW}",)
     assert len(objects.find().updated) == 2
 
 
@@ -90,7 +96,7 @@ def test_a_kernel_without_an_object_is_reported_if_none_may_be_created() -> None
     found = objects_of(api, Dialect.ONE_KERNEL, replace(OPTIONS, create=False)).find()
     assert found.to_create == {}
     assert found.words == (
-        f"the verdicts on kernel {NEW} are in no status: {KIND} pf-{NEW} does not exist. "
+        f"the verdicts on kernel {NEW} are in no status: {OCP.name} pf-{NEW} does not exist. "
         "Pass --create-preflight to create it.",
     )
 
@@ -99,7 +105,7 @@ def test_an_unknown_kernel_has_no_object() -> None:
     kernels = (*KERNELS, kernel("unknown-pool-edge", "edge"))
     found = objects_of(MemoryApi(), Dialect.ONE_KERNEL, OPTIONS, kernels).find()
     assert found.to_create == {f"pf-{one.version}": (one,) for one in KERNELS}
-    assert found.words == (f"unknown-pool-edge has no {KIND}: the kernel is not known",)
+    assert found.words == (f"unknown-pool-edge has no {OCP.name}: the kernel is not known",)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +120,7 @@ def test_an_object_of_another_kernel_is_refused(name: str, message: str) -> None
 
 
 def test_no_object_and_none_to_create_is_refused() -> None:
-    with pytest.raises(UsageProblem, match=f"--preflight pf: no such {KIND} in the cluster"):
+    with pytest.raises(UsageProblem, match=f"--preflight pf: no such {OCP.name} in the cluster"):
         objects_of(MemoryApi(), Dialect.ONE_KERNEL, ObjectOptions(kernels_given=True)).find()
 
 
@@ -164,3 +170,76 @@ def test_an_object_that_another_run_created_first_is_used() -> None:
     waiting = second.find()
     first.create(first.find())
     assert [one.preflight.kernel for one in second.create(waiting).updated] == [NEW, OLD]
+
+
+WORDS_OF = {"later": ["Success", "Failure", "InProgress"], "older": ["True", "False"]}
+
+
+def crd_of(kind: PreflightKind, words: str) -> dict[str, Any]:
+    """Return a CRD with v1beta2, an object for each kernel, and these words of a status."""
+    entry = {"properties": {"verificationStatus": {"enum": WORDS_OF[words]}}}
+    properties = {
+        "spec": {"properties": {"kernelVersion": {"type": "string"}}},
+        "status": {"properties": {"modules": {"items": entry}}},
+    }
+    version = {"name": "v1beta2", "schema": {"openAPIV3Schema": {"properties": properties}}}
+    return {"metadata": {"name": kind.crd}, "spec": {"versions": [version]}}
+
+
+def serving(*kinds: PreflightKind, words: str = "later") -> MemoryApi:
+    api = MemoryApi(*(kind.resource(Dialect.ONE_KERNEL) for kind in kinds))
+    for kind in kinds:
+        api.add(CRDS, crd_of(kind, words))
+    return api
+
+
+def add_of(api: MemoryApi, kind: PreflightKind, version: str = NEW) -> None:
+    manifest = {"kind": kind.name, "metadata": {"name": "pf"}, "spec": {"kernelVersion": version}}
+    api.add(kind.resource(Dialect.ONE_KERNEL), manifest)
+
+
+@pytest.mark.parametrize(
+    ("served", "objects", "expected"),
+    [
+        ([OCP], [], (OCP, False)),
+        ([OCP], [OCP], (OCP, True)),
+        ([SIG], [], (SIG, False)),
+        ([SIG], [SIG], (SIG, True)),
+        ([OCP, SIG], [], (OCP, False)),
+        ([OCP, SIG], [SIG], (SIG, True)),
+        ([OCP, SIG], [OCP], (OCP, True)),
+        ([OCP, SIG], [OCP, SIG], (OCP, True)),
+    ],
+)
+def test_the_kind_that_has_the_object_is_answered(
+    served: list[PreflightKind], objects: list[PreflightKind], expected: tuple[PreflightKind, bool]
+) -> None:
+    api = serving(*served)
+    for kind in objects:
+        add_of(api, kind)
+    requested = read_requested(api, "pf")
+    assert (requested.kind, requested.preflight is not None) == expected
+    assert requested.dialect is Dialect.ONE_KERNEL
+    if requested.preflight:
+        assert requested.preflight.subject == f"{expected[0].name} pf"
+
+
+@pytest.mark.parametrize("api", [MemoryApi(), serving(SIG, words="older")], ids=["none", "older"])
+def test_a_cluster_without_a_kind_that_is_answered_is_refused(api: MemoryApi) -> None:
+    with pytest.raises(UsageProblem, match=f"no {SIG.crd} with the status of KMM 2.4 or later: is KMM installed"):
+        read_requested(api, "pf")
+
+
+def test_a_missing_object_is_created_in_the_kind_that_is_served() -> None:
+    api = serving(SIG)
+    requested = read_requested(api, "pf")
+    given = (replace(kernel(NEW), driver_toolkit="registry.example/toolkit:1"),)
+    objects = PreflightObjects(api, requested, given, OPTIONS)
+    created = objects.create(objects.find())
+    assert created.words == ("this run created PreflightValidation pf",)
+    manifest = api.get(SIG.resource(Dialect.ONE_KERNEL), "pf")
+    assert manifest is not None
+    assert (manifest["apiVersion"], manifest["kind"]) == (f"{GROUP}/v1beta2", "PreflightValidation")
+    assert manifest["spec"] == {"kernelVersion": NEW}
+    with pytest.raises(UsageProblem, match="no such PreflightValidation in the cluster"):
+        requested.check_exists(create=False, kernels_known=False)

@@ -95,6 +95,39 @@ def test_a_run_updates_the_status(cluster: Cluster, dialect: Dialect, tmp_path: 
     assert status(cluster, dialect)["old"][:2] == (("Success" if later else "True"), "Done")
 
 
+@pytest.fixture
+def of_kubernetes_sigs(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+    """Return a cluster that serves the PreflightValidation of kubernetes-sigs only."""
+    cluster.apply_crds(released("sig-main"))
+    yield cluster
+    cluster.remove_crds()
+    serve(cluster, tmp_path)
+
+
+def test_an_object_of_kubernetes_sigs_is_created_and_answered(of_kubernetes_sigs: Cluster, tmp_path: Path) -> None:
+    cluster = of_kubernetes_sigs
+    cluster.apply(module("one", "good"), module("two", "old", containerImage=OLD))
+    options = (f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=pf", "-n0")
+    absent = run_preflight(tmp_path, *options)
+    assert absent.returncode == 4, absent.output
+    assert "--preflight pf: no such PreflightValidation in the cluster" in absent.stderr
+    run = run_preflight(tmp_path, *options, f"--kernel={KERNEL}", "--create-preflight")
+    assert run.returncode == 1, run.output
+    assert "this run created PreflightValidation pf" in run.document["assumed"]
+    assert "the status of PreflightValidation pf shows these verdicts" in run.stdout
+    patch = (tmp_path / "artifacts" / "status-patch.yaml").read_text()
+    assert patch.startswith("# kubectl patch preflightvalidations.v1beta2.kmm.sigs.x-k8s.io NAME ")
+    resource = "preflightvalidations.v1beta2.kmm.sigs.x-k8s.io"
+    found = json.loads(cluster.kubectl("get", resource, "pf", "-o", "json").stdout)
+    assert found["spec"] == {"kernelVersion": KERNEL}
+    entries = {one["name"]: (one["verificationStatus"], one["verificationStage"]) for one in found["status"]["modules"]}
+    assert entries == {"good": ("Success", "Done"), "old": ("Failure", "Done")}
+    cluster.apply(module("two", "old", containerImage=GOOD))
+    again = run_preflight(tmp_path, *options)
+    assert again.returncode == 0, again.output
+    assert "the status of PreflightValidation pf shows these verdicts" in again.stdout
+
+
 def test_an_absent_object_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
     cluster.apply_crds(PREFLIGHTS["seed"])
     run = run_preflight(tmp_path, f"--kubeconfig={cluster.kubeconfig()}", LAYOUT, "--preflight=none")

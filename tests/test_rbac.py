@@ -63,7 +63,11 @@ OF_PREFLIGHTS = (
     ("create", "preflightvalidationsocp"),
     ("patch", "preflightvalidationsocp/status"),
 )
-OF_OTHER_KINDS = {("list", f"{name}s") for name in ("bootmoduleconfig", "managedclustermodule", "managedcluster")}
+OF_OTHER_KINDS = {
+    *(("list", f"{name}s") for name in ("bootmoduleconfig", "managedclustermodule", "managedcluster")),
+    *((verb, "preflightvalidations") for verb in ("get", "create", "patch")),
+    ("patch", "preflightvalidations/status"),
+}
 """Kinds that the cluster of these tests does not serve."""
 OF_THE_RECORD = ("patch", "preflightvalidationsocp")
 

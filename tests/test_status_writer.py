@@ -13,8 +13,9 @@ from kmm_preflight.cluster.api import CRDS, Access, Api
 from kmm_preflight.cluster.login import connect
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import ModuleName
-from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, StatusEntry, parse_entries
-from kmm_preflight.status.preflight import Preflight, dialect_of_crd, preflights, read_preflight
+from kmm_preflight.status.dialects import GROUP, Dialect, StatusEntry, parse_entries
+from kmm_preflight.status.preflight import Preflight, read_preflight
+from kmm_preflight.status.preflight_kind import OCP
 from kmm_preflight.status.writer import StatusWriter
 from tests.real.kubernetes.cluster import Cluster
 from tests.real.kubernetes.definitions import PREFLIGHTS, released
@@ -59,9 +60,11 @@ def api(served: Cluster) -> Api:
 
 @pytest.fixture
 def dialect(api: Api) -> Dialect:
-    crd = api.get(CRDS, f"{RESOURCE}.{GROUP}")
+    crd = api.get(CRDS, OCP.crd)
     assert crd is not None
-    return dialect_of_crd(crd)
+    found = OCP.dialect(crd)
+    assert found is not None
+    return found
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def name(api: Api, dialect: Dialect, request: pytest.FixtureRequest) -> str:
     later = {"kernelVersion": KERNEL, "dtkImage": TOOLKIT}
     spec = later if dialect is Dialect.ONE_KERNEL else {"releaseImage": RELEASE}
     api.create(
-        preflights(dialect),
+        OCP.resource(dialect),
         {
             "apiVersion": f"{GROUP}/{dialect.api_version}",
             "kind": "PreflightValidationOCP",
@@ -104,7 +107,7 @@ def keys(dialect: Dialect) -> Callable[[ModuleName], ModuleName]:
 
 
 def read(api: Api, dialect: Dialect, name: str) -> dict[str, Any]:
-    manifest = api.get(preflights(dialect), name)
+    manifest = api.get(OCP.resource(dialect), name)
     assert manifest is not None
     return dict(manifest)
 

@@ -1,1 +1,1 @@
-"""Status of PreflightValidationOCP objects: read, recorded and written by a run."""
+"""Status of preflight objects: read, recorded and written by a run."""

@@ -1,4 +1,4 @@
-"""Status of a PreflightValidationOCP from verdicts, in the dialect of each API generation."""
+"""Status of a preflight object from verdicts, in the dialect of each API generation."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def _fields(entry: StatusEntry, time: str) -> dict[str, str]:
     return {key: text for key, text in texts.items() if text}
 
 
-def kubectl_line(dialect: Dialect, file: str) -> str:
+def kubectl_line(dialect: Dialect, file: str, plural: str = RESOURCE) -> str:
     """Return the command that applies the patch. The user replaces NAME by the object's name."""
-    resource = f"{RESOURCE}.{dialect.api_version}.{GROUP}"
+    resource = f"{plural}.{dialect.api_version}.{GROUP}"
     return f"kubectl patch {resource} NAME --subresource=status --type=merge --patch-file={file}"

@@ -1,4 +1,4 @@
-"""Status of a PreflightValidationOCP during a run, written stage by stage."""
+"""Status of a preflight object during a run, written stage by stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kmm_preflight.status.dialects import (
     key_of,
     worst,
 )
-from kmm_preflight.status.preflight import KIND, Preflight
+from kmm_preflight.status.preflight import Preflight
 from kmm_preflight.status.record import Record
 from kmm_preflight.status.writer import StatusWriter
 from kmm_preflight.text import listed
@@ -134,7 +134,7 @@ class LiveStatus:
 
     @property
     def _subject(self) -> str:
-        return f"{KIND} {self.preflight.name}"
+        return self.preflight.subject
 
     def _words(self, overwritten: Mapping[ModuleName, str]) -> str:
         names = [f"{key if key.namespace else key.name} by {author}" for key, author in overwritten.items()]

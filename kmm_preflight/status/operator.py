@@ -1,4 +1,4 @@
-"""KMM's operator in the cluster: its version, and what it does with a PreflightValidationOCP that this run creates."""
+"""KMM's operator in the cluster: its version, and what it does with a preflight object that this run creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PreflightValidationOCP of a cluster: its spec, its dialect, and the record of earlier runs."""
+"""Preflight object of a cluster: its spec, its dialect, and the record of earlier runs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from dataclasses import dataclass, field, replace
 
 from kmm_preflight.base.manifest_fields import Field
 from kmm_preflight.cluster.api import CRDS, Api, ResourceKind
-from kmm_preflight.errors import PreflightError, UsageProblem
+from kmm_preflight.errors import PreflightError
 from kmm_preflight.model import Flavour, Manifest, ModuleName, TargetKernel
 from kmm_preflight.planning.plan import Case, Recorded
 from kmm_preflight.stages import findings
-from kmm_preflight.status.dialects import GROUP, RESOURCE, Dialect, key_of, verified_claims
+from kmm_preflight.status.dialects import GROUP, Dialect, key_of, verified_claims
+from kmm_preflight.status.preflight_kind import OCP, PreflightKind
 from kmm_preflight.status.record import ANNOTATION, RecalledProof, Record, VerdictBasis, parse_record, recall
-
-KIND = "PreflightValidationOCP"
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """PreflightValidationOCP as it was read, or as it will be created."""
+    """Preflight object as it was read, or as it will be created."""
 
     name: str
     """Name of the object."""
@@ -45,6 +44,18 @@ class Preflight:
     """Status and writer of each entry that says "verified", by the key of the entry."""
     identity: tuple[object, object] = (None, None)
     """uid and generation of the object."""
+    kind: PreflightKind = OCP
+    """Kind of the object."""
+
+    @property
+    def subject(self) -> str:
+        """Kind and name, for messages."""
+        return f"{self.kind.name} {self.name}"
+
+    @property
+    def resource(self) -> ResourceKind:
+        """The resource, in the API version of the dialect."""
+        return self.kind.resource(self.dialect)
 
 
 def identity_of(manifest: Manifest) -> tuple[object, object]:
@@ -57,40 +68,24 @@ def owner_of(preflight: Preflight) -> Manifest:
     """Return the object as an owner: Kubernetes deletes what it owns together with it."""
     return {
         "apiVersion": f"{GROUP}/{preflight.dialect.api_version}",
-        "kind": KIND,
+        "kind": preflight.kind.name,
         "metadata": {"name": preflight.name, "uid": preflight.identity[0]},
     }
 
 
-def preflights(dialect: Dialect) -> ResourceKind:
-    """Return the resource, in the API version of the dialect."""
-    return ResourceKind(GROUP, dialect.api_version, RESOURCE, namespaced=False)
+def read_dialect(api: Api, kind: PreflightKind) -> Dialect | None:
+    """Return the dialect of a kind in the cluster; None if its CRD is not installed, or has no dialect to answer in."""
+    crd = api.get(CRDS, kind.crd)
+    return kind.dialect(crd) if crd else None
 
 
-def dialect_of_crd(crd: Manifest) -> Dialect:
-    """Return the dialect of a CRD by its schema. Its versions do not differ between 2.3 and 2.4: both serve v1beta2."""
-    versions = {version["name"].text(): version for version in Field(crd)["spec"]["versions"]}
-    if "v1beta2" not in versions:
-        return Dialect.MAP
-    schema = versions["v1beta2"].walk("schema", "openAPIV3Schema", "properties", "spec", "properties")
-    return Dialect.ONE_KERNEL if "kernelVersion" in schema.mapping() else Dialect.LIST
-
-
-def read_dialect(api: Api) -> Dialect:
-    """Return the dialect of the cluster. Raise UsageProblem if KMM's CRD is not installed."""
-    crd = api.get(CRDS, f"{RESOURCE}.{GROUP}")
-    if crd is None:
-        raise UsageProblem(f"--preflight: API server {api.server} has no {RESOURCE}.{GROUP}: is KMM installed?")
-    return dialect_of_crd(crd)
-
-
-def read_preflight(api: Api, name: str, dialect: Dialect) -> Preflight | None:
+def read_preflight(api: Api, name: str, dialect: Dialect, kind: PreflightKind = OCP) -> Preflight | None:
     """Return the object of that name, or None."""
-    manifest = api.get(preflights(dialect), name)
-    return parse_preflight(manifest, dialect) if manifest else None
+    manifest = api.get(kind.resource(dialect), name)
+    return parse_preflight(manifest, dialect, kind) if manifest else None
 
 
-def parse_preflight(manifest: Manifest, dialect: Dialect) -> Preflight:
+def parse_preflight(manifest: Manifest, dialect: Dialect, kind: PreflightKind = OCP) -> Preflight:
     """Return the object as a value. Raise Malformed, but not for a damaged record."""
     spec = Field(manifest)["spec"]
     record, problem = record_of(manifest)
@@ -106,6 +101,7 @@ def parse_preflight(manifest: Manifest, dialect: Dialect) -> Preflight:
         record_problem=problem,
         claims=verified_claims(manifest, dialect),
         identity=identity_of(manifest),
+        kind=kind,
     )
 
 
@@ -123,17 +119,17 @@ def create_preflight(api: Api, preflight: Preflight) -> Preflight:
     spec: dict[str, object] = {
         "releaseImage": preflight.release_image,
         "kernelVersion": preflight.kernel,
-        "dtkImage": preflight.driver_toolkit,
+        "dtkImage": preflight.driver_toolkit if preflight.kind.names_driver_toolkit else None,
         "useRTKernel": preflight.realtime,
         "pushBuiltImage": preflight.push_built_image,
     }
     manifest = {
         "apiVersion": f"{GROUP}/{preflight.dialect.api_version}",
-        "kind": KIND,
+        "kind": preflight.kind.name,
         "metadata": {"name": preflight.name},
         "spec": {key: value for key, value in spec.items() if value},
     }
-    return parse_preflight(api.create(preflights(preflight.dialect), manifest), preflight.dialect)
+    return parse_preflight(api.create(preflight.resource, manifest), preflight.dialect, preflight.kind)
 
 
 def names_by_kernel(name: str, kernels: Iterable[TargetKernel]) -> dict[TargetKernel, str]:
@@ -162,16 +158,20 @@ def _slug(text: str) -> str:
 
 
 def new_preflight(
-    name: str, dialect: Dialect, release_image: str | None, kernels: tuple[TargetKernel, ...], push: bool
+    name: str,
+    dialect: Dialect,
+    release_image: str | None,
+    kernels: tuple[TargetKernel, ...],
+    push: bool,
+    kind: PreflightKind = OCP,
 ) -> Preflight:
     """Return an object to create: for the release, or since KMM 2.4 for the one kernel."""
+    new = Preflight(name, dialect, push_built_image=push, kind=kind)
     if dialect is Dialect.ONE_KERNEL:
         (kernel,) = kernels
-        return Preflight(
-            name, dialect, kernel=kernel.version, driver_toolkit=kernel.driver_toolkit, push_built_image=push
-        )
+        return replace(new, kernel=kernel.version, driver_toolkit=kernel.driver_toolkit)
     realtime = bool(kernels) and all(kernel.flavour is Flavour.RT for kernel in kernels)
-    return Preflight(name, dialect, release_image, realtime=realtime, push_built_image=push)
+    return replace(new, release_image=release_image, realtime=realtime)
 
 
 def with_records(
@@ -189,5 +189,5 @@ def _with_record(case: Case, basis: VerdictBasis | None, preflight: Preflight, d
     if not claim:
         return case
     got = recalled.problem or f"its status is {claim}, without a record of this suite"
-    note = findings.JUDGED_AGAIN(object=f"{KIND} {preflight.name}", got=got)
+    note = findings.JUDGED_AGAIN(object=preflight.subject, got=got)
     return replace(case, notes=(*case.notes, note))

@@ -1,4 +1,4 @@
-"""PreflightValidationOCP objects whose status a run updates: one for all kernels, or one for each kernel (KMM 2.4)."""
+"""Preflight objects whose status a run updates: one for all kernels, or one for each kernel (KMM 2.4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from kmm_preflight.model import TargetKernel
 from kmm_preflight.status.dialects import Dialect
 from kmm_preflight.status.operator import find_operator
 from kmm_preflight.status.preflight import (
-    KIND,
     Preflight,
     create_preflight,
     names_by_kernel,
@@ -20,6 +19,7 @@ from kmm_preflight.status.preflight import (
     read_dialect,
     read_preflight,
 )
+from kmm_preflight.status.preflight_kind import OCP, SIG, PreflightKind
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class RequestedPreflight:
     """Status dialect of the cluster."""
     preflight: Preflight | None = None
     """Object of that name; None if there is none."""
+    kind: PreflightKind = OCP
+    """Kind of the object, or of objects to create."""
 
     def check_exists(self, create: bool, kernels_known: bool) -> None:
         """Raise UsageProblem if there is no object and the run cannot choose or create another.
@@ -47,14 +49,35 @@ class RequestedPreflight:
         """Return the error for an object that does not exist."""
         options = "--create-preflight" if kernels_known else "--create-preflight and --release-image"
         return UsageProblem(
-            f"--preflight {self.name}: no such {KIND} in the cluster. Correct the name, or pass {options} to create it."
+            f"--preflight {self.name}: no such {self.kind.name} in the cluster. "
+            f"Correct the name, or pass {options} to create it."
         )
 
 
 def read_requested(api: Api, name: str) -> RequestedPreflight:
-    """Read the object that --preflight names. Raise UsageProblem if KMM is not installed, or as Api."""
-    dialect = read_dialect(api)
-    return RequestedPreflight(name, dialect, read_preflight(api, name, dialect))
+    """Read the object that --preflight names. Raise UsageProblem if KMM is not installed, or as Api.
+
+    If objects of both kinds have the name, return OpenShift's. If none has, return a kind that the cluster serves.
+    """
+    own = _requested(api, name, OCP)
+    if own and own.preflight:
+        return own
+    # Discovery needs no right. An account that may read OpenShift's kind only does not lose it.
+    other = _requested(api, name, SIG) if api.serves(SIG.resource(Dialect.ONE_KERNEL)) else None
+    if other and (other.preflight or not own):
+        return other
+    if own:
+        return own
+    raise UsageProblem(
+        f"--preflight: API server {api.server} has no {OCP.crd}, and no {SIG.crd} with the status of KMM 2.4 or later: "
+        "is KMM installed?"
+    )
+
+
+def _requested(api: Api, name: str, kind: PreflightKind) -> RequestedPreflight | None:
+    """Return the object of a kind, or None if the cluster has no such kind that is answered."""
+    dialect = read_dialect(api, kind)
+    return RequestedPreflight(name, dialect, read_preflight(api, name, dialect, kind), kind) if dialect else None
 
 
 @dataclass(frozen=True)
@@ -105,6 +128,7 @@ class PreflightObjects:
     ) -> None:
         self.api = api
         self.dialect = requested.dialect
+        self.kind = requested.kind
         self._requested = requested
         self._kernels = kernels
         self._options = options
@@ -136,7 +160,7 @@ class PreflightObjects:
     def create(self, found: FoundObjects) -> FoundObjects:
         """Create the missing objects. Raise as Api."""
         created = [UpdatedPreflight(self._create(name, kernels), kernels) for name, kernels in found.to_create.items()]
-        words = [f"this run created {KIND} {one.preflight.name}" for one in created]
+        words = [f"this run created {one.preflight.subject}" for one in created]
         return FoundObjects((*found.updated, *created), words=(*found.words, *words))
 
     def _one_for_all_kernels(self) -> FoundObjects:
@@ -148,7 +172,7 @@ class PreflightObjects:
             return found
         judged = ", ".join(kernel.version for kernel in self._kernels)
         words = (
-            f"the spec of {KIND} {preflight.name} names {preflight.release_image}; its status shows verdicts on "
+            f"the spec of {preflight.subject} names {preflight.release_image}; its status shows verdicts on "
             f"{judged}, as the options say"
         )
         return replace(found, words=(words,))
@@ -157,7 +181,7 @@ class PreflightObjects:
         self._check_kernel()
         named = [kernel for kernel in self._kernels if looks_like_kernel(kernel.version)]
         words = [
-            f"{kernel.version} has no {KIND}: the kernel is not known"
+            f"{kernel.version} has no {self.kind.name}: the kernel is not known"
             for kernel in self._kernels
             if kernel not in named
         ]
@@ -173,7 +197,7 @@ class PreflightObjects:
         if self._options.create:
             return FoundObjects(tuple(updated), absent, tuple(words))
         words += [
-            f"the verdicts on kernel {kernel.version} are in no status: {KIND} {name} does not exist. "
+            f"the verdicts on kernel {kernel.version} are in no status: {self.kind.name} {name} does not exist. "
             "Pass --create-preflight to create it."
             for name, (kernel,) in absent.items()
         ]
@@ -190,16 +214,17 @@ class PreflightObjects:
             )
 
     def _read(self, name: str, kernel: TargetKernel) -> Preflight | None:
-        preflight = read_preflight(self.api, name, self.dialect)
+        preflight = read_preflight(self.api, name, self.dialect, self.kind)
         if preflight and self.dialect is Dialect.ONE_KERNEL and preflight.kernel != kernel.version:
             raise UsageProblem(
-                f"--preflight {self._requested.name}: {KIND} {name} is for kernel {preflight.kernel}, not for "
-                f"{kernel.version}. Delete it, or choose another name."
+                f"--preflight {self._requested.name}: {preflight.subject} is for kernel {preflight.kernel}, "
+                f"not for {kernel.version}. Delete it, or choose another name."
             )
         return preflight
 
     def _create(self, name: str, kernels: tuple[TargetKernel, ...]) -> Preflight:
-        new = new_preflight(name, self.dialect, self._options.release_image, kernels, self._options.push_built_image)
+        options = self._options
+        new = new_preflight(name, self.dialect, options.release_image, kernels, options.push_built_image, self.kind)
         try:
             return create_preflight(self.api, new)
         except Conflict:  # another run created it first

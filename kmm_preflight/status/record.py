@@ -1,4 +1,4 @@
-"""Record of verified Modules: an annotation of a PreflightValidationOCP, for the next run.
+"""Record of verified Modules: an annotation of a preflight object, for the next run.
 
 The record holds identities, versions, digests and dates. It holds no secret and no hash of a secret. Whoever may write
 the object's metadata may write the record, so the record may be damaged, but it must never harm the reader.

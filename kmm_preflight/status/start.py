@@ -12,7 +12,7 @@ from kmm_preflight.cluster.inventory import Inventory
 from kmm_preflight.model import Manifest, ModuleName, Stage, StageResult
 from kmm_preflight.planning.plan import Case
 from kmm_preflight.status.live import LiveStatus
-from kmm_preflight.status.preflight import KIND, owner_of, with_records
+from kmm_preflight.status.preflight import owner_of, with_records
 from kmm_preflight.status.preflight_objects import FoundObjects, RequestedPreflight, UpdatedPreflight
 from kmm_preflight.status.record import VerdictBasis, basis_of, config_maps_named, secrets_named
 from kmm_preflight.status.run_end import RunEnd
@@ -61,7 +61,7 @@ def start_status(found: FoundObjects, cases: tuple[Case, ...], inputs: StatusInp
         live = _live_status(updated, cases, bases, inputs)
         recalled |= {case.id: case for case in live.cases}
         if problem := updated.preflight.record_problem:
-            words.append(f"{KIND} {updated.preflight.name} has no readable record: {problem}")
+            words.append(f"{updated.preflight.subject} has no readable record: {problem}")
         lives.append(live)
     for live in lives:
         live.check()

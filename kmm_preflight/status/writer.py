@@ -1,4 +1,4 @@
-"""The one writer of a PreflightValidationOCP. It patches its own entries and the record, nothing else."""
+"""The one writer of a preflight object. It patches its own entries and the record, nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kmm_preflight.cluster.api import Api, Conflict
 from kmm_preflight.errors import NotFound
 from kmm_preflight.model import Manifest, ModuleName
 from kmm_preflight.status.dialects import StatusEntry, author, parse_entries, status_change
-from kmm_preflight.status.preflight import KIND, Preflight, identity_of, preflights, record_of
+from kmm_preflight.status.preflight import Preflight, identity_of, record_of
 from kmm_preflight.status.record import ANNOTATION, Record, format_record
 
 CONFLICTS = 10
@@ -23,8 +23,9 @@ class StatusWriter:
 
     def __init__(self, api: Api, preflight: Preflight, clock: Callable[[], datetime]) -> None:
         self._api = api
-        self._kind = preflights(preflight.dialect)
+        self._kind = preflight.resource
         self._name = preflight.name
+        self._subject = preflight.subject
         self._dialect = preflight.dialect
         self._identity = preflight.identity
         self._clock = clock
@@ -96,14 +97,12 @@ class StatusWriter:
         if manifest is None:
             raise self._deleted()
         if identity_of(manifest) != self._identity:
-            raise NotFound(
-                f"{KIND} {self._name}: it was created again, or its spec changed, during the run. Run again."
-            )
+            raise NotFound(f"{self._subject}: it was created again, or its spec changed, during the run. Run again.")
         self._keep(manifest)
         return manifest
 
     def _deleted(self) -> NotFound:
-        return NotFound(f"{KIND} {self._name}: it was deleted during the run")
+        return NotFound(f"{self._subject}: it was deleted during the run")
 
     def overwritten(self) -> dict[ModuleName, str]:
         """Return entries of this run that another writer changed at any time, with the name of that writer."""

@@ -15,7 +15,7 @@ MODULES = _OWN / "modules.yaml"
 PREFLIGHTS = {name: _OWN / f"preflights-{name}.yaml" for name in ("seed", "list", "later")}
 """PreflightValidationOCP by generation: KMM 1.0 to 2.0, 2.1 to 2.3, 2.4 and later; a cluster holds one of them."""
 
-RELEASED = ("kmm-1.1", "kmm-2.3", "kmm-main", "openshift")
+RELEASED = ("kmm-1.1", "kmm-2.3", "kmm-main", "openshift", "sig-main")
 """The folders of released definitions."""
 
 
